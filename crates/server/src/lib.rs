@@ -1,0 +1,2 @@
+//! The edge server of Throughline.
+#![warn(missing_docs)]
