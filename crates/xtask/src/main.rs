@@ -1,1 +1,56 @@
-fn main() {}
+//! The project's own commands, run as `cargo xtask <command>`.
+
+mod checks;
+mod demo;
+mod npm;
+mod process;
+mod provision;
+mod sizes;
+mod tally;
+mod test;
+mod wasm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the browser core for WebAssembly into target/npm/build.
+    Wasm(wasm::Options),
+    /// Build the npm package into target/npm and check its size.
+    Pack(wasm::Options),
+    /// Build everything, start the server, the demo shop and its payment service.
+    Demo(demo::Options),
+    /// Install what the tests need and run them all.
+    Test(test::Options),
+    /// Type-check the TypeScript projects.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Wasm(options) => wasm::build(&options).map(drop),
+        Command::Pack(options) => npm::pack(&options).map(drop),
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Check => checks::typescript(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Its causes, but no backtrace: what fails here is a program that was run, and it has said why.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

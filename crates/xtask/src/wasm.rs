@@ -1,0 +1,187 @@
+//! The browser core: compiled to WebAssembly, given its JavaScript bindings, made small.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use wasm_bindgen_cli_support::Bindgen;
+
+use crate::process::{announce, cargo, find, output, program, run, without_task_environment};
+use crate::provision::{self, SystemPackage};
+use crate::workspace::{self, NpmProject};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+const MODULE: &str = "target/wasm/wasm32-unknown-unknown/wasm/throughline_wasm_client.wasm";
+const BUILD: &str = "target/npm/build";
+const OPTIMISE: &[&str] = &[
+    "-Oz",
+    "--enable-bulk-memory",
+    "--enable-reference-types",
+    "--enable-sign-ext",
+    "--enable-nontrapping-float-to-int",
+    "--enable-mutable-globals",
+    "--enable-multivalue",
+];
+
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Which Rust compiles for WebAssembly; chosen by itself unless given.
+    #[arg(long, value_enum)]
+    toolchain: Option<Toolchain>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Toolchain {
+    /// The active one, with the target that rustup or the machine installed.
+    Active,
+    /// Debian's, which builds the standard library from its sources.
+    Debian,
+}
+
+/// The folder with the finished bindings: `throughline.js`, `throughline.d.ts`, `throughline_bg.wasm`.
+pub fn build(options: &Options) -> Result<PathBuf> {
+    compile(options.toolchain.map_or_else(choose_toolchain, Ok)?)?;
+    let bindings = bind_and_optimise()?;
+    copy_for_typescript(&bindings)?;
+    Ok(bindings)
+}
+
+fn choose_toolchain() -> Result<Toolchain> {
+    if target_is_installed()? {
+        return Ok(Toolchain::Active);
+    }
+    // A machine that needed Debian's toolchain once needs it again: don't wait for the network to fail.
+    if SystemPackage::RustForWeb.is_installed() {
+        return Ok(Toolchain::Debian);
+    }
+    if find("rustup").is_some() {
+        announce(&format!("rustup target add {TARGET}"));
+        if run(program("rustup").args(["target", "add", TARGET])).is_ok() && target_is_installed()?
+        {
+            return Ok(Toolchain::Active);
+        }
+    }
+    provision::system(&[SystemPackage::RustForWeb]).with_context(|| {
+        format!(
+            "no Rust for {TARGET}: `rustup target add {TARGET}` did not work here, \
+             nor did installing Debian's rustc-web, cargo-web and rust-web-src"
+        )
+    })?;
+    Ok(Toolchain::Debian)
+}
+
+fn target_is_installed() -> Result<bool> {
+    let folder = output(program("rustc").args(["--print", "target-libdir", "--target", TARGET]))?;
+    Ok(Path::new(&folder).is_dir())
+}
+
+fn compile(toolchain: Toolchain) -> Result<()> {
+    announce("building the browser core for WebAssembly");
+    let mut command = match toolchain {
+        Toolchain::Active => cargo(),
+        Toolchain::Debian => debian_cargo()?,
+    };
+    // A target folder of its own: two compilers that share one rebuild each other's work.
+    command.args([
+        "build",
+        "--package",
+        "throughline-wasm-client",
+        "--lib",
+        "--profile",
+        "wasm",
+    ]);
+    command.args(["--target", TARGET, "--target-dir", "target/wasm"]);
+    if toolchain == Toolchain::Debian {
+        command.args(["-Z", "build-std=std,panic_abort"]);
+    }
+    run(&mut command)
+}
+
+fn debian_cargo() -> Result<std::process::Command> {
+    if !SystemPackage::RustForWeb.is_installed() {
+        bail!("Debian's rustc-web, cargo-web and rust-web-src are not installed");
+    }
+    let sysroot = output(program("rustc").args(["--print", "sysroot"]))?;
+    let host = output(program("rustc").args(["--print", "host-tuple"]))?;
+    // rust-lld itself understands `-flavor`; the wasm-ld beside it does not.
+    let linker = Path::new(&sysroot)
+        .join("lib/rustlib")
+        .join(host)
+        .join("bin/rust-lld");
+    if !linker.is_file() {
+        bail!("no linker for WebAssembly: {} is missing", linker.display());
+    }
+    let mut command = program("/usr/bin/cargo");
+    without_task_environment(&mut command);
+    command
+        .env("RUSTC", "/usr/bin/rustc")
+        // Building the standard library is an unstable feature of a stable compiler.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
+        .env_remove("CARGO")
+        .env_remove("RUSTUP_TOOLCHAIN");
+    Ok(command)
+}
+
+/// Skips its work where neither the module nor the tools changed since the last time.
+fn bind_and_optimise() -> Result<PathBuf> {
+    let module = fs::read(workspace::path(MODULE)).with_context(|| format!("reading {MODULE}"))?;
+    provision::npm(NpmProject::Package)?;
+
+    let folder = workspace::path(BUILD);
+    let stamp = folder.join(".built-from");
+    let key = build_key(&module)?;
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == key) {
+        return Ok(folder);
+    }
+    if folder.exists() {
+        fs::remove_dir_all(&folder).context("removing the previous bindings")?;
+    }
+    fs::create_dir_all(&folder)?;
+
+    announce("generating the JavaScript bindings");
+    Bindgen::new()
+        .input_bytes("throughline", module)
+        .web(true)?
+        .typescript(true)
+        // The package says itself where its module lies, in the form that bundlers understand.
+        .omit_default_module_path(true)
+        .remove_name_section(true)
+        .remove_producers_section(true)
+        .generate(&folder)?;
+
+    announce("making the module small");
+    let module = folder.join("throughline_bg.wasm");
+    run(program(NpmProject::Package.program("wasm-opt"))
+        .args(OPTIMISE)
+        .arg(&module)
+        .arg("-o")
+        .arg(&module))?;
+    fs::write(stamp, key)?;
+    Ok(folder)
+}
+
+fn build_key(module: &[u8]) -> Result<String> {
+    let binaryen = NpmProject::Package
+        .path()
+        .join("node_modules/binaryen/package.json");
+    let mut hasher = DefaultHasher::new();
+    module.hash(&mut hasher);
+    OPTIMISE.hash(&mut hasher);
+    fs::read(binaryen)
+        .context("reading binaryen's version")?
+        .hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+/// The TypeScript sources import the bindings from `generated/`, which is never committed.
+fn copy_for_typescript(bindings: &Path) -> Result<()> {
+    let folder = NpmProject::Package.path().join("generated");
+    fs::create_dir_all(&folder)?;
+    for name in ["throughline.js", "throughline.d.ts", "throughline_bg.wasm"] {
+        fs::copy(bindings.join(name), folder.join(name))
+            .with_context(|| format!("copying {name}"))?;
+    }
+    Ok(())
+}
