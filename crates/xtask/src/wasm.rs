@@ -92,6 +92,8 @@ fn compile(toolchain: Toolchain) -> Result<()> {
         "wasm",
     ]);
     command.args(["--target", TARGET, "--target-dir", "target/wasm"]);
+    // The bindings read the section that lists the target's features, which a full strip removes.
+    command.args(["--config", "profile.wasm.strip='debuginfo'"]);
     if toolchain == Toolchain::Debian {
         command.args(["-Z", "build-std=std,panic_abort"]);
     }
