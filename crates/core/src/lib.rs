@@ -1,2 +1,53 @@
 //! The checkout session, the funnel rules and the sync protocol of Throughline.
+//!
+//! The same code runs in the browser (as WebAssembly) and in the server, so a change that
+//! was made offline is judged by exactly the rule that the server applies later.
+//!
+//! - [`decide`] says whether a [`Command`] may happen and which [`Event`]s it causes.
+//! - [`evolve`] says what a recorded event changes. It is total: it never fails and never asks who did it.
+//! - [`sync`] holds the two ends of the protocol, [`sync::Replica`] and [`sync::Authority`], as
+//!   state machines without I/O: frames go in, frames and effects come out.
+//!
+//! Nothing here reads a clock, draws a random number or touches a socket: time, ids and the
+//! funnel definition arrive as arguments.
+//!
+//! Start with [`Session`] (what there is), then `decide.rs` (what may happen), then `sync/mod.rs`.
 #![warn(missing_docs)]
+
+mod claims;
+mod command;
+mod customer;
+mod decide;
+mod event;
+mod evolve;
+pub mod funnel;
+mod identifier;
+pub mod json;
+pub mod legacy;
+mod money;
+mod permission;
+mod pricing;
+mod projection;
+mod rejection;
+mod session;
+mod state;
+pub mod sync;
+mod time;
+
+pub use claims::{ClaimedItem, ClaimedUpsell, Claims};
+pub use command::{Command, CommandKind, Create, Durability, FunnelChoice, ItemRequest};
+pub use customer::{Address, Customer, EmailAddress};
+pub use decide::{Context, decide};
+pub use event::{Event, Origin, Record};
+pub use evolve::evolve;
+pub use funnel::Funnel;
+pub use identifier::{ClientId, FunnelId, InvalidIdentifier, OfferId, ProductId, SessionId, StepId};
+pub use money::{Currency, Money, Rate};
+pub use permission::{PERMISSIONS, Role, may_issue};
+pub use rejection::{MendableBy, Rejection, RejectionCode};
+pub use session::{
+    Adjustments, Flow, FunnelRef, Item, OfferState, Payment, PaymentFailure, PriceSource, Session, Source, Status,
+    StepVisit, Totals, Upsell,
+};
+pub use state::{ClientLedger, State};
+pub use time::{InvalidTimeSpan, InvalidTimestamp, TimeSpan, Timestamp};

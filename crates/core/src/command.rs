@@ -1,0 +1,297 @@
+//! What somebody wants to happen.
+
+use serde::{Deserialize, Serialize};
+
+use crate::claims::Claims;
+use crate::customer::Customer;
+use crate::identifier::{FunnelId, OfferId, ProductId, StepId};
+use crate::json::JsonObject;
+use crate::money::Money;
+use crate::session::Source;
+
+/// A wish to change a session. [`decide`](crate::decide) says whether it may happen.
+///
+/// As JSON: `{"type": "setEmail", "email": "ada@example.com"}`. Unknown fields are refused.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+pub enum Command {
+    /// Begins the session.
+    Create(Box<Create>),
+    /// Sets the buyer's email address.
+    SetEmail {
+        /// The address; an empty text removes it.
+        email: String,
+    },
+    /// Takes over the fields that are named; an empty text removes one.
+    SetCustomer {
+        /// The fields.
+        customer: Customer,
+    },
+    /// Replaces the products.
+    SetItems {
+        /// The product lines, at most 100.
+        items: Vec<ItemRequest>,
+    },
+    /// Applies a coupon of the funnel, or removes it.
+    SetCoupon {
+        /// The code; `null` removes it.
+        #[serde(default)]
+        code: Option<String>,
+    },
+    /// Sets discount, shipping or tax, in minor units. What is not named stays.
+    SetAdjustments {
+        /// Taken off the subtotal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        discount: Option<Money>,
+        /// Shipping.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shipping: Option<Money>,
+        /// Tax on the products.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tax: Option<Money>,
+    },
+    /// Moves the buyer along the funnel, or back where it allows that.
+    GoToStep {
+        /// Where to.
+        step: StepId,
+    },
+    /// The buyer wants to pay: locks products and prices and enters the payment step.
+    BeginProcessing {},
+    /// The shop's back end was paid.
+    RecordPayment {
+        /// The gateway's transaction.
+        transaction_id: String,
+        /// What was paid, in minor units; it has to be what the session owes.
+        amount: Money,
+        /// The gateway's vault record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vault_id: Option<String>,
+        /// The gateway's or the shop's number for the customer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        customer_id: Option<String>,
+        /// The gateway's payment token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payment_token: Option<String>,
+    },
+    /// The payment failed.
+    FailPayment {
+        /// The gateway's code.
+        code: String,
+        /// A sentence for the buyer.
+        message: String,
+    },
+    /// The buyer accepts an offer. Accepting twice is one acceptance.
+    AcceptUpsell {
+        /// The offer.
+        offer: OfferId,
+    },
+    /// The buyer declines an offer, for good.
+    DeclineUpsell {
+        /// The offer.
+        offer: OfferId,
+    },
+    /// The shop's back end charged an accepted offer.
+    RecordUpsellCharge {
+        /// The offer.
+        offer: OfferId,
+        /// The gateway's transaction.
+        transaction_id: String,
+        /// What was charged, in minor units: the offer's price and its tax.
+        amount: Money,
+    },
+    /// Charging an accepted offer failed.
+    FailUpsellCharge {
+        /// The offer.
+        offer: OfferId,
+        /// The gateway's code.
+        code: String,
+        /// A sentence for the buyer.
+        message: String,
+    },
+    /// Merges into the metadata (RFC 7396: `null` removes a key).
+    SetMetadata {
+        /// The merge patch.
+        metadata: JsonObject,
+    },
+    /// Lets the session live longer.
+    Extend {
+        /// How long from now, in milliseconds; the funnel's default where missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "typescript", ts(type = "number"))]
+        ttl_ms: Option<u32>,
+    },
+    /// Ends a session whose time is over: unpaid it expires, paid it completes.
+    Expire {},
+    /// The shop's back end confirms what a browser's legacy storage claimed.
+    ConfirmClaims {
+        /// The gateway's transaction, where a payment was claimed; the claimed one where missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        transaction_id: Option<String>,
+        /// The gateway's vault record; the claimed one where missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vault_id: Option<String>,
+        /// The gateway's or the shop's number for the customer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        customer_id: Option<String>,
+    },
+    /// The shop's back end found the claims untrue; the session goes on unpaid, at the catalogue's prices.
+    RefuteClaims {},
+    /// Removes all personal data and ends the session for good.
+    Erase {},
+}
+
+/// How a session begins.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+pub struct Create {
+    /// The buyer's email address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// The buyer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<Customer>,
+    /// The product lines, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<Vec<ItemRequest>>"))]
+    pub products: Vec<ItemRequest>,
+    /// A coupon of the funnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coupon_code: Option<String>,
+    /// Any JSON of the shop.
+    #[serde(default, skip_serializing_if = "JsonObject::is_empty")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<JsonObject>"))]
+    pub metadata: JsonObject,
+    /// The funnel; `default` where missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub funnel: Option<FunnelChoice>,
+    /// Where it comes from; what fits the principal where missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// How long it lives, in milliseconds; the funnel's default where missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u32>,
+    /// What the browser's legacy storage claims, when the session is taken over from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Claims>,
+}
+
+/// Which funnel a new session follows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+pub struct FunnelChoice {
+    /// Its id.
+    pub id: FunnelId,
+    /// Its version; the newest where missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// A wished product line.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+pub struct ItemRequest {
+    /// The product.
+    pub id: ProductId,
+    /// How many, 1 to 999.
+    pub quantity: u32,
+    /// Its name; the catalogue's where missing. Only a service principal names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The price of one, in minor units; the catalogue's where missing. Only a service principal names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Money>,
+}
+
+/// When a command counts as acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// After the database committed it.
+    Strict,
+    /// Once two independent memories hold it; the database follows within a second.
+    Relaxed,
+}
+
+macro_rules! command_kinds {
+    ($($kind:ident: $name:literal, $durability:ident;)+) => {
+        /// The kinds of command, for the table of permissions.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum CommandKind {
+            $(#[doc = concat!("`", $name, "`")] $kind),+
+        }
+
+        impl CommandKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind),+];
+
+            /// The kind as text: the `type` in JSON.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $name),+ }
+            }
+
+            /// When a command of this kind counts as acknowledged.
+            pub const fn durability(self) -> Durability {
+                match self { $(Self::$kind => Durability::$durability),+ }
+            }
+        }
+
+        impl Command {
+            /// Its kind.
+            pub const fn kind(&self) -> CommandKind {
+                match self { $(Self::$kind { .. } => CommandKind::$kind),+ }
+            }
+        }
+    };
+}
+
+command_kinds! {
+    Create: "create", Strict;
+    SetEmail: "setEmail", Relaxed;
+    SetCustomer: "setCustomer", Relaxed;
+    SetItems: "setItems", Relaxed;
+    SetCoupon: "setCoupon", Relaxed;
+    SetAdjustments: "setAdjustments", Strict;
+    GoToStep: "goToStep", Relaxed;
+    BeginProcessing: "beginProcessing", Strict;
+    RecordPayment: "recordPayment", Strict;
+    FailPayment: "failPayment", Strict;
+    AcceptUpsell: "acceptUpsell", Strict;
+    DeclineUpsell: "declineUpsell", Relaxed;
+    RecordUpsellCharge: "recordUpsellCharge", Strict;
+    FailUpsellCharge: "failUpsellCharge", Strict;
+    SetMetadata: "setMetadata", Relaxed;
+    Extend: "extend", Relaxed;
+    Expire: "expire", Strict;
+    ConfirmClaims: "confirmClaims", Strict;
+    RefuteClaims: "refuteClaims", Strict;
+    Erase: "erase", Strict;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_are_refused_by_name() {
+        let error = serde_json::from_str::<Command>(r#"{"type":"setEmail","email":"a@b.co","amount":1}"#).unwrap_err();
+        assert!(error.to_string().contains("amount"), "{error}");
+        let error = serde_json::from_str::<Command>(r#"{"type":"beginProcessing","paid":true}"#).unwrap_err();
+        assert!(error.to_string().contains("paid"), "{error}");
+        let error = serde_json::from_str::<Command>(r#"{"type":"create","amount":1}"#).unwrap_err();
+        assert!(error.to_string().contains("amount"), "{error}");
+    }
+
+    #[test]
+    fn every_kind_has_its_type_as_name() {
+        let command = Command::BeginProcessing {};
+        assert_eq!(serde_json::to_string(&command).unwrap(), r#"{"type":"beginProcessing"}"#);
+        assert_eq!(command.kind().as_str(), "beginProcessing");
+    }
+}

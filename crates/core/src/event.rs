@@ -1,0 +1,214 @@
+//! What has happened. The journal of a session is the list of its records.
+
+use serde::{Deserialize, Serialize};
+
+use crate::claims::Claims;
+use crate::customer::{Customer, EmailAddress};
+use crate::identifier::{ClientId, OfferId, ProductId, SessionId, StepId};
+use crate::json::JsonObject;
+use crate::money::{Currency, Money};
+use crate::permission::Role;
+use crate::rejection::Rejection;
+use crate::session::{Adjustments, FunnelRef, Item, PaymentFailure, Source};
+use crate::time::Timestamp;
+
+/// One entry of a session's journal: an event with who caused it and when.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Record {
+    /// The session's version after it; versions count events.
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub version: u64,
+    /// When the server decided it.
+    pub at: Timestamp,
+    /// In which role it was caused.
+    pub by: Role,
+    /// The command that caused it. Missing for what the server did by itself, and for other clients' commands
+    /// as a browser sees them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// The command that caused an event.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Origin {
+    /// The client that issued it.
+    pub client_id: ClientId,
+    /// The client's number for it.
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub seq: u64,
+}
+
+/// Something that has happened to a session. Facts: nothing here is judged again.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub enum Event {
+    /// The session began, at the funnel's first step.
+    Created {
+        /// Its id.
+        id: SessionId,
+        /// Tells this history from any other under the same id.
+        #[cfg_attr(feature = "typescript", ts(type = "number"))]
+        epoch: u64,
+        /// Digest of the claim secret of a client that created it offline. Never sent to a browser.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claim: Option<String>,
+        /// The funnel that it is pinned to.
+        funnel: FunnelRef,
+        /// The funnel's currency.
+        currency: Currency,
+        /// The funnel's first step.
+        step: StepId,
+        /// Where it came from.
+        source: Source,
+        /// When it ends if nothing more happens.
+        expires_at: Timestamp,
+        /// When a session that was taken over says it began.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        began_at: Option<Timestamp>,
+    },
+    /// The email address changed.
+    EmailSet {
+        /// The new address.
+        email: Option<EmailAddress>,
+    },
+    /// The customer changed.
+    CustomerSet {
+        /// The whole customer.
+        customer: Customer,
+    },
+    /// The products changed.
+    ItemsSet {
+        /// All product lines.
+        items: Vec<Item>,
+    },
+    /// The coupon changed.
+    CouponSet {
+        /// The new code.
+        code: Option<String>,
+    },
+    /// Discount, shipping or tax changed.
+    AdjustmentsSet {
+        /// All adjustments.
+        adjustments: Adjustments,
+    },
+    /// A step was entered.
+    StepEntered {
+        /// The step.
+        step: StepId,
+    },
+    /// The buyer began to pay.
+    PaymentBegun {},
+    /// The payment was recorded.
+    PaymentRecorded {
+        /// The gateway's transaction.
+        transaction_id: Option<String>,
+        /// What was paid.
+        amount: Money,
+        /// The gateway's vault record.
+        vault_id: Option<String>,
+        /// The gateway's or the shop's number for the customer.
+        customer_id: Option<String>,
+        /// The gateway's payment token.
+        payment_token: Option<String>,
+    },
+    /// The payment failed.
+    PaymentFailed {
+        /// Why.
+        failure: PaymentFailure,
+    },
+    /// An offer was made.
+    OfferMade {
+        /// The offer.
+        offer: OfferId,
+        /// The step at which it is made.
+        step: StepId,
+        /// The product.
+        product: ProductId,
+        /// Its name.
+        name: String,
+        /// Its price.
+        price: Money,
+        /// The tax on it.
+        tax: Money,
+        /// Until when it can be accepted.
+        closes_at: Option<Timestamp>,
+    },
+    /// An offer was accepted.
+    OfferAccepted {
+        /// The offer.
+        offer: OfferId,
+    },
+    /// An offer was declined.
+    OfferDeclined {
+        /// The offer.
+        offer: OfferId,
+    },
+    /// An accepted offer was charged.
+    OfferCharged {
+        /// The offer.
+        offer: OfferId,
+        /// The gateway's transaction.
+        transaction_id: Option<String>,
+    },
+    /// Charging an accepted offer failed.
+    OfferChargeFailed {
+        /// The offer.
+        offer: OfferId,
+        /// Why.
+        failure: PaymentFailure,
+    },
+    /// An open offer closed without an answer.
+    OfferLapsed {
+        /// The offer.
+        offer: OfferId,
+    },
+    /// Metadata was merged.
+    MetadataSet {
+        /// The merge patch.
+        metadata: JsonObject,
+    },
+    /// The end moved.
+    Extended {
+        /// When it ends now.
+        expires_at: Timestamp,
+    },
+    /// The session was taken over from a browser's storage, with claims that nobody has confirmed.
+    ClaimsMade {
+        /// The claims.
+        claims: Claims,
+    },
+    /// A service principal confirmed the claims; prices count as the service's.
+    ClaimsConfirmed {},
+    /// A service principal refuted the claims.
+    ClaimsRefuted {},
+    /// The session is paid and done.
+    Completed {},
+    /// The session ended unpaid.
+    Expired {},
+    /// The personal data was removed.
+    Erased {},
+    /// A command was refused; it is settled all the same.
+    CommandRejected {
+        /// Why.
+        rejection: Rejection,
+    },
+    /// A command changed nothing, because what it wanted was so already.
+    CommandUnneeded {},
+}
+
+impl Event {
+    /// Whether it changes the session itself, not just the bookkeeping beside it.
+    pub const fn changes_session(&self) -> bool {
+        !matches!(self, Self::CommandRejected { .. } | Self::CommandUnneeded {})
+    }
+}

@@ -1,0 +1,221 @@
+//! What an event changes. Total: it never fails, and never asks who did it.
+
+use crate::event::{Event, Record};
+use crate::identifier::OfferId;
+use crate::json::{JsonObject, merge_patch};
+use crate::session::{
+    Adjustments, Flow, OfferState, Payment, PaymentFailure, PriceSource, Session, Status, StepVisit, Totals, Upsell,
+};
+use crate::state::State;
+use crate::time::Timestamp;
+
+/// The state after `record`. An event that does not fit (another than `created` where there is no session) changes
+/// nothing but the version.
+#[must_use]
+pub fn evolve(state: Option<State>, record: &Record) -> Option<State> {
+    let mut state = match state {
+        Some(state) => state,
+        None => begin(record)?,
+    };
+    state.session.version = record.version;
+    if record.event.changes_session() {
+        state.session.updated_at = record.at;
+        apply(&mut state, &record.event, record.at);
+        state.session.recompute_totals();
+    }
+    if record.origin.is_some() {
+        state.session.last_accessed_at = record.at;
+        note_origin(&mut state, record);
+    }
+    Some(state)
+}
+
+fn begin(record: &Record) -> Option<State> {
+    let Event::Created { id, epoch, claim, funnel, currency, step, source, expires_at, began_at } = &record.event
+    else {
+        return None;
+    };
+    let began_at = began_at.unwrap_or(record.at);
+    let session = Session {
+        id: id.clone(),
+        version: record.version,
+        email: None,
+        created_at: began_at,
+        updated_at: record.at,
+        expires_at: *expires_at,
+        last_accessed_at: record.at,
+        status: Status::Pending,
+        current_step: step.clone(),
+        flow: Flow {
+            started_at: began_at,
+            steps: vec![StepVisit { step: step.clone(), entered_at: began_at, left_at: None }],
+            abandoned_at: None,
+            completed_at: None,
+        },
+        customer: Default::default(),
+        products: Vec::new(),
+        coupon_code: None,
+        adjustments: Adjustments::default(),
+        totals: Totals::default(),
+        amount: Default::default(),
+        currency: *currency,
+        payment: Payment::default(),
+        vault_id: None,
+        customer_id: None,
+        transaction_id: None,
+        payment_token: None,
+        upsells: Vec::new(),
+        source: *source,
+        metadata: JsonObject::new(),
+        funnel: funnel.clone(),
+        claims: None,
+    };
+    Some(State { session, epoch: *epoch, claim: claim.clone(), clients: Default::default(), erased_at: None })
+}
+
+fn note_origin(state: &mut State, record: &Record) {
+    let Some(origin) = &record.origin else { return };
+    if !state.clients.contains_key(&origin.client_id) && state.clients.len() >= State::MAX_CLIENTS {
+        let longest_silent = state.clients.iter().min_by_key(|(_, ledger)| ledger.heard_at_version);
+        if let Some(id) = longest_silent.map(|(id, _)| id.clone()) {
+            state.clients.remove(&id);
+        }
+    }
+    let ledger = state.clients.entry(origin.client_id.clone()).or_default();
+    ledger.last_seq = ledger.last_seq.max(origin.seq);
+    ledger.heard_at_version = record.version;
+    if let Event::CommandRejected { rejection } = &record.event {
+        ledger.rejected.push((origin.seq, rejection.clone()));
+        let surplus = ledger.rejected.len().saturating_sub(crate::state::ClientLedger::MAX_REJECTED);
+        ledger.rejected.drain(..surplus);
+    }
+}
+
+fn apply(state: &mut State, event: &Event, at: Timestamp) {
+    let session = &mut state.session;
+    match event {
+        Event::Created { .. } | Event::CommandRejected { .. } | Event::CommandUnneeded {} => {}
+        Event::EmailSet { email } => session.email = email.clone(),
+        Event::CustomerSet { customer } => session.customer = customer.clone(),
+        Event::ItemsSet { items } => session.products = items.clone(),
+        Event::CouponSet { code } => session.coupon_code = code.clone(),
+        Event::AdjustmentsSet { adjustments } => session.adjustments = *adjustments,
+        Event::StepEntered { step } => {
+            if let Some(visit) = session.flow.steps.last_mut() {
+                visit.left_at = Some(at);
+            }
+            if session.flow.steps.len() >= Flow::MAX_VISITS {
+                session.flow.steps.remove(1);
+            }
+            session.flow.steps.push(StepVisit { step: step.clone(), entered_at: at, left_at: None });
+            session.current_step = step.clone();
+        }
+        Event::PaymentBegun {} => {
+            session.status = Status::Processing;
+            session.payment.attempts = session.payment.attempts.saturating_add(1);
+            session.payment.failure = None;
+        }
+        Event::PaymentRecorded { transaction_id, amount, vault_id, customer_id, payment_token } => {
+            session.status = Status::Processing;
+            session.payment.paid_at = Some(at);
+            session.payment.amount = Some(*amount);
+            session.payment.failure = None;
+            session.flow.abandoned_at = None;
+            session.transaction_id = transaction_id.clone();
+            replace_where_named(&mut session.vault_id, vault_id);
+            replace_where_named(&mut session.customer_id, customer_id);
+            replace_where_named(&mut session.payment_token, payment_token);
+        }
+        Event::PaymentFailed { failure } => {
+            session.status = Status::Failed;
+            session.payment.failure = Some(failure.clone());
+        }
+        Event::OfferMade { offer, step, product, name, price, tax, closes_at } => session.upsells.push(Upsell {
+            offer: offer.clone(),
+            step: step.clone(),
+            product: product.clone(),
+            name: name.clone(),
+            price: *price,
+            tax: *tax,
+            state: OfferState::Offered,
+            offered_at: at,
+            closes_at: *closes_at,
+            answered_at: None,
+            transaction_id: None,
+            failure: None,
+        }),
+        Event::OfferAccepted { offer } => answer(session, offer, OfferState::Accepted, Some(at)),
+        Event::OfferDeclined { offer } => answer(session, offer, OfferState::Declined, Some(at)),
+        Event::OfferLapsed { offer } => answer(session, offer, OfferState::Lapsed, None),
+        Event::OfferCharged { offer, transaction_id } => settle(session, offer, OfferState::Charged, |upsell| {
+            upsell.transaction_id = transaction_id.clone();
+            upsell.failure = None;
+        }),
+        Event::OfferChargeFailed { offer, failure } => {
+            settle(session, offer, OfferState::ChargeFailed, |upsell: &mut Upsell| {
+                upsell.failure = Some(PaymentFailure::clone(failure));
+            });
+        }
+        Event::MetadataSet { metadata } => merge_patch(&mut session.metadata, metadata),
+        Event::Extended { expires_at } => session.expires_at = *expires_at,
+        Event::ClaimsMade { claims } => session.claims = Some(claims.clone()),
+        Event::ClaimsConfirmed {} => {
+            session.claims = None;
+            for item in session.products.iter_mut().filter(|item| item.price_source == PriceSource::Claimed) {
+                item.price_source = PriceSource::Service;
+            }
+        }
+        Event::ClaimsRefuted {} => {
+            session.claims = None;
+            session.products.retain(|item| item.price_source != PriceSource::Claimed);
+        }
+        Event::Completed {} => {
+            session.status = Status::Completed;
+            session.flow.completed_at = Some(at);
+        }
+        Event::Expired {} => {
+            session.status = Status::Expired;
+            session.flow.abandoned_at = Some(at);
+        }
+        Event::Erased {} => erase(state, at),
+    }
+}
+
+fn replace_where_named(mine: &mut Option<String>, theirs: &Option<String>) {
+    if theirs.is_some() {
+        mine.clone_from(theirs);
+    }
+}
+
+fn settle(session: &mut Session, offer: &OfferId, to: OfferState, change: impl FnOnce(&mut Upsell)) {
+    if let Some(upsell) = session.upsells.iter_mut().find(|upsell| upsell.offer == *offer) {
+        upsell.state = to;
+        change(upsell);
+    }
+}
+
+fn answer(session: &mut Session, offer: &OfferId, to: OfferState, at: Option<Timestamp>) {
+    settle(session, offer, to, |upsell| upsell.answered_at = at);
+}
+
+/// Removes whatever tells of a person; what is left (times, steps, amounts) is the tombstone.
+fn erase(state: &mut State, at: Timestamp) {
+    let session = &mut state.session;
+    session.email = None;
+    session.customer = Default::default();
+    session.vault_id = None;
+    session.customer_id = None;
+    session.transaction_id = None;
+    session.payment_token = None;
+    session.metadata = JsonObject::new();
+    session.claims = None;
+    session.payment.failure = None;
+    for upsell in &mut session.upsells {
+        upsell.transaction_id = None;
+        upsell.failure = None;
+    }
+    for ledger in state.clients.values_mut() {
+        ledger.rejected.clear();
+    }
+    state.erased_at = Some(at);
+}

@@ -1,0 +1,155 @@
+//! Names of things. Each is checked where it is read, so that inside the core every id is valid.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// The text can't be an id of this kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InvalidIdentifier {
+    kind: &'static str,
+    max: usize,
+}
+
+impl fmt::Display for InvalidIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a {} is 1 to {} letters, digits, '_', '-', '.' or ':'", self.kind, self.max)
+    }
+}
+
+impl std::error::Error for InvalidIdentifier {}
+
+macro_rules! identifier {
+    ($(#[$docs:meta])* $name:ident, $kind:literal, $max:literal) => {
+        $(#[$docs])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks `text`: 1 to the limit of letters, digits, `_`, `-`, `.` and `:`.
+            ///
+            /// # Errors
+            /// [`InvalidIdentifier`] when it is empty, too long or holds another character.
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
+                let text = text.into();
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
+                if text.is_empty() || text.len() > $max || !text.bytes().all(allowed) {
+                    return Err(InvalidIdentifier { kind: $kind, max: $max });
+                }
+                Ok(Self(text))
+            }
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidIdentifier;
+
+            fn try_from(text: String) -> Result<Self, InvalidIdentifier> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier!(
+    /// Id of a session: `ws_<base36 ms>_<base36 of 128 random bits>`; older ids of at most 64 characters
+    /// stay valid. Knowing an id grants nothing.
+    SessionId, "session id", 64
+);
+identifier!(
+    /// Id of one client of a session: a browser tab's place, or a back end's own name. At most 96 characters.
+    ClientId, "client id", 96
+);
+identifier!(
+    /// Id of a step of a funnel, such as `checkout`.
+    StepId, "step id", 64
+);
+identifier!(
+    /// Id of an upsell offer of a funnel, such as `RC6`.
+    OfferId, "offer id", 64
+);
+identifier!(
+    /// Id of a product of a catalogue.
+    ProductId, "product id", 64
+);
+identifier!(
+    /// Id of a funnel, such as `default`.
+    FunnelId, "funnel id", 64
+);
+
+impl SessionId {
+    /// A new id from the time and 128 bits of the platform's cryptographic randomness.
+    pub fn generate(now: Timestamp, random: [u8; 16]) -> Self {
+        let millis = u128::try_from(now.as_millis()).unwrap_or(0);
+        Self(format!("ws_{}_{}", base36(millis, 1), base36(u128::from_le_bytes(random), 25)))
+    }
+}
+
+impl FunnelId {
+    /// The funnel of sessions that name none.
+    pub const DEFAULT: &str = "default";
+}
+
+impl ClientId {
+    /// A new client id from 128 random bits.
+    pub fn generate(random: [u8; 16]) -> Self {
+        Self(format!("cl_{}", base36(u128::from_le_bytes(random), 25)))
+    }
+}
+
+/// `number` in base 36, filled up with zeros to `width` digits (25 digits hold every 128-bit number).
+fn base36(mut number: u128, width: usize) -> String {
+    let mut digits = Vec::with_capacity(25);
+    while number > 0 || digits.len() < width {
+        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize]);
+        number /= 36;
+    }
+    digits.iter().rev().map(|digit| char::from(*digit)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_id_holds_the_time_and_all_random_bits() {
+        let id = SessionId::generate(Timestamp::from_millis(1_795_165_200_000), [255; 16]);
+        assert_eq!(id.as_str(), "ws_mwor0dc0_f5lxx1zz5pnorynqglhzmsp33");
+        assert!(SessionId::new(id.as_str()).is_ok());
+    }
+
+    #[test]
+    fn legacy_ids_stay_valid() {
+        for id in ["ws_mwor0dc0_wenwbwmq6", "ws_manual_1732000000000"] {
+            assert!(SessionId::new(id).is_ok(), "{id}");
+        }
+    }
+
+    #[test]
+    fn ids_with_other_characters_are_refused() {
+        for id in ["", "a b", "a/b", "é", &"x".repeat(65)] {
+            assert!(SessionId::new(id).is_err(), "{id}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Any JSON, for metadata: a value type without a text parser, so that the browser build needs none.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A JSON object; its keys are kept in order.
+pub type JsonObject = BTreeMap<String, JsonValue>;
+
+/// Any JSON value. Whole numbers up to 2^53 are kept as integers, so both ends write them alike.
+#[derive(Clone, PartialEq, Debug)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = Object))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "unknown"))]
+pub enum JsonValue {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A whole number that JavaScript can hold exactly.
+    Integer(i64),
+    /// Any other number; never NaN or infinite.
+    Float(f64),
+    /// Text.
+    String(String),
+    /// An array.
+    Array(Vec<JsonValue>),
+    /// An object.
+    Object(JsonObject),
+}
+
+/// What metadata may hold at most.
+pub mod limits {
+    /// Keys at the top level.
+    pub const TOP_LEVEL_KEYS: usize = 50;
+    /// Levels of nesting; the metadata object itself is the first.
+    pub const DEPTH: usize = 8;
+    /// Bytes when written as compact JSON.
+    pub const BYTES: usize = 16 * 1024;
+}
+
+/// Which limit of [`limits`] was passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitExceeded {
+    /// More than [`limits::TOP_LEVEL_KEYS`] keys; this many were found.
+    Keys(usize),
+    /// More than [`limits::DEPTH`] levels.
+    Depth,
+    /// More than [`limits::BYTES`] bytes; about this many were found.
+    Bytes(usize),
+}
+
+impl fmt::Display for LimitExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keys(found) => write!(f, "{found} top-level keys, at most {} are allowed", limits::TOP_LEVEL_KEYS),
+            Self::Depth => write!(f, "nested deeper than the {} levels that are allowed", limits::DEPTH),
+            Self::Bytes(found) => write!(f, "about {found} bytes, at most {} are allowed", limits::BYTES),
+        }
+    }
+}
+
+/// Checks an object against the limits of metadata.
+///
+/// # Errors
+/// The first limit that is exceeded.
+pub fn check_limits(object: &JsonObject) -> Result<(), LimitExceeded> {
+    if object.len() > limits::TOP_LEVEL_KEYS {
+        return Err(LimitExceeded::Keys(object.len()));
+    }
+    let bytes = size_of_object(object, 1)?;
+    if bytes > limits::BYTES {
+        return Err(LimitExceeded::Bytes(bytes));
+    }
+    Ok(())
+}
+
+fn size_of_object(object: &JsonObject, level: usize) -> Result<usize, LimitExceeded> {
+    if level > limits::DEPTH {
+        return Err(LimitExceeded::Depth);
+    }
+    object.iter().try_fold(2, |sum, (key, value)| Ok(sum + size_of_text(key) + 2 + size_of_value(value, level)?))
+}
+
+fn size_of_value(value: &JsonValue, level: usize) -> Result<usize, LimitExceeded> {
+    match value {
+        JsonValue::Null | JsonValue::Bool(_) => Ok(5),
+        JsonValue::Integer(_) | JsonValue::Float(_) => Ok(16),
+        JsonValue::String(text) => Ok(size_of_text(text)),
+        JsonValue::Array(_) if level + 1 > limits::DEPTH => Err(LimitExceeded::Depth),
+        JsonValue::Array(items) => items.iter().try_fold(2, |sum, item| Ok(sum + 1 + size_of_value(item, level + 1)?)),
+        JsonValue::Object(object) => size_of_object(object, level + 1),
+    }
+}
+
+fn size_of_text(text: &str) -> usize {
+    2 + text.chars().map(|c| if c < ' ' { 6 } else { c.len_utf8() + usize::from(c == '"' || c == '\\') }).sum::<usize>()
+}
+
+/// Applies an RFC 7396 merge patch: `null` removes a key, objects merge, anything else replaces.
+pub fn merge_patch(target: &mut JsonObject, patch: &JsonObject) {
+    merge_within(target, patch, limits::DEPTH);
+}
+
+fn merge_within(target: &mut JsonObject, patch: &JsonObject, levels: usize) {
+    for (key, value) in patch {
+        match value {
+            JsonValue::Null => {
+                target.remove(key);
+            }
+            JsonValue::Object(inner) if levels > 0 => {
+                let entry = target.entry(key.clone()).or_insert_with(|| JsonValue::Object(JsonObject::new()));
+                if !matches!(entry, JsonValue::Object(_)) {
+                    *entry = JsonValue::Object(JsonObject::new());
+                }
+                if let JsonValue::Object(object) = entry {
+                    merge_within(object, inner, levels - 1);
+                }
+            }
+            other => {
+                target.insert(key.clone(), other.clone());
+            }
+        }
+    }
+}
+
+const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
+
+impl From<f64> for JsonValue {
+    /// Whole numbers become integers; what JSON can't say (NaN, infinities) becomes `null`.
+    fn from(number: f64) -> Self {
+        if !number.is_finite() {
+            Self::Null
+        } else if number.trunc() == number && number.abs() <= MAX_SAFE_INTEGER as f64 {
+            Self::Integer(number as i64)
+        } else {
+            Self::Float(number)
+        }
+    }
+}
+
+impl From<&str> for JsonValue {
+    fn from(text: &str) -> Self {
+        Self::String(text.to_owned())
+    }
+}
+
+impl Serialize for JsonValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Integer(number) => serializer.serialize_i64(*number),
+            Self::Float(number) => serializer.serialize_f64(*number),
+            Self::String(text) => serializer.serialize_str(text),
+            Self::Array(items) => serializer.collect_seq(items),
+            Self::Object(object) => serializer.collect_map(object),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonVisitor)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = JsonValue;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<JsonValue, E> {
+        Ok(JsonValue::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<JsonValue, E> {
+        Ok(JsonValue::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<JsonValue, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<JsonValue, E> {
+        Ok(JsonValue::Bool(value))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<JsonValue, E> {
+        let is_safe = number.unsigned_abs() <= MAX_SAFE_INTEGER.unsigned_abs();
+        Ok(if is_safe { JsonValue::Integer(number) } else { JsonValue::Float(number as f64) })
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<JsonValue, E> {
+        Ok(i64::try_from(number).map_or(JsonValue::Float(number as f64), |whole| match whole {
+            ..=MAX_SAFE_INTEGER => JsonValue::Integer(whole),
+            _ => JsonValue::Float(number as f64),
+        }))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<JsonValue, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<JsonValue, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<JsonValue, E> {
+        Ok(JsonValue::String(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<JsonValue, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(JsonValue::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<JsonValue, A::Error> {
+        let mut object = JsonObject::new();
+        while let Some((key, value)) = access.next_entry()? {
+            object.insert(key, value);
+        }
+        Ok(JsonValue::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(text: &str) -> JsonObject {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn merge_patch_follows_the_examples_of_rfc_7396() {
+        let cases = [
+            (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"a":null}"#, r#"{}"#),
+            (r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":{"b":"c"}}"#, r#"{"a":{"b":"d","c":null}}"#, r#"{"a":{"b":"d"}}"#),
+            (r#"{"a":"foo"}"#, r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
+        ];
+        for (target, patch, expected) in cases {
+            let mut merged = object(target);
+            merge_patch(&mut merged, &object(patch));
+            assert_eq!(merged, object(expected), "{target} + {patch}");
+        }
+    }
+
+    #[test]
+    fn each_limit_holds_at_its_edge() {
+        let keys = |count: usize| (0..count).map(|n| (n.to_string(), JsonValue::Null)).collect::<JsonObject>();
+        assert_eq!(check_limits(&keys(50)), Ok(()));
+        assert_eq!(check_limits(&keys(51)), Err(LimitExceeded::Keys(51)));
+
+        let nested = |levels: usize| object(&format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels)));
+        assert_eq!(check_limits(&nested(8)), Ok(()));
+        assert_eq!(check_limits(&nested(9)), Err(LimitExceeded::Depth));
+
+        let text = |bytes: usize| object(&format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes)));
+        assert_eq!(check_limits(&text(limits::BYTES - 9)), Ok(()));
+        assert!(matches!(check_limits(&text(limits::BYTES)), Err(LimitExceeded::Bytes(_))));
+    }
+
+    #[test]
+    fn whole_numbers_are_written_without_a_fraction() {
+        assert_eq!(serde_json::to_string(&object(r#"{"a":2.0,"b":1e300}"#)).unwrap(), r#"{"a":2,"b":1e+300}"#);
+    }
+}

@@ -1,0 +1,72 @@
+//! The session with what the protocol needs beside it. This is what every tier stores.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::identifier::ClientId;
+use crate::rejection::Rejection;
+use crate::session::Session;
+use crate::time::Timestamp;
+
+/// A session and its bookkeeping: stored, replicated and sent as one.
+///
+/// The highest number applied for each client is in here, in the same atom as its effects, so a
+/// command that is sent twice can't take effect twice.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// The session.
+    pub session: Session,
+    /// Drawn at random when the session is created. A server that lost history, or another session under
+    /// the same id, has another epoch, so two histories are never mixed.
+    pub epoch: u64,
+    /// Digest of the secret with which a client that created it offline proves that it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// What was applied from each client.
+    #[serde(default)]
+    pub clients: BTreeMap<ClientId, ClientLedger>,
+    /// When the personal data was erased. Nothing revives an erased session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased_at: Option<Timestamp>,
+}
+
+/// What was applied from one client.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientLedger {
+    /// The highest number applied; commands up to it are settled.
+    pub last_seq: u64,
+    /// The version at which the client was last heard.
+    pub heard_at_version: u64,
+    /// The rejected ones among the latest, so that a repeated question gets the first answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<(u64, Rejection)>,
+}
+
+impl ClientLedger {
+    /// How many rejections are remembered for each client.
+    pub const MAX_REJECTED: usize = 32;
+}
+
+impl State {
+    /// How many clients are remembered. The one not heard for longest gives way to a new one; were it to come
+    /// back, its numbers would not fit, and it is told to start afresh instead of being applied twice.
+    pub const MAX_CLIENTS: usize = 256;
+
+    /// The session's version.
+    pub fn version(&self) -> u64 {
+        self.session.version
+    }
+
+    /// The highest number applied for `client`.
+    pub fn last_seq(&self, client: &ClientId) -> u64 {
+        self.clients.get(client).map_or(0, |ledger| ledger.last_seq)
+    }
+
+    /// When the server has to look at the session again by itself: the end of its life, unless that is over.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        (!self.session.status.is_terminal() && self.erased_at.is_none()).then_some(self.session.expires_at)
+    }
+}

@@ -1,0 +1,235 @@
+//! What goes over the wire. `PROTOCOL.md` gives every field, limit and code.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Command;
+use crate::event::Record;
+use crate::funnel::Funnel;
+use crate::identifier::{ClientId, SessionId};
+use crate::rejection::Rejection;
+use crate::state::State;
+use crate::time::Timestamp;
+
+/// The version of the protocol that this build speaks; also in the name of the WebSocket subprotocol.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// From a client to a server.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ClientFrame {
+    /// The first frame, and again whenever the client needs to catch up.
+    Hello(Hello),
+    /// Commands, in the order of their numbers.
+    Submit {
+        /// The commands.
+        commands: Vec<Submission>,
+    },
+    /// Asks for a `pong`, to tell a quiet connection from a dead one.
+    Ping {},
+}
+
+/// Who the client is and what it has.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`] of the client.
+    pub protocol: u32,
+    /// The session.
+    pub session_id: SessionId,
+    /// The client.
+    pub client_id: ClientId,
+    /// The version up to which it has the session; 0 for nothing.
+    pub known_version: u64,
+    /// The history that this version belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Hash of the funnel definition that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub funnel_hash: Option<String>,
+    /// The session's token, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The secret of a client that created the session offline, as long as it has no token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+}
+
+/// A numbered command.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Submission {
+    /// The client that issued it.
+    pub client_id: ClientId,
+    /// The client's number for it: 1, 2, 3 and so on, without gaps.
+    pub seq: u64,
+    /// The command.
+    #[serde(flatten)]
+    pub command: Command,
+}
+
+/// From a server to a client.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ServerFrame {
+    /// Answers `hello`; followed by `events` or a `snapshot` where the client lacks something.
+    Welcome {
+        /// [`PROTOCOL_VERSION`] of the server.
+        protocol: u32,
+        /// The session.
+        session_id: SessionId,
+        /// Its history; 0 where there is no session yet.
+        epoch: u64,
+        /// Its version; 0 where there is no session yet.
+        version: u64,
+        /// The version that the database has.
+        durable_version: u64,
+        /// The highest number that was applied for this client.
+        last_seq: u64,
+        /// The server's clock.
+        server_time: Timestamp,
+        /// Hash of the session's funnel definition.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        funnel_hash: Option<String>,
+        /// The funnel definition, where the client has not this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        funnel: Option<Box<Funnel>>,
+    },
+    /// The whole session, as the client may see it.
+    Snapshot {
+        /// Session and bookkeeping.
+        state: Box<State>,
+    },
+    /// What has happened, in the order of the versions and without gaps.
+    Events {
+        /// The history that they belong to.
+        epoch: u64,
+        /// The records.
+        records: Vec<Record>,
+    },
+    /// A command was applied.
+    Accepted {
+        /// The client that issued it.
+        client_id: ClientId,
+        /// Its number.
+        seq: u64,
+        /// The session's version after it (for a repeated one: now).
+        version: u64,
+        /// Whether it had been applied before, and was not applied again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        repeated: bool,
+    },
+    /// A command was refused.
+    Rejected {
+        /// The client that issued it.
+        client_id: ClientId,
+        /// Its number.
+        seq: u64,
+        /// Why.
+        reason: Rejection,
+    },
+    /// The database has everything up to this version.
+    Durable {
+        /// The version.
+        version: u64,
+    },
+    /// A command's number does not follow the last one applied; nothing was applied.
+    Gap {
+        /// The client that issued it.
+        client_id: ClientId,
+        /// The number that is expected next.
+        expected: u64,
+    },
+    /// Commands could not be stored just now; nothing was applied. They are to be sent again later.
+    Busy {
+        /// When to send them again, in milliseconds from now.
+        retry_after_ms: u64,
+    },
+    /// A new token for the session; the former ones go on until they end.
+    Token {
+        /// The token.
+        token: String,
+        /// When it ends.
+        expires_at: Timestamp,
+    },
+    /// Answers `ping`.
+    Pong {
+        /// The server's clock.
+        server_time: Timestamp,
+    },
+    /// Something is wrong with the connection; the server closes it after this.
+    Error {
+        /// What is wrong.
+        code: ErrorCode,
+        /// A sentence for a person.
+        message: String,
+        /// When to come back, in milliseconds from now, where coming back helps.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+}
+
+/// Why a server ends a connection. The WebSocket close code follows from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ErrorCode {
+    /// A frame can't be read, or came out of turn.
+    MalformedFrame,
+    /// The server does not speak the client's protocol.
+    UnsupportedProtocol,
+    /// Token or claim are missing, wrong or for another session.
+    Unauthorized,
+    /// The token has ended; get a new one and come back.
+    TokenExpired,
+    /// There is no such session.
+    SessionNotFound,
+    /// Too much of something; come back later.
+    RateLimited,
+    /// The client does not read fast enough; come back and catch up.
+    SlowReader,
+    /// The server can't serve the session just now; come back later.
+    Unavailable,
+    /// The server is shutting down; come back at once.
+    Restarting,
+}
+
+impl ErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 9] = [
+        Self::MalformedFrame,
+        Self::UnsupportedProtocol,
+        Self::Unauthorized,
+        Self::TokenExpired,
+        Self::SessionNotFound,
+        Self::RateLimited,
+        Self::SlowReader,
+        Self::Unavailable,
+        Self::Restarting,
+    ];
+
+    /// The WebSocket close code: RFC 6455 and the IANA registry where one fits, else of the private range.
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::MalformedFrame => 1007,
+            Self::UnsupportedProtocol => 4400,
+            Self::Unauthorized => 4401,
+            Self::TokenExpired => 4403,
+            Self::SessionNotFound => 4404,
+            Self::RateLimited => 4429,
+            Self::SlowReader => 1008,
+            Self::Unavailable => 1013,
+            Self::Restarting => 1012,
+        }
+    }
+
+    /// Whether the client should come back by itself.
+    pub const fn is_passing(self) -> bool {
+        match self {
+            Self::RateLimited | Self::SlowReader | Self::Unavailable | Self::Restarting => true,
+            Self::MalformedFrame
+            | Self::UnsupportedProtocol
+            | Self::Unauthorized
+            | Self::TokenExpired
+            | Self::SessionNotFound => false,
+        }
+    }
+}
