@@ -39,6 +39,11 @@ impl Options {
         SocketAddr::new(self.listen.ip(), self.shop_port)
     }
 
+    /// The origins that the shop's page may have.
+    fn shop_origins(&self) -> String {
+        format!("http://{},http://localhost:{}", self.shop(), self.shop_port)
+    }
+
     fn payment(&self) -> SocketAddr {
         SocketAddr::new(self.listen.ip(), self.payment_port)
     }
@@ -58,8 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let (tell, events) = channel();
     let ctrl_c = tell.clone();
-    ctrlc::set_handler(move || drop(ctrl_c.send(Event::Interrupted)))
-        .context("watching for Ctrl-C")?;
+    ctrlc::set_handler(move || drop(ctrl_c.send(Event::Interrupted))).context("watching for Ctrl-C")?;
 
     let mut running = Running::default();
     announce("starting the server");
@@ -72,10 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
     announce("starting the payment service and the shop");
     running.start("the payment service", &mut payment_service(options, &key))?;
     running.start("the shop", &mut shop(options))?;
-    announce(&format!(
-        "the shop is open at http://{}/ (Ctrl-C ends everything)",
-        options.shop()
-    ));
+    announce(&format!("the shop is open at http://{}/ (Ctrl-C ends everything)", options.shop()));
     running.wait(&events, None)?;
     announce("ending the demo");
     Ok(())
@@ -111,8 +112,7 @@ fn free(address: SocketAddr, name: &str, option: &str) -> Result<()> {
 }
 
 fn server(options: &Options) -> Result<Command> {
-    std::fs::create_dir_all(workspace::path("data"))
-        .context("making the folder for the database")?;
+    std::fs::create_dir_all(workspace::path("data")).context("making the folder for the database")?;
     let mut command = program(workspace::path("target/debug/throughline"));
     without_task_environment(&mut command);
     command.args(["serve", "--dev", "--listen", &options.listen.to_string()]);
@@ -129,23 +129,14 @@ fn payment_service(options: &Options, key: &str) -> Command {
         .env("THROUGHLINE_SERVICE_KEY", key)
         .env("THROUGHLINE_URL", format!("http://{}", options.listen))
         .env("PAYMENT_LISTEN", options.payment().to_string())
-        .env("SHOP_PORT", options.shop_port.to_string());
+        .env("SHOP_ORIGINS", options.shop_origins());
     command
 }
 
 fn shop(options: &Options) -> Command {
     let mut command = program(NpmProject::Demo.program("vite"));
-    command.args([
-        "preview",
-        "--strictPort",
-        "--logLevel",
-        "warn",
-        "--host",
-        &options.listen.ip().to_string(),
-    ]);
-    command
-        .args(["--port", &options.shop_port.to_string()])
-        .current_dir(NpmProject::Demo.path());
+    command.args(["preview", "--strictPort", "--logLevel", "warn", "--host", &options.listen.ip().to_string()]);
+    command.args(["--port", &options.shop_port.to_string()]).current_dir(NpmProject::Demo.path());
     command
 }
 
@@ -172,10 +163,7 @@ struct Running(Vec<(&'static str, Child)>);
 
 impl Running {
     fn start(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
-        let child = command
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("starting {name}"))?;
+        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("starting {name}"))?;
         self.0.push((name, child));
         Ok(())
     }
@@ -201,10 +189,7 @@ impl Running {
                 }
             }
             if limit.is_some_and(|limit| started.elapsed() > limit) {
-                bail!(
-                    "the server did not say that it is ready within {} s",
-                    START_LIMIT.as_secs()
-                );
+                bail!("the server did not say that it is ready within {} s", START_LIMIT.as_secs());
             }
         }
     }

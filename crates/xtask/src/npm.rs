@@ -24,21 +24,14 @@ pub fn pack(options: &wasm::Options) -> Result<PathBuf> {
     // The folder itself stays: the demo shop's node_modules links to it.
     for entry in fs::read_dir(&stage).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        }?;
+        if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }?;
     }
     let dist = stage.join("dist");
     fs::create_dir_all(&dist)?;
 
     bundle(&dist)?;
     declare_types(&dist)?;
-    fs::copy(
-        bindings.join("throughline_bg.wasm"),
-        dist.join("throughline_bg.wasm"),
-    )?;
+    fs::copy(bindings.join("throughline_bg.wasm"), dist.join("throughline_bg.wasm"))?;
     copy_documents(&stage)?;
     write_manifest(&stage)?;
 
@@ -50,13 +43,7 @@ pub fn pack(options: &wasm::Options) -> Result<PathBuf> {
             .current_dir(&stage),
     )?;
     let tarball = folder.join(name.lines().last().unwrap_or_default());
-    announce(&format!(
-        "packed {}",
-        tarball
-            .strip_prefix(workspace::root())
-            .unwrap_or(&tarball)
-            .display()
-    ));
+    announce(&format!("packed {}", tarball.strip_prefix(workspace::root()).unwrap_or(&tarball).display()));
 
     let weights = weigh(&dist)?;
     println!("{}", sizes::table(&weights));
@@ -66,14 +53,7 @@ pub fn pack(options: &wasm::Options) -> Result<PathBuf> {
 
 fn bundle(dist: &Path) -> Result<()> {
     run(program(NpmProject::Package.program("esbuild"))
-        .args([
-            "src/index.ts",
-            "--bundle",
-            "--minify",
-            "--format=esm",
-            "--target=es2022",
-            "--sourcemap",
-        ])
+        .args(["src/index.ts", "--bundle", "--minify", "--format=esm", "--target=es2022", "--sourcemap"])
         .args(["--log-level=warning", "--legal-comments=none"])
         .arg(format!("--define:PACKAGE_VERSION=\"{VERSION}\""))
         .arg(format!("--outfile={}", dist.join("index.js").display()))
@@ -91,9 +71,7 @@ fn declare_types(dist: &Path) -> Result<()> {
 fn copy_documents(stage: &Path) -> Result<()> {
     let own = NpmProject::Package.path();
     for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
-        let source = [own.join(name), workspace::path(name)]
-            .into_iter()
-            .find(|file| file.is_file());
+        let source = [own.join(name), workspace::path(name)].into_iter().find(|file| file.is_file());
         if let Some(source) = source {
             fs::copy(source, stage.join(name)).with_context(|| format!("copying {name}"))?;
         }
@@ -103,23 +81,13 @@ fn copy_documents(stage: &Path) -> Result<()> {
 
 /// The published manifest: cargo's version, and nothing that only the sources need.
 fn write_manifest(stage: &Path) -> Result<()> {
-    fs::copy(
-        NpmProject::Package.path().join("package.json"),
-        stage.join("package.json"),
-    )?;
+    fs::copy(NpmProject::Package.path().join("package.json"), stage.join("package.json"))?;
     // npm keeps the order of the fields, which means something within `exports`.
     let version = format!("version={VERSION}");
-    run(program("npm")
-        .args(["pkg", "set", &version])
-        .current_dir(stage))?;
-    run(program("npm")
-        .args(["pkg", "delete", "devDependencies", "scripts"])
-        .current_dir(stage))
+    run(program("npm").args(["pkg", "set", &version]).current_dir(stage))?;
+    run(program("npm").args(["pkg", "delete", "devDependencies", "scripts"]).current_dir(stage))
 }
 
 fn weigh(dist: &Path) -> Result<Vec<Weight>> {
-    ["throughline_bg.wasm", "index.js"]
-        .into_iter()
-        .map(|name| Weight::of(name, &fs::read(dist.join(name))?))
-        .collect()
+    ["throughline_bg.wasm", "index.js"].into_iter().map(|name| Weight::of(name, &fs::read(dist.join(name))?)).collect()
 }

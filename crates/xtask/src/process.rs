@@ -51,16 +51,12 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// Runs with the terminal handed through and tells how it ended.
 pub fn status(command: &mut Command) -> Result<ExitStatus> {
-    command
-        .status()
-        .with_context(|| format!("could not start {}", describe(command)))
+    command.status().with_context(|| format!("could not start {}", describe(command)))
 }
 
 /// Runs, showing nothing, and gives what it printed; the output is shown only where it fails.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("could not start {}", describe(command)))?;
+    let output = command.output().with_context(|| format!("could not start {}", describe(command)))?;
     if !output.status.success() {
         std::io::stderr().write_all(&output.stdout)?;
         std::io::stderr().write_all(&output.stderr)?;
@@ -71,14 +67,9 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// Runs with standard output handed through and also given to `line`, one line at a time.
 pub fn status_with_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Result<ExitStatus> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("could not start {}", describe(command)))?;
-    let stdout = child
-        .stdout
-        .take()
-        .context("standard output was not piped")?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("could not start {}", describe(command)))?;
+    let stdout = child.stdout.take().context("standard output was not piped")?;
     for text in BufReader::new(stdout).lines() {
         let text = text?;
         println!("{text}");
@@ -90,24 +81,12 @@ pub fn status_with_lines(command: &mut Command, mut line: impl FnMut(&str)) -> R
 /// The first of the folders in `PATH` that holds this program.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 fn describe(command: &Command) -> String {
     let name = Path::new(command.get_program());
-    let name = name
-        .file_name()
-        .unwrap_or(name.as_os_str())
-        .to_string_lossy()
-        .into_owned();
-    let first = command
-        .get_args()
-        .take(3)
-        .map(|argument| argument.to_string_lossy().into_owned());
-    std::iter::once(name)
-        .chain(first)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let name = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
+    let first = command.get_args().take(3).map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once(name).chain(first).collect::<Vec<_>>().join(" ")
 }

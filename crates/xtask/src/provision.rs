@@ -47,11 +47,8 @@ impl SystemPackage {
 
 /// Debian keeps each major version in a folder of its own, outside `PATH`.
 fn debian_postgres() -> bool {
-    fs::read_dir("/usr/lib/postgresql").is_ok_and(|versions| {
-        versions
-            .flatten()
-            .any(|version| version.path().join("bin/initdb").is_file())
-    })
+    fs::read_dir("/usr/lib/postgresql")
+        .is_ok_and(|versions| versions.flatten().any(|version| version.path().join("bin/initdb").is_file()))
 }
 
 /// Installs the packages that are missing; says which, and asks for nothing.
@@ -67,17 +64,12 @@ pub fn system(packages: &[SystemPackage]) -> Result<()> {
     }
     let names = missing.join(" ");
     if find("apt-get").is_none() {
-        bail!(
-            "this machine lacks {names}, and has no apt-get to install them: install them by hand"
-        );
+        bail!("this machine lacks {names}, and has no apt-get to install them: install them by hand");
     }
     announce(&format!("installing {names}"));
     let refused = || format!("could not install {names}: run `apt-get install {names}` as root");
     run(apt_get()?.arg("update").arg("-qq")).with_context(refused)?;
-    run(apt_get()?
-        .args(["install", "-y", "-qq", "--no-install-recommends"])
-        .args(&missing))
-    .with_context(refused)
+    run(apt_get()?.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing)).with_context(refused)
 }
 
 fn apt_get() -> Result<Command> {
@@ -121,9 +113,7 @@ fn lock_digest(folder: &Path) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     for name in ["package.json", "package-lock.json"] {
         let file = folder.join(name);
-        fs::read(&file)
-            .with_context(|| format!("reading {}", file.display()))?
-            .hash(&mut hasher);
+        fs::read(&file).with_context(|| format!("reading {}", file.display()))?.hash(&mut hasher);
     }
     Ok(format!("{:016x}", hasher.finish()))
 }

@@ -38,10 +38,7 @@ impl Weight {
 
 /// The weights and their sum as lines of text.
 pub fn table(weights: &[Weight]) -> String {
-    let mut lines = vec![format!(
-        "{:<22}{:>10}{:>10}{:>10}",
-        "bytes", "raw", "gzip 9", "brotli 11"
-    )];
+    let mut lines = vec![format!("{:<22}{:>10}{:>10}{:>10}", "bytes", "raw", "gzip 9", "brotli 11")];
     for weight in weights.iter().chain([&Weight::sum(weights)]) {
         lines.push(format!(
             "{:<22}{:>10}{:>10}{:>10}",
@@ -74,8 +71,7 @@ fn brotli_bytes(content: &[u8]) -> Result<usize> {
     const QUALITY: u32 = 11;
     const WINDOW_BITS: u32 = 22;
     let mut compressed = Vec::new();
-    brotli::CompressorReader::new(content, BUFFER_BYTES, QUALITY, WINDOW_BITS)
-        .read_to_end(&mut compressed)?;
+    brotli::CompressorReader::new(content, BUFFER_BYTES, QUALITY, WINDOW_BITS).read_to_end(&mut compressed)?;
     Ok(compressed.len())
 }
 
@@ -84,12 +80,7 @@ mod tests {
     use super::*;
 
     fn weight(brotli_bytes: usize) -> Weight {
-        Weight {
-            name: "file".to_owned(),
-            raw_bytes: 10,
-            gzip_bytes: 5,
-            brotli_bytes,
-        }
+        Weight { name: "file".to_owned(), raw_bytes: 10, gzip_bytes: 5, brotli_bytes }
     }
 
     #[test]
@@ -104,10 +95,7 @@ mod tests {
     fn the_budget_is_for_all_files_together() {
         assert!(check_budget(&[weight(45_000), weight(45_000)]).is_ok());
         let error = check_budget(&[weight(45_000), weight(45_001)]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the package weighs 90001 bytes after brotli, 1 over its budget of 90000"
-        );
+        assert_eq!(error.to_string(), "the package weighs 90001 bytes after brotli, 1 over its budget of 90000");
     }
 
     #[test]

@@ -25,29 +25,15 @@ impl Tally {
     /// From the report that nextest writes in JUnit's format. A test that passed when run again counts as passed.
     pub fn from_nextest(report: &Path) -> Result<Self> {
         let text = read(report)?;
-        let suites = text
-            .lines()
-            .find(|line| line.trim_start().starts_with("<testsuites "))
-            .context("no test suites")?;
+        let suites =
+            text.lines().find(|line| line.trim_start().starts_with("<testsuites ")).context("no test suites")?;
         let number = |name: &str| -> Result<u64> {
-            let start = suites
-                .find(&format!(" {name}=\""))
-                .with_context(|| format!("no {name}"))?
-                + name.len()
-                + 3;
-            let digits: String = suites[start..]
-                .chars()
-                .take_while(char::is_ascii_digit)
-                .collect();
-            digits
-                .parse()
-                .with_context(|| format!("{name} is no number"))
+            let start = suites.find(&format!(" {name}=\"")).with_context(|| format!("no {name}"))? + name.len() + 3;
+            let digits: String = suites[start..].chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().with_context(|| format!("{name} is no number"))
         };
         let failed = number("failures")? + number("errors")?;
-        Ok(Self {
-            passed: number("tests")?.saturating_sub(failed),
-            failed,
-        })
+        Ok(Self { passed: number("tests")?.saturating_sub(failed), failed })
     }
 
     /// From one line that Rust's own test harness prints: `test result: ok. 3 passed; 0 failed; …`.
@@ -57,28 +43,19 @@ impl Tally {
             let end = result.find(word)?;
             result[..end].split_whitespace().last()?.parse().ok()
         };
-        Some(Self {
-            passed: before(" passed;")?,
-            failed: before(" failed;")?,
-        })
+        Some(Self { passed: before(" passed;")?, failed: before(" failed;")? })
     }
 
     /// From vitest's JSON report.
     pub fn from_vitest(report: &Path) -> Result<Self> {
         let report = json(report)?;
-        Ok(Self {
-            passed: count(&report["numPassedTests"])?,
-            failed: count(&report["numFailedTests"])?,
-        })
+        Ok(Self { passed: count(&report["numPassedTests"])?, failed: count(&report["numFailedTests"])? })
     }
 
     /// From Playwright's JSON report. A test that passed when run again counts as passed.
     pub fn from_playwright(report: &Path) -> Result<Self> {
         let stats = &json(report)?["stats"];
-        Ok(Self {
-            passed: count(&stats["expected"])? + count(&stats["flaky"])?,
-            failed: count(&stats["unexpected"])?,
-        })
+        Ok(Self { passed: count(&stats["expected"])? + count(&stats["flaky"])?, failed: count(&stats["unexpected"])? })
     }
 }
 
@@ -87,8 +64,7 @@ fn read(report: &Path) -> Result<String> {
 }
 
 fn json(report: &Path) -> Result<Value> {
-    serde_json::from_str(&read(report)?)
-        .with_context(|| format!("{} is not JSON", report.display()))
+    serde_json::from_str(&read(report)?).with_context(|| format!("{} is not JSON", report.display()))
 }
 
 fn count(value: &Value) -> Result<u64> {
@@ -102,13 +78,7 @@ mod tests {
     #[test]
     fn a_harness_line_is_counted_and_other_lines_are_not() {
         let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s";
-        assert_eq!(
-            Tally::from_harness_line(line),
-            Some(Tally {
-                passed: 3,
-                failed: 2
-            })
-        );
+        assert_eq!(Tally::from_harness_line(line), Some(Tally { passed: 3, failed: 2 }));
         assert_eq!(Tally::from_harness_line("test store::reads ... ok"), None);
     }
 
@@ -125,36 +95,12 @@ mod tests {
             "junit.xml",
             "<?xml version=\"1.0\"?>\n<testsuites name=\"nextest-run\" tests=\"9\" failures=\"1\" errors=\"1\" uuid=\"x\">\n",
         );
-        let vitest = write(
-            "vitest.json",
-            r#"{"numTotalTests":4,"numPassedTests":3,"numFailedTests":1}"#,
-        );
-        let playwright = write(
-            "playwright.json",
-            r#"{"stats":{"expected":5,"unexpected":2,"flaky":1,"skipped":4}}"#,
-        );
+        let vitest = write("vitest.json", r#"{"numTotalTests":4,"numPassedTests":3,"numFailedTests":1}"#);
+        let playwright = write("playwright.json", r#"{"stats":{"expected":5,"unexpected":2,"flaky":1,"skipped":4}}"#);
 
-        assert_eq!(
-            Tally::from_nextest(&nextest).unwrap(),
-            Tally {
-                passed: 7,
-                failed: 2
-            }
-        );
-        assert_eq!(
-            Tally::from_vitest(&vitest).unwrap(),
-            Tally {
-                passed: 3,
-                failed: 1
-            }
-        );
-        assert_eq!(
-            Tally::from_playwright(&playwright).unwrap(),
-            Tally {
-                passed: 6,
-                failed: 2
-            }
-        );
+        assert_eq!(Tally::from_nextest(&nextest).unwrap(), Tally { passed: 7, failed: 2 });
+        assert_eq!(Tally::from_vitest(&vitest).unwrap(), Tally { passed: 3, failed: 1 });
+        assert_eq!(Tally::from_playwright(&playwright).unwrap(), Tally { passed: 6, failed: 2 });
         assert!(Tally::from_vitest(&folder.join("absent.json")).is_err());
         fs::remove_dir_all(&folder).unwrap();
     }

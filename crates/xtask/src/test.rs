@@ -7,9 +7,7 @@ use std::process::ExitStatus;
 use anyhow::{Result, bail};
 
 use crate::demo;
-use crate::process::{
-    announce, cargo, find, program, run as run_program, status, status_with_lines,
-};
+use crate::process::{announce, cargo, find, program, run as run_program, status, status_with_lines};
 use crate::provision::{self, SystemPackage};
 use crate::tally::Tally;
 use crate::workspace::{self, NpmProject};
@@ -59,15 +57,9 @@ impl Stage {
 
 /// Provisions, then runs the stages. The last line sums what the runners counted.
 pub fn run(options: &Options) -> Result<()> {
-    let stages: Vec<Stage> = Stage::ALL
-        .into_iter()
-        .filter(|stage| options.only.is_empty() || options.only.contains(stage))
-        .collect();
-    let packages: Vec<SystemPackage> = stages
-        .iter()
-        .flat_map(|stage| stage.system_packages())
-        .copied()
-        .collect();
+    let stages: Vec<Stage> =
+        Stage::ALL.into_iter().filter(|stage| options.only.is_empty() || options.only.contains(stage)).collect();
+    let packages: Vec<SystemPackage> = stages.iter().flat_map(|stage| stage.system_packages()).copied().collect();
     provision::system(&packages)?;
     fs::create_dir_all(workspace::path(REPORTS))?;
 
@@ -111,10 +103,7 @@ fn rust(tally: &mut Tally) -> Result<ExitStatus> {
         }
         status
     } else {
-        status_with_lines(
-            cargo().args(["test", "--workspace", "--lib", "--bins", "--tests"]),
-            &mut count,
-        )?
+        status_with_lines(cargo().args(["test", "--workspace", "--lib", "--bins", "--tests"]), &mut count)?
     };
     let status = if status.success() {
         announce("Rust documentation tests");
@@ -159,12 +148,7 @@ fn end_to_end(tally: &mut Tally) -> Result<ExitStatus> {
 }
 
 /// A runner that failed before it ran any test may leave no report; one that succeeded must.
-fn add(
-    tally: &mut Tally,
-    status: ExitStatus,
-    report: &Path,
-    read: impl Fn(&Path) -> Result<Tally>,
-) -> Result<()> {
+fn add(tally: &mut Tally, status: ExitStatus, report: &Path, read: impl Fn(&Path) -> Result<Tally>) -> Result<()> {
     if status.success() || report.exists() {
         *tally += read(report)?;
     }

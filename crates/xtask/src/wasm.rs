@@ -57,8 +57,7 @@ fn choose_toolchain() -> Result<Toolchain> {
     }
     if find("rustup").is_some() {
         announce(&format!("rustup target add {TARGET}"));
-        if run(program("rustup").args(["target", "add", TARGET])).is_ok() && target_is_installed()?
-        {
+        if run(program("rustup").args(["target", "add", TARGET])).is_ok() && target_is_installed()? {
             return Ok(Toolchain::Active);
         }
     }
@@ -83,14 +82,7 @@ fn compile(toolchain: Toolchain) -> Result<()> {
         Toolchain::Debian => debian_cargo()?,
     };
     // A target folder of its own: two compilers that share one rebuild each other's work.
-    command.args([
-        "build",
-        "--package",
-        "throughline-wasm-client",
-        "--lib",
-        "--profile",
-        "wasm",
-    ]);
+    command.args(["build", "--package", "throughline-wasm-client", "--lib", "--profile", "wasm"]);
     command.args(["--target", TARGET, "--target-dir", "target/wasm"]);
     // The bindings read the section that lists the target's features, which a full strip removes.
     command.args(["--config", "profile.wasm.strip='debuginfo'"]);
@@ -107,10 +99,7 @@ fn debian_cargo() -> Result<std::process::Command> {
     let sysroot = output(program("rustc").args(["--print", "sysroot"]))?;
     let host = output(program("rustc").args(["--print", "host-tuple"]))?;
     // rust-lld itself understands `-flavor`; the wasm-ld beside it does not.
-    let linker = Path::new(&sysroot)
-        .join("lib/rustlib")
-        .join(host)
-        .join("bin/rust-lld");
+    let linker = Path::new(&sysroot).join("lib/rustlib").join(host).join("bin/rust-lld");
     if !linker.is_file() {
         bail!("no linker for WebAssembly: {} is missing", linker.display());
     }
@@ -155,25 +144,17 @@ fn bind_and_optimise() -> Result<PathBuf> {
 
     announce("making the module small");
     let module = folder.join("throughline_bg.wasm");
-    run(program(NpmProject::Package.program("wasm-opt"))
-        .args(OPTIMISE)
-        .arg(&module)
-        .arg("-o")
-        .arg(&module))?;
+    run(program(NpmProject::Package.program("wasm-opt")).args(OPTIMISE).arg(&module).arg("-o").arg(&module))?;
     fs::write(stamp, key)?;
     Ok(folder)
 }
 
 fn build_key(module: &[u8]) -> Result<String> {
-    let binaryen = NpmProject::Package
-        .path()
-        .join("node_modules/binaryen/package.json");
+    let binaryen = NpmProject::Package.path().join("node_modules/binaryen/package.json");
     let mut hasher = DefaultHasher::new();
     module.hash(&mut hasher);
     OPTIMISE.hash(&mut hasher);
-    fs::read(binaryen)
-        .context("reading binaryen's version")?
-        .hash(&mut hasher);
+    fs::read(binaryen).context("reading binaryen's version")?.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
 }
 
@@ -182,8 +163,7 @@ fn copy_for_typescript(bindings: &Path) -> Result<()> {
     let folder = NpmProject::Package.path().join("generated");
     fs::create_dir_all(&folder)?;
     for name in ["throughline.js", "throughline.d.ts", "throughline_bg.wasm"] {
-        fs::copy(bindings.join(name), folder.join(name))
-            .with_context(|| format!("copying {name}"))?;
+        fs::copy(bindings.join(name), folder.join(name)).with_context(|| format!("copying {name}"))?;
     }
     Ok(())
 }

@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 /// The repository's root.
 pub fn root() -> &'static Path {
     // crates/xtask, two levels below the root.
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("the manifest lies two folders below the root")
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the manifest lies two folders below the root")
 }
 
 /// A path below the root.

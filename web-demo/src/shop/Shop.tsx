@@ -1,0 +1,123 @@
+import { useEffect, useState } from 'react';
+
+import { startAgain } from '../session/current-session';
+import { useCheckout, useSession } from '../session/hooks';
+import type { Command, Rejection } from '../throughline';
+import { CheckoutStep } from './CheckoutStep';
+import { useOfferCharges } from './offer-charges';
+import { OrderSummary } from './OrderSummary';
+import { ProcessingStep } from './ProcessingStep';
+import { StepHeading } from './StepHeading';
+import { SuccessStep } from './SuccessStep';
+import { UpsellStep } from './UpsellStep';
+
+export function Shop() {
+  const checkout = useCheckout();
+  const session = useSession();
+  useOfferCharges();
+  const kind = checkout.funnel.steps.find(({ id }) => id === session.currentStep)?.kind;
+
+  return (
+    <div className="shop">
+      <header className="masthead">
+        <p className="brand">
+          <img src="/icon.svg" alt="" width="32" height="32" /> Slowpour
+        </p>
+        <Progress />
+        <button type="button" className="link" onClick={startAgain}>
+          Start again
+        </button>
+      </header>
+      <Refusals />
+      <div className="columns">
+        <main>
+          <Step kind={session.status === 'expired' ? 'expired' : kind} key={session.currentStep} />
+        </main>
+        {kind !== 'terminal' && <OrderSummary />}
+      </div>
+      <footer className="colophon">
+        Slowpour is a demonstration. Nothing here is sold, nobody is charged, and no drink makes promises.
+      </footer>
+    </div>
+  );
+}
+
+function Step({ kind }: { kind: string | undefined }) {
+  switch (kind) {
+    case 'form':
+      return <CheckoutStep />;
+    case 'payment':
+      return <ProcessingStep />;
+    case 'offer':
+      return <UpsellStep />;
+    case 'terminal':
+      return <SuccessStep />;
+    case 'expired':
+      return (
+        <section className="step">
+          <StepHeading>This order has run out</StepHeading>
+          <p className="lede">It was not paid in time. Nothing was charged.</p>
+          <button type="button" className="button primary" onClick={startAgain}>
+            Start again
+          </button>
+        </section>
+      );
+    default:
+      return null;
+  }
+}
+
+const stepNames: Readonly<Record<string, string>> = {
+  checkout: 'Details',
+  processing: 'Payment',
+  'upsell-1': 'First extra',
+  'upsell-2': 'Second extra',
+  success: 'Done',
+};
+
+function Progress() {
+  const checkout = useCheckout();
+  const { currentStep } = useSession();
+  const { steps } = checkout.funnel;
+  const reached = steps.findIndex(({ id }) => id === currentStep);
+  const name = (id: string) => stepNames[id] ?? id;
+  return (
+    <nav className="progress" aria-label="Progress">
+      <ol>
+        {steps.map(({ id }, index) => (
+          <li
+            key={id}
+            className={index < reached ? 'done' : index === reached ? 'current' : ''}
+            aria-current={index === reached ? 'step' : undefined}
+          >
+            {name(id)}
+          </li>
+        ))}
+      </ol>
+      <p className="visually-hidden" aria-live="polite">
+        Step {reached + 1} of {steps.length}: {name(currentStep)}
+      </p>
+    </nav>
+  );
+}
+
+/** What the server refused after this page had shown it already. What the buyer mends in a field is told there. */
+function Refusals() {
+  const checkout = useCheckout();
+  const [latest, setLatest] = useState<{ rejection: Rejection; command: Command }>();
+  useEffect(() => checkout.on('rejected', (rejection, command) => setLatest({ rejection, command })), [checkout]);
+  return (
+    <div aria-live="assertive">
+      {latest !== undefined && latest.rejection.mendableBy !== 'buyerInput' && (
+        <div className="banner bad dismissible">
+          <span>
+            The shop could not do that: {latest.rejection.message} <code>{latest.rejection.code}</code>
+          </span>
+          <button type="button" className="link" onClick={() => setLatest(undefined)}>
+            Dismiss
+          </button>
+        </div>
+      )}
+    </div>
+  );
+}

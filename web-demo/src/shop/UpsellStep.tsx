@@ -1,0 +1,113 @@
+import { useEffect, useState } from 'react';
+
+import { issue } from '../session/current-session';
+import { useCheckout, useSession, useSync } from '../session/hooks';
+import type { Upsell } from '../throughline';
+import { Bottles } from './Bottles';
+import { price } from './money';
+import { story } from './products';
+import { StepHeading } from './StepHeading';
+
+export function UpsellStep() {
+  const checkout = useCheckout();
+  const session = useSession();
+  const sync = useSync();
+  const [isLeaving, setLeaving] = useState(false);
+  const [refusal, setRefusal] = useState<string>();
+  const step = checkout.funnel.steps.find(({ id }) => id === session.currentStep);
+  const made = session.upsells.filter(({ offer }) => step?.offers.includes(offer));
+  const open = made.filter(({ state }) => state === 'offered');
+  const isCharging = made.some(({ state }) => state === 'accepted');
+  const failed = made.find(({ state }) => state === 'chargeFailed');
+  const next = step?.next[0];
+
+  // The tab in which the buyer answered goes on, as soon as what was accepted is paid.
+  const goesOn = isLeaving && open.length === 0 && !isCharging && failed === undefined;
+  useEffect(() => {
+    if (goesOn && next !== undefined) issue(checkout.goToStep(next), setRefusal);
+  }, [goesOn, next, checkout]);
+
+  const answer = (accepted: Upsell | undefined) => {
+    setRefusal(undefined);
+    setLeaving(true);
+    if (accepted !== undefined) issue(checkout.acceptUpsell(accepted.offer), setRefusal);
+    for (const { offer } of open) {
+      if (offer !== accepted?.offer) issue(checkout.declineUpsell(offer), setRefusal);
+    }
+  };
+
+  return (
+    <section className="step upsell">
+      <StepHeading>{open.length > 0 ? 'One thing before we pack' : 'Noted'}</StepHeading>
+      {open.length > 0 && (
+        <p className="lede">Your order is paid and safe. This goes into the same parcel, at a price for this order only.</p>
+      )}
+      <p className="status-line" role="status" aria-live="polite">
+        {isCharging &&
+          (sync.connection === 'online'
+            ? 'Adding it to your order…'
+            : 'You are offline. It is kept here and added when you are back.')}
+      </p>
+      {failed !== undefined && (
+        <div className="banner bad" role="alert">
+          {failed.name} could not be charged and is not part of your order.
+        </div>
+      )}
+      {refusal !== undefined && (
+        <div className="banner bad" role="alert">
+          {refusal}
+        </div>
+      )}
+
+      <ul className="offers">
+        {open.map((upsell) => (
+          <OfferCard key={upsell.offer} upsell={upsell} onAccept={() => answer(upsell)} />
+        ))}
+      </ul>
+      {open.length > 0 ? (
+        <button type="button" className="button quiet decline" onClick={() => answer(undefined)}>
+          No, thank you
+        </button>
+      ) : (
+        !isCharging &&
+        next !== undefined && (
+          <button type="button" className="button primary" onClick={() => issue(checkout.goToStep(next), setRefusal)}>
+            Continue
+          </button>
+        )
+      )}
+    </section>
+  );
+}
+
+function OfferCard({ upsell, onAccept }: { upsell: Upsell; onAccept: () => void }) {
+  const checkout = useCheckout();
+  const { currency } = useSession();
+  const product = checkout.funnel.catalogue.find(({ id }) => id === upsell.product);
+  const offer = checkout.funnel.offers.find(({ id }) => id === upsell.offer);
+  const heading = `offer-${upsell.offer}`;
+  return (
+    <li className={`offer look-${story(upsell.product).look}`} aria-labelledby={heading}>
+      <div className="offer-picture">
+        <Bottles product={upsell.product} />
+      </div>
+      <div className="offer-text">
+        <p className="offer-note">{story(upsell.product).note}</p>
+        <h2 id={heading}>{upsell.name}</h2>
+        {offer?.description !== undefined && <p>{offer.description}</p>}
+        <p className="offer-price">
+          <strong>{price(upsell.price, currency)}</strong>
+          {product !== undefined && product.price > upsell.price && (
+            <s>
+              <span className="visually-hidden">usually </span>
+              {price(product.price, currency)}
+            </s>
+          )}
+        </p>
+        <button type="button" className="button primary" onClick={onAccept}>
+          Yes, add {upsell.name} for {price(upsell.price, currency)}
+        </button>
+      </div>
+    </li>
+  );
+}

@@ -1,0 +1,11 @@
+import react from '@vitejs/plugin-react';
+import { defineConfig } from 'vite';
+
+export default defineConfig({
+  plugins: [react()],
+  build: { target: 'es2022', sourcemap: true },
+  server: {
+    // The package lies outside this folder while it is developed in the same repository.
+    fs: { allow: ['.', '../target/npm/throughline'] },
+  },
+});
