@@ -43,7 +43,7 @@ export class ThroughlineServer {
     this.#environment = {
       ...process.env,
       ...keys.environment,
-      THROUGHLINE_ALLOWED_ORIGINS: (options.allowedOrigins ?? []).join(','),
+      ...(options.allowedOrigins === undefined ? {} : { THROUGHLINE_ALLOWED_ORIGINS: options.allowedOrigins.join(',') }),
       ...options.env,
     };
     this.#arguments = [
@@ -150,12 +150,10 @@ function binary(): string {
 
 /** Keys that stay the same over restarts: `--dev` makes new ones for each process. */
 async function generateKeys(): Promise<Keys> {
-  const { stdout } = await promisify(execFile)(binary(), ['keys', 'generate']);
-  const environment: Record<string, string> = {};
-  for (const [, name, value] of stdout.matchAll(/^(THROUGHLINE_[A-Z_]+)=(\S+)$/gm)) {
-    if (name !== undefined && value !== undefined) environment[name] = value;
-  }
-  const serviceKey = /service key[^:\n]*:\s*(\S+)/i.exec(stdout)?.[1];
-  if (serviceKey === undefined) throw new Error('`throughline keys generate` printed no service key');
-  return { serviceKey, environment };
+  const { stdout } = await promisify(execFile)(binary(), ['keys', 'generate', '--json']);
+  const keys = JSON.parse(stdout) as { tokenKey: string; serviceKey: string; serviceKeyHash: string };
+  return {
+    serviceKey: keys.serviceKey,
+    environment: { THROUGHLINE_TOKEN_KEY: keys.tokenKey, THROUGHLINE_SERVICE_KEY_HASHES: keys.serviceKeyHash },
+  };
 }

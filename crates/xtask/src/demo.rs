@@ -117,6 +117,7 @@ fn server(options: &Options) -> Result<Command> {
     without_task_environment(&mut command);
     command.args(["serve", "--dev", "--listen", &options.listen.to_string()]);
     command.args(["--database-url", "sqlite:data/throughline.db"]);
+    command.args(["--allowed-origins", &options.shop_origins()]);
     Ok(command)
 }
 

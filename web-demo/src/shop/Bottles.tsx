@@ -1,7 +1,7 @@
 import { story } from './products';
 
 const bottleWidth = 34;
-const gap = 20;
+const gap = 31;
 
 /** A row of bottles, drawn. Decoration: the text beside it says what it is. */
 export function Bottles({ product }: { product: string }) {
@@ -9,13 +9,13 @@ export function Bottles({ product }: { product: string }) {
   const shown = Math.min(bottles, 6);
   const columns = Math.min(shown, 3);
   const rows = Math.ceil(shown / 3);
-  const width = bottleWidth + (columns - 1) * gap + (rows - 1) * 10;
+  const width = bottleWidth + (columns - 1) * gap + (rows - 1) * 14;
   return (
-    <svg className={`bottles look-${look}`} viewBox={`0 0 ${width} 78`} aria-hidden="true" focusable="false">
+    <svg className={`bottles look-${look}`} viewBox={`0 0 ${width} 80`} aria-hidden="true" focusable="false">
       {Array.from({ length: shown }, (_, index) => {
         const row = rows - 1 - Math.floor(index / 3);
-        const x = (index % 3) * gap + row * 10;
-        return <Bottle key={index} x={x} y={row === 0 ? 8 : 0} label={label} isBehind={row > 0} />;
+        const x = (index % 3) * gap + row * 14;
+        return <Bottle key={index} x={x} y={row === 0 ? 9 : 0} label={label} isBehind={row > 0} />;
       })}
     </svg>
   );

@@ -70,8 +70,8 @@ function Step({ kind }: { kind: string | undefined }) {
 const stepNames: Readonly<Record<string, string>> = {
   checkout: 'Details',
   processing: 'Payment',
-  'upsell-1': 'First extra',
-  'upsell-2': 'Second extra',
+  'upsell-1': 'Extra 1',
+  'upsell-2': 'Extra 2',
   success: 'Done',
 };
 

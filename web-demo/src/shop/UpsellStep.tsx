@@ -105,7 +105,8 @@ function OfferCard({ upsell, onAccept }: { upsell: Upsell; onAccept: () => void 
           )}
         </p>
         <button type="button" className="button primary" onClick={onAccept}>
-          Yes, add {upsell.name} for {price(upsell.price, currency)}
+          Yes, add it for {price(upsell.price, currency)}
+          <span className="visually-hidden">: {upsell.name}</span>
         </button>
       </div>
     </li>
