@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 
 mod checks;
+mod declarations;
 mod demo;
 mod npm;
 mod process;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::declarations;
 use crate::process::{announce, output, program, run};
 use crate::sizes::{self, Weight};
 use crate::wasm;
@@ -61,10 +62,15 @@ fn bundle(dist: &Path) -> Result<()> {
 }
 
 fn declare_types(dist: &Path) -> Result<()> {
+    let emitted = workspace::path("target/npm/types");
+    if emitted.exists() {
+        fs::remove_dir_all(&emitted)?;
+    }
     run(program(NpmProject::Package.program("tsc"))
         .args(["--project", "tsconfig.build.json", "--outDir"])
-        .arg(dist)
-        .current_dir(NpmProject::Package.path()))
+        .arg(&emitted)
+        .current_dir(NpmProject::Package.path()))?;
+    declarations::publish(&emitted, dist)
 }
 
 /// The package carries its own README where it has one, else the repository's; and the licences where they exist.

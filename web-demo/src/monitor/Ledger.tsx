@@ -1,7 +1,7 @@
 import { useState } from 'react';
 
 import { useCheckout, useSession, useSync } from '../session/hooks';
-import type { StorageRung, SyncState } from '../throughline';
+import type { StorageRung, SyncState } from 'throughline';
 import { Timeline } from './Timeline';
 
 const rungs: readonly [StorageRung, string][] = [

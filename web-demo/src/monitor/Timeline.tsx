@@ -1,5 +1,5 @@
 import { useCheckout, useSession, useSync } from '../session/hooks';
-import type { TimelineEntry } from '../throughline';
+import type { TimelineEntry } from 'throughline';
 
 const shown = 40;
 const rowHeight = 34;
@@ -44,14 +44,16 @@ export function Timeline() {
         </svg>
         <ol reversed>
           {entries.map((entry, index) => (
-            <li key={`${entry.version}-${entries.length - index}`} style={{ blockSize: rowHeight }}>
+            <li key={entries.length - index} style={{ blockSize: rowHeight }}>
               <span className="event-type">{words(entry.type)}</span>
               <span className="event-facts">
                 {entry.origin}
                 <span className="visually-hidden">, {entry.state},</span>{' '}
-                <time dateTime={entry.at.toISOString()}>{entry.at.toLocaleTimeString('en-GB')}</time>
+                {entry.at !== null && (
+                  <time dateTime={entry.at.toISOString()}>{entry.at.toLocaleTimeString('en-GB')}</time>
+                )}
               </span>
-              <span className="event-version">v{entry.version}</span>
+              <span className="event-version">{entry.version === null ? '…' : `v${entry.version}`}</span>
             </li>
           ))}
         </ol>

@@ -1,6 +1,6 @@
 import { createContext, use, useCallback, useEffect, useState, useSyncExternalStore } from 'react';
 
-import type { CheckoutSession, Session, SyncState } from '../throughline';
+import type { CheckoutSession, Session, SyncState } from 'throughline';
 
 export const OpenSessionContext = createContext<CheckoutSession | null>(null);
 

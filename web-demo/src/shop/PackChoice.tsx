@@ -1,6 +1,6 @@
 import { useId } from 'react';
 
-import { issue } from '../session/current-session';
+import { issue, packsOf } from '../session/current-session';
 import { useCheckout, useSession } from '../session/hooks';
 import { Bottles } from './Bottles';
 import { price } from './money';
@@ -12,8 +12,6 @@ export function PackChoice() {
   const checkout = useCheckout();
   const session = useSession();
   const group = useId();
-  const offered = new Set(checkout.funnel.offers.map((offer) => offer.product));
-  const packs = checkout.funnel.catalogue.filter((product) => !offered.has(product.id));
   const chosen = session.products[0];
   const quantity = chosen?.quantity ?? 1;
   const set = (id: string, count: number) => issue(checkout.setItems([{ id, quantity: count }]));
@@ -22,7 +20,7 @@ export function PackChoice() {
     <fieldset className="packs">
       <legend>Your pack</legend>
       <div className="pack-grid">
-        {packs.map((pack) => {
+        {packsOf(checkout).map((pack) => {
           const { title, note, bottles } = story(pack.id);
           return (
             <label className="pack" key={pack.id}>

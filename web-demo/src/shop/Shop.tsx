@@ -2,7 +2,7 @@ import { useEffect, useState } from 'react';
 
 import { startAgain } from '../session/current-session';
 import { useCheckout, useSession } from '../session/hooks';
-import type { Command, Rejection } from '../throughline';
+import type { Rejection, SessionError } from 'throughline';
 import { CheckoutStep } from './CheckoutStep';
 import { useOfferCharges } from './offer-charges';
 import { OrderSummary } from './OrderSummary';
@@ -101,19 +101,37 @@ function Progress() {
   );
 }
 
-/** What the server refused after this page had shown it already. What the buyer mends in a field is told there. */
+/** What can't be mended in a field: refused commands, and a session that can't be kept in step any more. */
 function Refusals() {
   const checkout = useCheckout();
-  const [latest, setLatest] = useState<{ rejection: Rejection; command: Command }>();
-  useEffect(() => checkout.on('rejected', (rejection, command) => setLatest({ rejection, command })), [checkout]);
+  const [refused, setRefused] = useState<Rejection>();
+  const [broken, setBroken] = useState<SessionError>();
+  useEffect(() => {
+    const stops = [
+      // What the buyer can mend is told beside the field.
+      checkout.on('rejected', (reason) => reason.mendableBy !== 'buyerInput' && setRefused(reason)),
+      checkout.on('failed', setBroken),
+    ];
+    return () => stops.forEach((stop) => stop());
+  }, [checkout]);
   return (
     <div aria-live="assertive">
-      {latest !== undefined && latest.rejection.mendableBy !== 'buyerInput' && (
+      {broken !== undefined && (
         <div className="banner bad dismissible">
           <span>
-            The shop could not do that: {latest.rejection.message} <code>{latest.rejection.code}</code>
+            This order can’t be kept in step with the shop: {broken.message} <code>{broken.code}</code>
           </span>
-          <button type="button" className="link" onClick={() => setLatest(undefined)}>
+          <button type="button" className="link" onClick={startAgain}>
+            Start again
+          </button>
+        </div>
+      )}
+      {refused !== undefined && (
+        <div className="banner bad dismissible">
+          <span>
+            The shop could not do that: {refused.message} <code>{refused.code}</code>
+          </span>
+          <button type="button" className="link" onClick={() => setRefused(undefined)}>
             Dismiss
           </button>
         </div>

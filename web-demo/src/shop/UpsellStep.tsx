@@ -2,7 +2,7 @@ import { useEffect, useState } from 'react';
 
 import { issue } from '../session/current-session';
 import { useCheckout, useSession, useSync } from '../session/hooks';
-import type { Upsell } from '../throughline';
+import type { Upsell } from 'throughline';
 import { Bottles } from './Bottles';
 import { price } from './money';
 import { story } from './products';

@@ -2,7 +2,7 @@ import { useEffect, useRef, useState } from 'react';
 
 import { issue } from '../session/current-session';
 import { useCheckout, useSession } from '../session/hooks';
-import type { Address, CheckoutSession, Receipt, Session } from '../throughline';
+import type { Address, CheckoutSession, Receipt, Session } from 'throughline';
 
 export type BuyerField = 'email' | 'firstName' | 'lastName' | 'phone' | keyof Address;
 
