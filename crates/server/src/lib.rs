@@ -1,2 +1,29 @@
-//! The edge server of Throughline.
+//! The edge server of Throughline: one checkout session, reached over REST and WebSocket.
+//!
+//! Each module is one noun. [`config`] reads what the operator asked for, [`wiring`] builds
+//! the parts from it, [`serve`] runs them until told to stop. [`http`] is what the outside
+//! sees, [`store`] is where sessions are kept. [`token`], [`service_key`] and [`principal`]
+//! say who is asking; everything that nobody vouched for is refused.
+//!
+//! What is deliberately absent: no rule about sessions or funnels lives in this crate, and no
+//! module here reads the clock except [`clock`]; time is an argument everywhere else.
 #![warn(missing_docs)]
+
+pub mod cli;
+pub mod client_address;
+pub mod clock;
+pub mod config;
+pub mod connection_limit;
+pub mod http;
+pub mod idempotency;
+pub mod keys_command;
+pub mod principal;
+pub mod problem;
+pub mod rate_limit;
+pub mod serve;
+pub mod service_key;
+pub mod store;
+pub mod telemetry;
+pub mod tenant;
+pub mod token;
+pub mod wiring;

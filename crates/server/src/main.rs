@@ -1,1 +1,5 @@
-fn main() {}
+//! The `throughline` command.
+
+fn main() -> std::process::ExitCode {
+    throughline_server::cli::run()
+}

@@ -1,0 +1,164 @@
+//! The command line.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::Router;
+use clap::{Args, Parser, Subcommand};
+use tokio::net::TcpListener;
+
+use crate::config::{Config, ConfigError, Secrets, SecretsError, ServeOptions};
+use crate::http;
+use crate::keys_command::{NewKeys, NewKeysError};
+use crate::problem::chain;
+use crate::serve::{serve, stop_signal};
+use crate::service_key::Scope;
+use crate::telemetry::{self, TelemetryError};
+use crate::tenant::TenantId;
+use crate::wiring::{ServerState, WiringError};
+
+const EXAMPLES: &str = "\
+Examples:
+  throughline serve --dev                     try it out; prints a service key
+  throughline keys generate > throughline.env make keys for production
+  throughline serve --config throughline.toml run with them in the environment";
+
+const SERVE_EXAMPLES: &str = "\
+Each option can be set as a flag, as a variable in the environment, or under its name with
+underscores in the --config file; the first of them wins. Keys are never flags.
+
+Examples:
+  throughline serve --dev
+  throughline serve --listen 0.0.0.0:8787 --allowed-origins https://shop.example
+  THROUGHLINE_TOKEN_TTL=15m throughline serve --config throughline.toml
+
+An example of a file:
+  database_url = \"sqlite:/var/lib/throughline/sessions.db\"
+  allowed_origins = [\"https://shop.example\"]
+  trusted_proxies = [\"10.0.0.0/8\"]
+  token_key_file = \"/run/secrets/throughline-token-key\"";
+
+/// Checkout sessions that hold from browser to database
+#[derive(Debug, Parser)]
+#[command(name = "throughline", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Box<ServeOptions>),
+    /// Make keys
+    #[command(subcommand)]
+    Keys(Keys),
+}
+
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Print a new token key and a new service key, each shown only this once
+    Generate(Generate),
+}
+
+#[derive(Debug, Args)]
+struct Generate {
+    /// Whose sessions the service key reaches
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    tenant: TenantId,
+    /// Make an operator's key instead of a shop back end's
+    #[arg(long)]
+    operator: bool,
+    /// Print one JSON object instead of lines for an environment file
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+    #[error(transparent)]
+    NewKeys(#[from] NewKeysError),
+    #[error("the keys cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("the server cannot listen on {address}; is another process using it? Choose one with --listen")]
+    Listen {
+        address: std::net::SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the operating system did not let the server run")]
+    System(#[source] std::io::Error),
+    #[error("standard output cannot be written to")]
+    Output(#[source] std::io::Error),
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(options) => run_server(*options),
+        Command::Keys(Keys::Generate(options)) => generate_keys(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is nobody left to tell when standard error is closed.
+            let _ = writeln!(std::io::stderr(), "error: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate_keys(options: &Generate) -> Result<(), CommandError> {
+    let scope = if options.operator { Scope::Operator } else { Scope::Service };
+    let keys = NewKeys::generate(options.tenant.clone(), scope)?;
+    print(&if options.json { keys.json()? } else { keys.lines() })
+}
+
+fn run_server(options: ServeOptions) -> Result<(), CommandError> {
+    let (config, options) = Config::resolve(options)?;
+    telemetry::start_logging(config.log_format, &config.log_filter)?;
+    let secrets = Secrets::load(&options, |name| std::env::var(name).ok())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::System)?;
+    let outcome = runtime.block_on(start_and_serve(config, secrets));
+    // What outlived the grace time is cut off here.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    outcome
+}
+
+async fn start_and_serve(config: Config, secrets: Secrets) -> Result<(), CommandError> {
+    let stop = stop_signal().map_err(CommandError::System)?;
+    let address = config.listen;
+    let dev_service_key = secrets.dev_service_key.as_ref().map(|key| key.reveal().to_owned());
+    let state = ServerState::build(config, secrets).await?;
+    state.start_housekeeping();
+    let listen = |source| CommandError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let bound = listener.local_addr().map_err(listen)?;
+    if let Some(key) = dev_service_key {
+        print(&format!("dev service key: {key}\n"))?;
+        if !bound.ip().is_loopback() {
+            tracing::warn!(%bound, "--dev on an address that others can reach");
+        }
+    }
+    print(&format!("listening on http://{bound}\n"))?;
+    let app = http::app(&state, Router::new());
+    serve(&state, app, listener, stop).await;
+    Ok(())
+}
+
+fn print(text: &str) -> Result<(), CommandError> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::Output)
+}

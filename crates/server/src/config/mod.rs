@@ -1,0 +1,252 @@
+//! What the operator asked for: flags, then the environment, then a file, then defaults.
+
+mod options;
+mod secrets;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::client_address::TrustedProxies;
+use crate::http::origin::AllowedOrigins;
+use crate::store::group_commit::GroupCommitLimits;
+use crate::store::sqlite::{DatabaseUrlError, file_of_url};
+use crate::token::Lifetimes;
+
+pub use options::{ByteSize, ByteSizeError, LogFormat, ServeOptions};
+pub use secrets::{Secrets, SecretsError};
+
+/// Everything that is not secret, read and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The SQLite file.
+    pub database_file: PathBuf,
+    /// The folder of funnel definitions, if there is one beside the built-in funnel.
+    pub funnels: Option<PathBuf>,
+    /// Which web pages may talk to this server.
+    pub allowed_origins: AllowedOrigins,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// How long session tokens live.
+    pub lifetimes: Lifetimes,
+    /// How many sessions one address may create without a credential.
+    pub session_creations_per_minute: NonZeroU32,
+    /// The largest request body, in bytes.
+    pub body_limit: usize,
+    /// How long answering one request may take.
+    pub request_timeout: Duration,
+    /// How long a client may take to send the head of a request.
+    pub header_timeout: Duration,
+    /// Open connections in all; more wait to be accepted.
+    pub max_connections: usize,
+    /// Open connections of one address; more are closed.
+    pub max_connections_per_address: usize,
+    /// Open sockets of one session.
+    pub max_sockets_per_session: usize,
+    /// Database connections that read.
+    pub read_connections: u32,
+    /// Limits of the writing queue.
+    pub group_commit: GroupCommitLimits,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines there are.
+    pub log_filter: String,
+    /// How long a stopping server waits for what is under way.
+    pub shutdown_grace: Duration,
+    /// Whether `/metrics` is for everyone.
+    pub open_metrics: bool,
+    /// Whether this process runs on a developer's machine.
+    pub dev: bool,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {file:?} cannot be read; check the path and its permissions")]
+    Unreadable {
+        /// Which file.
+        file: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file does not say what it should.
+    #[error("the configuration file {file:?} is wrong at line {line}: {message}")]
+    File {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it, from 1.
+        line: usize,
+        /// What is wrong. Never the text of the line: it may be a secret in the wrong place.
+        message: String,
+    },
+    /// The database's address is wrong.
+    #[error("`database_url` is wrong")]
+    DatabaseUrl(#[from] DatabaseUrlError),
+    /// A value is of the right form and cannot work.
+    #[error("`{option}` is wrong: {why}")]
+    OutOfRange {
+        /// Which option.
+        option: &'static str,
+        /// What would work.
+        why: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads the file that `flags` name, if any, and fills what is left with defaults.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn resolve(flags: ServeOptions) -> Result<(Self, ServeOptions), ConfigError> {
+        let merged = match flags.config.clone() {
+            Some(file) => flags.or(ServeOptions::read(&file)?),
+            None => flags,
+        };
+        Ok((Self::of(&merged)?, merged))
+    }
+
+    fn of(options: &ServeOptions) -> Result<Self, ConfigError> {
+        let dev = options.dev;
+        let url = options.database_url.as_deref().unwrap_or("sqlite:data/throughline.db");
+        let period = |value: &Option<humantime::Duration>, default_s: u64| {
+            value.map_or(Duration::from_secs(default_s), Into::into)
+        };
+        let positive = |option: &'static str, value: Duration| {
+            if value.is_zero() {
+                let why = "it must be longer than nothing, for example 10s";
+                return Err(ConfigError::OutOfRange { option, why });
+            }
+            Ok(value)
+        };
+        let count = |option: &'static str, value: Option<usize>, default: usize| {
+            let value = value.unwrap_or(default);
+            if value == 0 {
+                return Err(ConfigError::OutOfRange { option, why: "it must be at least 1" });
+            }
+            Ok(value)
+        };
+        let lifetimes = Lifetimes {
+            idle: positive("token_ttl", period(&options.token_ttl, 30 * 60))?,
+            absolute: positive("token_max_age", period(&options.token_max_age, 24 * 60 * 60))?,
+        };
+        if lifetimes.idle > lifetimes.absolute {
+            let why = "a token cannot live longer than `token_max_age` allows all its renewals";
+            return Err(ConfigError::OutOfRange { option: "token_ttl", why });
+        }
+        let queue = count("commit_queue", options.commit_queue, 4096)?;
+        let batch = count("commit_batch", options.commit_batch, 256)?;
+        if queue > 1_000_000 {
+            let why = "more than 1000000 waiting commits would outlive every caller's patience";
+            return Err(ConfigError::OutOfRange { option: "commit_queue", why });
+        }
+        Ok(Self {
+            listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8787))),
+            database_file: file_of_url(url)?,
+            funnels: options.funnels.clone(),
+            allowed_origins: AllowedOrigins::new(options.allowed_origins.clone().unwrap_or_default()),
+            trusted_proxies: TrustedProxies::new(options.trusted_proxies.clone().unwrap_or_default()),
+            lifetimes,
+            session_creations_per_minute: options
+                .session_creations_per_minute
+                .unwrap_or(const { NonZeroU32::new(30).unwrap() }),
+            body_limit: count("body_limit", options.body_limit.map(|size| size.0), 64 * 1024)?,
+            request_timeout: positive("request_timeout", period(&options.request_timeout, 10))?,
+            header_timeout: positive("header_timeout", period(&options.header_timeout, 10))?,
+            max_connections: count("max_connections", options.max_connections, 4096)?,
+            max_connections_per_address: count(
+                "max_connections_per_address",
+                options.max_connections_per_address,
+                256,
+            )?,
+            max_sockets_per_session: count("max_sockets_per_session", options.max_sockets_per_session, 8)?,
+            read_connections: options.read_connections.map_or(4, NonZeroU32::get),
+            group_commit: GroupCommitLimits { queue, batch },
+            log_format: options.log_format.unwrap_or_default(),
+            log_filter: options.log.clone().unwrap_or_else(|| "info".to_owned()),
+            shutdown_grace: period(&options.shutdown_grace, 5),
+            open_metrics: options.open_metrics.unwrap_or(dev),
+            dev,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::NamedTempFile, ServeOptions) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let options = ServeOptions { config: Some(file.path().to_owned()), ..ServeOptions::default() };
+        (file, options)
+    }
+
+    #[test]
+    fn without_any_option_the_defaults_hold() {
+        let (config, _) = Config::resolve(ServeOptions::default()).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8787");
+        assert_eq!(config.lifetimes.idle, Duration::from_secs(1800));
+        assert!(!config.dev && !config.open_metrics);
+    }
+
+    #[test]
+    fn a_file_sets_what_no_flag_sets() {
+        let (_file, mut options) = file(
+            "listen = \"0.0.0.0:1\"\ntoken_ttl = \"15m\"\nbody_limit = \"128KiB\"\n\
+             allowed_origins = [\"https://shop.example\"]\ntrusted_proxies = [\"10.0.0.0/8\"]",
+        );
+        options.listen = Some("127.0.0.1:2".parse().unwrap());
+        let (config, _) = Config::resolve(options).unwrap();
+        assert_eq!(config.listen.port(), 2, "the flag wins");
+        assert_eq!(config.lifetimes.idle, Duration::from_secs(900));
+        assert_eq!(config.body_limit, 128 * 1024);
+        assert!(config.trusted_proxies.trusts("10.9.9.9".parse().unwrap()));
+        assert_eq!(config.allowed_origins.values().count(), 1);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let (_file, options) = file("listen = \"0.0.0.0:1\"\ntoken_tll = \"15m\"");
+        let error = Config::resolve(options).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("`token_tll`"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_in_the_file_is_refused_without_being_repeated() {
+        let (_file, options) = file("token_key = \"k4.local.hunter2\"");
+        let error = Config::resolve(options).unwrap_err().to_string();
+        assert!(error.contains("`token_key`") && error.contains("environment"), "{error}");
+        assert!(!error.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_file_cannot_switch_on_the_development_mode() {
+        let (_file, options) = file("dev = true");
+        assert!(Config::resolve(options).unwrap_err().to_string().contains("`dev`"));
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_name() {
+        for (text, option) in [
+            ("token_ttl = \"0s\"", "token_ttl"),
+            ("token_ttl = \"48h\"", "token_ttl"),
+            ("max_connections = 0", "max_connections"),
+            ("commit_queue = 2000000", "commit_queue"),
+        ] {
+            let (_file, options) = file(text);
+            let error = Config::resolve(options).unwrap_err();
+            assert!(matches!(error, ConfigError::OutOfRange { option: named, .. } if named == option), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let options = ServeOptions { config: Some("/nowhere/t.toml".into()), ..Default::default() };
+        assert!(Config::resolve(options).unwrap_err().to_string().contains("/nowhere/t.toml"));
+    }
+}

@@ -1,0 +1,256 @@
+//! The options of `throughline serve`: one list for flags, environment and file.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Deserializer};
+
+use super::ConfigError;
+use crate::client_address::TrustedProxy;
+use crate::http::origin::Origin;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// A number of bytes: `65536`, `64KiB` or `1MiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteSize(pub usize);
+
+/// A text that is not a number of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a number of bytes; write for example 65536, 64KiB or 1MiB")]
+pub struct ByteSizeError {
+    text: String,
+}
+
+impl FromStr for ByteSize {
+    type Err = ByteSizeError;
+
+    fn from_str(text: &str) -> Result<Self, ByteSizeError> {
+        let (digits, unit) = match text.trim() {
+            text if text.ends_with("KiB") => (text.trim_end_matches("KiB"), 1024),
+            text if text.ends_with("MiB") => (text.trim_end_matches("MiB"), 1024 * 1024),
+            text => (text, 1),
+        };
+        let size = digits.trim().parse::<usize>().ok().and_then(|count| count.checked_mul(unit));
+        size.map(Self).ok_or_else(|| ByteSizeError { text: text.to_owned() })
+    }
+}
+
+/// What may be said on the command line, in the environment and in the file.
+///
+/// Each option is `--some-option`, `THROUGHLINE_SOME_OPTION` and `some_option`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeOptions {
+    /// A TOML file with any of the options below, except `dev`
+    #[arg(long, env = "THROUGHLINE_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Make keys for this process only, and print its service key. Never for production
+    #[arg(long, env = "THROUGHLINE_DEV")]
+    #[serde(skip)]
+    pub dev: bool,
+
+    /// Where to listen [default: 127.0.0.1:8787]
+    #[arg(long, env = "THROUGHLINE_LISTEN", value_name = "ADDRESS:PORT")]
+    #[serde(deserialize_with = "text")]
+    pub listen: Option<SocketAddr>,
+
+    /// The database file; its folder is created [default: sqlite:data/throughline.db]
+    #[arg(long, env = "THROUGHLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// A folder of funnel definitions, one JSON file each [default: the built-in funnel]
+    #[arg(long, env = "THROUGHLINE_FUNNELS", value_name = "FOLDER")]
+    pub funnels: Option<PathBuf>,
+
+    /// A file with token keys, one a line; the first signs, the others still verify.
+    /// Instead of it: the variable THROUGHLINE_TOKEN_KEY, keys separated by commas
+    #[arg(long, env = "THROUGHLINE_TOKEN_KEY_FILE", value_name = "FILE")]
+    pub token_key_file: Option<PathBuf>,
+
+    /// A file with hashes of service keys, one a line.
+    /// Instead of it: the variable THROUGHLINE_SERVICE_KEY_HASHES, separated by commas
+    #[arg(long, env = "THROUGHLINE_SERVICE_KEY_HASHES_FILE", value_name = "FILE")]
+    pub service_key_hashes_file: Option<PathBuf>,
+
+    /// Origins of web pages that may talk to this server, exactly as browsers send them
+    #[arg(long, env = "THROUGHLINE_ALLOWED_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
+    #[serde(deserialize_with = "texts")]
+    pub allowed_origins: Option<Vec<Origin>>,
+
+    /// Proxies whose X-Forwarded-For is believed: addresses or networks
+    #[arg(long, env = "THROUGHLINE_TRUSTED_PROXIES", value_name = "CIDR,…", value_delimiter = ',')]
+    #[serde(deserialize_with = "texts")]
+    pub trusted_proxies: Option<Vec<TrustedProxy>>,
+
+    /// How long a session token lives without a renewal [default: 30m]
+    #[arg(long, env = "THROUGHLINE_TOKEN_TTL", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub token_ttl: Option<humantime::Duration>,
+
+    /// How long a session token can be renewed at all [default: 24h]
+    #[arg(long, env = "THROUGHLINE_TOKEN_MAX_AGE", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub token_max_age: Option<humantime::Duration>,
+
+    /// Sessions that one address may create a minute without a credential [default: 30]
+    #[arg(long, env = "THROUGHLINE_SESSION_CREATIONS_PER_MINUTE", value_name = "COUNT")]
+    pub session_creations_per_minute: Option<NonZeroU32>,
+
+    /// The largest request body [default: 64KiB]
+    #[arg(long, env = "THROUGHLINE_BODY_LIMIT", value_name = "SIZE")]
+    #[serde(deserialize_with = "text")]
+    pub body_limit: Option<ByteSize>,
+
+    /// How long answering one request may take [default: 10s]
+    #[arg(long, env = "THROUGHLINE_REQUEST_TIMEOUT", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub request_timeout: Option<humantime::Duration>,
+
+    /// How long a client may take to send a request's head [default: 10s]
+    #[arg(long, env = "THROUGHLINE_HEADER_TIMEOUT", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub header_timeout: Option<humantime::Duration>,
+
+    /// Open connections in all; more wait [default: 4096]
+    #[arg(long, env = "THROUGHLINE_MAX_CONNECTIONS", value_name = "COUNT")]
+    pub max_connections: Option<usize>,
+
+    /// Open connections of one address; more are closed [default: 256]
+    #[arg(long, env = "THROUGHLINE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
+    pub max_connections_per_address: Option<usize>,
+
+    /// Open sockets of one session; more are refused [default: 8]
+    #[arg(long, env = "THROUGHLINE_MAX_SOCKETS_PER_SESSION", value_name = "COUNT")]
+    pub max_sockets_per_session: Option<usize>,
+
+    /// Database connections that read [default: 4]
+    #[arg(long, env = "THROUGHLINE_READ_CONNECTIONS", value_name = "COUNT")]
+    pub read_connections: Option<NonZeroU32>,
+
+    /// Commits that may wait; more are answered 503 at once [default: 4096]
+    #[arg(long, env = "THROUGHLINE_COMMIT_QUEUE", value_name = "COUNT")]
+    pub commit_queue: Option<usize>,
+
+    /// Commits that share one transaction at most [default: 256]
+    #[arg(long, env = "THROUGHLINE_COMMIT_BATCH", value_name = "COUNT")]
+    pub commit_batch: Option<usize>,
+
+    /// How long a stopping server waits for what is under way [default: 5s]
+    #[arg(long, env = "THROUGHLINE_SHUTDOWN_GRACE", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub shutdown_grace: Option<humantime::Duration>,
+
+    /// Answer /metrics without a key [default: false, true with --dev]
+    #[arg(long, env = "THROUGHLINE_OPEN_METRICS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub open_metrics: Option<bool>,
+
+    /// How log lines look [default: pretty]
+    #[arg(long, env = "THROUGHLINE_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// Which log lines there are, for example info,throughline_server=debug [default: info]
+    #[arg(long, env = "THROUGHLINE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+impl ServeOptions {
+    /// Reads a file of options.
+    pub(super) fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+        toml::from_str(&text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+            let mut message = error.message().to_owned();
+            if message.contains("`token_key`") || message.contains("`service_key_hashes`") {
+                message.push_str(
+                    "; secrets are taken from the environment or from a file of their own, never from this one",
+                );
+            }
+            ConfigError::File { file: file.to_owned(), line, message }
+        })
+    }
+
+    /// These options, and `other`'s where these say nothing.
+    #[must_use]
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            config: self.config,
+            dev: self.dev,
+            listen: self.listen.or(other.listen),
+            database_url: self.database_url.or(other.database_url),
+            funnels: self.funnels.or(other.funnels),
+            token_key_file: self.token_key_file.or(other.token_key_file),
+            service_key_hashes_file: self.service_key_hashes_file.or(other.service_key_hashes_file),
+            allowed_origins: self.allowed_origins.or(other.allowed_origins),
+            trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
+            token_ttl: self.token_ttl.or(other.token_ttl),
+            token_max_age: self.token_max_age.or(other.token_max_age),
+            session_creations_per_minute: self.session_creations_per_minute.or(other.session_creations_per_minute),
+            body_limit: self.body_limit.or(other.body_limit),
+            request_timeout: self.request_timeout.or(other.request_timeout),
+            header_timeout: self.header_timeout.or(other.header_timeout),
+            max_connections: self.max_connections.or(other.max_connections),
+            max_connections_per_address: self.max_connections_per_address.or(other.max_connections_per_address),
+            max_sockets_per_session: self.max_sockets_per_session.or(other.max_sockets_per_session),
+            read_connections: self.read_connections.or(other.read_connections),
+            commit_queue: self.commit_queue.or(other.commit_queue),
+            commit_batch: self.commit_batch.or(other.commit_batch),
+            shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
+            open_metrics: self.open_metrics.or(other.open_metrics),
+            log_format: self.log_format.or(other.log_format),
+            log: self.log.or(other.log),
+        }
+    }
+}
+
+/// Reads a TOML string as whatever the flag of the same name reads.
+fn text<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn texts<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parsed: Result<Vec<T>, _> = texts.iter().map(|text| text.parse()).collect();
+    parsed.map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_a_unit() {
+        assert_eq!("65536".parse(), Ok(ByteSize(65536)));
+        assert_eq!("64KiB".parse(), Ok(ByteSize(65536)));
+        assert_eq!("2 MiB".parse(), Ok(ByteSize(2 * 1024 * 1024)));
+        for bad in ["", "64KB", "-1", "99999999999999999999MiB"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Reading a JSON body, with a problem that says where it is wrong.
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::problem::Problem;
+
+/// A request's JSON body, read into `T`.
+#[derive(Debug, Clone)]
+pub struct JsonBody<T>(pub T);
+
+/// A body whose bytes are kept as well, to be hashed for an idempotency key.
+#[derive(Debug, Clone)]
+pub struct HashedJsonBody<T> {
+    /// What the body says.
+    pub value: T,
+    /// The SHA-256 of its bytes.
+    pub sha256: [u8; 32],
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = body_bytes(request, state).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for HashedJsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        use sha2::Digest as _;
+        let bytes = body_bytes(request, state).await?;
+        Ok(Self { value: parse(&bytes)?, sha256: sha2::Sha256::digest(&bytes).into() })
+    }
+}
+
+async fn body_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<axum::body::Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    axum::body::Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(cause) if cause.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE)
+        }
+        _ => Problem::new(StatusCode::BAD_REQUEST, "bodyUnreadable", "Body unreadable")
+            .detail("the request's body ended early; send it again")
+            .mendable_by("retry"),
+    })
+}
+
+/// Reads `bytes` as one JSON document of the shape `T`.
+///
+/// # Errors
+/// `malformedJson` with line and column where it is not JSON, `invalidBody` with the path
+/// where it is JSON of another shape.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut document = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut document).map_err(|error| {
+        let path = error.path().to_string();
+        refusal(error.inner(), &path)
+    })?;
+    document.end().map_err(|error| refusal(&error, "."))?;
+    Ok(value)
+}
+
+fn refusal(error: &serde_json::Error, path: &str) -> Problem {
+    match error.classify() {
+        Category::Data => {
+            // The whole document is "." to serde_path_to_error.
+            let path = if path == "." { "" } else { path };
+            let place = if path.is_empty() { "the body".to_owned() } else { format!("`{path}`") };
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
+                .detail(format!("{place} is not as expected: {}", without_position(error)))
+                .with("path", path)
+                .mendable_by("permanent")
+        }
+        Category::Syntax | Category::Eof | Category::Io => {
+            let (line, column) = (error.line(), error.column());
+            Problem::new(StatusCode::BAD_REQUEST, "malformedJson", "Malformed JSON")
+                .detail(format!("the body is not JSON at line {line}, column {column}: {}", without_position(error)))
+                .with("line", line)
+                .with("column", column)
+                .mendable_by("permanent")
+        }
+    }
+}
+
+/// serde_json ends its messages with the position, which we give in members of their own.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text.get(..end).unwrap_or_default().to_owned(),
+        None => text,
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(text) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+    use axum::response::IntoResponse as _;
+    use http_body_util::BodyExt as _;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        #[allow(dead_code)]
+        items: Vec<Item>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Item {
+        #[allow(dead_code)]
+        quantity: u32,
+    }
+
+    async fn refused(text: &str) -> serde_json::Value {
+        let problem = parse::<Order>(text.as_bytes()).unwrap_err();
+        let bytes = problem.into_response().into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn broken_json_is_refused_with_line_and_column() {
+        let document = refused("{\n  \"items\": [}").await;
+        assert_eq!(document["status"], 400);
+        assert_eq!(document["code"], "malformedJson");
+        assert_eq!((&document["line"], &document["column"]), (&2.into(), &13.into()));
+        assert_eq!(refused("").await["code"], "malformedJson");
+        assert_eq!(refused("{\"items\":[]} x").await["code"], "malformedJson");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_field_is_refused_with_its_path() {
+        let document = refused(r#"{"items":[{"quantity":1},{"quantity":"two"}]}"#).await;
+        assert_eq!(document["status"], 422);
+        assert_eq!(document["path"], "items[1].quantity");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_field_is_refused_by_name() {
+        let document = refused(r#"{"items":[],"amount":1}"#).await;
+        assert_eq!(document["status"], 422);
+        assert!(document["detail"].as_str().unwrap().contains("`amount`"), "{document}");
+    }
+
+    #[test]
+    fn only_json_media_types_are_read() {
+        let judged = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_str(text).unwrap());
+            is_json(&headers)
+        };
+        assert!(judged("application/json"));
+        assert!(judged("Application/JSON; charset=utf-8"));
+        assert!(judged("application/merge-patch+json"));
+        for other in ["text/plain", "text/json", "application/x-www-form-urlencoded", "json"] {
+            assert!(!judged(other), "{other}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,32 @@
+//! What the outside sees: routes, and the layers around all of them.
+
+pub mod body;
+pub mod extract;
+pub mod failures;
+pub mod health;
+pub mod layers;
+pub mod metrics;
+pub mod origin;
+pub mod request_id;
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use crate::wiring::ServerState;
+
+/// All routes with all layers.
+///
+/// `features` are the routers of the features; each owns its paths and handlers.
+pub fn app(state: &Arc<ServerState>, features: Router<Arc<ServerState>>) -> Router {
+    let routes = Router::new()
+        .merge(health::routes())
+        .merge(metrics::routes())
+        .merge(features)
+        .fallback(layers::not_found)
+        .with_state(Arc::clone(state));
+    layers::around(routes, state)
+}
+
+#[cfg(test)]
+mod tests;

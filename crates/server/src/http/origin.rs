@@ -1,0 +1,147 @@
+//! Which web pages may talk to this server: an exact list, the same for CORS and sockets.
+
+use std::fmt;
+use std::str::FromStr;
+
+use axum::http::header::ORIGIN;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+
+use crate::problem::Problem;
+
+/// One origin: scheme, host and port, without a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(HeaderValue);
+
+/// Why a text is not an origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    /// A wildcard.
+    #[error("`*` would let every web page in; list each origin, for example https://shop.example")]
+    Wildcard,
+    /// Something else.
+    #[error("{text:?} is not an origin; write scheme, host and port without a path, for example https://shop.example")]
+    Form {
+        /// What was given.
+        text: String,
+    },
+}
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let text = text.trim();
+        if text.contains('*') {
+            return Err(OriginError::Wildcard);
+        }
+        let form = || OriginError::Form { text: text.to_owned() };
+        let uri: Uri = text.parse().map_err(|_| form())?;
+        let scheme = uri.scheme_str().ok_or_else(form)?;
+        let authority = uri.authority().ok_or_else(form)?.as_str();
+        // Browsers send the origin in lower case and without a slash; anything else in the
+        // list would silently never match.
+        let canonical = format!("{scheme}://{authority}");
+        let web = matches!(scheme, "http" | "https");
+        if !web || authority.contains('@') || canonical != text || text != text.to_lowercase() {
+            return Err(form());
+        }
+        HeaderValue::from_str(&canonical).map(Self).map_err(|_| form())
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.to_str().unwrap_or_default())
+    }
+}
+
+/// The list of origins that are let in. Empty lets no web page in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllowedOrigins(Vec<Origin>);
+
+/// A page of another origin asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("pages of this origin may not talk to this server; its operator can add it to `allowed_origins`")]
+pub struct OriginRefused;
+
+impl AllowedOrigins {
+    /// Lets in exactly `origins`.
+    #[must_use]
+    pub fn new(origins: Vec<Origin>) -> Self {
+        Self(origins)
+    }
+
+    /// The origins as header values.
+    pub fn values(&self) -> impl Iterator<Item = HeaderValue> + '_ {
+        self.0.iter().map(|origin| origin.0.clone())
+    }
+
+    /// Judges the `Origin` of a request that CORS does not protect, such as a socket's upgrade.
+    ///
+    /// A request without one comes from a program, not from a web page: nobody's browser can
+    /// be made to send it, so only its credential counts.
+    ///
+    /// # Errors
+    /// When there is an origin, and it is not in the list or is there more than once.
+    pub fn judge(&self, headers: &HeaderMap) -> Result<(), OriginRefused> {
+        let mut values = headers.get_all(ORIGIN).iter();
+        let Some(value) = values.next() else { return Ok(()) };
+        if values.next().is_none() && self.0.iter().any(|origin| origin.0 == *value) {
+            return Ok(());
+        }
+        Err(OriginRefused)
+    }
+}
+
+impl From<OriginRefused> for Problem {
+    fn from(refusal: OriginRefused) -> Self {
+        tracing::warn!("origin refused");
+        Self::new(StatusCode::FORBIDDEN, "originRefused", "Origin refused")
+            .detail(refusal.to_string())
+            .mendable_by("forbidden")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(list: &[&str], origins: &[&str]) -> Result<(), OriginRefused> {
+        let mut headers = HeaderMap::new();
+        for origin in origins {
+            headers.append(ORIGIN, HeaderValue::from_str(origin).unwrap());
+        }
+        AllowedOrigins::new(list.iter().map(|text| text.parse().unwrap()).collect()).judge(&headers)
+    }
+
+    #[test]
+    fn only_listed_origins_are_let_in() {
+        let list = &["https://shop.example", "http://localhost:5173"];
+        assert!(judged(list, &["https://shop.example"]).is_ok());
+        assert!(judged(list, &["http://localhost:5173"]).is_ok());
+        for stranger in [
+            "http://shop.example",
+            "https://shop.example:8443",
+            "https://shop.example.evil.example",
+            "https://sub.shop.example",
+            "null",
+        ] {
+            assert_eq!(judged(list, &[stranger]), Err(OriginRefused), "{stranger}");
+        }
+        assert_eq!(judged(list, &["https://shop.example", "https://x.example"]), Err(OriginRefused));
+    }
+
+    #[test]
+    fn a_program_without_an_origin_is_judged_by_its_credential_alone() {
+        assert!(judged(&[], &[]).is_ok());
+    }
+
+    #[test]
+    fn an_origin_that_could_never_match_is_an_error_at_the_start() {
+        assert_eq!("*".parse::<Origin>(), Err(OriginError::Wildcard));
+        assert_eq!("https://*.shop.example".parse::<Origin>(), Err(OriginError::Wildcard));
+        for text in ["", "shop.example", "https://shop.example/", "HTTPS://shop.example", "ftp://a"] {
+            assert!(matches!(text.parse::<Origin>(), Err(OriginError::Form { .. })), "{text}");
+        }
+    }
+}

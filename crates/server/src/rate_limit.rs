@@ -1,0 +1,112 @@
+//! How often one address may do something, in bounded memory.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use crate::client_address::limited_network;
+use crate::problem::Problem;
+
+/// How many addresses are remembered one by one.
+const MAX_ADDRESSES: usize = 65_536;
+
+/// A limit per address: a burst of a minute's worth, then evenly spread.
+#[derive(Debug)]
+pub struct AddressLimit {
+    limiter: DefaultKeyedRateLimiter<Key>,
+    clock: DefaultClock,
+    max_addresses: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    Network(IpAddr),
+    /// All addresses that came when the memory was full share one allowance, so that a crowd
+    /// of addresses exhausts that and not this process.
+    Crowd,
+}
+
+/// An address asked too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many requests from this address; try again in {} s", retry_after.as_secs() + 1)]
+pub struct TooManyRequests {
+    /// When the next attempt can succeed.
+    pub retry_after: Duration,
+}
+
+impl AddressLimit {
+    /// Allows `per_minute` attempts from each address.
+    #[must_use]
+    pub fn per_minute(per_minute: NonZeroU32) -> Self {
+        Self::with_memory(per_minute, MAX_ADDRESSES)
+    }
+
+    fn with_memory(per_minute: NonZeroU32, max_addresses: usize) -> Self {
+        Self {
+            limiter: RateLimiter::keyed(Quota::per_minute(per_minute)),
+            clock: DefaultClock::default(),
+            max_addresses,
+        }
+    }
+
+    /// Counts one attempt.
+    ///
+    /// # Errors
+    /// When the address has used up its allowance; says when to try again.
+    pub fn check(&self, address: IpAddr) -> Result<(), TooManyRequests> {
+        // Forgetting walks the whole memory: `forget_idle` does it on a timer, not each request.
+        let key =
+            if self.limiter.len() >= self.max_addresses { Key::Crowd } else { Key::Network(limited_network(address)) };
+        self.limiter
+            .check_key(&key)
+            .map_err(|until| TooManyRequests { retry_after: until.wait_time_from(self.clock.now()) })
+    }
+
+    /// Forgets the addresses whose allowance is full again. To be called every minute.
+    pub fn forget_idle(&self) {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+    }
+}
+
+impl From<TooManyRequests> for Problem {
+    fn from(refusal: TooManyRequests) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rateLimited", "Too many requests")
+            .detail(refusal.to_string())
+            .mendable_by("retry")
+            .retry_after(refusal.retry_after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn an_address_that_asks_too_often_is_told_when_to_come_back() {
+        let limit = AddressLimit::per_minute(NonZeroU32::new(3).unwrap());
+        for _ in 0..3 {
+            limit.check(address(1)).unwrap();
+        }
+        let refusal = limit.check(address(1)).unwrap_err();
+        assert!(refusal.retry_after <= Duration::from_secs(20));
+        assert!(refusal.retry_after > Duration::from_secs(15));
+        assert!(limit.check(address(2)).is_ok(), "its neighbours are unharmed");
+    }
+
+    #[test]
+    fn a_crowd_of_addresses_does_not_fill_the_memory() {
+        let limit = AddressLimit::with_memory(NonZeroU32::new(2).unwrap(), 10);
+        let refused = (0..200).filter(|last| limit.check(address(*last)).is_err()).count();
+        assert!(limit.limiter.len() <= 11);
+        assert!(refused >= 180, "the crowd shares one allowance, {refused} were refused");
+    }
+}

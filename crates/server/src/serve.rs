@@ -1,0 +1,173 @@
+//! Accepting connections, and stopping without losing what is under way.
+//!
+//! hyper is driven directly because `axum::serve` cannot set its time limits: without a timer
+//! a client may take for ever to send a request's head. Only HTTP/1.1 is spoken; a proxy that
+//! ends TLS and HTTP/2 stands in front.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::ServiceExt as _;
+
+use crate::connection_limit::ConnectionPermit;
+use crate::wiring::ServerState;
+
+/// The most bytes and headers that the head of a request may have.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+const MAX_HEADERS: usize = 64;
+
+/// How long to pause when the operating system has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the store may take to write what is waiting.
+const STORE_CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A request extension that keeps its connection counted. A socket's task holds on to it:
+/// otherwise the connection would no longer count from its upgrade on.
+#[derive(Debug, Clone)]
+pub struct OpenConnection {
+    _counted: Arc<Counted>,
+}
+
+#[derive(Debug)]
+struct Counted {
+    _of_all: OwnedSemaphorePermit,
+    _of_address: Option<ConnectionPermit<std::net::IpAddr>>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("throughline_connections").decrement(1.0);
+    }
+}
+
+/// Serves `app` until `stop` resolves, then lets what is under way finish within the grace
+/// time, and closes the store.
+pub async fn serve(state: &Arc<ServerState>, app: Router, listener: TcpListener, stop: impl Future<Output = ()>) {
+    accept(state, &app, listener, stop).await;
+    tracing::info!(grace_ms = state.config.shutdown_grace.as_millis(), "stopping");
+    state.shutdown.cancel();
+    state.tasks.close();
+    if tokio::time::timeout(state.config.shutdown_grace, state.tasks.wait()).await.is_err() {
+        tracing::warn!(tasks = state.tasks.len(), "the grace time is over; what is left is cut off");
+    }
+    // What handlers have handed to the store is written even if nobody waits for it.
+    if tokio::time::timeout(STORE_CLOSE_LIMIT, state.store.close()).await.is_err() {
+        tracing::error!("the store did not close in time; what it acknowledged is on the disk");
+    }
+    tracing::info!("stopped");
+}
+
+async fn accept(state: &Arc<ServerState>, app: &Router, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let places = Arc::new(Semaphore::new(state.config.max_connections.min(Semaphore::MAX_PERMITS)));
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        // A place first: when all are taken, new connections wait in the operating system.
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, peer) = listener.accept().await?;
+            Ok::<_, io::Error>((place, stream, peer))
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => return,
+            accepted = next => accepted,
+        };
+        match accepted {
+            Ok((place, stream, peer)) => admit(state, app, place, stream, peer),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted; is the limit of open files too low?");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn admit(state: &Arc<ServerState>, app: &Router, place: OwnedSemaphorePermit, stream: TcpStream, peer: SocketAddr) {
+    let address = peer.ip().to_canonical();
+    // A trusted proxy carries everyone's connections; counting them as one address's would
+    // lock the whole shop out.
+    let of_address = if state.config.trusted_proxies.trusts(address) {
+        None
+    } else {
+        match state.connections_per_address.open(address) {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                metrics::counter!("throughline_connections_refused_total").increment(1);
+                return;
+            }
+        }
+    };
+    metrics::gauge!("throughline_connections").increment(1.0);
+    let counted = Arc::new(Counted { _of_all: place, _of_address: of_address });
+    let open = OpenConnection { _counted: counted };
+    let (state, app) = (Arc::clone(state), app.clone());
+    let tasks = state.tasks.clone();
+    tasks.spawn(async move { converse(&state, app, stream, peer, open).await });
+}
+
+async fn converse(state: &ServerState, app: Router, stream: TcpStream, peer: SocketAddr, open: OpenConnection) {
+    // Small frames must not wait to be joined; a connection that is gone cannot tell us.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(open.clone());
+        app.clone().oneshot(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(state.config.header_timeout)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = state.shutdown.cancelled() => {
+            // Finishes the answer that is under way, and closes an idle connection at once.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Resolves when the operating system asks the process to stop.
+///
+/// # Errors
+/// When signals cannot be listened for.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

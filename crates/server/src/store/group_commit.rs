@@ -1,0 +1,257 @@
+//! Many callers, one transaction: the cost of making a commit durable is paid once per batch.
+//!
+//! A single task owns the writing connection. It takes one job, then as many more as are
+//! waiting, runs each of them under its own savepoint, commits once, and only then tells
+//! each caller. There is no delay to gather more: while one batch is being written, the next
+//! one fills by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::StoreFault;
+
+/// How much may wait, and how much goes into one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupCommitLimits {
+    /// Jobs that may wait; the next one is refused at once.
+    pub queue: usize,
+    /// Jobs in one transaction.
+    pub batch: usize,
+}
+
+impl Default for GroupCommitLimits {
+    fn default() -> Self {
+        Self { queue: 4096, batch: 256 }
+    }
+}
+
+/// Something that runs batches of jobs, each batch in one transaction.
+///
+/// The jobs tell their own callers, after the commit or after its failure.
+#[async_trait]
+pub trait BatchWriter: Send + 'static {
+    /// What it writes.
+    type Job: Send + 'static;
+
+    /// Writes all of `batch` in one transaction. Returns how many transactions it began.
+    async fn write(&mut self, batch: Vec<Self::Job>) -> u64;
+
+    /// Work that is due between batches, such as a postponed checkpoint. Says how long to
+    /// wait before asking again, or `None` when there is nothing left to do.
+    async fn between(&mut self) -> Option<Duration>;
+
+    /// The queue is closed and empty.
+    async fn finish(&mut self);
+}
+
+/// Hands jobs to the one task that writes.
+#[derive(Debug)]
+pub struct GroupCommit<J> {
+    jobs: mpsc::Sender<J>,
+    counts: Arc<Counts>,
+    closing: CancellationToken,
+    finished: watch::Receiver<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    jobs: AtomicU64,
+    transactions: AtomicU64,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue is full.
+    #[error("the queue of writes is full")]
+    Full,
+    /// The writer has ended.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl SubmitError {
+    /// The fault to report when the writer has ended.
+    #[must_use]
+    pub fn into_fault(self) -> StoreFault {
+        StoreFault::new("handing the change to the writer", self)
+    }
+}
+
+impl<J: Send + 'static> GroupCommit<J> {
+    /// Starts the writing task.
+    pub fn start(writer: impl BatchWriter<Job = J>, limits: GroupCommitLimits) -> Self {
+        let (jobs, waiting) = mpsc::channel(limits.queue.max(1));
+        let (finish, finished) = watch::channel(false);
+        let counts = Arc::new(Counts::default());
+        let closing = CancellationToken::new();
+        tokio::spawn(run(writer, waiting, limits.batch.max(1), Arc::clone(&counts), closing.clone(), finish));
+        Self { jobs, counts, closing, finished }
+    }
+
+    /// Hands over `job`. From here on it runs whether or not its caller waits for it.
+    ///
+    /// # Errors
+    /// When the queue is full or the writer has ended; the job was then not begun.
+    pub fn submit(&self, job: J) -> Result<(), SubmitError> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => SubmitError::Full,
+            TrySendError::Closed(_) => SubmitError::Closed,
+        })
+    }
+
+    /// Jobs and transactions so far.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let Counts { jobs, transactions } = &*self.counts;
+        (jobs.load(Ordering::SeqCst), transactions.load(Ordering::SeqCst))
+    }
+
+    /// Refuses new jobs, writes what is waiting, and returns when that is done.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        // An error means that the writer is gone already.
+        let _ = self.finished.clone().wait_for(|finished| *finished).await;
+    }
+}
+
+async fn run<W: BatchWriter>(
+    mut writer: W,
+    mut waiting: mpsc::Receiver<W::Job>,
+    most: usize,
+    counts: Arc<Counts>,
+    closing: CancellationToken,
+    finish: watch::Sender<bool>,
+) {
+    let mut pause = None;
+    let mut batch = Vec::new();
+    loop {
+        // `recv_many` is cancel safe: a job is either still in the queue or in the batch.
+        tokio::select! {
+            biased;
+            () = closing.cancelled(), if !waiting.is_closed() => waiting.close(),
+            taken = waiting.recv_many(&mut batch, most) => {
+                if taken == 0 {
+                    break;
+                }
+            }
+            () = sleep(pause) => {}
+        }
+        if !batch.is_empty() {
+            counts.jobs.fetch_add(batch.len() as u64, Ordering::SeqCst);
+            metrics::histogram!("throughline_store_batch_jobs").record(batch.len() as f64);
+            let begun = writer.write(std::mem::take(&mut batch)).await;
+            counts.transactions.fetch_add(begun, Ordering::SeqCst);
+            metrics::counter!("throughline_store_transactions_total").increment(begun);
+        }
+        metrics::gauge!("throughline_store_queue_jobs").set(waiting.len() as f64);
+        pause = writer.between().await;
+    }
+    writer.finish().await;
+    // Nobody may be waiting any more.
+    let _ = finish.send(true);
+}
+
+async fn sleep(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::*;
+
+    struct Slow {
+        gate: Arc<Semaphore>,
+    }
+
+    #[async_trait]
+    impl BatchWriter for Slow {
+        type Job = oneshot::Sender<usize>;
+
+        async fn write(&mut self, batch: Vec<Self::Job>) -> u64 {
+            self.gate.acquire().await.unwrap().forget();
+            let size = batch.len();
+            for job in batch {
+                let _ = job.send(size);
+            }
+            1
+        }
+
+        async fn between(&mut self) -> Option<Duration> {
+            None
+        }
+
+        async fn finish(&mut self) {}
+    }
+
+    fn slow(queue: usize, batch: usize) -> (GroupCommit<oneshot::Sender<usize>>, Arc<Semaphore>) {
+        let gate = Arc::new(Semaphore::new(0));
+        let writer = Slow { gate: Arc::clone(&gate) };
+        (GroupCommit::start(writer, GroupCommitLimits { queue, batch }), gate)
+    }
+
+    async fn settle() {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn jobs_that_arrive_during_a_write_share_the_next_one() {
+        let (group, gate) = slow(16, 4);
+        let mut answers = Vec::new();
+        for _ in 0..7 {
+            let (tell, told) = oneshot::channel();
+            group.submit(tell).unwrap();
+            answers.push(told);
+            settle().await;
+        }
+        gate.add_permits(10);
+        let mut sizes = Vec::new();
+        for told in answers {
+            sizes.push(told.await.unwrap());
+        }
+        assert_eq!(sizes, [1, 4, 4, 4, 4, 2, 2]);
+        settle().await;
+        assert_eq!(group.counts(), (7, 3));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once() {
+        let (group, _gate) = slow(2, 1);
+        let submit = || group.submit(oneshot::channel().0);
+        submit().unwrap();
+        settle().await;
+        submit().unwrap();
+        submit().unwrap();
+        assert!(matches!(submit(), Err(SubmitError::Full)));
+    }
+
+    #[tokio::test]
+    async fn closing_writes_what_waits_and_refuses_what_comes_later() {
+        let (group, gate) = slow(16, 2);
+        let mut answers = Vec::new();
+        for _ in 0..5 {
+            let (tell, told) = oneshot::channel();
+            group.submit(tell).unwrap();
+            answers.push(told);
+        }
+        gate.add_permits(10);
+        group.close().await;
+        for told in answers {
+            assert!(told.await.is_ok());
+        }
+        assert!(matches!(group.submit(oneshot::channel().0), Err(SubmitError::Closed)));
+    }
+}

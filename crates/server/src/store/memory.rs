@@ -1,0 +1,199 @@
+//! Sessions in this process's memory. For tests: everything is gone when it ends.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Append, CommitError, Due, JournalRecord, ReadError, SessionKey, SessionStore, StoreFault, Stored};
+use crate::clock::millis;
+use crate::idempotency::{Answer, Begin, Entry, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
+use crate::tenant::TenantId;
+
+/// A store in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    sessions: HashMap<SessionKey, Session>,
+    answers: HashMap<IdempotencyKey, Claimed>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Session {
+    stored: Stored,
+    deadline_at_ms: Option<i64>,
+    journal: Vec<JournalRecord>,
+}
+
+#[derive(Debug)]
+struct Claimed {
+    body_sha256: [u8; 32],
+    attempt: [u8; 16],
+    started_at_ms: i64,
+    answer: Option<Answer>,
+}
+
+impl MemoryStore {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // Each method checks before it changes anything, so that a panic leaves whole rows.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn holds(&self, ticket: &Ticket) -> bool {
+        self.answers
+            .get(&ticket.key)
+            .is_some_and(|claimed| claimed.attempt == ticket.attempt && claimed.answer.is_none())
+    }
+
+    fn finish(&mut self, ticket: &Ticket, answer: Answer) {
+        if self.holds(ticket)
+            && let Some(claimed) = self.answers.get_mut(&ticket.key)
+        {
+            claimed.answer = Some(answer);
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemoryStore {
+    async fn commit(&self, change: Append) -> Result<(), CommitError> {
+        change.check()?;
+        let mut tables = self.tables();
+        if tables.closed {
+            let fault = StoreFault::new("committing a change", "the store is closed");
+            return Err(CommitError::Unavailable { fault });
+        }
+        if change.answers.as_ref().is_some_and(|(ticket, _)| !tables.holds(ticket)) {
+            return Err(CommitError::Superseded);
+        }
+        let current_version = tables.sessions.get(&change.key).map_or(0, |session| session.stored.version);
+        if current_version != change.expected_version {
+            return Err(CommitError::Conflict { current_version });
+        }
+        let stored = Stored { version: change.new_version(), state: change.state };
+        let session = tables.sessions.entry(change.key).or_insert_with(|| Session {
+            stored: stored.clone(),
+            deadline_at_ms: None,
+            journal: Vec::new(),
+        });
+        session.stored = stored;
+        session.deadline_at_ms = change.columns.deadline_at_ms;
+        if change.purge_history {
+            for record in &mut session.journal {
+                record.blob = Vec::new();
+            }
+        }
+        session.journal.extend(change.records);
+        if let Some((ticket, answer)) = change.answers {
+            tables.finish(&ticket, answer);
+        }
+        Ok(())
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, ReadError> {
+        Ok(self.tables().sessions.get(key).map(|session| session.stored.clone()))
+    }
+
+    async fn journal(&self, key: &SessionKey, after_version: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError> {
+        let tables = self.tables();
+        let Some(session) = tables.sessions.get(key) else { return Ok(Vec::new()) };
+        let later = session.journal.iter().filter(|record| record.version > after_version);
+        Ok(later.take(limit as usize).cloned().collect())
+    }
+
+    async fn due(&self, now_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError> {
+        let tables = self.tables();
+        let mut due: Vec<Due> = tables
+            .sessions
+            .iter()
+            .filter_map(|(key, session)| {
+                let deadline_at_ms = session.deadline_at_ms.filter(|at_ms| *at_ms <= now_ms)?;
+                Some(Due { key: key.clone(), deadline_at_ms })
+            })
+            .collect();
+        due.sort_by_key(|due| due.deadline_at_ms);
+        due.truncate(limit as usize);
+        Ok(due)
+    }
+
+    async fn ping(&self) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    async fn close(&self) {
+        self.tables().closed = true;
+    }
+}
+
+#[async_trait]
+impl IdempotencyStore for MemoryStore {
+    async fn begin(&self, key: IdempotencyKey, body_sha256: [u8; 32], now_ms: i64) -> Result<Begin, IdempotencyError> {
+        let mut attempt = [0_u8; 16];
+        getrandom::fill(&mut attempt).map_err(|error| IdempotencyError::Unavailable {
+            fault: StoreFault::new("drawing a random number", error),
+        })?;
+        let mut tables = self.tables();
+        if let Some(claimed) = tables.answers.get(&key) {
+            let entry = Entry {
+                body_sha256: claimed.body_sha256.to_vec(),
+                started_at_ms: claimed.started_at_ms,
+                answer: claimed.answer.clone(),
+            };
+            if let Some(known) = entry.judge(&body_sha256, now_ms) {
+                return Ok(known);
+            }
+        }
+        let claimed = Claimed { body_sha256, attempt, started_at_ms: now_ms, answer: None };
+        tables.answers.insert(key.clone(), claimed);
+        Ok(Begin::Started(Ticket { key, attempt }))
+    }
+
+    async fn finish(&self, ticket: Ticket, answer: Answer) -> Result<(), IdempotencyError> {
+        self.tables().finish(&ticket, answer);
+        Ok(())
+    }
+
+    async fn abandon(&self, ticket: Ticket) -> Result<(), IdempotencyError> {
+        let mut tables = self.tables();
+        if tables.holds(&ticket) {
+            tables.answers.remove(&ticket.key);
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
+        let before_ms = now_ms.saturating_sub(millis(KEPT));
+        Ok(self.drop_answers(|_, claimed| claimed.started_at_ms <= before_ms))
+    }
+
+    async fn forget(&self, tenant: &TenantId, scope: &str) -> Result<u64, IdempotencyError> {
+        Ok(self.drop_answers(|key, _| key.tenant == *tenant && key.scope == scope))
+    }
+}
+
+impl MemoryStore {
+    fn drop_answers(&self, dropped: impl Fn(&IdempotencyKey, &Claimed) -> bool) -> u64 {
+        let mut tables = self.tables();
+        let before = tables.answers.len();
+        tables.answers.retain(|key, claimed| !dropped(key, claimed));
+        (before - tables.answers.len()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn fresh() -> (MemoryStore, ()) {
+        (MemoryStore::default(), ())
+    }
+
+    crate::store::conformance::suite!(fresh);
+}

@@ -1,0 +1,246 @@
+//! Where sessions are kept: a journal per session, and its current state.
+//!
+//! A store does not know what a session is. It keeps opaque bytes and decides one thing, the
+//! order of writes: of two commits that expect the same version, exactly one succeeds.
+//!
+//! Each implementation passes the same suite, `conformance.rs`.
+
+#[cfg(test)]
+#[allow(missing_docs)] // Each function's name says what it checks.
+pub(crate) mod conformance;
+pub mod group_commit;
+pub mod memory;
+pub mod sqlite;
+mod sqlite_jobs;
+mod sqlite_writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::idempotency::{Answer, IdempotencyStore, Ticket};
+use crate::tenant::TenantId;
+
+/// Names one session of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey {
+    /// Whose session it is.
+    pub tenant: TenantId,
+    /// The session's id, as the client knows it.
+    pub session_id: String,
+}
+
+/// One entry of a session's journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRecord {
+    /// The version that the session has after it. The first one is 1.
+    pub version: u64,
+    /// What happened, opaque to the store. Empty once the history was purged.
+    pub blob: Vec<u8>,
+}
+
+/// What operators may search by. Never holds personal data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operational {
+    /// The session's status.
+    pub status: String,
+    /// The step that the buyer is at.
+    pub step: String,
+    /// Which funnel it runs through.
+    pub funnel_id: String,
+    /// Which version of that funnel it is pinned to.
+    pub funnel_version: String,
+    /// When it was created, in milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// When it last changed.
+    pub updated_at_ms: i64,
+    /// When it expires.
+    pub expires_at_ms: i64,
+    /// When something must be done about it without being asked, if anything must.
+    pub deadline_at_ms: Option<i64>,
+    /// Whether its personal data was erased.
+    pub erased: bool,
+    /// ISO 4217 code of `amount_minor`.
+    pub currency: String,
+    /// What it costs, in minor units.
+    pub amount_minor: i64,
+}
+
+/// A change to one session, committed as a whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// Which session.
+    pub key: SessionKey,
+    /// The version that this change was decided on; 0 means that the session must not exist.
+    pub expected_version: u64,
+    /// At least one record; versions follow on `expected_version` without a gap.
+    pub records: Vec<JournalRecord>,
+    /// The state after the last record, opaque to the store.
+    pub state: Vec<u8>,
+    /// What operators may search by.
+    pub columns: Operational,
+    /// Empties the blobs of all earlier records, in the same transaction: erasure.
+    pub purge_history: bool,
+    /// The answer to the idempotent request that caused this change, kept in the same
+    /// transaction: a crash can never leave the change without its answer.
+    pub answers: Option<(Ticket, Answer)>,
+}
+
+/// A session as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its version.
+    pub version: u64,
+    /// Its state, opaque to the store.
+    pub state: Vec<u8>,
+}
+
+/// A session about which something must be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Which session.
+    pub key: SessionKey,
+    /// Since when, in milliseconds since 1970.
+    pub deadline_at_ms: i64,
+}
+
+/// What went wrong below the store. Shared, because one fault fails a whole batch.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{during} failed")]
+pub struct StoreFault {
+    during: &'static str,
+    #[source]
+    cause: Arc<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreFault {
+    /// The fault `cause`, met while doing `during`.
+    pub fn new(during: &'static str, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { during, cause: Arc::from(cause.into()) }
+    }
+}
+
+/// Why a change was not committed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// Someone else's change came first.
+    #[error("the session is at version {current_version}, not at the one that the change was decided on")]
+    Conflict {
+        /// The version that it is at; 0 when it does not exist.
+        current_version: u64,
+    },
+    /// The database did not take it. Whether it will be found there is not known: ask for
+    /// the version before doing it again.
+    #[error("the database is not available; try again when it is")]
+    Unavailable {
+        /// What went wrong, for the log.
+        #[source]
+        fault: StoreFault,
+    },
+    /// Too many changes are waiting. This one was not even begun.
+    #[error("too many changes are waiting to be written; try again in {} ms", retry_after.as_millis())]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Another attempt at the same idempotent request took over, because this one was slow.
+    #[error("another attempt at this request took over; ask again for its answer")]
+    Superseded,
+    /// The change contradicts itself: a mistake in the calling code.
+    #[error("the change cannot be stored: {detail}")]
+    Malformed {
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+}
+
+/// Why nothing could be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// The database did not answer.
+    #[error("the database is not available; try again when it is")]
+    Unavailable {
+        /// What went wrong, for the log.
+        #[source]
+        fault: StoreFault,
+    },
+    /// All connections for reading are busy.
+    #[error("too many reads are waiting; try again in {} ms", retry_after.as_millis())]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+/// Both halves of a database: sessions, and answers to idempotent requests.
+pub trait Store: SessionStore + IdempotencyStore + 'static {}
+
+impl<S: SessionStore + IdempotencyStore + 'static> Store for S {}
+
+/// A place that keeps sessions.
+#[async_trait]
+pub trait SessionStore: Send + Sync + std::fmt::Debug {
+    /// Commits `change`. When this returns `Ok`, the change survives a crash of the machine.
+    ///
+    /// Dropping the future neither undoes nor halves the commit.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; after a conflict nothing of the change is kept.
+    async fn commit(&self, change: Append) -> Result<(), CommitError>;
+
+    /// The session as it was last committed, if it exists.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, ReadError>;
+
+    /// At most `limit` records after `after_version`, in order.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn journal(&self, key: &SessionKey, after_version: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError>;
+
+    /// At most `limit` sessions of all tenants whose deadline has come, the oldest first.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn due(&self, now_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError>;
+
+    /// Whether reads are possible at all.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn ping(&self) -> Result<(), ReadError>;
+
+    /// Writes what is waiting and lets go of the database. Later commits are refused.
+    async fn close(&self);
+}
+
+impl Append {
+    /// Checks what no database should have to find out.
+    pub(crate) fn check(&self) -> Result<(), CommitError> {
+        let malformed = |detail| Err(CommitError::Malformed { detail });
+        if self.records.is_empty() {
+            return malformed("it has no journal record");
+        }
+        if i64::try_from(self.new_version()).is_err() {
+            return malformed("its version is beyond what the database can count");
+        }
+        let mut last = self.expected_version;
+        for record in &self.records {
+            // Cannot overflow: the last version is within `i64`.
+            last += 1;
+            if record.version != last {
+                return malformed("its records do not follow on the expected version without a gap");
+            }
+        }
+        Ok(())
+    }
+
+    /// The version after this change.
+    #[must_use]
+    pub fn new_version(&self) -> u64 {
+        self.expected_version.saturating_add(self.records.len() as u64)
+    }
+}

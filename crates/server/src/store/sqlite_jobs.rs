@@ -1,0 +1,342 @@
+//! What is written to the SQLite file, one job per caller.
+
+use async_trait::async_trait;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::oneshot;
+
+use super::sqlite::{signed, unsigned};
+use super::sqlite_writer::{Verdict, WriteJob};
+use super::{Append, CommitError, SessionKey, StoreFault};
+use crate::idempotency::{Answer, Begin, Entry, Ticket};
+use crate::tenant::TenantId;
+
+type Tell<T> = oneshot::Sender<Result<T, StoreFault>>;
+
+/// Commits a change of one session.
+#[derive(Debug)]
+pub(super) struct CommitJob {
+    change: Append,
+    outcome: Result<(), CommitError>,
+    tell: oneshot::Sender<Result<(), CommitError>>,
+}
+
+impl CommitJob {
+    pub(super) fn new(change: Append, tell: oneshot::Sender<Result<(), CommitError>>) -> Self {
+        Self { change, outcome: Ok(()), tell }
+    }
+
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<Result<(), CommitError>, sqlx::Error> {
+        let change = &self.change;
+        if let Some((ticket, answer)) = &change.answers
+            && !write_answer(connection, ticket, answer).await?
+        {
+            return Ok(Err(CommitError::Superseded));
+        }
+        if !write_state(connection, change).await? {
+            let current_version = version(connection, &change.key).await?;
+            return Ok(Err(CommitError::Conflict { current_version }));
+        }
+        if change.purge_history {
+            sqlx::query("UPDATE journal SET blob = x'' WHERE tenant = ?1 AND session_id = ?2")
+                .bind(change.key.tenant.as_str())
+                .bind(&change.key.session_id)
+                .execute(&mut *connection)
+                .await?;
+        }
+        for record in &change.records {
+            sqlx::query("INSERT INTO journal (tenant, session_id, version, blob) VALUES (?1, ?2, ?3, ?4)")
+                .bind(change.key.tenant.as_str())
+                .bind(&change.key.session_id)
+                .bind(signed(record.version))
+                .bind(&record.blob)
+                .execute(&mut *connection)
+                .await?;
+        }
+        Ok(Ok(()))
+    }
+}
+
+#[async_trait]
+impl WriteJob for CommitJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        self.outcome = self.write(connection).await?;
+        Ok(if self.outcome.is_ok() { Verdict::Keep } else { Verdict::Undo })
+    }
+
+    // A caller that went away does not want to know; the change stays committed.
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(self.outcome);
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(CommitError::Unavailable { fault }));
+    }
+
+    fn erases(&self) -> bool {
+        self.change.purge_history
+    }
+}
+
+/// Writes the new state if the session is at the expected version; says whether it was.
+async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Result<bool, sqlx::Error> {
+    const INSERT: &str = "INSERT INTO sessions (version, state, status, step, funnel_id, funnel_version,
+            created_at_ms, updated_at_ms, expires_at_ms, deadline_at_ms, erased, currency,
+            amount_minor, tenant, session_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+         ON CONFLICT DO NOTHING";
+    const UPDATE: &str = "UPDATE sessions SET version = ?1, state = ?2, status = ?3, step = ?4, funnel_id = ?5,
+            funnel_version = ?6, created_at_ms = ?7, updated_at_ms = ?8, expires_at_ms = ?9,
+            deadline_at_ms = ?10, erased = ?11, currency = ?12, amount_minor = ?13
+         WHERE tenant = ?14 AND session_id = ?15 AND version = ?16";
+    let columns = &change.columns;
+    let creates = change.expected_version == 0;
+    let mut query = sqlx::query(if creates { INSERT } else { UPDATE })
+        .bind(signed(change.new_version()))
+        .bind(&change.state)
+        .bind(&columns.status)
+        .bind(&columns.step)
+        .bind(&columns.funnel_id)
+        .bind(&columns.funnel_version)
+        .bind(columns.created_at_ms)
+        .bind(columns.updated_at_ms)
+        .bind(columns.expires_at_ms)
+        .bind(columns.deadline_at_ms)
+        .bind(columns.erased)
+        .bind(&columns.currency)
+        .bind(columns.amount_minor)
+        .bind(change.key.tenant.as_str())
+        .bind(&change.key.session_id);
+    if !creates {
+        query = query.bind(signed(change.expected_version));
+    }
+    Ok(query.execute(connection).await?.rows_affected() == 1)
+}
+
+async fn version(connection: &mut SqliteConnection, key: &SessionKey) -> Result<u64, sqlx::Error> {
+    let row = sqlx::query("SELECT version FROM sessions WHERE tenant = ?1 AND session_id = ?2")
+        .bind(key.tenant.as_str())
+        .bind(&key.session_id)
+        .fetch_optional(connection)
+        .await?;
+    row.map_or(Ok(0), |row| row.try_get(0).map(unsigned))
+}
+
+/// Claims an idempotent request.
+#[derive(Debug)]
+pub(super) struct BeginJob {
+    ticket: Ticket,
+    body_sha256: [u8; 32],
+    now_ms: i64,
+    outcome: Begin,
+    tell: Tell<Begin>,
+}
+
+impl BeginJob {
+    pub(super) fn new(ticket: Ticket, body_sha256: [u8; 32], now_ms: i64, tell: Tell<Begin>) -> Self {
+        Self { ticket, body_sha256, now_ms, outcome: Begin::InProgress, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for BeginJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        let Ticket { key, attempt } = &self.ticket;
+        let row = sqlx::query(
+            "SELECT body_sha256, started_at_ms, status, headers, body FROM idempotency
+             WHERE tenant = ?1 AND scope = ?2 AND key = ?3",
+        )
+        .bind(key.tenant.as_str())
+        .bind(&key.scope)
+        .bind(&key.key)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(row) = row {
+            let entry =
+                Entry { body_sha256: row.try_get(0)?, started_at_ms: row.try_get(1)?, answer: answer_of(&row)? };
+            if let Some(known) = entry.judge(&self.body_sha256, self.now_ms) {
+                self.outcome = known;
+                return Ok(Verdict::Keep);
+            }
+        }
+        sqlx::query(
+            "INSERT OR REPLACE INTO idempotency
+                (tenant, scope, key, body_sha256, attempt, started_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .bind(key.tenant.as_str())
+        .bind(&key.scope)
+        .bind(&key.key)
+        .bind(self.body_sha256.as_slice())
+        .bind(attempt.as_slice())
+        .bind(self.now_ms)
+        .execute(connection)
+        .await?;
+        self.outcome = Begin::Started(self.ticket.clone());
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(self.outcome));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+}
+
+/// Keeps an answer.
+#[derive(Debug)]
+pub(super) struct FinishJob {
+    ticket: Ticket,
+    answer: Answer,
+    tell: Tell<()>,
+}
+
+impl FinishJob {
+    pub(super) fn new(ticket: Ticket, answer: Answer, tell: Tell<()>) -> Self {
+        Self { ticket, answer, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for FinishJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        write_answer(connection, &self.ticket, &self.answer).await?;
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(()));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+}
+
+/// Gives a key back.
+#[derive(Debug)]
+pub(super) struct AbandonJob {
+    ticket: Ticket,
+    tell: Tell<()>,
+}
+
+impl AbandonJob {
+    pub(super) fn new(ticket: Ticket, tell: Tell<()>) -> Self {
+        Self { ticket, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for AbandonJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        let Ticket { key, attempt } = &self.ticket;
+        sqlx::query(
+            "DELETE FROM idempotency
+             WHERE tenant = ?1 AND scope = ?2 AND key = ?3 AND attempt = ?4 AND status IS NULL",
+        )
+        .bind(key.tenant.as_str())
+        .bind(&key.scope)
+        .bind(&key.key)
+        .bind(attempt.as_slice())
+        .execute(connection)
+        .await?;
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(()));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+}
+
+/// Drops answers, because they are old or because their session was erased.
+#[derive(Debug)]
+pub(super) struct DropAnswersJob {
+    which: Which,
+    dropped: u64,
+    tell: Tell<u64>,
+}
+
+#[derive(Debug)]
+enum Which {
+    OlderThan(i64),
+    OfScope(TenantId, String),
+}
+
+impl DropAnswersJob {
+    pub(super) fn older_than(before_ms: i64, tell: Tell<u64>) -> Self {
+        Self { which: Which::OlderThan(before_ms), dropped: 0, tell }
+    }
+
+    pub(super) fn of_scope(tenant: TenantId, scope: String, tell: Tell<u64>) -> Self {
+        Self { which: Which::OfScope(tenant, scope), dropped: 0, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for DropAnswersJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        let query = match &self.which {
+            Which::OlderThan(before_ms) => {
+                sqlx::query("DELETE FROM idempotency WHERE started_at_ms <= ?1").bind(before_ms)
+            }
+            Which::OfScope(tenant, scope) => sqlx::query("DELETE FROM idempotency WHERE tenant = ?1 AND scope = ?2")
+                .bind(tenant.as_str())
+                .bind(scope),
+        };
+        self.dropped = query.execute(connection).await?.rows_affected();
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(self.dropped));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+
+    fn erases(&self) -> bool {
+        self.dropped > 0
+    }
+}
+
+/// Keeps `answer` if the ticket still holds its key; says whether it did.
+async fn write_answer(
+    connection: &mut SqliteConnection,
+    ticket: &Ticket,
+    answer: &Answer,
+) -> Result<bool, sqlx::Error> {
+    let headers = serde_json::to_string(&answer.headers).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    let Ticket { key, attempt } = ticket;
+    let done = sqlx::query(
+        "UPDATE idempotency SET status = ?1, headers = ?2, body = ?3
+         WHERE tenant = ?4 AND scope = ?5 AND key = ?6 AND attempt = ?7 AND status IS NULL",
+    )
+    .bind(i64::from(answer.status))
+    .bind(headers)
+    .bind(&answer.body)
+    .bind(key.tenant.as_str())
+    .bind(&key.scope)
+    .bind(&key.key)
+    .bind(attempt.as_slice())
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+fn answer_of(row: &sqlx::sqlite::SqliteRow) -> Result<Option<Answer>, sqlx::Error> {
+    let Some(status) = row.try_get::<Option<i64>, _>(2)? else { return Ok(None) };
+    let headers: String = row.try_get(3)?;
+    let decode = |error: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(error);
+    Ok(Some(Answer {
+        status: u16::try_from(status).map_err(|error| decode(Box::new(error)))?,
+        headers: serde_json::from_str(&headers).map_err(|error| decode(Box::new(error)))?,
+        body: row.try_get(4)?,
+    }))
+}

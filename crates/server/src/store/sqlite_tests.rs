@@ -1,0 +1,165 @@
+//! What is particular to the SQLite file, beside the conformance suite.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::store::conformance::{append, session, suite};
+
+fn settings(folder: &tempfile::TempDir) -> SqliteSettings {
+    SqliteSettings {
+        file: folder.path().join("new folder/throughline.db"),
+        readers: 2,
+        group_commit: GroupCommitLimits::default(),
+    }
+}
+
+async fn fresh() -> (SqliteStore, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (SqliteStore::open(&settings(&folder)).await.unwrap(), folder)
+}
+
+suite!(fresh);
+
+/// Whether `needle` stands anywhere in the database's files.
+fn files_hold(folder: &tempfile::TempDir, needle: &[u8]) -> bool {
+    let files = std::fs::read_dir(settings(folder).file.parent().unwrap()).unwrap();
+    files
+        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+        .any(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_of_many_sessions_share_transactions() {
+    let (store, _folder) = fresh().await;
+    let store = Arc::new(store);
+    let writers: Vec<_> = (0..64)
+        .map(|number| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let key = session("a", &format!("ws_{number}"));
+                for version in 0..4 {
+                    store.commit(append(&key, version)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let (jobs, transactions) = store.counts();
+    assert_eq!(jobs, 64 * 4);
+    assert!(transactions < jobs / 4, "{jobs} jobs took {transactions} transactions");
+}
+
+#[tokio::test]
+async fn a_conflict_does_not_fail_the_others_in_its_batch() {
+    let (store, _folder) = fresh().await;
+    let stale = append(&session("a", "ws_1"), 3);
+    let (first, good) = (append(&session("a", "ws_2"), 0), append(&session("a", "ws_3"), 0));
+    let (one, two, three) = tokio::join!(store.commit(first), store.commit(stale), store.commit(good));
+    assert_eq!(store.counts(), (3, 1));
+    assert!(one.is_ok() && three.is_ok());
+    assert!(matches!(two, Err(CommitError::Conflict { current_version: 0 })));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_answered_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let group_commit = GroupCommitLimits { queue: 4, batch: 4 };
+    let store = SqliteStore::open(&SqliteSettings { group_commit, ..settings(&folder) }).await.unwrap();
+    let keys: Vec<_> = (0..64).map(|number| session("a", &format!("ws_{number}"))).collect();
+    let outcomes = futures_util::future::join_all(keys.iter().map(|key| store.commit(append(key, 0)))).await;
+    let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(CommitError::Overloaded { .. }))).count();
+    assert_eq!(refused, 60, "4 fit into the queue; the others must not wait");
+    for (key, outcome) in keys.iter().zip(outcomes) {
+        assert_eq!(store.load(key).await.unwrap().is_some(), outcome.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn reopening_the_file_finds_everything() {
+    let (store, folder) = fresh().await;
+    let key = session("a", "ws_1");
+    for version in 0..10 {
+        store.commit(append(&key, version)).await.unwrap();
+    }
+    store.close().await;
+    let store = SqliteStore::open(&settings(&folder)).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap().unwrap().version, 10);
+    assert_eq!(store.journal(&key, 0, 100).await.unwrap().len(), 10);
+    store.commit(append(&key, 10)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_copied_while_it_is_open_holds_what_was_committed() {
+    let (store, folder) = fresh().await;
+    let key = session("a", "ws_1");
+    store.commit(append(&key, 0)).await.unwrap();
+    // What a crash leaves behind: the files as they are, nothing flushed or closed.
+    let crashed = tempfile::tempdir().unwrap();
+    let target = settings(&crashed).file;
+    std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+    for suffix in ["", "-wal"] {
+        let name = |file: &Path| format!("{}{suffix}", file.display());
+        std::fs::copy(name(&settings(&folder).file), name(&target)).unwrap();
+    }
+    let store = SqliteStore::open(&settings(&crashed)).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap().unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn erased_bytes_are_gone_from_every_file() {
+    let (store, folder) = fresh().await;
+    let key = session("a", "ws_1");
+    let canary = b"canary-4711-jane@example.com";
+    for version in 0..4 {
+        let mut change = append(&key, version);
+        change.records[0].blob = canary.repeat(50);
+        change.state = canary.repeat(50);
+        store.commit(change).await.unwrap();
+    }
+    assert!(files_hold(&folder, canary), "the search finds what is there");
+    let mut erase = append(&key, 4);
+    erase.purge_history = true;
+    store.commit(erase).await.unwrap();
+    let mut rounds = 0;
+    while files_hold(&folder, canary) {
+        rounds += 1;
+        assert!(rounds < 50, "the canary is still there");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_writer_locked_out_answers_unavailable_and_recovers() {
+    let (store, folder) = fresh().await;
+    let key = session("a", "ws_1");
+    let options = SqliteConnectOptions::new().filename(settings(&folder).file);
+    let mut intruder = options.connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut intruder).await.unwrap();
+    let error = store.commit(append(&key, 0)).await.unwrap_err();
+    assert!(matches!(error, CommitError::Unavailable { .. }), "{error:?}");
+    assert!(store.load(&key).await.unwrap().is_none(), "reads go on");
+    sqlx::query("ROLLBACK").execute(&mut intruder).await.unwrap();
+    store.commit(append(&key, 0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_named_in_the_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = settings(&folder).file;
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "not a database, but long enough to look at".repeat(50)).unwrap();
+    let error = SqliteStore::open(&settings(&folder)).await.unwrap_err();
+    assert!(error.to_string().contains("throughline.db"), "{error}");
+}
+
+#[test]
+fn only_the_address_of_a_file_is_taken() {
+    assert_eq!(file_of_url("sqlite:data/t.db"), Ok(PathBuf::from("data/t.db")));
+    assert_eq!(file_of_url("sqlite:///var/t.db"), Ok(PathBuf::from("/var/t.db")));
+    assert_eq!(file_of_url("postgres://x"), Err(DatabaseUrlError::Scheme));
+    assert_eq!(file_of_url("sqlite:"), Err(DatabaseUrlError::NoFile));
+    assert_eq!(file_of_url("sqlite::memory:"), Err(DatabaseUrlError::Memory));
+    assert_eq!(file_of_url("sqlite:t.db?mode=ro"), Err(DatabaseUrlError::Parameters));
+}

@@ -1,0 +1,173 @@
+//! Session tokens: what one says, and the ways in which one is refused.
+//!
+//! A token is a PASETO `v4.local` text: encrypted and authenticated with one algorithm that
+//! the text cannot choose. The key's id stands in the footer; it only selects a key and is
+//! believed by nobody until the token has been verified with that key.
+
+mod key;
+mod key_ring;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::tenant::TenantId;
+
+pub use key::{TokenKey, TokenKeyError};
+pub use key_ring::{KeyRingError, TokenKeyRing};
+
+/// The audience written into each token.
+pub const AUDIENCE: &str = "throughline";
+
+/// Longer texts are refused before any work is done on them.
+pub const MAX_TOKEN_BYTES: usize = 2048;
+
+/// How far ahead of ours the issuing server's clock may be, in milliseconds.
+const CLOCK_SKEW_MS: i64 = 60_000;
+
+/// What a token is for. A token for one purpose is refused for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Purpose {
+    /// A buyer's browser, for exactly one session.
+    Browser,
+    /// A back end that was given a token for exactly one session.
+    Service,
+}
+
+/// Whom a token is issued to: one purpose, one tenant, one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The tenant whose session it is.
+    pub tenant: TenantId,
+    /// The session.
+    pub session_id: String,
+}
+
+/// How long tokens live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// One token; renewed while the session is active.
+    pub idle: Duration,
+    /// All renewals of a token together, counted from the first one.
+    pub absolute: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(30 * 60), absolute: Duration::from_secs(24 * 60 * 60) }
+    }
+}
+
+/// What a verified token says. Only [`TokenKeyRing::verify`] makes one from a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The tenant whose session it is.
+    pub tenant: TenantId,
+    /// The session it is for.
+    pub session_id: String,
+    /// When it was issued, in milliseconds since 1970. Compare with a session's
+    /// "tokens valid from" to revoke all of them at once.
+    pub issued_at_ms: i64,
+    /// From when on it is refused.
+    pub expires_at_ms: i64,
+    /// A random id of this token, for the audit log. It grants nothing.
+    pub token_id: String,
+    /// How often it was renewed.
+    pub renewals: u32,
+    /// No renewal lasts beyond this time.
+    pub ends_at_ms: i64,
+}
+
+impl Claims {
+    /// Whether more than half of the token's life is over and a renewal would prolong it.
+    #[must_use]
+    pub fn renew_due(&self, now_ms: i64) -> bool {
+        let life = self.expires_at_ms.saturating_sub(self.issued_at_ms);
+        let used = now_ms.saturating_sub(self.issued_at_ms);
+        used >= life / 2 && self.expires_at_ms < self.ends_at_ms
+    }
+}
+
+/// A token that was just made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IssuedToken {
+    /// The text to hand over. A secret: whoever has it is the session's browser.
+    pub text: String,
+    /// What it says.
+    pub claims: Claims,
+}
+
+impl std::fmt::Debug for IssuedToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssuedToken").field("text", &"[secret]").field("claims", &self.claims).finish()
+    }
+}
+
+/// Why a token was refused. No variant holds the token or anything it claims without proof.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not a token, or changed on its way.
+    #[error("the token is not one that this server issued, or it was changed")]
+    Malformed,
+    /// It names a key that is not, or no longer, in the ring.
+    #[error("the token was issued with a key that this server does not know or has retired")]
+    UnknownKey,
+    /// Its time is over.
+    #[error("the token expired at {}", crate::clock::rfc3339(*at_ms))]
+    Expired {
+        /// When it expired, in milliseconds since 1970.
+        at_ms: i64,
+    },
+    /// It was issued in the future: a clock is wrong.
+    #[error("the token is not valid before {}; check the servers' clocks", crate::clock::rfc3339(*from_ms))]
+    NotYetValid {
+        /// When it was issued, in milliseconds since 1970.
+        from_ms: i64,
+    },
+    /// Made with our key, for something else.
+    #[error("the token was not issued for {AUDIENCE}")]
+    WrongAudience,
+    /// A browser's token where a service's is needed, or the other way round.
+    #[error("the token was issued for another purpose than {expected:?}")]
+    WrongPurpose {
+        /// What it would have to be for.
+        expected: Purpose,
+    },
+}
+
+impl TokenError {
+    /// The stable code that the outside sees.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed => "tokenMalformed",
+            Self::UnknownKey => "tokenKeyUnknown",
+            Self::Expired { .. } => "tokenExpired",
+            Self::NotYetValid { .. } => "tokenNotYetValid",
+            Self::WrongAudience => "tokenWrongAudience",
+            Self::WrongPurpose { .. } => "tokenWrongPurpose",
+        }
+    }
+}
+
+/// Why a token could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    /// The operating system gave no random bytes.
+    #[error("the operating system's random number source failed; no token was made")]
+    Randomness,
+    /// The claims could not be encrypted.
+    #[error("the token could not be encrypted")]
+    Encryption,
+    /// The session has been open for as long as it may be.
+    #[error("the token cannot be renewed beyond {}; authenticate again", crate::clock::rfc3339(*at_ms))]
+    AbsoluteLimit {
+        /// The last moment, in milliseconds since 1970.
+        at_ms: i64,
+    },
+}

@@ -1,0 +1,123 @@
+//! The parts of a server, built from its configuration in one place.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Secrets};
+use crate::connection_limit::ConnectionLimit;
+use crate::principal::Authenticator;
+use crate::rate_limit::AddressLimit;
+use crate::store::sqlite::{OpenError, SqliteSettings, SqliteStore};
+use crate::store::{SessionKey, Store};
+use crate::telemetry::{self, TelemetryError};
+
+/// How often what has gone stale is forgotten.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// Every how many rounds of housekeeping the table of answers is swept: once an hour.
+const ROUNDS_PER_SWEEP: u32 = 60;
+
+/// What every handler can reach.
+#[derive(Debug)]
+pub struct ServerState {
+    /// What the operator asked for.
+    pub config: Config,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where sessions and answers are kept.
+    pub store: Arc<dyn Store>,
+    /// Who is who, and the keys that tokens are issued with.
+    pub authenticator: Authenticator,
+    /// How often one address may create a session without a credential.
+    pub creations_per_address: AddressLimit,
+    /// How many connections one address holds.
+    pub connections_per_address: ConnectionLimit<IpAddr>,
+    /// How many sockets one session holds.
+    pub sockets_per_session: ConnectionLimit<SessionKey>,
+    /// What was measured.
+    pub metrics: PrometheusHandle,
+    /// Cancelled when the server is told to stop. Sockets say goodbye and close then.
+    pub shutdown: CancellationToken,
+    /// What a stopping server waits for. A socket's task must be tracked here: the
+    /// connection that it came from counts as finished from its upgrade on.
+    pub tasks: TaskTracker,
+}
+
+/// Why a server could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum WiringError {
+    /// No database.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// No metrics.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+}
+
+impl ServerState {
+    /// Opens the database and builds everything around it.
+    ///
+    /// # Errors
+    /// See [`WiringError`].
+    pub async fn build(config: Config, secrets: Secrets) -> Result<Arc<Self>, WiringError> {
+        let store = SqliteStore::open(&SqliteSettings {
+            file: config.database_file.clone(),
+            readers: config.read_connections,
+            group_commit: config.group_commit,
+        })
+        .await?;
+        Self::with(config, secrets, Arc::new(store), Arc::new(SystemClock))
+    }
+
+    /// Builds everything around a given store and clock. For tests.
+    ///
+    /// # Errors
+    /// See [`WiringError`].
+    pub fn with(
+        config: Config,
+        secrets: Secrets,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, WiringError> {
+        Ok(Arc::new(Self {
+            clock,
+            store,
+            authenticator: Authenticator::new(secrets.tokens, secrets.service_keys),
+            creations_per_address: AddressLimit::per_minute(config.session_creations_per_minute),
+            connections_per_address: ConnectionLimit::new(config.max_connections_per_address),
+            sockets_per_session: ConnectionLimit::new(config.max_sockets_per_session),
+            metrics: telemetry::metrics()?,
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            config,
+        }))
+    }
+
+    /// Starts the task that forgets what has gone stale, until the server stops.
+    pub fn start_housekeeping(self: &Arc<Self>) {
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut round: u32 = 0;
+            loop {
+                tokio::select! {
+                    () = state.shutdown.cancelled() => return,
+                    () = tokio::time::sleep(HOUSEKEEPING) => {}
+                }
+                state.creations_per_address.forget_idle();
+                state.metrics.run_upkeep();
+                if round.is_multiple_of(ROUNDS_PER_SWEEP)
+                    && let Err(error) = state.store.sweep(state.clock.now_ms()).await
+                {
+                    tracing::warn!(error = %crate::problem::chain(&error), "old answers stay for now");
+                }
+                round = round.wrapping_add(1);
+            }
+        });
+    }
+}

@@ -1,0 +1,208 @@
+//! The real binary, started and stopped as an operator would.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+struct Server {
+    process: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The binary, without anything from the environment that the tests run in.
+fn throughline(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_throughline"));
+    command.args(arguments);
+    for (name, _) in std::env::vars() {
+        if name.starts_with("THROUGHLINE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn start(folder: tempfile::TempDir, more: &[&str]) -> Server {
+    let url = format!("sqlite:{}", folder.path().join("data/t.db").display());
+    let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+    arguments.extend(more);
+    let mut process = throughline(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    Server { process, lines, folder }
+}
+
+impl Server {
+    fn line(&mut self) -> String {
+        self.lines.next().unwrap().unwrap()
+    }
+
+    fn stop(&mut self) -> (std::process::ExitStatus, Duration) {
+        let started = Instant::now();
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        (self.process.wait().unwrap(), started.elapsed())
+    }
+}
+
+fn address(line: &str) -> &str {
+    line.strip_prefix("listening on http://").unwrap()
+}
+
+fn request(address: &str, path: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{headers}\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn failure(output: &Output) -> String {
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
+    let file = folder.path().join(name);
+    std::fs::write(&file, text).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn without_keys_the_server_refuses_to_start_and_says_how_to_make_them() {
+    let text = failure(&throughline(&["serve", "--listen", "127.0.0.1:0"]).output().unwrap());
+    assert!(text.contains("throughline keys generate"), "{text}");
+    assert!(text.contains("THROUGHLINE_TOKEN_KEY"), "{text}");
+}
+
+#[test]
+fn in_development_the_server_makes_a_key_and_prints_it() {
+    let mut server = start(tempfile::tempdir().unwrap(), &["--dev"]);
+    let line = server.line();
+    let key = line.strip_prefix("dev service key: ").unwrap().to_owned();
+    assert!(key.starts_with("tls_"));
+    let line = server.line();
+    let ready = request(address(&line), "/readyz", "");
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    assert!(ready.contains(r#""database":{"status":"up""#), "{ready}");
+    assert!(server.folder.path().join("data/t.db").exists(), "the folder was created");
+    let (status, took) = server.stop();
+    assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
+}
+
+#[test]
+fn generated_keys_start_a_server_that_knows_them() {
+    let output = throughline(&["keys", "generate"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = write(&folder, "token-key", &value("THROUGHLINE_TOKEN_KEY="));
+    let hashes = write(&folder, "hashes", &value("THROUGHLINE_SERVICE_KEY_HASHES="));
+    let key = value("# service key, give it to the shop's back end: ");
+    let mut server = start(folder, &["--token-key-file", &tokens, "--service-key-hashes-file", &hashes]);
+    let line = server.line();
+    let refused = request(address(&line), "/metrics", "");
+    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
+    let header = format!("authorization: Bearer {key}\r\n");
+    let scraped = request(address(&line), "/metrics", &header);
+    assert!(scraped.starts_with("HTTP/1.1 200"), "{scraped}");
+}
+
+#[test]
+fn generated_keys_are_also_printed_as_json() {
+    let output = throughline(&["keys", "generate", "--tenant", "shop-a", "--json"]).output().unwrap();
+    let keys: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(keys["tokenKey"].as_str().unwrap().starts_with("k4.local."));
+    assert!(keys["serviceKeyHash"].as_str().unwrap().starts_with("shop-a=sha256:"));
+}
+
+#[test]
+fn a_wrong_configuration_file_is_explained_by_line_and_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(&folder, "t.toml", "listen = \"127.0.0.1:0\"\nlissten = 1\n");
+    let text = failure(&throughline(&["serve", "--config", &file]).output().unwrap());
+    assert!(text.contains("line 2") && text.contains("lissten"), "{text}");
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    // Each of them names a port that is taken, so that the refusal tells which one was used.
+    let taken: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<_> = taken.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(&folder, "t.toml", &format!("listen = \"{}\"\n", addresses[0]));
+    let database = format!("sqlite:{}", folder.path().join("t.db").display());
+    let refusal = |environment: Option<&str>, flag: Option<&str>| {
+        let mut command = throughline(&["serve", "--dev", "--config", &file, "--database-url", &database]);
+        command.envs(environment.map(|address| ("THROUGHLINE_LISTEN", address)));
+        if let Some(address) = flag {
+            command.args(["--listen", address]);
+        }
+        failure(&command.output().unwrap())
+    };
+    assert!(refusal(None, None).contains(&addresses[0]));
+    assert!(refusal(Some(&addresses[1]), None).contains(&addresses[1]));
+    assert!(refusal(Some(&addresses[1]), Some(&addresses[2])).contains(&addresses[2]));
+}
+
+#[test]
+fn a_client_that_never_finishes_its_head_is_cut_off() {
+    let mut server = start(tempfile::tempdir().unwrap(), &["--dev", "--header-timeout", "300ms"]);
+    server.line();
+    let line = server.line();
+    let mut silent = TcpStream::connect(address(&line)).unwrap();
+    let mut slow = TcpStream::connect(address(&line)).unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nhost: t\r\nx-").unwrap();
+    for stream in [&mut silent, &mut slow] {
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+    }
+}
+
+#[test]
+fn connections_of_one_address_are_bounded() {
+    let mut server = start(tempfile::tempdir().unwrap(), &["--dev", "--max-connections-per-address", "2"]);
+    server.line();
+    let line = server.line();
+    let held: Vec<_> = (0..2).map(|_| TcpStream::connect(address(&line)).unwrap()).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let mut refused = TcpStream::connect(address(&line)).unwrap();
+    refused.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(refused.read(&mut [0; 1]).unwrap_or(0), 0, "closed without a word");
+    drop(held);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(request(address(&line), "/livez", "").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn an_idle_connection_does_not_hold_up_a_stop() {
+    let mut server = start(tempfile::tempdir().unwrap(), &["--dev", "--shutdown-grace", "3s"]);
+    server.line();
+    let line = server.line();
+    let mut idle = TcpStream::connect(address(&line)).unwrap();
+    write!(idle, "GET /livez HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+    assert!(idle.read(&mut [0; 64]).unwrap() > 0);
+    let (status, took) = server.stop();
+    assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
+}
+
+#[test]
+fn a_second_server_on_the_same_port_is_told_so() {
+    let mut server = start(tempfile::tempdir().unwrap(), &["--dev"]);
+    server.line();
+    let line = server.line();
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}", folder.path().join("t.db").display());
+    let arguments = ["serve", "--dev", "--listen", address(&line), "--database-url", database.as_str()];
+    let text = failure(&throughline(&arguments).output().unwrap());
+    assert!(text.contains("--listen"), "{text}");
+}
