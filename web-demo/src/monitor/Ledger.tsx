@@ -18,7 +18,6 @@ export function Ledger() {
   const session = useSession();
   return (
     <div className="ledger">
-      <h2>Behind the counter</h2>
       <div className="connection">
         <p role="status" aria-live="polite">
           <span className={`lamp ${sync.connection}`} aria-hidden="true" />

@@ -8,6 +8,9 @@ export function Monitor() {
   const isBeside = useMediaQuery('(min-width: 1100px)');
   return isBeside ? (
     <aside className="monitor" aria-label="Behind the counter">
+      <header>
+        <h2>Behind the counter</h2>
+      </header>
       <Ledger />
     </aside>
   ) : (
@@ -42,9 +45,12 @@ function Drawer() {
         </button>
       </div>
       <dialog ref={dialog} className="monitor drawer" aria-label="Behind the counter" onClose={() => setOpen(false)}>
-        <button type="button" className="drawer-close" onClick={() => dialog.current?.close()}>
-          Close
-        </button>
+        <header>
+          <h2>Behind the counter</h2>
+          <button type="button" className="drawer-close" onClick={() => dialog.current?.close()}>
+            Close
+          </button>
+        </header>
         {isOpen && <Ledger />}
       </dialog>
     </>

@@ -129,7 +129,7 @@ export function CheckoutStep() {
       </fieldset>
 
       {refusal !== undefined && (
-        <div className="banner bad" role="alert">
+        <div className="banner bad sentence" role="alert">
           {refusal}
         </div>
       )}

@@ -18,7 +18,10 @@ export function CouponField() {
         <span>
           Coupon <strong>{couponCode}</strong> takes off {price(totals.discount, currency)}
         </span>
-        <button type="button" className="link" onClick={() => issue(checkout.setCoupon(null))}>
+        <button type="button" className="link" onClick={() => {
+            setCode('');
+            issue(checkout.setCoupon(null));
+          }}>
           Remove coupon
         </button>
       </div>
@@ -29,7 +32,6 @@ export function CouponField() {
     if (code.trim() === '') return;
     setError(undefined);
     issue(checkout.setCoupon(code.trim()), setError);
-    setCode('');
   };
 
   return (

@@ -54,7 +54,7 @@ export function UpsellStep() {
         </div>
       )}
       {refusal !== undefined && (
-        <div className="banner bad" role="alert">
+        <div className="banner bad sentence" role="alert">
           {refusal}
         </div>
       )}
