@@ -171,3 +171,118 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::{Config, Secrets, ServeOptions};
+    use crate::store::memory::MemoryStore;
+
+    struct Running {
+        state: Arc<ServerState>,
+        address: SocketAddr,
+        stop: oneshot::Sender<()>,
+        served: tokio::task::JoinHandle<()>,
+    }
+
+    async fn running(options: ServeOptions) -> Running {
+        let grace = Some(Duration::from_millis(500).into());
+        let options = ServeOptions { dev: true, shutdown_grace: grace, ..options };
+        let (config, options) = Config::resolve(options).unwrap();
+        let secrets = Secrets::load(&options, |_| None).unwrap();
+        let (store, clock) = (Arc::new(MemoryStore::default()), Arc::new(SystemClock));
+        let state = ServerState::with(config, secrets, store, clock).unwrap();
+        let features = Router::new()
+            .route("/slow", get(|| async { tokio::time::sleep(Duration::from_millis(200)).await }))
+            .route("/hang", get(std::future::pending::<()>));
+        let app = crate::http::app(&state, features);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = {
+            let state = Arc::clone(&state);
+            tokio::spawn(async move {
+                let stopped = async { drop(stopped.await) };
+                serve(&state, app, listener, stopped).await;
+            })
+        };
+        Running { state, address, stop, served }
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: t\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        // A connection that is cut off may end in an error instead of an end.
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_before_the_server_stops() {
+        let Running { state, address, stop, served } = running(ServeOptions::default()).await;
+        let under_way = ask(address, "/slow").await;
+        stop.send(()).unwrap();
+        assert!(answer(under_way).await.starts_with("HTTP/1.1 200"));
+        served.await.unwrap();
+        assert!(state.shutdown.is_cancelled());
+        assert!(TcpStream::connect(address).await.is_err(), "nothing listens any more");
+    }
+
+    #[tokio::test]
+    async fn the_grace_time_is_the_longest_that_a_stop_takes() {
+        let Running { address, stop, served, .. } = running(ServeOptions::default()).await;
+        let _hanging = ask(address, "/hang").await;
+        let started = Instant::now();
+        stop.send(()).unwrap();
+        served.await.unwrap();
+        let took = started.elapsed();
+        assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(2), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_tracked_task_is_told_of_the_stop_and_waited_for() {
+        let Running { state, stop, served, .. } = running(ServeOptions::default()).await;
+        let (shutdown, (said, heard)) = (state.shutdown.clone(), oneshot::channel());
+        state.tasks.spawn(async move {
+            shutdown.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            said.send("goodbye").unwrap();
+        });
+        stop.send(()).unwrap();
+        served.await.unwrap();
+        assert_eq!(heard.await.unwrap(), "goodbye");
+    }
+
+    #[tokio::test]
+    async fn connections_over_the_limit_wait_until_another_ends() {
+        let options = ServeOptions { max_connections: Some(1), ..ServeOptions::default() };
+        let Running { address, stop, served, state } = running(options).await;
+        let first = ask(address, "/livez").await;
+        let second = ask(address, "/livez").await;
+        assert_eq!(state.connections_per_address.keys(), 1);
+        let mut byte = [0; 1];
+        let waited = tokio::time::timeout(Duration::from_millis(200), second.peek(&mut byte)).await;
+        assert!(waited.is_err(), "the second one is not answered yet");
+        drop(first);
+        let answered = tokio::time::timeout(Duration::from_secs(2), second.peek(&mut byte)).await;
+        assert_eq!(answered.unwrap().unwrap(), 1);
+        drop(second);
+        stop.send(()).unwrap();
+        served.await.unwrap();
+        assert_eq!(state.connections_per_address.keys(), 0, "every connection was given back");
+    }
+}

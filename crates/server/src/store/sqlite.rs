@@ -121,19 +121,7 @@ impl SqliteStore {
         let file = &settings.file;
         create_folder(file).await?;
         let failed = |source| OpenError::File { file: file.clone(), source };
-        let base = SqliteConnectOptions::new()
-            .filename(file)
-            .busy_timeout(BUSY_LIMIT)
-            .foreign_keys(true)
-            // Statements hold no values, yet a log line for each would drown the rest.
-            .disable_statement_logging();
-        let writing = base
-            .clone()
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            // Erased bytes are overwritten, not merely marked as free.
-            .pragma("secure_delete", "ON");
+        let (writing, reading) = connect_options(file);
         let mut connection = writing.connect().await.map_err(failed)?;
         migrations()
             .run_direct(None, &mut connection, false)
@@ -142,7 +130,7 @@ impl SqliteStore {
         let readers = SqlitePoolOptions::new()
             .max_connections(settings.readers.max(1))
             .acquire_timeout(ACQUIRE_LIMIT)
-            .connect_with(base.read_only(true))
+            .connect_with(reading)
             .await
             .map_err(failed)?;
         let writer = GroupCommit::start(SqliteWriter::new(writing, connection), settings.group_commit);
@@ -279,6 +267,24 @@ impl IdempotencyStore for SqliteStore {
         let (tenant, scope) = (tenant.clone(), scope.to_owned());
         self.answer(|tell| Box::new(DropAnswersJob::of_scope(tenant, scope, tell))).await
     }
+}
+
+/// How the file is opened: by the one that writes, and by those that read.
+fn connect_options(file: &Path) -> (SqliteConnectOptions, SqliteConnectOptions) {
+    let base = SqliteConnectOptions::new()
+        .filename(file)
+        .busy_timeout(BUSY_LIMIT)
+        .foreign_keys(true)
+        // Statements hold no values, yet a log line for each would drown the rest.
+        .disable_statement_logging();
+    let writing = base
+        .clone()
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // Erased bytes are overwritten, not merely marked as free.
+        .pragma("secure_delete", "ON");
+    (writing, base.read_only(true))
 }
 
 /// The migrations, compiled in: the binary needs no files beside it.

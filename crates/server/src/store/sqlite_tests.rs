@@ -145,6 +145,46 @@ async fn a_writer_locked_out_answers_unavailable_and_recovers() {
 }
 
 #[tokio::test]
+async fn a_full_disk_refuses_clearly_and_loses_nothing_that_was_acknowledged() {
+    let (store, folder) = fresh().await;
+    store.close().await;
+    let SqliteStore { readers, .. } = SqliteStore::open(&settings(&folder)).await.unwrap();
+    let options = connect_options(&settings(&folder).file).0.pragma("max_page_count", "40");
+    let connection = options.connect().await.unwrap();
+    let writer = GroupCommit::start(SqliteWriter::new(options, connection), GroupCommitLimits::default());
+    let store = SqliteStore { writer, readers };
+
+    let keys: Vec<_> = (0..64).map(|number| session("a", &format!("ws_{number}"))).collect();
+    let mut acknowledged = Vec::new();
+    for group in keys.chunks(4) {
+        let commits = group.iter().map(|key| {
+            let mut change = append(key, 0);
+            change.state = vec![7; 3000];
+            store.commit(change)
+        });
+        for (key, outcome) in group.iter().zip(futures_util::future::join_all(commits).await) {
+            match outcome {
+                Ok(()) => acknowledged.push(key),
+                Err(CommitError::Unavailable { .. }) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(!acknowledged.is_empty() && acknowledged.len() < keys.len(), "{}", acknowledged.len());
+    store.close().await;
+
+    let store = SqliteStore::open(&settings(&folder)).await.unwrap();
+    for key in &keys {
+        let stored = store.load(key).await.unwrap().is_some();
+        let journal = store.journal(key, 0, 10).await.unwrap().len();
+        assert_eq!((stored, journal == 1), (acknowledged.contains(&key), stored), "{key:?}");
+        if !stored {
+            store.commit(append(key, 0)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_is_named_in_the_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = settings(&folder).file;
