@@ -20,9 +20,9 @@ use crate::wiring::{ServerState, WiringError};
 
 const EXAMPLES: &str = "\
 Examples:
-  throughline serve --dev                     try it out; prints a service key
-  throughline keys generate > throughline.env make keys for production
-  throughline serve --config throughline.toml run with them in the environment";
+  throughline serve --dev                      try it out; prints a service key
+  throughline keys generate                    make keys for production
+  throughline serve --config throughline.toml  run with them in the environment";
 
 const SERVE_EXAMPLES: &str = "\
 Each option can be set as a flag, as a variable in the environment, or under its name with

@@ -99,6 +99,20 @@ fn in_development_the_server_makes_a_key_and_prints_it() {
 }
 
 #[test]
+fn switches_are_understood_in_the_environment_too() {
+    for (value, on) in [("1", true), ("true", true), ("0", false), ("no", false)] {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let folder = tempfile::tempdir().unwrap();
+        let database = format!("sqlite:{}", folder.path().join("t.db").display());
+        let mut command = throughline(&["serve", "--listen", &address, "--database-url", &database]);
+        let text = failure(&command.env("THROUGHLINE_DEV", value).output().unwrap());
+        assert_eq!(text.contains("cannot listen"), on, "{value}: {text}");
+        assert_eq!(text.contains("there is no token key"), !on, "{value}: {text}");
+    }
+}
+
+#[test]
 fn generated_keys_start_a_server_that_knows_them() {
     let output = throughline(&["keys", "generate"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

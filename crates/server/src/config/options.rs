@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer};
 
@@ -61,7 +62,7 @@ pub struct ServeOptions {
     pub config: Option<PathBuf>,
 
     /// Make keys for this process only, and print its service key. Never for production
-    #[arg(long, env = "THROUGHLINE_DEV")]
+    #[arg(long, env = "THROUGHLINE_DEV", value_parser = BoolishValueParser::new())]
     #[serde(skip)]
     pub dev: bool,
 
@@ -157,7 +158,7 @@ pub struct ServeOptions {
     pub shutdown_grace: Option<humantime::Duration>,
 
     /// Answer /metrics without a key [default: false, true with --dev]
-    #[arg(long, env = "THROUGHLINE_OPEN_METRICS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env = "THROUGHLINE_OPEN_METRICS", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub open_metrics: Option<bool>,
 
     /// How log lines look [default: pretty]
