@@ -1,5 +1,6 @@
 import { test as base } from '@playwright/test';
 
+import { PaymentService } from './payment-service.js';
 import { demoFolder, packageFolder } from './repository.js';
 import { ThroughlineServer } from './server.js';
 import { StaticSite } from './static-site.js';
@@ -11,6 +12,10 @@ interface Fixtures {
   shop: StaticSite;
   /** A server of the test's own, which lets `site` and `shop` connect. */
   server: ThroughlineServer;
+  /** The demo's payment service, with the server's key. */
+  payments: PaymentService;
+  /** The shop's address, for this server and payment service. */
+  shopAddress: string;
 }
 
 const emptyPage = '<!doctype html><html lang="en"><meta charset="utf-8"><title>test page</title><body></body></html>';
@@ -33,6 +38,14 @@ export const test = base.extend<Fixtures>({
     if (info.status !== info.expectedStatus) {
       await info.attach('server.log', { body: server.log, contentType: 'text/plain' });
     }
+  },
+  payments: async ({ server, shop }, use) => {
+    const payments = await PaymentService.start(server, shop.url);
+    await use(payments);
+    await payments.stop();
+  },
+  shopAddress: async ({ server, shop, payments }, use) => {
+    await use(`${shop.url}/?${new URLSearchParams({ server: server.url, payments: payments.url })}`);
   },
 });
 

@@ -1,0 +1,97 @@
+import type { Page } from '@playwright/test';
+
+import { expect, test } from './fixtures.js';
+
+async function fillIn(page: Page): Promise<void> {
+  await page.getByLabel('Email').fill('ada@example.com');
+  await page.getByLabel('First name').fill('Ada');
+  await page.getByLabel('Last name').fill('Lovelace');
+  await page.getByLabel('Street and number').fill('20 Example Street');
+  await page.getByLabel('City').fill('Springfield');
+  await page.getByLabel('State').selectOption('CA');
+  await page.getByLabel('ZIP code').fill('94020');
+}
+
+const pay = (page: Page) => page.getByRole('button', { name: /^Pay / });
+const pending = (page: Page) => page.getByTestId('pending');
+
+test('an order goes from the form over a declined card and an extra to its end', async ({
+  page,
+  server,
+  shopAddress,
+}) => {
+  await page.goto(shopAddress);
+  await fillIn(page);
+  await page.getByLabel('Coupon').fill('save10');
+  await page.getByRole('button', { name: 'Apply' }).click();
+  await expect(page.getByText('Coupon SAVE10 takes off $17.70')).toBeVisible();
+  // 177.00 less 10 %, and 7.25 % tax.
+  await expect(pay(page)).toHaveText('Pay $170.85');
+
+  await page.getByRole('button', { name: 'Use a card that is declined' }).click();
+  await pay(page).click();
+  await expect(page.getByRole('alert').filter({ hasText: 'The bank declined this card.' })).toBeVisible();
+
+  await page.getByRole('button', { name: 'Use a card that works' }).click();
+  await pay(page).click();
+  await page.getByRole('button', { name: 'Yes, add it for $199.00' }).click();
+  await expect(page.getByRole('button', { name: 'Yes, add it for $149.00' })).toBeVisible();
+  await page.getByRole('button', { name: 'No, thank you' }).click();
+  await expect(page.getByRole('heading', { name: 'Thank you, Ada' })).toBeVisible();
+  await expect(pending(page)).toHaveText('0');
+
+  const id = await page.getByTestId('session-id').innerText();
+  const answer = await server.request(`/v1/sessions/${id}`);
+  expect(answer.status).toBe(200);
+  expect(await answer.json()).toMatchObject({
+    status: 'completed',
+    currentStep: 'success',
+    email: 'ada@example.com',
+    upsells: [
+      { offer: 'RC6', state: 'charged' },
+      { offer: 'RC12', state: 'declined' },
+      { offer: 'SG6', state: 'declined' },
+    ],
+    // 177.00 - 17.70 + 199.00, and 7.25 % tax on each.
+    totals: { subtotal: 17_700, discount: 1770, upsells: 19_900, total: 38_428 },
+  });
+});
+
+test('what is missing is named, and the first such field takes the focus', async ({ page, shopAddress }) => {
+  await page.goto(shopAddress);
+  await page.getByLabel('Email').fill('ada@example.com');
+  await page.getByLabel('ZIP code').fill('12');
+  await pay(page).click();
+  await expect(page.getByLabel('First name')).toBeFocused();
+  await expect(page.getByLabel('First name')).toHaveAccessibleDescription('Enter your first name');
+  await expect(page.getByLabel('ZIP code')).toHaveAccessibleDescription('Enter five digits, such as 94020');
+});
+
+test('what was entered offline survives a reload and is sent when online', async ({ page, shopAddress }) => {
+  await page.goto(shopAddress);
+  await expect(pending(page)).toHaveText('0');
+  await page.getByRole('switch', { name: 'Go offline' }).click();
+  await page.getByLabel('Email').fill('ada@example.com');
+  await expect(pending(page)).not.toHaveText('0');
+  await page.reload();
+  await expect(page.getByLabel('Email')).toHaveValue('ada@example.com');
+  await expect(pending(page)).toHaveText('0');
+  await expect(page.getByText('Online, all told')).toBeVisible();
+});
+
+test('two tabs show the same order, and begin again together', async ({ context, page, shopAddress }) => {
+  await page.goto(shopAddress);
+  const other = await context.newPage();
+  await other.goto(shopAddress);
+  const id = await page.getByTestId('session-id').innerText();
+  await expect(other.getByTestId('session-id')).toHaveText(id);
+
+  await page.getByLabel('Email').fill('ada@example.com');
+  await expect(other.getByLabel('Email')).toHaveValue('ada@example.com');
+  await other.getByLabel('First name').fill('Ada');
+  await expect(page.getByLabel('First name')).toHaveValue('Ada');
+
+  await other.getByRole('button', { name: 'Start again' }).click();
+  await expect(page.getByTestId('session-id')).not.toHaveText(id);
+  await expect(other.getByTestId('session-id')).toHaveText(await page.getByTestId('session-id').innerText());
+});
