@@ -9,7 +9,7 @@ use crate::{npm, provision, wasm};
 /// Checks every project, so that one run shows all that is wrong.
 pub fn typescript() -> Result<()> {
     // The demo shop and the browser tests are written against the package as users get it.
-    npm::pack(&wasm::Options::default())?;
+    npm::assemble(&wasm::Options::default())?;
     let mut wrong = Vec::new();
     for project in NpmProject::ALL {
         provision::npm(project)?;

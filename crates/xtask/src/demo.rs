@@ -56,7 +56,7 @@ pub fn run(options: &Options) -> Result<()> {
     free(options.shop(), "the shop", "--shop-port")?;
     free(options.payment(), "the payment service", "--payment-port")?;
 
-    npm::pack(&wasm::Options::default())?;
+    npm::assemble(&wasm::Options::default())?;
     build_page_for(options.listen.port(), options.payment_port)?;
     announce("building the server");
     run_program(cargo().args(["build", "--package", "throughline-server"]))?;

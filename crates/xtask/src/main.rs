@@ -41,7 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Wasm(options) => wasm::build(&options).map(drop),
-        Command::Pack(options) => npm::pack(&options).map(drop),
+        Command::Pack(options) => npm::pack(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Check => checks::typescript(),

@@ -1,7 +1,7 @@
 //! The npm package `throughline`: bundled, typed, packed and weighed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -14,11 +14,16 @@ use crate::workspace::{self, NpmProject, VERSION};
 /// The unpacked package: what the tarball holds, and what the demo shop is linked to.
 const STAGE: &str = "target/npm/throughline";
 
-/// Builds the package and gives the tarball's path.
+/// Builds the package, packs it and holds it to its size.
 ///
 /// # Errors
 /// Where a step fails, or the package weighs more than [`sizes::BUDGET_BYTES`].
-pub fn pack(options: &wasm::Options) -> Result<PathBuf> {
+pub fn pack(options: &wasm::Options) -> Result<()> {
+    sizes::check_budget(&assemble(options)?)
+}
+
+/// Builds the package and packs it, whatever it weighs; prints and gives the weights.
+pub fn assemble(options: &wasm::Options) -> Result<Vec<Weight>> {
     let bindings = wasm::build(options)?;
     announce("bundling the package");
     let stage = workspace::path(STAGE);
@@ -48,8 +53,7 @@ pub fn pack(options: &wasm::Options) -> Result<PathBuf> {
 
     let weights = weigh(&dist)?;
     println!("{}", sizes::table(&weights));
-    sizes::check_budget(&weights)?;
-    Ok(tarball)
+    Ok(weights)
 }
 
 fn bundle(dist: &Path) -> Result<()> {

@@ -48,7 +48,7 @@ impl Stage {
     fn run(self, tally: &mut Tally) -> Result<ExitStatus> {
         match self {
             Self::Rust => rust(tally),
-            Self::Wasm => npm::pack(&wasm::Options::default()).map(|_| ExitStatus::default()),
+            Self::Wasm => npm::pack(&wasm::Options::default()).map(|()| ExitStatus::default()),
             Self::Npm => package(tally),
             Self::E2e => end_to_end(tally),
         }
@@ -130,7 +130,7 @@ fn package(tally: &mut Tally) -> Result<ExitStatus> {
 }
 
 fn end_to_end(tally: &mut Tally) -> Result<ExitStatus> {
-    npm::pack(&wasm::Options::default())?;
+    npm::assemble(&wasm::Options::default())?;
     announce("building the server and the demo shop");
     run_program(cargo().args(["build", "--package", "throughline-server"]))?;
     demo::build_page()?;
