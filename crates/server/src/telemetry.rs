@@ -1,6 +1,6 @@
 //! Log lines and metrics. Neither ever holds personal data, tokens or keys.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -59,8 +59,10 @@ fn log_panics() {
 /// # Errors
 /// When they cannot be collected.
 pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
+    // Held while the recorder is set, so that of two callers one sets it and the other waits.
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut known = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = known.as_ref() {
         return Ok(handle.clone());
     }
     let seconds = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
@@ -70,14 +72,9 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
         .set_buckets_for_metric(Matcher::Suffix("_jobs".to_owned()), &jobs)?
         .build_recorder();
     let handle = recorder.handle();
-    match metrics::set_global_recorder(recorder) {
-        Ok(()) => {
-            describe();
-            Ok(HANDLE.get_or_init(|| handle).clone())
-        }
-        // Two threads came at once: the other one has it or is about to.
-        Err(_) => HANDLE.get().cloned().ok_or(TelemetryError::Recorder),
-    }
+    metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Recorder)?;
+    describe();
+    Ok(known.insert(handle).clone())
 }
 
 fn describe() {
