@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::StepId;
+use crate::json::read_struct;
 use crate::money::Money;
 use crate::session::Status;
 use crate::time::Timestamp;
@@ -88,3 +89,9 @@ impl Claims {
         late_status || self.transaction_id.is_some() || self.vault_id.is_some() || !self.accepted.is_empty()
     }
 }
+
+read_struct!(Claims, refuse_unknown { status: "status", step: "step", amount: "amount", products: "products" or default, accepted: "accepted" or default, declined: "declined" or default, vault_id: "vaultId", transaction_id: "transactionId", created_at: "createdAt", updated_at: "updatedAt", expires_at: "expiresAt" });
+
+read_struct!(ClaimedItem, refuse_unknown { id: "id", name: "name", price: "price", quantity: "quantity" });
+
+read_struct!(ClaimedUpsell, refuse_unknown { code: "code", amount: "amount", transaction_id: "transactionId" });

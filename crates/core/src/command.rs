@@ -6,6 +6,7 @@ use crate::claims::Claims;
 use crate::customer::Customer;
 use crate::identifier::{FunnelId, OfferId, ProductId, StepId};
 use crate::json::JsonObject;
+use crate::json::{read_struct, read_tagged};
 use crate::money::Money;
 use crate::session::Source;
 
@@ -27,7 +28,7 @@ pub enum Command {
     /// Takes over the fields that are named; an empty text removes one.
     SetCustomer {
         /// The fields.
-        customer: Customer,
+        customer: Box<Customer>,
     },
     /// Replaces the products.
     SetItems {
@@ -273,6 +274,35 @@ command_kinds! {
     RefuteClaims: "refuteClaims", Strict;
     Erase: "erase", Strict;
 }
+
+read_tagged!(Command, refuse_unknown {
+    Create: "create" inner,
+    SetEmail: "setEmail" { email: "email" },
+    SetCustomer: "setCustomer" { customer: "customer" },
+    SetItems: "setItems" { items: "items" },
+    SetCoupon: "setCoupon" { code: "code" },
+    SetAdjustments: "setAdjustments" { discount: "discount", shipping: "shipping", tax: "tax" },
+    GoToStep: "goToStep" { step: "step" },
+    BeginProcessing: "beginProcessing" {},
+    RecordPayment: "recordPayment" { transaction_id: "transactionId", amount: "amount", vault_id: "vaultId", customer_id: "customerId", payment_token: "paymentToken" },
+    FailPayment: "failPayment" { code: "code", message: "message" },
+    AcceptUpsell: "acceptUpsell" { offer: "offer" },
+    DeclineUpsell: "declineUpsell" { offer: "offer" },
+    RecordUpsellCharge: "recordUpsellCharge" { offer: "offer", transaction_id: "transactionId", amount: "amount" },
+    FailUpsellCharge: "failUpsellCharge" { offer: "offer", code: "code", message: "message" },
+    SetMetadata: "setMetadata" { metadata: "metadata" },
+    Extend: "extend" { ttl_ms: "ttlMs" },
+    Expire: "expire" {},
+    ConfirmClaims: "confirmClaims" { transaction_id: "transactionId", vault_id: "vaultId", customer_id: "customerId" },
+    RefuteClaims: "refuteClaims" {},
+    Erase: "erase" {},
+});
+
+read_struct!(Create, refuse_unknown { email: "email", customer: "customer", products: "products" or default, coupon_code: "couponCode", metadata: "metadata" or default, funnel: "funnel", source: "source", ttl_ms: "ttlMs", claims: "claims" });
+
+read_struct!(FunnelChoice, refuse_unknown { id: "id", version: "version" });
+
+read_struct!(ItemRequest, refuse_unknown { id: "id", quantity: "quantity", name: "name", price: "price" });
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json::read_struct;
+
 /// The longest value of a customer's or address's field, in characters.
 pub const MAX_FIELD_CHARS: usize = 200;
 
@@ -190,6 +192,30 @@ fn merge_field(mine: &mut Option<String>, theirs: &Option<String>) {
 fn is_valid_field(value: &Option<String>) -> bool {
     value.as_ref().is_none_or(|text| text.chars().count() <= MAX_FIELD_CHARS && !text.chars().any(char::is_control))
 }
+
+read_struct!(
+    Address,
+    refuse_unknown {
+        first_name: "firstName",
+        last_name: "lastName",
+        address: "address",
+        city: "city",
+        state: "state",
+        zip_code: "zipCode",
+        country: "country"
+    }
+);
+
+read_struct!(
+    Customer,
+    refuse_unknown {
+        first_name: "firstName",
+        last_name: "lastName",
+        phone: "phone",
+        billing: "billing",
+        shipping: "shipping"
+    }
+);
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use crate::claims::Claims;
 use crate::customer::{Customer, EmailAddress};
 use crate::identifier::{ClientId, OfferId, ProductId, SessionId, StepId};
 use crate::json::JsonObject;
+use crate::json::{read_struct, read_tagged};
 use crate::money::{Currency, Money};
 use crate::permission::Role;
 use crate::rejection::Rejection;
@@ -16,7 +17,7 @@ use crate::time::Timestamp;
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "SessionRecord"))]
 pub struct Record {
     /// The session's version after it; versions count events.
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
@@ -212,3 +213,36 @@ impl Event {
         !matches!(self, Self::CommandRejected { .. } | Self::CommandUnneeded {})
     }
 }
+
+read_struct!(Record, ignore_unknown { version: "version", at: "at", by: "by", origin: "origin", event: "event" });
+
+read_struct!(Origin, ignore_unknown { client_id: "clientId", seq: "seq" });
+
+read_tagged!(Event, ignore_unknown {
+    Created: "created" { id: "id", epoch: "epoch", claim: "claim", funnel: "funnel", currency: "currency", step: "step", source: "source", expires_at: "expiresAt", began_at: "beganAt" },
+    EmailSet: "emailSet" { email: "email" },
+    CustomerSet: "customerSet" { customer: "customer" },
+    ItemsSet: "itemsSet" { items: "items" },
+    CouponSet: "couponSet" { code: "code" },
+    AdjustmentsSet: "adjustmentsSet" { adjustments: "adjustments" },
+    StepEntered: "stepEntered" { step: "step" },
+    PaymentBegun: "paymentBegun" {},
+    PaymentRecorded: "paymentRecorded" { transaction_id: "transactionId", amount: "amount", vault_id: "vaultId", customer_id: "customerId", payment_token: "paymentToken" },
+    PaymentFailed: "paymentFailed" { failure: "failure" },
+    OfferMade: "offerMade" { offer: "offer", step: "step", product: "product", name: "name", price: "price", tax: "tax", closes_at: "closesAt" },
+    OfferAccepted: "offerAccepted" { offer: "offer" },
+    OfferDeclined: "offerDeclined" { offer: "offer" },
+    OfferCharged: "offerCharged" { offer: "offer", transaction_id: "transactionId" },
+    OfferChargeFailed: "offerChargeFailed" { offer: "offer", failure: "failure" },
+    OfferLapsed: "offerLapsed" { offer: "offer" },
+    MetadataSet: "metadataSet" { metadata: "metadata" },
+    Extended: "extended" { expires_at: "expiresAt" },
+    ClaimsMade: "claimsMade" { claims: "claims" },
+    ClaimsConfirmed: "claimsConfirmed" {},
+    ClaimsRefuted: "claimsRefuted" {},
+    Completed: "completed" {},
+    Expired: "expired" {},
+    Erased: "erased" {},
+    CommandRejected: "commandRejected" { rejection: "rejection" },
+    CommandUnneeded: "commandUnneeded" {},
+});

@@ -100,7 +100,10 @@ pub fn take_over(key: &str, entry: &JsonValue) -> Result<TakenOver, NotASession>
     let mut metadata = match fields.rest.remove("metadata") {
         Some(JsonValue::Object(metadata)) => metadata,
         Some(JsonValue::Null) | None => JsonObject::new(),
-        Some(other) => JsonObject::from([("metadata".to_owned(), other)]),
+        Some(other) => {
+            fields.keep("metadata", other);
+            JsonObject::new()
+        }
     };
     fields.rest.retain(|_, value| *value != JsonValue::Null);
     if !fields.rest.is_empty() {
@@ -137,8 +140,8 @@ fn read_status(text: &str) -> Option<Status> {
 fn shrink_to_limits(metadata: &mut JsonObject) {
     let mut dropped = Vec::new();
     while json::check_limits(metadata).is_err() {
-        let weight = |value: &JsonValue| format!("{value:?}").len();
-        let Some(largest) = metadata.iter().max_by_key(|(_, value)| weight(value)).map(|(key, _)| key.clone()) else {
+        let Some(largest) = metadata.iter().max_by_key(|(_, value)| json::weight(value)).map(|(key, _)| key.clone())
+        else {
             return;
         };
         metadata.remove(&largest);
@@ -388,17 +391,20 @@ impl Fields {
 }
 
 fn address_as_json(address: &Address) -> JsonValue {
-    let fields = address.fields().into_iter();
-    let present = fields.filter_map(|(name, value)| Some((name.to_owned(), JsonValue::String(value.clone()?))));
-    JsonValue::Object(present.collect())
+    let mut object = JsonObject::new();
+    for (name, value) in address.fields() {
+        if let Some(text) = value {
+            object.insert(name.to_owned(), JsonValue::String(text.clone()));
+        }
+    }
+    JsonValue::Object(object)
 }
 
 /// Dollars as number or text, as minor units; and whether that is exact.
 fn read_money(value: &JsonValue) -> Option<(Money, bool)> {
     match value {
-        JsonValue::Integer(dollars) => Money::from_major_decimal(&dollars.to_string()),
-        // The shortest text that reads back as this number is what the shop wrote: 19.95, not 19.949999.
-        JsonValue::Float(dollars) => Money::from_major_decimal(&dollars.to_string()),
+        JsonValue::Integer(dollars) => Money::from_major_float(*dollars as f64),
+        JsonValue::Float(dollars) => Money::from_major_float(*dollars),
         JsonValue::String(text) => Money::from_major_decimal(text.trim_start_matches('$')),
         _ => None,
     }

@@ -33,6 +33,8 @@ mod session;
 mod state;
 pub mod sync;
 mod time;
+#[cfg(feature = "typescript")]
+pub mod typescript;
 
 pub use claims::{ClaimedItem, ClaimedUpsell, Claims};
 pub use command::{Command, CommandKind, Create, Durability, FunnelChoice, ItemRequest};

@@ -72,9 +72,21 @@ impl Money {
         let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
         let fraction = (0..8).fold(0, |sum, index| sum * 10 + place(index));
         let hundred_millionths = whole.checked_mul(100_000_000)?.checked_add(fraction)?;
-        let minor = (hundred_millionths + 500_000) / 1_000_000;
-        let exact = (hundred_millionths - minor * 1_000_000).abs() <= 100;
-        (minor <= Self::MAX.0).then_some((Self(if negative { -minor } else { minor }), exact))
+        Self::from_hundred_millionths(if negative { -hundred_millionths } else { hundred_millionths })
+    }
+
+    /// Reads a number of major units that was kept in floating point, like [`Money::from_major_decimal`].
+    pub fn from_major_float(major: f64) -> Option<(Self, bool)> {
+        let hundred_millionths = (major * 1e8).round();
+        // Also false for NaN.
+        let fits = hundred_millionths.abs() <= Self::MAX.0 as f64 * 1e6;
+        fits.then(|| Self::from_hundred_millionths(hundred_millionths as i64))?
+    }
+
+    fn from_hundred_millionths(number: i64) -> Option<(Self, bool)> {
+        let minor = (number.abs() + 500_000) / 1_000_000;
+        let exact = (number.abs() - minor * 1_000_000).abs() <= 100;
+        (minor <= Self::MAX.0).then_some((Self(minor * number.signum()), exact))
     }
 }
 
@@ -156,6 +168,15 @@ mod tests {
         let more = [("33.333", 3333, false), ("1.005", 101, false), (".5", 50, true), ("-4.2", -420, true)];
         for (text, minor, exact) in cases.into_iter().chain(more) {
             assert_eq!(Money::from_major_decimal(text), Some((Money(minor), exact)), "{text}");
+        }
+        for (text, minor, exact) in cases.into_iter().chain(more) {
+            let float: f64 = text.parse().unwrap();
+            // 1.005 is a little less than that in floating point; but not by as much as a millionth.
+            assert_eq!(Money::from_major_float(float), Some((Money(minor), exact)), "{text}");
+        }
+        assert_eq!(Money::from_major_float(0.1 + 0.2), Some((Money(30), true)));
+        for float in [f64::NAN, f64::INFINITY, 1e300, -1e300] {
+            assert_eq!(Money::from_major_float(float), None);
         }
         for text in ["", ".", "1e3", "abc", "1.2.3", "99999999999999", "NaN"] {
             assert_eq!(Money::from_major_decimal(text), None, "{text}");

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json::{read_enum, read_struct};
+
 /// A command was refused. It changed nothing.
 ///
 /// `code` is stable and for programs, `message` is a sentence for people. It holds the offending value where that
@@ -40,7 +42,7 @@ pub enum MendableBy {
 }
 
 macro_rules! rejection_codes {
-    ($($(#[$docs:meta])* $name:ident => $mendable:ident),+ $(,)?) => {
+    ($($(#[$docs:meta])* $name:ident = $text:literal => $mendable:ident),+ $(,)?) => {
         /// What was wrong with a command. Codes are stable; new ones may be added.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -48,7 +50,20 @@ macro_rules! rejection_codes {
         #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
         pub enum RejectionCode { $($(#[$docs])* $name),+ }
 
+        impl $crate::json::FromJson for RejectionCode {
+            fn from_json(value: $crate::json::JsonValue) -> Result<Self, $crate::json::Mismatch> {
+                let text = <String as $crate::json::FromJson>::from_json(value)?;
+                let named = |code: &&Self| code.as_str() == text;
+                Self::ALL.iter().find(named).copied().ok_or_else(|| $crate::json::Mismatch::new("is no known code"))
+            }
+        }
+
         impl RejectionCode {
+            /// The code as text, as in JSON.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+
             /// Every code.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
@@ -62,73 +77,73 @@ macro_rules! rejection_codes {
 
 rejection_codes! {
     /// The principal may not issue this command.
-    NotPermitted => Forbidden,
+    NotPermitted = "notPermitted" => Forbidden,
     /// A browser named a price; prices come from the catalogue or a service.
-    PriceNotAllowed => Forbidden,
+    PriceNotAllowed = "priceNotAllowed" => Forbidden,
     /// Another client has claimed this session.
-    ClaimMismatch => Forbidden,
+    ClaimMismatch = "claimMismatch" => Forbidden,
     /// The command can't be read.
-    MalformedCommand => Permanent,
+    MalformedCommand = "malformedCommand" => Permanent,
     /// There is no session with this id.
-    SessionNotFound => Permanent,
+    SessionNotFound = "sessionNotFound" => Permanent,
     /// There is a session with this id already.
-    SessionExists => Permanent,
+    SessionExists = "sessionExists" => Permanent,
     /// The session ended unpaid.
-    SessionExpired => Permanent,
+    SessionExpired = "sessionExpired" => Permanent,
     /// The session is completed.
-    SessionCompleted => Permanent,
+    SessionCompleted = "sessionCompleted" => Permanent,
     /// The session was erased.
-    SessionErased => Permanent,
+    SessionErased = "sessionErased" => Permanent,
     /// The session has not reached its end yet.
-    NotDue => Retry,
+    NotDue = "notDue" => Retry,
     /// There is no such funnel, or not in this version.
-    UnknownFunnel => Permanent,
+    UnknownFunnel = "unknownFunnel" => Permanent,
     /// The funnel has no such step.
-    UnknownStep => Permanent,
+    UnknownStep = "unknownStep" => Permanent,
     /// The funnel does not lead from the current step to this one.
-    StepNotAllowed => Permanent,
+    StepNotAllowed = "stepNotAllowed" => Permanent,
     /// The step asks for fields that are missing.
-    FieldsMissing => BuyerInput,
+    FieldsMissing = "fieldsMissing" => BuyerInput,
     /// A field's value is not acceptable.
-    InvalidField => BuyerInput,
+    InvalidField = "invalidField" => BuyerInput,
     /// The product is not in the catalogue.
-    UnknownProduct => BuyerInput,
+    UnknownProduct = "unknownProduct" => BuyerInput,
     /// A quantity is not 1 to 999, or there are too many lines.
-    InvalidQuantity => BuyerInput,
+    InvalidQuantity = "invalidQuantity" => BuyerInput,
     /// A price or amount is negative or too large.
-    InvalidAmount => Permanent,
+    InvalidAmount = "invalidAmount" => Permanent,
     /// The coupon is not known to the funnel.
-    UnknownCoupon => BuyerInput,
+    UnknownCoupon = "unknownCoupon" => BuyerInput,
     /// Nothing can be changed while a payment is under way.
-    PaymentUnderWay => Retry,
+    PaymentUnderWay = "paymentUnderWay" => Retry,
     /// The session is paid already.
-    AlreadyPaid => Permanent,
+    AlreadyPaid = "alreadyPaid" => Permanent,
     /// Only a session whose payment is under way can do this.
-    PaymentNotBegun => Permanent,
+    PaymentNotBegun = "paymentNotBegun" => Permanent,
     /// The session is not paid yet.
-    NotPaid => Permanent,
+    NotPaid = "notPaid" => Permanent,
     /// The amount is not what the session owes.
-    AmountMismatch => Permanent,
+    AmountMismatch = "amountMismatch" => Permanent,
     /// What a browser's legacy storage claims has to be confirmed by the shop first.
-    AwaitingConfirmation => Retry,
+    AwaitingConfirmation = "awaitingConfirmation" => Retry,
     /// There is nothing to confirm or refute.
-    NothingClaimed => Permanent,
+    NothingClaimed = "nothingClaimed" => Permanent,
     /// The offer was not made to this session.
-    OfferNotMade => Permanent,
+    OfferNotMade = "offerNotMade" => Permanent,
     /// The offer was declined; that is final.
-    OfferDeclined => Permanent,
+    OfferDeclined = "offerDeclined" => Permanent,
     /// The offer was accepted already.
-    OfferAccepted => Permanent,
+    OfferAccepted = "offerAccepted" => Permanent,
     /// The offer is closed.
-    OfferLapsed => Permanent,
+    OfferLapsed = "offerLapsed" => Permanent,
     /// The offer was charged already, with another transaction.
-    OfferCharged => Permanent,
+    OfferCharged = "offerCharged" => Permanent,
     /// The metadata would exceed a limit.
-    MetadataTooLarge => BuyerInput,
+    MetadataTooLarge = "metadataTooLarge" => BuyerInput,
     /// The session has reached its longest life.
-    LifetimeExceeded => Permanent,
+    LifetimeExceeded = "lifetimeExceeded" => Permanent,
     /// The session has moved on from the version that the command was meant for.
-    StaleVersion => StaleVersion,
+    StaleVersion = "staleVersion" => StaleVersion,
 }
 
 impl Rejection {
@@ -145,3 +160,13 @@ impl fmt::Display for Rejection {
 }
 
 impl std::error::Error for Rejection {}
+
+read_struct!(Rejection, ignore_unknown { code: "code", mendable_by: "mendableBy", message: "message" });
+
+read_enum!(MendableBy {
+    Retry: "retry",
+    BuyerInput: "buyerInput",
+    StaleVersion: "staleVersion",
+    Forbidden: "forbidden",
+    Permanent: "permanent"
+});

@@ -6,6 +6,7 @@ use crate::claims::Claims;
 use crate::customer::{Customer, EmailAddress};
 use crate::identifier::{FunnelId, OfferId, ProductId, SessionId, StepId};
 use crate::json::JsonObject;
+use crate::json::{read_enum, read_struct};
 use crate::money::{Currency, Money};
 use crate::time::Timestamp;
 
@@ -361,3 +362,112 @@ impl Session {
         self.amount = total;
     }
 }
+
+read_struct!(
+    Session,
+    ignore_unknown {
+        id: "id",
+        version: "version",
+        email: "email",
+        created_at: "createdAt",
+        updated_at: "updatedAt",
+        expires_at: "expiresAt",
+        last_accessed_at: "lastAccessedAt",
+        status: "status",
+        current_step: "currentStep",
+        flow: "flow",
+        customer: "customer",
+        products: "products",
+        coupon_code: "couponCode",
+        adjustments: "adjustments",
+        totals: "totals",
+        amount: "amount",
+        currency: "currency",
+        payment: "payment",
+        vault_id: "vaultId",
+        customer_id: "customerId",
+        transaction_id: "transactionId",
+        payment_token: "paymentToken",
+        upsells: "upsells",
+        source: "source",
+        metadata: "metadata",
+        funnel: "funnel",
+        claims: "claims"
+    }
+);
+
+read_enum!(Status {
+    Pending: "pending" | "initiated",
+    Processing: "processing",
+    Completed: "completed",
+    Failed: "failed",
+    Expired: "expired"
+});
+
+read_struct!(
+    Flow,
+    ignore_unknown {
+        started_at: "startedAt",
+        steps: "steps",
+        abandoned_at: "abandonedAt",
+        completed_at: "completedAt"
+    }
+);
+
+read_struct!(StepVisit, ignore_unknown { step: "step", entered_at: "enteredAt", left_at: "leftAt" });
+
+read_struct!(
+    Item,
+    ignore_unknown { id: "id", name: "name", price: "price", quantity: "quantity", price_source: "priceSource" }
+);
+
+read_enum!(PriceSource { Funnel: "funnel", Service: "service", Claimed: "claimed" });
+
+read_struct!(Adjustments, ignore_unknown { discount: "discount", shipping: "shipping", tax: "tax", set_by: "setBy" });
+
+read_struct!(
+    Totals,
+    ignore_unknown {
+        subtotal: "subtotal",
+        discount: "discount",
+        shipping: "shipping",
+        tax: "tax",
+        upsells: "upsells",
+        total: "total"
+    }
+);
+
+read_struct!(Payment, ignore_unknown { paid_at: "paidAt", amount: "amount", attempts: "attempts", failure: "failure" });
+
+read_struct!(PaymentFailure, ignore_unknown { code: "code", message: "message" });
+
+read_struct!(
+    Upsell,
+    ignore_unknown {
+        offer: "offer",
+        step: "step",
+        product: "product",
+        name: "name",
+        price: "price",
+        tax: "tax",
+        state: "state",
+        offered_at: "offeredAt",
+        closes_at: "closesAt",
+        answered_at: "answeredAt",
+        transaction_id: "transactionId",
+        failure: "failure"
+    }
+);
+
+read_enum!(OfferState {
+    Offered: "offered",
+    Accepted: "accepted",
+    Declined: "declined",
+    Charged: "charged",
+    ChargeFailed: "chargeFailed",
+    Lapsed: "lapsed"
+});
+
+read_enum!(Source { Api: "api", Client: "client", Migration: "migration", Webhook: "webhook" });
+
+read_struct!(FunnelRef, ignore_unknown { id: "id", version: "version" });

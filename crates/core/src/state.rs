@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::ClientId;
+use crate::json::read_struct;
 use crate::rejection::Rejection;
 use crate::session::Session;
 use crate::time::Timestamp;
@@ -70,3 +71,7 @@ impl State {
         (!self.session.status.is_terminal() && self.erased_at.is_none()).then_some(self.session.expires_at)
     }
 }
+
+read_struct!(State, ignore_unknown { session: "session", epoch: "epoch", claim: "claim", clients: "clients" or default, erased_at: "erasedAt" });
+
+read_struct!(ClientLedger, ignore_unknown { last_seq: "lastSeq", heard_at_version: "heardAtVersion", rejected: "rejected" or default });

@@ -165,5 +165,5 @@ fn copy_for_typescript(bindings: &Path) -> Result<()> {
     for name in ["throughline.js", "throughline.d.ts", "throughline_bg.wasm"] {
         fs::copy(bindings.join(name), folder.join(name)).with_context(|| format!("copying {name}"))?;
     }
-    Ok(())
+    fs::write(folder.join("types.ts"), throughline_core::typescript::declarations()).context("writing types.ts")
 }

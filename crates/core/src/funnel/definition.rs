@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::{FunnelId, OfferId, ProductId, StepId};
+use crate::json::{Fields, FromJson, JsonValue, Mismatch, read_enum, read_struct};
 use crate::money::{Currency, Money, Rate};
 use crate::session::{OfferState, Session};
 use crate::time::TimeSpan;
@@ -345,5 +346,39 @@ impl Funnel {
     /// The coupon with this code; capitals don't matter.
     pub fn coupon(&self, code: &str) -> Option<&Coupon> {
         self.coupons.iter().find(|coupon| coupon.code.eq_ignore_ascii_case(code))
+    }
+}
+
+read_struct!(Funnel, refuse_unknown { id: "id", version: "version", name: "name", currency: "currency", lifetime: "lifetime" or default, shipping: "shipping" or default, tax: "tax" or default, catalogue: "catalogue", coupons: "coupons" or default, offers: "offers" or default, steps: "steps" });
+
+read_struct!(Lifetime, refuse_unknown { default: "default", max: "max", warning: "warning" });
+
+read_struct!(Shipping, refuse_unknown { flat: "flat", free_from: "freeFrom" });
+
+read_struct!(Tax, refuse_unknown { rates: "rates" });
+
+read_struct!(Product, refuse_unknown { id: "id", name: "name", price: "price", description: "description" });
+
+read_struct!(Coupon, refuse_unknown { code: "code", discount: "discount" });
+
+read_struct!(
+    Offer,
+    refuse_unknown { id: "id", product: "product", name: "name", price: "price", description: "description" }
+);
+
+read_struct!(Step, refuse_unknown { id: "id", kind: "kind", next: "next" or default, back: "back" or default, requires: "requires" or default, offers: "offers" or default, time_limit: "timeLimit" });
+
+read_enum!(StepKind { Form: "form", Payment: "payment", Offer: "offer", Terminal: "terminal" });
+
+impl FromJson for Discount {
+    fn from_json(value: JsonValue) -> Result<Self, Mismatch> {
+        let mut fields = Fields::of(value)?;
+        let (percent, amount) = (fields.take("percent")?, fields.take("amount")?);
+        fields.refuse_unknown()?;
+        match (percent, amount) {
+            (Some(rate), None) => Ok(Self::Percent(rate)),
+            (None, Some(amount)) => Ok(Self::Amount(amount)),
+            _ => Err(Mismatch::new("expected either percent or amount")),
+        }
     }
 }

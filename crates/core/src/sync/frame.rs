@@ -6,6 +6,7 @@ use crate::command::Command;
 use crate::event::Record;
 use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
+use crate::json::{read_enum, read_tagged};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -233,3 +234,29 @@ impl ErrorCode {
         }
     }
 }
+
+read_tagged!(ServerFrame, ignore_unknown {
+    Welcome: "welcome" { protocol: "protocol", session_id: "sessionId", epoch: "epoch", version: "version", durable_version: "durableVersion", last_seq: "lastSeq", server_time: "serverTime", funnel_hash: "funnelHash", funnel: "funnel" },
+    Snapshot: "snapshot" { state: "state" },
+    Events: "events" { epoch: "epoch", records: "records" },
+    Accepted: "accepted" { client_id: "clientId", seq: "seq", version: "version", repeated: "repeated" or default },
+    Rejected: "rejected" { client_id: "clientId", seq: "seq", reason: "reason" },
+    Durable: "durable" { version: "version" },
+    Gap: "gap" { client_id: "clientId", expected: "expected" },
+    Busy: "busy" { retry_after_ms: "retryAfterMs" },
+    Token: "token" { token: "token", expires_at: "expiresAt" },
+    Pong: "pong" { server_time: "serverTime" },
+    Error: "error" { code: "code", message: "message", retry_after_ms: "retryAfterMs" },
+});
+
+read_enum!(ErrorCode {
+    MalformedFrame: "malformedFrame",
+    UnsupportedProtocol: "unsupportedProtocol",
+    Unauthorized: "unauthorized",
+    TokenExpired: "tokenExpired",
+    SessionNotFound: "sessionNotFound",
+    RateLimited: "rateLimited",
+    SlowReader: "slowReader",
+    Unavailable: "unavailable",
+    Restarting: "restarting"
+});

@@ -11,6 +11,7 @@ use crate::event::{Event, Origin, Record};
 use crate::evolve::evolve;
 use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
+use crate::json::read_struct;
 use crate::permission::Role;
 use crate::rejection::{Rejection, RejectionCode};
 use crate::session::Session;
@@ -75,7 +76,7 @@ pub enum Output {
         confirmation: Confirmation,
     },
     /// A record of the server became part of the confirmed state.
-    Applied(Record),
+    Applied(Box<Record>),
     /// Call [`Replica::retry`] after this many milliseconds.
     RetryAfter(u64),
     /// The server's clock, as just heard.
@@ -114,7 +115,7 @@ pub enum StorageChange {
     /// Forget a command.
     DeleteCommand(u64),
     /// Keep a confirmed record.
-    PutRecord(Record),
+    PutRecord(Box<Record>),
     /// Keep this confirmed state, and forget the records up to its version.
     PutBase(Box<State>),
 }
@@ -136,9 +137,9 @@ pub struct StoredCommand {
 pub struct Restored {
     /// The confirmed state.
     pub base: Option<State>,
-    /// Confirmed records after it.
+    /// Confirmed records after it, in the order of their versions.
     pub records: Vec<Record>,
-    /// Commands that are not durable yet.
+    /// Commands that are not durable yet, in the order of their numbers.
     pub commands: Vec<StoredCommand>,
     /// The session's token.
     pub token: Option<String>,
@@ -155,9 +156,7 @@ const WINDOW: usize = 64;
 impl Replica {
     /// The replica that `client_id` has of a session, with what it finds in its storage.
     pub fn new(session_id: SessionId, client_id: ClientId, restored: Restored) -> Self {
-        let Restored { base, mut records, mut commands, token, claim } = restored;
-        records.sort_by_key(|record| record.version);
-        commands.sort_by_key(|command| command.seq);
+        let Restored { base, records, commands, token, claim } = restored;
         let records_stored = records.len();
         let mut confirmed = base;
         for record in &records {
@@ -309,8 +308,7 @@ impl Replica {
         self.send_pending();
     }
 
-    /// Goes on under a new client id, with its pending commands numbered anew. Where a token was refused, `token` is
-    /// the one to go on with.
+    /// Goes on under a new client id, with its pending commands numbered anew.
     pub fn renew_client(&mut self, client_id: ClientId) {
         self.client_id = client_id;
         let mut changes = Vec::new();
@@ -339,9 +337,9 @@ impl Replica {
         }
     }
 
-    /// Uses this token from the next greeting on.
-    pub fn set_token(&mut self, token: String) {
-        self.token = Some(token);
+    /// Uses this token, or none, from the next greeting on.
+    pub fn set_token(&mut self, token: Option<String>) {
+        self.token = token;
     }
 
     /// Takes a frame of the server.
@@ -459,8 +457,8 @@ impl Replica {
                 return self.resync();
             }
             self.confirmed = evolve(self.confirmed.take(), &record);
-            changes.push(StorageChange::PutRecord(record.clone()));
-            self.outputs.push(Output::Applied(record));
+            changes.push(StorageChange::PutRecord(Box::new(record.clone())));
+            self.outputs.push(Output::Applied(Box::new(record)));
         }
         self.records_stored += changes.len();
         if self.records_stored >= RECORDS_PER_BASE
@@ -585,3 +583,5 @@ fn apply(state: Option<State>, events: Vec<Event>, client_id: &ClientId, seq: u6
         evolve(state, &Record { version, at: now, by: Role::Browser, origin, event })
     })
 }
+
+read_struct!(StoredCommand, ignore_unknown { seq: "seq", at: "at", command: "command" });

@@ -1,10 +1,15 @@
 //! Any JSON, for metadata: a value type without a text parser, so that the browser build needs none.
 
+mod read;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub(crate) use read::{Fields, read_enum, read_struct, read_tagged};
+pub use read::{FromJson, Mismatch};
 
 /// A JSON object; its keys are kept in order.
 pub type JsonObject = BTreeMap<String, JsonValue>;
@@ -74,6 +79,11 @@ pub fn check_limits(object: &JsonObject) -> Result<(), LimitExceeded> {
         return Err(LimitExceeded::Bytes(bytes));
     }
     Ok(())
+}
+
+/// About how many bytes a value has when written; the largest number for one that is nested too deeply.
+pub(crate) fn weight(value: &JsonValue) -> usize {
+    size_of_value(value, 1).unwrap_or(usize::MAX)
 }
 
 fn size_of_object(object: &JsonObject, level: usize) -> Result<usize, LimitExceeded> {

@@ -1,0 +1,339 @@
+import { Client, newClientId } from '../generated/throughline.js';
+import type { Command, Funnel, RejectionReason, SessionRecord } from '../generated/types.js';
+import { Connection } from './connection.js';
+import { Rejection, SessionError } from './rejection.js';
+import { renameSlot, type Slot } from './slots.js';
+import type { Entry, Store } from './storage/store.js';
+
+/** What an engine tells its owner. */
+export interface EngineEvents {
+  /** The session's fields that changed, or nothing but the progress. */
+  changed(patch: Record<string, unknown> | undefined): void;
+  confirmed(seq: number, confirmation: Confirmation): void;
+  applied(record: SessionRecord): void;
+  /** The server ended the session's connection for good. */
+  failed(error: SessionError): void;
+  /** Records of the storage were damaged and set aside. */
+  damaged(keys: string[]): void;
+}
+
+export type Confirmation = { accepted: number } | { durable: number } | { rejected: Rejection };
+
+/** How far an engine is. */
+export interface Progress {
+  pending: number;
+  version: number;
+  confirmedVersion: number;
+  durableVersion: number;
+  live: boolean;
+}
+
+/** What the core wants done; see `Client::take_outputs` in the crate. */
+type Output =
+  | { type: 'send'; frame: unknown }
+  | { type: 'store'; put: Entry[]; delete: string[]; seq?: number }
+  | { type: 'confirmed'; seq: number; accepted?: number; durable?: number; rejected?: RejectionReason }
+  | { type: 'applied'; record: SessionRecord }
+  | { type: 'retryAfter'; delayMs: number }
+  | { type: 'serverTime'; time: number }
+  | { type: 'token'; token: string }
+  | { type: 'refused'; code: string; message: string; passing: boolean; retryAfterMs?: number }
+  | { type: 'needsNewClient' };
+
+/** How a session proves that it may be synced. */
+export interface Credentials {
+  token?: string;
+  claim?: string;
+}
+
+/** The funnel definition with the server's hash of it. */
+export interface KnownFunnel {
+  funnel: Funnel;
+  hash: string;
+}
+
+/** One client of one session: the core's replica with its storage and its connection. */
+export class Engine {
+  readonly sessionId: string;
+  readonly #store: Store;
+  readonly #slot: Slot;
+  readonly #client: Client;
+  readonly #events: EngineEvents;
+  readonly #connection: Connection;
+  #credentials: Credentials;
+  #serverAheadMs = 0;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #storageFailed = false;
+  /** The writes under way, so that closing can wait for them. */
+  #writing: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  private constructor(
+    url: string,
+    sessionId: string,
+    store: Store,
+    slot: Slot,
+    client: Client,
+    credentials: Credentials,
+    events: EngineEvents,
+  ) {
+    this.sessionId = sessionId;
+    this.#store = store;
+    this.#slot = slot;
+    this.#client = client;
+    this.#credentials = credentials;
+    this.#events = events;
+    this.#connection = new Connection(url, {
+      opened: () => this.#act(() => client.connected()),
+      received: (frame) => this.#receive(frame),
+      lost: () => this.#act(() => client.disconnected()),
+    });
+  }
+
+  /** Opens what the storage has of the session for the client that holds `slot`. */
+  static async open(
+    url: string,
+    sessionId: string,
+    store: Store,
+    slot: Slot,
+    offered: Credentials,
+    events: EngineEvents,
+  ): Promise<Engine> {
+    const credentials = { ...(await loadCredentials(store, sessionId)), ...offered };
+    if (offered.token || offered.claim) await saveCredentials(store, sessionId, credentials);
+    const prefix = `${sessionId}/${slot.clientId}/`;
+    const client = new Client(
+      sessionId,
+      slot.clientId,
+      await store.load(prefix),
+      credentials.token,
+      credentials.claim,
+    );
+    const engine = new Engine(url, sessionId, store, slot, client, credentials, events);
+    const damaged = client.takeDamaged();
+    if (damaged.length > 0) {
+      await setAside(store, damaged);
+      events.damaged(damaged);
+    }
+    return engine;
+  }
+
+  get clientId(): string {
+    return this.#slot.clientId;
+  }
+
+  get rung(): Store['rung'] {
+    return this.#storageFailed ? 'memory' : this.#store.rung;
+  }
+
+  get progress(): Progress {
+    return this.#client.progress() as Progress;
+  }
+
+  get funnel(): Funnel | undefined {
+    return this.#client.funnel() as Funnel | undefined;
+  }
+
+  get pendingCommands(): { seq: number; type: Command['type'] }[] {
+    return this.#client.pendingCommands() as { seq: number; type: Command['type'] }[];
+  }
+
+  /** The server's time, as far as it is known, in milliseconds since the Unix epoch. */
+  get serverNow(): number {
+    return Date.now() + this.#serverAheadMs;
+  }
+
+  useFunnel({ funnel, hash }: KnownFunnel): void {
+    this.#act(() => this.#client.setFunnel(funnel, hash));
+  }
+
+  /** Shows what the storage had, before anything is heard of the server. */
+  publish(): void {
+    this.#act(() => undefined);
+  }
+
+  /**
+   * Issues a command; its number is the answer.
+   * @throws {Rejection} where the rules forbid it; then nothing was queued.
+   */
+  submit(command: Command): number {
+    if (this.#closed) throw new SessionError('closed', 'the session was closed by the page; open it again');
+    return this.#act(() => {
+      try {
+        return this.#client.submit(command, this.serverNow);
+      } catch (reason) {
+        throw reason instanceof Error ? reason : new Rejection(reason as RejectionReason);
+      }
+    });
+  }
+
+  resume(): void {
+    if (!this.#closed) this.#connection.resume();
+  }
+
+  pause(): void {
+    this.#connection.pause();
+  }
+
+  wake(): void {
+    this.#connection.wake();
+  }
+
+  /** Ends it once everything that was issued is stored. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#connection.pause();
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    await this.#writing;
+    this.#slot.release();
+    this.#client.free();
+  }
+
+  /** Ends it at once: the page is going away. Writes that are under way go on by themselves. */
+  abandon(): void {
+    this.#connection.pause();
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#slot.release();
+  }
+
+  #receive(frame: unknown): void {
+    try {
+      this.#act(() => this.#client.handle(frame));
+    } catch {
+      // Not a frame of this protocol: whatever it was, another connection starts from a known state.
+      this.#connection.reconnectAfter(1000);
+    }
+  }
+
+  /** Lets the core do something, then does what the core wants. */
+  #act<T>(change: () => T): T {
+    if (this.#closed) return undefined as T;
+    const result = change();
+    for (const output of this.#client.takeOutputs() as Output[]) this.#perform(output);
+    if (!this.#closed) this.#events.changed(this.#client.takePatch() as Record<string, unknown> | undefined);
+    return result;
+  }
+
+  #perform(output: Output): void {
+    switch (output.type) {
+      case 'send':
+        this.#connection.send(output.frame);
+        break;
+      case 'store':
+        this.#write(output.put, output.delete, output.seq);
+        break;
+      case 'confirmed':
+        this.#events.confirmed(output.seq, confirmationOf(output));
+        break;
+      case 'applied':
+        this.#events.applied(output.record);
+        if (output.record.event.type === 'erased') this.#wipe();
+        break;
+      case 'retryAfter':
+        clearTimeout(this.#retry);
+        this.#retry = setTimeout(() => this.#act(() => this.#client.retry()), output.delayMs);
+        break;
+      case 'serverTime':
+        this.#serverAheadMs = output.time - Date.now();
+        break;
+      case 'token':
+        this.#credentials = { ...this.#credentials, token: output.token };
+        void saveCredentials(this.#store, this.sessionId, this.#credentials);
+        break;
+      case 'refused':
+        this.#refused(output);
+        break;
+      case 'needsNewClient': {
+        const from = this.#slot.clientId;
+        const to = newClientId();
+        this.#slot.clientId = to;
+        void renameSlot(this.#store, this.sessionId, from, to);
+        queueMicrotask(() => this.#act(() => this.#client.renewClient(to)));
+        break;
+      }
+    }
+  }
+
+  #write(put: Entry[], remove: string[], seq: number | undefined): void {
+    const stored = () => {
+      if (seq !== undefined) this.#act(() => this.#client.commandsStored(seq));
+    };
+    if (this.#storageFailed) {
+      queueMicrotask(stored);
+      return;
+    }
+    const write = this.#store.write(put, remove).then(stored, () => {
+      // Full or gone: the session goes on in memory, and the page can read that it does.
+      this.#storageFailed = true;
+      stored();
+    });
+    this.#writing = Promise.all([this.#writing, write]).then(() => undefined);
+  }
+
+  #refused({ code, message, passing, retryAfterMs }: Extract<Output, { type: 'refused' }>): void {
+    if (passing) {
+      this.#connection.reconnectAfter(retryAfterMs ?? 1000 * Math.random());
+      return;
+    }
+    if (code === 'tokenExpired' && this.#credentials.claim) {
+      // The claim secret is proof as well; the server gives a new token for it.
+      delete this.#credentials.token;
+      this.#client.setToken(undefined);
+      this.#connection.reconnectAfter(0);
+      return;
+    }
+    this.#connection.pause();
+    this.#events.failed(new SessionError(errorCodeOf(code), message));
+  }
+
+  /** The personal data was erased: nothing of the session stays in this browser. */
+  #wipe(): void {
+    this.#writing = this.#writing
+      .then(() => this.#store.load(`${this.sessionId}/`))
+      .then((entries) => this.#store.write([], entries.map(([key]) => key)))
+      .catch(() => undefined);
+  }
+}
+
+function confirmationOf(output: Extract<Output, { type: 'confirmed' }>): Confirmation {
+  if (output.rejected) return { rejected: new Rejection(output.rejected) };
+  return output.durable === undefined ? { accepted: output.accepted ?? 0 } : { durable: output.durable };
+}
+
+function errorCodeOf(code: string): SessionError['code'] {
+  switch (code) {
+    case 'sessionNotFound':
+    case 'unsupportedProtocol':
+      return code;
+    case 'unauthorized':
+    case 'tokenExpired':
+      return 'unauthorized';
+    default:
+      return 'failed';
+  }
+}
+
+async function loadCredentials(store: Store, sessionId: string): Promise<Credentials> {
+  const [entry] = await store.load(`${sessionId}/credentials`);
+  try {
+    return entry ? (JSON.parse(entry[1]) as Credentials) : {};
+  } catch {
+    return {};
+  }
+}
+
+export async function saveCredentials(store: Store, sessionId: string, credentials: Credentials): Promise<void> {
+  await store.write([[`${sessionId}/credentials`, JSON.stringify(credentials)]], []).catch(() => undefined);
+}
+
+/** Moves damaged records out of the way, where a person can still look at them. */
+async function setAside(store: Store, keys: string[]): Promise<void> {
+  const moved: Entry[] = [];
+  for (const key of keys) {
+    const [entry] = await store.load(key);
+    if (entry) moved.push([`damaged/${key}`, entry[1]]);
+  }
+  await store.write(moved, keys).catch(() => undefined);
+}

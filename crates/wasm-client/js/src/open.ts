@@ -1,0 +1,154 @@
+import { newClaimSecret, newSessionId } from '../generated/throughline.js';
+import type { Funnel } from '../generated/types.js';
+import { loadCore } from './core.js';
+import type { KnownFunnel } from './engine.js';
+import { SessionError } from './rejection.js';
+import { CheckoutSession, type NewSession } from './session.js';
+import { exclusively } from './slots.js';
+import { openStore } from './storage/ladder.js';
+import type { StorageRung, Store } from './storage/store.js';
+import { legacySession, takeOverLegacySessions } from './take-over.js';
+
+export interface OpenOptions {
+  /** The server, such as `https://checkout.shop.example`; relative addresses are the page's own. */
+  url: string;
+  /** The session to open. Without it, this browser's latest one is continued, or a new one begun. */
+  sessionId?: string;
+  /** The session's token, where a back end created it. */
+  token?: string;
+  /** Begins a new session, also where there is one to continue. */
+  fresh?: boolean;
+  /** The funnel of a new session: its id, or its whole definition. */
+  funnel?: string | Funnel;
+  /** What a new session begins with. */
+  create?: NewSession;
+  /** The first rung of the storage to try. */
+  storage?: StorageRung;
+  /** The wasm file: an address, a response or bytes, where the one beside this module can't be loaded. */
+  wasm?: Parameters<typeof loadCore>[0];
+  /** How long to wait for a server where this browser has nothing of the session, in milliseconds. */
+  timeoutMs?: number;
+}
+
+const DEFAULT_FUNNEL = 'default';
+const DEFAULT_TIMEOUT_MS = 10_000;
+
+/**
+ * Opens a checkout session: the one named, else this browser's latest, else a new one.
+ *
+ * A new session needs no connection, once the funnel is known to this browser; it is shown at once and claimed at
+ * the server later.
+ *
+ * @throws {SessionError} where there is nothing of the session here and the server can't be asked, or does not know it.
+ */
+export async function openSession(options: OpenOptions): Promise<CheckoutSession> {
+  await loadCore(options.wasm);
+  const store = await openStore(options.storage);
+  try {
+    const session = await exclusively(store, 'open', () => openIn(store, options));
+    // The rest of the legacy sessions can follow while the buyer goes on with this one.
+    void takeOverLegacySessions(options.url, options.storage, (id) => knownFunnel(store, options.url, id));
+    return session;
+  } catch (error) {
+    store.close();
+    throw error;
+  }
+}
+
+async function openIn(store: Store, options: OpenOptions): Promise<CheckoutSession> {
+  const { url, token } = options;
+  const wanted = options.sessionId ?? (options.fresh ? undefined : await currentSession(store));
+  if (wanted === undefined) return createSession(store, options);
+
+  const legacy = legacySession(wanted);
+  const isHere = (await store.load(`${wanted}/`)).length > 0;
+  const credentials = token ? { token } : legacy && !isHere ? { claim: newClaimSecret() } : {};
+  const session = await CheckoutSession.open(url, store, wanted, credentials);
+  const funnelId = typeof options.funnel === 'string' ? options.funnel : DEFAULT_FUNNEL;
+  const funnel = await knownFunnel(store, url, funnelId).catch(() => undefined);
+  if (funnel) session.engine.useFunnel(funnel);
+  session.connect();
+  if (legacy && !isHere) session.issue(legacy);
+  if (!session.snapshotOrUndefined) await firstNews(session, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+  await rememberCurrent(store, wanted);
+  return session;
+}
+
+async function createSession(store: Store, options: OpenOptions): Promise<CheckoutSession> {
+  const { url } = options;
+  const known =
+    typeof options.funnel === 'object'
+      ? { funnel: options.funnel, hash: '' }
+      : await knownFunnel(store, url, options.funnel ?? DEFAULT_FUNNEL);
+  const id = newSessionId(Date.now());
+  const session = await CheckoutSession.open(url, store, id, { claim: newClaimSecret() });
+  session.engine.useFunnel(known);
+  const { id: funnelId, version } = known.funnel;
+  const receipt = session.issue({ type: 'create', ...options.create, funnel: { id: funnelId, version } });
+  if (receipt.seq === 0) {
+    const rejection: unknown = await receipt.accepted.catch((reason: unknown) => reason);
+    await session.close();
+    throw rejection;
+  }
+  session.connect();
+  await rememberCurrent(store, id);
+  return session;
+}
+
+/** Waits until the server has sent the session. */
+function firstNews(session: CheckoutSession, timeoutMs: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const end = (error?: SessionError) => {
+      clearTimeout(timer);
+      stop();
+      if (!error) return resolve();
+      void session.close();
+      reject(error);
+    };
+    const timer = setTimeout(() => {
+      end(new SessionError('unreachable', 'the server did not answer, and this browser has nothing of the session'));
+    }, timeoutMs);
+    const check = () => {
+      if (session.error) end(session.error);
+      else if (session.snapshotOrUndefined && hasFunnel(session)) end();
+    };
+    const stop = session.subscribe(check);
+    check();
+  });
+}
+
+function hasFunnel(session: CheckoutSession): boolean {
+  return session.engine.funnel !== undefined;
+}
+
+/** The funnel as the server has it now; where it can't be asked, as this browser knew it last. */
+async function knownFunnel(store: Store, url: string, id: string): Promise<KnownFunnel> {
+  const key = `funnel/${id}`;
+  const asked = await fetchFunnel(url, id).catch(() => undefined);
+  if (asked) {
+    await store.write([[key, JSON.stringify(asked)]], []).catch(() => undefined);
+    return asked;
+  }
+  const [entry] = await store.load(key);
+  if (entry) return JSON.parse(entry[1]) as KnownFunnel;
+  throw new SessionError('unreachable', `the funnel '${id}' can't be loaded from the server, and is not known here`);
+}
+
+async function fetchFunnel(url: string, id: string): Promise<KnownFunnel> {
+  const base = new URL(url.endsWith('/') ? url : `${url}/`, typeof location === 'undefined' ? undefined : location.href);
+  const response = await fetch(new URL(`v1/funnels/${encodeURIComponent(id)}`, base), {
+    signal: AbortSignal.timeout(5000),
+  });
+  if (!response.ok) throw new Error(`the server answered ${response.status}`);
+  const { funnel, hash } = (await response.json()) as KnownFunnel;
+  return { funnel, hash };
+}
+
+async function currentSession(store: Store): Promise<string | undefined> {
+  const [entry] = await store.load('current');
+  return entry?.[1];
+}
+
+async function rememberCurrent(store: Store, id: string): Promise<void> {
+  await store.write([['current', id]], []).catch(() => undefined);
+}

@@ -1,0 +1,446 @@
+import type { Command, Create, Customer, Event, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
+import { type Confirmation, Engine, type EngineEvents } from './engine.js';
+import { Rejection, SessionError } from './rejection.js';
+import { revive } from './revive.js';
+import { inheritSlot, knownSlots, type Slot, takeSlot } from './slots.js';
+import type { StorageRung, Store } from './storage/store.js';
+
+/** A command on its way. Both promises reject with a {@link Rejection} where the command is refused. */
+export interface Receipt {
+  /** The command's number among this client's; 0 where it was refused before it got one. */
+  readonly seq: number;
+  /** The server applied it. */
+  readonly accepted: Promise<{ version: number }>;
+  /** The database has it: nothing can undo it any more. */
+  readonly durable: Promise<{ version: number }>;
+}
+
+/** How the session is connected, and how far it is confirmed. Replaced, never changed. */
+export interface SyncState {
+  readonly connection: 'connecting' | 'online' | 'offline' | 'closed';
+  /** Commands that are not durable yet. */
+  readonly pending: number;
+  /** Where this browser keeps the session. */
+  readonly storage: StorageRung;
+  /** The version shown, this client's unconfirmed commands included. */
+  readonly version: number;
+  readonly confirmedVersion: number;
+  readonly durableVersion: number;
+  readonly clientId: string;
+}
+
+/** One entry of the session's story, as this client knows it. */
+export interface TimelineEntry {
+  /** The session's version after it; `null` while the server has not confirmed it. */
+  readonly version: number | null;
+  /** When the server decided it; `null` while it has not. */
+  readonly at: Date | null;
+  /** The kind of event, or of the command while it is pending. */
+  readonly type: Event['type'] | Command['type'];
+  readonly origin: 'this tab' | 'other client' | 'server';
+  readonly state: 'pending' | 'confirmed' | 'durable';
+}
+
+/** What can be listened to with {@link CheckoutSession.on}. */
+export interface SessionEventMap {
+  /** A command was refused, here or by the server. */
+  rejected: (rejection: Rejection, command: Command) => void;
+  /** The session can't be kept in step any more; see the error's code. */
+  failed: (error: SessionError) => void;
+  /** Records of this browser's storage were damaged; they were set aside and the server is asked instead. */
+  damaged: (keys: readonly string[]) => void;
+}
+
+interface Waiting {
+  command: Command;
+  accepted: Settle;
+  durable: Settle;
+}
+
+interface Settle {
+  promise: Promise<{ version: number }>;
+  resolve(value: { version: number }): void;
+  reject(reason: unknown): void;
+}
+
+/** How many entries the timeline keeps. */
+const TIMELINE_LENGTH = 200;
+
+/**
+ * One checkout session in this browser. Everything works without a connection; what was done is kept until the
+ * database has it.
+ */
+export class CheckoutSession {
+  readonly id: string;
+  readonly #url: string;
+  readonly #store: Store;
+  #engine: Engine;
+  #snapshot: Session | undefined;
+  #sync: SyncState;
+  #timeline: readonly TimelineEntry[] | undefined;
+  #records: SessionRecord[] = [];
+  #ownSeqs = new Set<number>();
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #subscribers = new Set<() => void>();
+  readonly #listeners: { [Name in keyof SessionEventMap]: Set<SessionEventMap[Name]> } = {
+    rejected: new Set(),
+    failed: new Set(),
+    damaged: new Set(),
+  };
+  readonly #life = new AbortController();
+  #offlineByChoice = false;
+  #closed = false;
+  #error: SessionError | undefined;
+
+  private constructor(url: string, store: Store, engine: Engine) {
+    this.id = engine.sessionId;
+    this.#url = url;
+    this.#store = store;
+    this.#engine = engine;
+    this.#sync = this.#readSync();
+  }
+
+  /** @internal */
+  static async open(
+    url: string,
+    store: Store,
+    sessionId: string,
+    credentials: { token?: string; claim?: string },
+  ): Promise<CheckoutSession> {
+    const slot = await takeSlot(store, sessionId);
+    // The engine speaks up only after this function has returned, so the session is there by then.
+    let session: CheckoutSession | undefined;
+    const engine = await Engine.open(url, sessionId, store, slot, credentials, eventsFor(() => session));
+    session = new CheckoutSession(url, store, engine);
+    session.#followPage();
+    void session.#inheritOtherSlots();
+    return session;
+  }
+
+  /** @internal */
+  get engine(): Engine {
+    return this.#engine;
+  }
+
+  /** @internal The session without the check that it is there yet. */
+  get snapshotOrUndefined(): Session | undefined {
+    return this.#snapshot;
+  }
+
+  /** @internal What ended it, if something did. */
+  get error(): SessionError | undefined {
+    return this.#error;
+  }
+
+  /** The session as it is now: the same object until something changes. It and all in it are frozen. */
+  getSnapshot = (): Session => {
+    if (!this.#snapshot) throw new SessionError('unreachable', 'nothing is known of this session yet');
+    return this.#snapshot;
+  };
+
+  /** Calls `listener` whenever the snapshot or the sync state has changed; the answer ends that. */
+  subscribe = (listener: () => void): (() => void) => {
+    this.#subscribers.add(listener);
+    return () => this.#subscribers.delete(listener);
+  };
+
+  /** Calls `listener` whenever this happens; the answer ends that. */
+  on<Name extends keyof SessionEventMap>(name: Name, listener: SessionEventMap[Name]): () => void {
+    this.#listeners[name].add(listener);
+    return () => this.#listeners[name].delete(listener);
+  }
+
+  /** How it is connected and how far it is confirmed: the same object until something changes. */
+  get sync(): SyncState {
+    return this.#sync;
+  }
+
+  /** The funnel that the session is pinned to. */
+  get funnel(): Funnel {
+    const funnel = this.#engine.funnel;
+    if (!funnel) throw new SessionError('unreachable', 'the funnel is not known yet; connect once');
+    return funnel;
+  }
+
+  /** What has happened since this page was opened, and what is pending; the newest last. */
+  get timeline(): readonly TimelineEntry[] {
+    this.#timeline ??= this.#readTimeline();
+    return this.#timeline;
+  }
+
+  /** Sets the buyer's email address; an empty text removes it. */
+  setEmail(email: string): Receipt {
+    return this.issue({ type: 'setEmail', email });
+  }
+
+  /** Takes over the fields that are named; an empty text removes one. */
+  setCustomer(customer: Customer): Receipt {
+    return this.issue({ type: 'setCustomer', customer });
+  }
+
+  /** Replaces the products. Prices come from the funnel's catalogue. */
+  setItems(items: ItemRequest[]): Receipt {
+    return this.issue({ type: 'setItems', items });
+  }
+
+  /** Applies a coupon, or removes it with `null`. */
+  setCoupon(code: string | null): Receipt {
+    return this.issue(code === null ? { type: 'setCoupon' } : { type: 'setCoupon', code });
+  }
+
+  /** Moves along the funnel, or back where it allows that. */
+  goToStep(step: StepId): Receipt {
+    return this.issue({ type: 'goToStep', step });
+  }
+
+  /** The buyer wants to pay: locks products and prices. */
+  beginProcessing(): Receipt {
+    return this.issue({ type: 'beginProcessing' });
+  }
+
+  /** Accepts an offer. Accepting twice is one acceptance. */
+  acceptUpsell(offer: OfferId): Receipt {
+    return this.issue({ type: 'acceptUpsell', offer });
+  }
+
+  /** Declines an offer, for good. */
+  declineUpsell(offer: OfferId): Receipt {
+    return this.issue({ type: 'declineUpsell', offer });
+  }
+
+  /** Merges into the metadata (RFC 7396: `null` removes a key). */
+  setMetadata(metadata: Record<string, unknown>): Receipt {
+    return this.issue({ type: 'setMetadata', metadata });
+  }
+
+  /** Lets the session live longer: this many milliseconds from now, or as long as the funnel says. */
+  extend(ttlMs?: number): Receipt {
+    return this.issue(ttlMs === undefined ? { type: 'extend' } : { type: 'extend', ttlMs });
+  }
+
+  /** Issues any command; the methods above are its short forms. */
+  issue(command: Command): Receipt {
+    try {
+      const seq = this.#engine.submit(command);
+      this.#ownSeqs.add(seq);
+      const waiting = { command, accepted: settle(), durable: settle() };
+      this.#waiting.set(seq, waiting);
+      return { seq, accepted: waiting.accepted.promise, durable: waiting.durable.promise };
+    } catch (reason) {
+      if (reason instanceof Rejection) this.#emit('rejected', reason, command);
+      const refused = settle();
+      refused.reject(reason);
+      return { seq: 0, accepted: refused.promise, durable: refused.promise };
+    }
+  }
+
+  /** Stays away from the network until {@link goOnline}. */
+  goOffline(): void {
+    this.#offlineByChoice = true;
+    this.#connect();
+  }
+
+  /** Connects again after {@link goOffline}. */
+  goOnline(): void {
+    this.#offlineByChoice = false;
+    this.#connect();
+  }
+
+  /** Ends it here, once everything that was issued is stored. The session itself goes on. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#life.abort();
+    await this.#engine.close();
+    const closed = new SessionError('closed', 'the session was closed by the page; the command goes on when it is opened again');
+    for (const { accepted, durable } of this.#waiting.values()) {
+      accepted.reject(closed);
+      durable.reject(closed);
+    }
+    this.#waiting.clear();
+    this.#store.close();
+    this.#notify();
+  }
+
+  /** @internal */
+  connect(): void {
+    this.#engine.publish();
+    this.#connect();
+  }
+
+  #connect(): void {
+    const online = typeof navigator === 'undefined' || navigator.onLine !== false;
+    if (this.#offlineByChoice || !online || this.#closed || this.#error) this.#engine.pause();
+    else this.#engine.resume();
+    this.#notify();
+  }
+
+  #followPage(): void {
+    if (typeof addEventListener === 'undefined') return;
+    const { signal } = this.#life;
+    addEventListener('online', () => this.#connect(), { signal });
+    addEventListener('offline', () => this.#connect(), { signal });
+    addEventListener('visibilitychange', () => document.visibilityState === 'visible' && this.#engine.wake(), { signal });
+    // A page with an open socket or a held lock is not kept for going back; and in there it must not be the one
+    // that other tabs wait for.
+    addEventListener('pagehide', () => this.#engine.abandon(), { signal });
+    addEventListener('pageshow', (event) => event.persisted && void this.#reopen(), { signal });
+  }
+
+  /** Back from the bfcache: another tab may have gone on with this client in the meantime, so start from the storage. */
+  async #reopen(): Promise<void> {
+    const slot = await takeSlot(this.#store, this.id);
+    this.#engine = await Engine.open(this.#url, this.id, this.#store, slot, {}, eventsFor(() => this));
+    this.#ownSeqs.clear();
+    this.connect();
+  }
+
+  /** Goes on with what tabs left behind that were closed before everything was durable. */
+  async #inheritOtherSlots(): Promise<void> {
+    if (this.#store.rung === 'memory') return;
+    const { signal } = this.#life;
+    for (const [number, clientId] of await knownSlots(this.#store, this.id)) {
+      if (clientId === this.#engine.clientId) continue;
+      void inheritSlot(this.#store, this.id, number, signal).then((slot) => slot && this.#finish(slot));
+    }
+  }
+
+  /** Brings what an orphaned client has pending to the server. */
+  async #finish(slot: Slot): Promise<void> {
+    let done = () => {};
+    const finished = new Promise<void>((resolve) => (done = resolve));
+    const check = () => {
+      if (engine.progress.pending === 0) done();
+    };
+    const engine: Engine = await Engine.open(this.#url, this.id, this.#store, slot, {}, {
+      changed: () => queueMicrotask(check),
+      confirmed: (_seq, confirmation) => {
+        if ('rejected' in confirmation) this.#emit('rejected', confirmation.rejected, { type: 'extend' });
+      },
+      applied: () => undefined,
+      failed: () => done(),
+      damaged: (keys) => this.#emit('damaged', keys),
+    });
+    this.#life.signal.addEventListener('abort', () => done());
+    if (engine.progress.pending > 0) {
+      engine.resume();
+      await finished;
+    }
+    await engine.close();
+  }
+
+  #readSync(): SyncState {
+    const { pending, version, confirmedVersion, durableVersion, live } = this.#engine.progress;
+    const isOffline = this.#offlineByChoice || (typeof navigator !== 'undefined' && navigator.onLine === false);
+    const connection = this.#closed || this.#error ? 'closed' : isOffline ? 'offline' : live ? 'online' : 'connecting';
+    const { rung: storage, clientId } = this.#engine;
+    return Object.freeze({ connection, pending, storage, version, confirmedVersion, durableVersion, clientId });
+  }
+
+  #readTimeline(): readonly TimelineEntry[] {
+    const { durableVersion } = this.#engine.progress;
+    const confirmed = this.#records.map((record): TimelineEntry => {
+      const isOwn = record.origin?.clientId === this.#engine.clientId;
+      return {
+        version: record.version,
+        at: new Date(record.at),
+        type: record.event.type,
+        origin: isOwn ? 'this tab' : record.by === 'browser' ? 'other client' : 'server',
+        state: record.version <= durableVersion ? 'durable' : 'confirmed',
+      };
+    });
+    const applied = new Set(this.#records.map((record) => record.origin?.seq));
+    const pending = this.#engine.pendingCommands
+      .filter(({ seq }) => !applied.has(seq))
+      .map(({ type }): TimelineEntry => ({ version: null, at: null, type, origin: 'this tab', state: 'pending' }));
+    return Object.freeze([...confirmed, ...pending]);
+  }
+
+  #notify(): void {
+    this.#timeline = undefined;
+    if (!this.#closed) {
+      const sync = this.#readSync();
+      const keys = Object.keys(sync) as (keyof SyncState)[];
+      if (keys.some((key) => sync[key] !== this.#sync[key])) this.#sync = sync;
+    } else {
+      this.#sync = Object.freeze({ ...this.#sync, connection: 'closed' });
+    }
+    for (const subscriber of [...this.#subscribers]) subscriber();
+  }
+
+  #emit<Name extends keyof SessionEventMap>(name: Name, ...args: Parameters<SessionEventMap[Name]>): void {
+    for (const listener of [...this.#listeners[name]]) (listener as (...args: unknown[]) => void)(...args);
+  }
+
+  /** @internal */
+  changed(patch: Record<string, unknown> | undefined): void {
+    if (patch) {
+      const revived = revive('', patch) as Partial<Session>;
+      // Metadata is left to the shop as it came, but nobody may change what the core believes it to be.
+      this.#snapshot = Object.freeze({ ...this.#snapshot, ...revived }) as Session;
+    }
+    this.#notify();
+  }
+
+  /** @internal */
+  confirmed(seq: number, confirmation: Confirmation): void {
+    const waiting = this.#waiting.get(seq);
+    if ('rejected' in confirmation) {
+      this.#waiting.delete(seq);
+      waiting?.accepted.reject(confirmation.rejected);
+      waiting?.durable.reject(confirmation.rejected);
+      // Also what was issued before a reload has nobody else to tell.
+      this.#emit('rejected', confirmation.rejected, waiting?.command ?? { type: 'extend' });
+    } else if ('durable' in confirmation) {
+      this.#waiting.delete(seq);
+      waiting?.accepted.resolve({ version: confirmation.durable });
+      waiting?.durable.resolve({ version: confirmation.durable });
+    } else {
+      waiting?.accepted.resolve({ version: confirmation.accepted });
+    }
+  }
+
+  /** @internal */
+  applied(record: SessionRecord): void {
+    this.#records.push(record);
+    if (this.#records.length > TIMELINE_LENGTH) this.#records.shift();
+  }
+
+  /** @internal */
+  failed(error: SessionError): void {
+    this.#error = error;
+    this.#emit('failed', error);
+    this.#notify();
+  }
+
+  /** @internal */
+  damaged(keys: string[]): void {
+    this.#emit('damaged', keys);
+  }
+}
+
+/** Something that creates a session; the server judges it like any other command. */
+export type NewSession = Omit<Create, 'claims' | 'source'>;
+
+function eventsFor(session: () => CheckoutSession | undefined): EngineEvents {
+  return {
+    changed: (patch) => session()?.changed(patch),
+    confirmed: (seq, confirmation) => session()?.confirmed(seq, confirmation),
+    applied: (record) => session()?.applied(record),
+    failed: (error) => session()?.failed(error),
+    // Found while opening, so before the page could have asked to be told.
+    damaged: (keys) => queueMicrotask(() => session()?.damaged(keys)),
+  };
+}
+
+function settle(): Settle {
+  let resolve!: Settle['resolve'];
+  let reject!: Settle['reject'];
+  const promise = new Promise<{ version: number }>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  // Not every page looks at every receipt; there is `on('rejected')` for that.
+  promise.catch(() => undefined);
+  return { promise, resolve, reject };
+}

@@ -1,0 +1,77 @@
+import { newClientId } from '../generated/throughline.js';
+import type { Store } from './storage/store.js';
+
+/**
+ * A place in a session's storage that one tab at a time holds: a client id with its outbox.
+ *
+ * The number of slots is the number of tabs that had the session open at the same time, not the number of page loads:
+ * a tab takes the first slot that is free, with what an earlier holder left there.
+ */
+export interface Slot {
+  clientId: string;
+  release(): void;
+}
+
+const LOCK = 'throughline';
+
+/** Takes the first free slot of the session. */
+export async function takeSlot(store: Store, sessionId: string): Promise<Slot> {
+  if (store.rung === 'memory') return { clientId: newClientId(), release() {} };
+  for (let number = 0; ; number += 1) {
+    const lock = await takeLock(`${LOCK}/${sessionId}/slot/${number}`, { ifAvailable: true });
+    if (lock) return { clientId: await clientOf(store, sessionId, number), release: lock };
+  }
+}
+
+/** Waits until the tab that holds this slot is gone, then takes it. */
+export async function inheritSlot(store: Store, sessionId: string, number: number, signal: AbortSignal): Promise<Slot | undefined> {
+  const lock = await takeLock(`${LOCK}/${sessionId}/slot/${number}`, { signal });
+  return lock && { clientId: await clientOf(store, sessionId, number), release: lock };
+}
+
+/** The numbers of the slots that the storage knows, with their client ids. */
+export async function knownSlots(store: Store, sessionId: string): Promise<Map<number, string>> {
+  const prefix = `${sessionId}/slot/`;
+  const entries = await store.load(prefix);
+  return new Map(entries.map(([key, clientId]) => [Number(key.slice(prefix.length)), clientId]));
+}
+
+/** Remembers a new client id for a slot, whose old one the server does not know any more. */
+export async function renameSlot(store: Store, sessionId: string, from: string, to: string): Promise<void> {
+  for (const [number, clientId] of await knownSlots(store, sessionId)) {
+    if (clientId === from) await store.write([[slotKey(sessionId, number), to]], []);
+  }
+}
+
+/** Runs `work` while no other tab runs work under the same name. */
+export function exclusively<T>(store: Store, name: string, work: () => Promise<T>): Promise<T> {
+  if (store.rung === 'memory') return work();
+  return navigator.locks.request(`${LOCK}/${name}`, work);
+}
+
+async function clientOf(store: Store, sessionId: string, number: number): Promise<string> {
+  const known = (await knownSlots(store, sessionId)).get(number);
+  if (known) return known;
+  const clientId = newClientId();
+  await store.write([[slotKey(sessionId, number), clientId]], []);
+  return clientId;
+}
+
+function slotKey(sessionId: string, number: number): string {
+  return `${sessionId}/slot/${String(number).padStart(4, '0')}`;
+}
+
+/** Holds a Web Lock until the returned function is called, or the page is gone. */
+function takeLock(name: string, options: LockOptions): Promise<(() => void) | undefined> {
+  return new Promise((resolve) => {
+    const request = navigator.locks.request(name, options, (lock) => {
+      if (!lock) {
+        resolve(undefined);
+        return;
+      }
+      return new Promise<void>((release) => resolve(release));
+    });
+    // Aborted while waiting.
+    request.catch(() => resolve(undefined));
+  });
+}

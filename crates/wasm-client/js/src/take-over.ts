@@ -1,0 +1,99 @@
+import { forgetLegacyStorage, newClaimSecret, readLegacyStorage } from '../generated/throughline.js';
+import type { Command } from '../generated/types.js';
+import { Engine, type KnownFunnel } from './engine.js';
+import { exclusively, takeSlot } from './slots.js';
+import { openStore } from './storage/ladder.js';
+import type { StorageRung, Store } from './storage/store.js';
+
+/** What the legacy `FunnelSessionManager` left in localStorage. */
+interface LegacyStorage {
+  text: string;
+  sessions: { id: string; command: Command }[];
+  unreadable: { key: string; reason: string; text: string }[];
+}
+
+/** How many sessions are brought to the server at a time. */
+const AT_A_TIME = 4;
+
+/** The command that creates this session from the legacy storage, where it is there. */
+export function legacySession(id: string): Command | undefined {
+  return readStorage()?.sessions.find((session) => session.id === id)?.command;
+}
+
+/**
+ * Brings every session of the legacy storage to the server, whatever its state; then, and only then, removes the
+ * legacy key. What can't be read, or is refused, is kept in the new storage under `left-over/`, with the reason.
+ */
+export async function takeOverLegacySessions(
+  url: string,
+  storage: StorageRung | undefined,
+  funnel: (id: string) => Promise<KnownFunnel>,
+): Promise<void> {
+  const legacy = readStorage();
+  if (!legacy) return;
+  const store = await openStore(storage);
+  try {
+    // Without storage of our own nothing would be gained; the old one stays until there is.
+    if (store.rung === 'memory') return;
+    await exclusively(store, 'take-over', async () => {
+      const known = await funnel('default');
+      const todo = [...legacy.sessions];
+      const leftOver = legacy.unreadable.map(({ key, reason, text }) => ({ key, reason, content: text as unknown }));
+      const worker = async () => {
+        for (let next = todo.shift(); next; next = todo.shift()) {
+          const refusal = await bringOver(url, store, next, known);
+          if (refusal) leftOver.push({ key: next.id, reason: refusal, content: next.command });
+        }
+      };
+      await Promise.all(Array.from({ length: AT_A_TIME }, worker));
+      await store.write(leftOver.map(({ key, ...rest }) => [`left-over/${key}`, JSON.stringify(rest)]), []);
+      // An old page may have written to it meanwhile; then it is taken over again, next time.
+      forgetLegacyStorage(legacy.text);
+    });
+  } catch {
+    // Offline, or the page is going: the legacy storage is as it was, and the next page goes on.
+  } finally {
+    store.close();
+  }
+}
+
+function readStorage(): LegacyStorage | undefined {
+  try {
+    return readLegacyStorage() as LegacyStorage | undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Creates one session at the server, and waits until the database has it; the answer is why that can't be. */
+async function bringOver(
+  url: string,
+  store: Store,
+  { id, command }: LegacyStorage['sessions'][number],
+  funnel: KnownFunnel,
+): Promise<string | undefined> {
+  const slot = await takeSlot(store, id);
+  const isBegun = (await store.load(`${id}/credentials`)).length > 0;
+  let settled: (refusal?: string) => void = () => {};
+  const finished = new Promise<string | undefined>((resolve) => (settled = resolve));
+  const check = () => {
+    const { pending, durableVersion } = engine.progress;
+    if (pending === 0 && durableVersion > 0) settled();
+  };
+  const engine: Engine = await Engine.open(url, id, store, slot, isBegun ? {} : { claim: newClaimSecret() }, {
+    changed: () => queueMicrotask(check),
+    confirmed: (_seq, confirmation) => 'rejected' in confirmation && settled(confirmation.rejected.message),
+    applied: () => undefined,
+    failed: (error) => settled(error.message),
+    damaged: () => undefined,
+  });
+  try {
+    engine.useFunnel(funnel);
+    const { pending, version } = engine.progress;
+    if (pending === 0 && version === 0) engine.submit(command);
+    engine.resume();
+    return await finished;
+  } finally {
+    await engine.close();
+  }
+}

@@ -1,0 +1,30 @@
+//! The form in which records lie in the browser's storage: a checksum, then JSON.
+//!
+//! A record that a crash cut off or something else damaged is found by its checksum and set aside, instead of being
+//! read as something that nobody wrote.
+
+use serde::Serialize;
+use throughline_core::json::FromJson;
+
+use crate::boundary::{from_json, to_json};
+
+/// The first characters of every record; another number is another form.
+const FORM: &str = "1:";
+
+/// `value` as a record.
+pub fn seal<T: Serialize + ?Sized>(value: &T) -> String {
+    let json = to_json(value);
+    format!("{FORM}{:016x}:{json}", checksum(&json))
+}
+
+/// The value of a record; `None` where it is damaged.
+pub fn unseal<T: FromJson>(record: &str) -> Option<T> {
+    let (sum, json) = record.strip_prefix(FORM)?.split_once(':')?;
+    let expected = u64::from_str_radix(sum, 16).ok()?;
+    (checksum(json) == expected).then(|| from_json(json).ok())?
+}
+
+/// FNV-1a, 64 bits: against accidents, not against an attacker.
+fn checksum(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
