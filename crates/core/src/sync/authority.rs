@@ -80,17 +80,19 @@ pub enum Credential {
 pub struct Request {
     /// The client that issued it.
     pub client_id: ClientId,
-    /// Its number.
-    pub seq: u64,
+    /// Its number; where there is none it gets the next one, and nothing tells it from another that is the same.
+    pub seq: Option<u64>,
     /// The command, or why it can't be read.
     pub command: Result<Command, Rejection>,
     /// The version that it is meant for, where the caller named one.
     pub expected_version: Option<u64>,
+    /// Whether it is meant only if the peer's command before it was applied.
+    pub only_after_previous: bool,
 }
 
 impl From<Submission> for Request {
     fn from(Submission { client_id, seq, command }: Submission) -> Self {
-        Self { client_id, seq, command: Ok(command), expected_version: None }
+        Self { client_id, seq: Some(seq), command: Ok(command), expected_version: None, only_after_previous: false }
     }
 }
 
@@ -149,6 +151,8 @@ pub struct Authority {
     /// The database may have something else; it has to be read before the next decision.
     stale: bool,
     reloading: bool,
+    /// Whose latest command was not applied.
+    refused: Option<PeerId>,
 }
 
 #[derive(Clone, Debug)]
@@ -195,6 +199,7 @@ impl Authority {
             in_flight: None,
             stale: false,
             reloading: false,
+            refused: None,
         }
     }
 
@@ -437,7 +442,9 @@ impl Authority {
         while works.len() < BATCH
             && let Some(work) = self.waiting.pop_front()
         {
-            let frame = batch.judge(&self.session_id, &work);
+            let is_void = work.request.only_after_previous && work.peer.is_some() && self.refused == work.peer;
+            let frame = batch.judge(&self.session_id, &work, is_void);
+            self.refused = work.peer.filter(|_| !matches!(frame, ServerFrame::Accepted { .. }));
             answers.extend(work.peer.map(|peer| (peer, frame)));
             works.push(work);
         }
@@ -513,9 +520,10 @@ impl Batch<'_> {
     }
 
     /// Judges one command; the answer counts once the batch is committed.
-    fn judge(&mut self, session_id: &SessionId, work: &Work) -> ServerFrame {
-        let Work { request: Request { client_id, seq, command, expected_version }, role, credential, .. } = work;
-        let (client_id, seq) = (client_id.clone(), *seq);
+    fn judge(&mut self, session_id: &SessionId, work: &Work, is_void: bool) -> ServerFrame {
+        let Work { request: Request { client_id, seq, command, expected_version, .. }, role, credential, .. } = work;
+        let last_seq = self.state.as_ref().map_or(0, |state| state.last_seq(client_id));
+        let (client_id, seq) = (client_id.clone(), seq.unwrap_or(last_seq + 1));
         let refuse = |reason: Rejection| ServerFrame::Rejected { client_id: client_id.clone(), seq, reason };
 
         if let (Credential::Claim(digest), Some(state)) = (credential, &self.state)
@@ -526,7 +534,6 @@ impl Batch<'_> {
         }
         if let Some(state) = &self.state {
             let ledger = state.clients.get(&client_id);
-            let last_seq = ledger.map_or(0, |ledger| ledger.last_seq);
             if seq <= last_seq {
                 let rejected = ledger.iter().flat_map(|ledger| &ledger.rejected).find(|(known, _)| *known == seq);
                 return match rejected {
@@ -539,6 +546,10 @@ impl Batch<'_> {
             }
         } else if seq != 1 {
             return ServerFrame::Gap { client_id, expected: 1 };
+        }
+        if is_void {
+            let message = "the command before this one was refused, so this one was not applied either";
+            return refuse(Rejection::new(RejectionCode::StaleVersion, message));
         }
         if let Some(expected) = expected_version.filter(|expected| *expected != self.version()) {
             let message = format!("the session is at version {}, not at {expected}; read it again", self.version());
