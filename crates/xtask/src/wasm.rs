@@ -84,8 +84,6 @@ fn compile(toolchain: Toolchain) -> Result<()> {
     // A target folder of its own: two compilers that share one rebuild each other's work.
     command.args(["build", "--package", "throughline-wasm-client", "--lib", "--profile", "wasm"]);
     command.args(["--target", TARGET, "--target-dir", "target/wasm"]);
-    // The bindings read the section that lists the target's features, which a full strip removes.
-    command.args(["--config", "profile.wasm.strip='debuginfo'"]);
     if toolchain == Toolchain::Debian {
         command.args(["-Z", "build-std=std,panic_abort"]);
     }
