@@ -114,6 +114,7 @@ pub enum Command {
     /// Merges into the metadata (RFC 7396: `null` removes a key).
     SetMetadata {
         /// The merge patch.
+        #[cfg_attr(feature = "openapi", schema(value_type = Object))]
         metadata: JsonObject,
     },
     /// Lets the session live longer.
@@ -165,6 +166,7 @@ pub struct Create {
     /// Any JSON of the shop.
     #[serde(default, skip_serializing_if = "JsonObject::is_empty")]
     #[cfg_attr(feature = "typescript", ts(optional, as = "Option<JsonObject>"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub metadata: JsonObject,
     /// The funnel; `default` where missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]

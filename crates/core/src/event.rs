@@ -176,6 +176,7 @@ pub enum Event {
     /// Metadata was merged.
     MetadataSet {
         /// The merge patch.
+        #[cfg_attr(feature = "openapi", schema(value_type = Object))]
         metadata: JsonObject,
     },
     /// The end moved.

@@ -68,6 +68,7 @@ pub struct Session {
     /// Where it came from.
     pub source: Source,
     /// Any JSON of the shop: at most 50 top-level keys, 8 levels, 16 KiB.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub metadata: JsonObject,
     /// The funnel that it is pinned to.
     pub funnel: FunnelRef,

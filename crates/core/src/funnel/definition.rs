@@ -205,7 +205,6 @@ pub enum StepKind {
 /// customer such as `customer.firstName` or `customer.billing.zipCode`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "customer.firstName"))]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
 pub enum Requirement {
     /// An email address.
@@ -369,6 +368,16 @@ read_struct!(
 read_struct!(Step, refuse_unknown { id: "id", kind: "kind", next: "next" or default, back: "back" or default, requires: "requires" or default, offers: "offers" or default, time_limit: "timeLimit" });
 
 read_enum!(StepKind { Form: "form", Payment: "payment", Offer: "offer", Terminal: "terminal" });
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Requirement {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        <String as utoipa::PartialSchema>::schema()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Requirement {}
 
 impl FromJson for Discount {
     fn from_json(value: JsonValue) -> Result<Self, Mismatch> {

@@ -16,7 +16,6 @@ pub type JsonObject = BTreeMap<String, JsonValue>;
 
 /// Any JSON value. Whole numbers up to 2^53 are kept as integers, so both ends write them alike.
 #[derive(Clone, PartialEq, Debug)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = Object))]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "unknown"))]
 pub enum JsonValue {
     /// `null`

@@ -1,0 +1,66 @@
+//! Sessions and records as the store has them: JSON in opaque blobs, beside columns without personal data.
+
+use throughline_core::sync::Commit;
+use throughline_core::{Record, State};
+
+use crate::store::{Append, JournalRecord, Operational, SessionKey, Stored};
+
+/// The store has something under a session's key that this version of the server can't read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("a session's stored {what} can't be read; it was written by another version or is damaged")]
+pub struct Unreadable {
+    what: &'static str,
+    #[source]
+    cause: std::sync::Arc<serde_json::Error>,
+}
+
+fn unreadable(what: &'static str, cause: serde_json::Error) -> Unreadable {
+    Unreadable { what, cause: std::sync::Arc::new(cause) }
+}
+
+/// The state in a stored session.
+pub(super) fn read_state(stored: &Stored) -> Result<State, Unreadable> {
+    serde_json::from_slice(&stored.state).map_err(|error| unreadable("state", error))
+}
+
+/// The record in a journal entry; `None` where erasure has emptied it.
+///
+/// # Errors
+/// Where it can't be read.
+pub fn read_record(record: &JournalRecord) -> Result<Option<Record>, Unreadable> {
+    if record.blob.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&record.blob).map(Some).map_err(|error| unreadable("record", error))
+}
+
+/// What is written for a commit.
+pub(super) fn append(key: &SessionKey, commit: &Commit) -> Result<Append, Unreadable> {
+    let state = &*commit.state;
+    let session = &state.session;
+    let records = commit.records.iter().map(|record| {
+        let blob = serde_json::to_vec(record).map_err(|error| unreadable("record", error))?;
+        Ok(JournalRecord { version: record.version, blob })
+    });
+    Ok(Append {
+        key: key.clone(),
+        expected_version: commit.expected_version,
+        records: records.collect::<Result<_, Unreadable>>()?,
+        state: serde_json::to_vec(state).map_err(|error| unreadable("state", error))?,
+        columns: Operational {
+            status: session.status.as_str().to_owned(),
+            step: session.current_step.to_string(),
+            funnel_id: session.funnel.id.to_string(),
+            funnel_version: session.funnel.version.to_string(),
+            created_at_ms: session.created_at.as_millis(),
+            updated_at_ms: session.updated_at.as_millis(),
+            expires_at_ms: session.expires_at.as_millis(),
+            deadline_at_ms: state.deadline().map(|deadline| deadline.as_millis()),
+            erased: state.erased_at.is_some(),
+            currency: session.currency.to_string(),
+            amount_minor: session.amount.minor(),
+        },
+        purge_history: commit.erases_history(),
+        answers: None,
+    })
+}

@@ -1,0 +1,86 @@
+use std::time::Duration;
+
+use throughline_core::{ClientId, Command, Status};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::store::memory::MemoryStore;
+use crate::tenant::TenantId;
+
+const NOW_MS: i64 = 1_795_165_200_000;
+
+fn sessions() -> (Sessions, Arc<ManualClock>, Arc<dyn Store>) {
+    let clock = Arc::new(ManualClock::at(NOW_MS));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let funnels = Arc::new(FunnelLibrary::load(None).unwrap());
+    (Sessions::new(Arc::clone(&store), funnels, clock.clone(), TaskTracker::new()), clock, store)
+}
+
+fn key(id: &str) -> SessionKey {
+    SessionKey { tenant: TenantId::single(), session_id: id.to_owned() }
+}
+
+fn request(command: Command) -> Request {
+    let client_id = ClientId::new("test").unwrap();
+    Request { client_id, seq: None, command: Ok(command), expected_version: None, only_after_previous: false }
+}
+
+#[tokio::test]
+async fn commands_are_answered_after_they_are_stored() {
+    let (sessions, _, store) = sessions();
+    let key = key("ws_1_a");
+    let requests = vec![
+        request(Command::Create(Box::default())),
+        request(Command::SetEmail { email: "ada@example.com".to_owned() }),
+        request(Command::SetEmail { email: "not an address".to_owned() }),
+    ];
+    let answers = sessions.execute(&key, Role::Service, requests).await.unwrap();
+    assert!(matches!(answers[1], ServerFrame::Accepted { seq: 2, version: 2, .. }), "{answers:?}");
+    assert!(matches!(answers[2], ServerFrame::Rejected { seq: 3, .. }), "{answers:?}");
+    assert_eq!(store.load(&key).await.unwrap().unwrap().version, 3);
+}
+
+#[tokio::test]
+async fn an_overdue_session_never_looks_alive() {
+    let (sessions, clock, store) = sessions();
+    let key = key("ws_1_a");
+    sessions.execute(&key, Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
+    clock.advance(Duration::from_secs(25 * 60 * 60));
+    let state = sessions.current(&key).await.unwrap().unwrap();
+    assert_eq!(state.session.status, Status::Expired);
+    assert!(store.due(clock.now_ms(), 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn overdue_sessions_end_without_being_asked_for() {
+    let (sessions, clock, store) = sessions();
+    for id in ["ws_1_a", "ws_1_b"] {
+        sessions.execute(&key(id), Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
+    }
+    assert_eq!(sessions.end_overdue().await.unwrap(), 0);
+    clock.advance(Duration::from_secs(25 * 60 * 60));
+    assert_eq!(sessions.end_overdue().await.unwrap(), 2);
+    assert!(store.due(clock.now_ms(), 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn made_up_ids_leave_nothing_in_memory() {
+    let (sessions, _, _) = sessions();
+    for number in 0..100 {
+        assert!(sessions.current(&key(&format!("ws_1_{number}"))).await.unwrap().is_none());
+    }
+    assert_eq!(sessions.lock().len(), 0);
+}
+
+#[tokio::test]
+async fn a_session_that_another_process_changed_is_read_again_and_the_command_judged_anew() {
+    let (sessions, clock, store) = sessions();
+    let key = key("ws_1_a");
+    sessions.execute(&key, Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
+    let funnels = Arc::new(FunnelLibrary::load(None).unwrap());
+    let other = Sessions::new(store, funnels, clock, TaskTracker::new());
+    let email = |text: &str| vec![request(Command::SetEmail { email: text.to_owned() })];
+    other.execute(&key, Role::Service, email("first@example.com")).await.unwrap();
+    let answers = sessions.execute(&key, Role::Service, email("second@example.com")).await.unwrap();
+    assert!(matches!(answers[0], ServerFrame::Accepted { version: 3, .. }), "{answers:?}");
+}
