@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::demo;
 use crate::process::{announce, cargo, find, program, run as run_program, status, status_with_lines};
@@ -65,10 +65,13 @@ pub fn run(options: &Options) -> Result<()> {
 
     let mut tally = Tally::default();
     for stage in stages {
-        let status = stage.run(&mut tally)?;
-        if !status.success() {
+        let name = format!("{stage:?}").to_lowercase();
+        let outcome = stage.run(&mut tally).with_context(|| format!("the {name} stage failed"));
+        if !matches!(&outcome, Ok(status) if status.success()) {
             print(tally);
-            bail!("the {} stage failed", format!("{stage:?}").to_lowercase());
+        }
+        if !outcome?.success() {
+            bail!("the {name} stage failed");
         }
     }
     print(tally);
