@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use axum::Router;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 
@@ -142,7 +141,7 @@ async fn start_and_serve(config: Config, secrets: Secrets) -> Result<(), Command
     let address = config.listen;
     let dev_service_key = secrets.dev_service_key.as_ref().map(|key| key.reveal().to_owned());
     let state = ServerState::build(config, secrets).await?;
-    state.start_housekeeping();
+    state.start_background_tasks();
     let listen = |source| CommandError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
@@ -153,7 +152,8 @@ async fn start_and_serve(config: Config, secrets: Secrets) -> Result<(), Command
         }
     }
     print(&format!("listening on http://{bound}\n"))?;
-    let app = http::app(&state, Router::new());
+    let (features, description) = http::reference::described();
+    let app = http::app(&state, features.merge(http::reference::routes(description)));
     serve(&state, app, listener, stop).await;
     Ok(())
 }

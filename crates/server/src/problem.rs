@@ -138,6 +138,12 @@ impl Problem {
         &self.0.code
     }
 
+    /// The document, as the body of an answer.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        self.document().to_string().into_bytes()
+    }
+
     fn document(&self) -> Value {
         let members = &self.0;
         let mut document = members.extra.clone();

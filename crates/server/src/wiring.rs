@@ -11,14 +11,19 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secrets};
 use crate::connection_limit::ConnectionLimit;
+use crate::funnels::{FunnelError, FunnelLibrary};
 use crate::principal::Authenticator;
 use crate::rate_limit::AddressLimit;
+use crate::sessions::Sessions;
 use crate::store::sqlite::{OpenError, SqliteSettings, SqliteStore};
 use crate::store::{SessionKey, Store};
 use crate::telemetry::{self, TelemetryError};
 
 /// How often what has gone stale is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// How often sessions are looked for whose time is over.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Every how many rounds of housekeeping the table of answers is swept: once an hour.
 const ROUNDS_PER_SWEEP: u32 = 60;
@@ -32,6 +37,10 @@ pub struct ServerState {
     pub clock: Arc<dyn Clock>,
     /// Where sessions and answers are kept.
     pub store: Arc<dyn Store>,
+    /// The funnel definitions.
+    pub funnels: Arc<FunnelLibrary>,
+    /// The sessions in use.
+    pub sessions: Sessions,
     /// Who is who, and the keys that tokens are issued with.
     pub authenticator: Authenticator,
     /// How often one address may create a session without a credential.
@@ -55,6 +64,9 @@ pub enum WiringError {
     /// No database.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// No funnels.
+    #[error(transparent)]
+    Funnels(#[from] FunnelError),
     /// No metrics.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -85,7 +97,12 @@ impl ServerState {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, WiringError> {
+        let funnels = Arc::new(FunnelLibrary::load(config.funnels.as_deref())?);
+        let tasks = TaskTracker::new();
+        let hosting = (Arc::clone(&store), Arc::clone(&funnels), Arc::clone(&clock), tasks.clone());
         Ok(Arc::new(Self {
+            sessions: Sessions::new(hosting.0, hosting.1, hosting.2, hosting.3),
+            funnels,
             clock,
             store,
             authenticator: Authenticator::new(secrets.tokens, secrets.service_keys),
@@ -94,13 +111,30 @@ impl ServerState {
             sockets_per_session: ConnectionLimit::new(config.max_sockets_per_session),
             metrics: telemetry::metrics()?,
             shutdown: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks,
             config,
         }))
     }
 
+    /// Starts the tasks that end what is overdue and forget what is stale, until the server stops.
+    pub fn start_background_tasks(self: &Arc<Self>) {
+        self.start_housekeeping();
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = state.shutdown.cancelled() => return,
+                    () = tokio::time::sleep(OVERDUE) => {}
+                }
+                if let Err(error) = state.sessions.end_overdue().await {
+                    tracing::warn!(error = %crate::problem::chain(&error), "overdue sessions stay for now");
+                }
+            }
+        });
+    }
+
     /// Starts the task that forgets what has gone stale, until the server stops.
-    pub fn start_housekeeping(self: &Arc<Self>) {
+    fn start_housekeeping(self: &Arc<Self>) {
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             let mut round: u32 = 0;
@@ -110,6 +144,7 @@ impl ServerState {
                     () = tokio::time::sleep(HOUSEKEEPING) => {}
                 }
                 state.creations_per_address.forget_idle();
+                state.sessions.forget_idle();
                 state.metrics.run_upkeep();
                 if round.is_multiple_of(ROUNDS_PER_SWEEP)
                     && let Err(error) = state.store.sweep(state.clock.now_ms()).await

@@ -3,11 +3,18 @@
 pub mod body;
 pub mod extract;
 pub mod failures;
+pub mod funnels;
 pub mod health;
+pub mod idempotent;
 pub mod layers;
 pub mod metrics;
 pub mod origin;
+pub mod problem_schema;
+pub mod reference;
+pub mod refusal;
 pub mod request_id;
+pub mod sessions;
+pub mod sync;
 
 use std::sync::Arc;
 

@@ -1,0 +1,188 @@
+//! Requests that may be sent twice: the first answer is kept and replayed.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use throughline_core::ClientId;
+
+use crate::idempotency::{Answer, Begin, IdempotencyKey, MAX_KEY_BYTES};
+use crate::problem::Problem;
+use crate::tenant::TenantId;
+use crate::wiring::ServerState;
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// A successful answer: JSON, with the headers that belong to it.
+#[derive(Debug)]
+pub struct Reply {
+    status: StatusCode,
+    etag: Option<u64>,
+    location: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    /// Answers with `body`.
+    ///
+    /// # Errors
+    /// An internal problem where it can't be written as JSON.
+    pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Self, Problem> {
+        let body = serde_json::to_vec(body).map_err(|error| Problem::internal(&error))?;
+        Ok(Self { status, etag: None, location: None, body })
+    }
+
+    /// Answers with nothing but success.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { status: StatusCode::NO_CONTENT, etag: None, location: None, body: Vec::new() }
+    }
+
+    /// Adds the session's version as `ETag`.
+    #[must_use]
+    pub fn version(mut self, version: u64) -> Self {
+        self.etag = Some(version);
+        self
+    }
+
+    /// Adds where the new thing is.
+    #[must_use]
+    pub fn location(mut self, path: String) -> Self {
+        self.location = Some(path);
+        self
+    }
+
+    fn headers(&self) -> Vec<(String, String)> {
+        let etag = self.etag.map(|version| (ETAG.to_string(), etag(version)));
+        let location = self.location.clone().map(|path| (LOCATION.to_string(), path));
+        let is_json = !self.body.is_empty();
+        let json = is_json.then(|| (CONTENT_TYPE.to_string(), "application/json".to_owned()));
+        [json, etag, location].into_iter().flatten().collect()
+    }
+}
+
+/// A version as an entity tag.
+#[must_use]
+pub fn etag(version: u64) -> String {
+    format!("\"{version}\"")
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let headers = self.headers();
+        respond(self.status.as_u16(), &headers, self.body)
+    }
+}
+
+fn respond(status: u16, headers: &[(String, String)], body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// The `Idempotency-Key` of a request, with whose it is.
+#[derive(Debug, Clone)]
+pub struct Once {
+    key: Option<IdempotencyKey>,
+}
+
+impl Once {
+    /// Reads the key. `scope` says who sent the request and to which route: the same key there is the same request.
+    ///
+    /// # Errors
+    /// A problem where the header is there and can't be a key.
+    pub fn of(headers: &HeaderMap, tenant: &TenantId, scope: &str) -> Result<Self, Problem> {
+        let mut values = headers.get_all(KEY).iter();
+        let Some(value) = values.next() else { return Ok(Self { key: None }) };
+        let malformed = || {
+            Problem::new(StatusCode::BAD_REQUEST, "idempotencyKeyMalformed", "Malformed Idempotency-Key")
+                .detail(format!(
+                    "send one Idempotency-Key of 1 to {MAX_KEY_BYTES} printable ASCII characters, such as a UUID"
+                ))
+                .mendable_by("permanent")
+        };
+        let key = value.to_str().map_err(|_| malformed())?.trim();
+        if key.is_empty() || key.len() > MAX_KEY_BYTES || values.next().is_some() {
+            return Err(malformed());
+        }
+        let key = IdempotencyKey { tenant: tenant.clone(), scope: scope.to_owned(), key: key.to_owned() };
+        Ok(Self { key: Some(key) })
+    }
+
+    /// A client id that is this request's own, so that its commands are applied once even where the answer to the first
+    /// attempt was lost in a crash. `None` without a key.
+    #[must_use]
+    pub fn client_id(&self) -> Option<ClientId> {
+        let IdempotencyKey { tenant, scope, key } = self.key.as_ref()?;
+        let digest = Sha256::digest(format!("{tenant}\n{scope}\n{key}"));
+        let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        ClientId::new(format!("once:{hex}")).ok()
+    }
+
+    /// Runs `work`, unless the request was answered before.
+    ///
+    /// Refusals by the rules are answers as well. What may go better next time is not kept.
+    pub async fn answer(
+        self,
+        state: &Arc<ServerState>,
+        body_sha256: [u8; 32],
+        work: impl Future<Output = Result<Reply, Problem>>,
+    ) -> Result<Response, Problem> {
+        let Some(key) = self.key else { return Ok(work.await?.into_response()) };
+        let conflict = |status, code: &'static str, detail: &'static str, who| {
+            Problem::new(status, code, "Idempotency-Key in use").detail(detail).mendable_by(who)
+        };
+        let ticket = match state.store.begin(key, body_sha256, state.clock.now_ms()).await? {
+            Begin::Started(ticket) => ticket,
+            Begin::Replay(Answer { status, mut headers, body }) => {
+                headers.push((REPLAYED.to_string(), "true".to_owned()));
+                return Ok(respond(status, &headers, body));
+            }
+            Begin::InProgress => {
+                let detail = "the first request with this key is still running; ask again for its answer";
+                return Err(conflict(StatusCode::CONFLICT, "idempotencyKeyInProgress", detail, "retry"));
+            }
+            Begin::Mismatch => {
+                let detail = "this key was used for a request with another body; use a new key for a new request";
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                return Err(conflict(status, "idempotencyKeyReused", detail, "permanent"));
+            }
+        };
+        // A caller that hangs up drops this future: its ticket then counts as abandoned after a minute, and the
+        // commands' own numbers keep a second attempt from taking effect twice.
+        match work.await {
+            Ok(reply) => {
+                let answer =
+                    Answer { status: reply.status.as_u16(), headers: reply.headers(), body: reply.body.clone() };
+                if let Err(error) = state.store.finish(ticket, answer).await {
+                    tracing::warn!(error = %crate::problem::chain(&error), "an answer was given and could not be kept");
+                }
+                Ok(reply.into_response())
+            }
+            Err(problem) => {
+                let is_final = problem.status().is_client_error() && problem.status() != StatusCode::TOO_MANY_REQUESTS;
+                let kept = if is_final {
+                    let headers = vec![(CONTENT_TYPE.to_string(), crate::problem::MEDIA_TYPE.to_owned())];
+                    let status = problem.status().as_u16();
+                    state.store.finish(ticket, Answer { status, headers, body: problem.body() }).await
+                } else {
+                    state.store.abandon(ticket).await
+                };
+                if let Err(error) = kept {
+                    tracing::warn!(error = %crate::problem::chain(&error), "a refusal was given and could not be kept");
+                }
+                Err(problem)
+            }
+        }
+    }
+}

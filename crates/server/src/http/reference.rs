@@ -1,0 +1,71 @@
+//! The API's description: `/openapi.json`, and a browsable reference at `/docs`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_SECURITY_POLICY;
+use axum::middleware::map_response;
+use axum::response::Response;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi as _};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::{funnels, sessions, sync};
+use crate::wiring::ServerState;
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Throughline",
+        description = "Checkout sessions that hold from browser to database: one session, one state machine.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    tags(
+        (name = "sessions", description = "Sessions over REST"),
+        (name = "sync", description = "The socket; its frames are described in PROTOCOL.md"),
+        (name = "funnels", description = "Funnel definitions"),
+    ),
+    modifiers(&Credentials),
+)]
+struct Description;
+
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, description: &mut OpenApi) {
+        let components = description.components.get_or_insert_default();
+        for name in ["serviceKey", "sessionToken"] {
+            components.add_security_scheme(name, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        }
+    }
+}
+
+/// Every feature's routes, and the description that is made from them.
+pub fn described() -> (Router<Arc<ServerState>>, OpenApi) {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .merge(sessions::routes())
+        .merge(sync::routes())
+        .merge(funnels::routes())
+        .split_for_parts()
+}
+
+/// `/openapi.json` and `/docs`.
+pub fn routes(description: OpenApi) -> Router<Arc<ServerState>> {
+    let pages: Router<Arc<ServerState>> = SwaggerUi::new("/docs").url("/openapi.json", description).into();
+    pages.layer(map_response(allow_own_page))
+}
+
+/// The reference is a page of this server's own files; its styles are partly inline.
+async fn allow_own_page(mut response: Response) -> Response {
+    response.headers_mut().insert(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+             connect-src 'self'; frame-ancestors 'none'",
+        ),
+    );
+    response
+}

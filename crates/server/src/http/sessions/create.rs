@@ -1,0 +1,183 @@
+//! `POST /v1/sessions`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use throughline_core::{
+    Command, Create, Customer, FunnelChoice, ItemRequest, Money, Role, Session, SessionId, Source, Timestamp,
+    json::JsonObject,
+};
+use utoipa::ToSchema;
+
+use super::{TokenAnswer, all_accepted, issue_token, nameless, not_found, request, visible};
+use crate::http::body::HashedJsonBody;
+use crate::http::extract::ClientAddress;
+use crate::http::idempotent::{Once, Reply};
+use crate::http::problem_schema::ProblemDetails;
+use crate::principal::{Principal, Role as PrincipalRole};
+use crate::problem::Problem;
+use crate::store::SessionKey;
+use crate::tenant::TenantId;
+use crate::wiring::ServerState;
+
+/// What a new session begins with. Everything may be missing.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct NewSession {
+    /// The id wanted; service principals only.
+    id: Option<SessionId>,
+    /// The buyer's email address.
+    email: Option<String>,
+    /// The buyer.
+    customer: Option<Customer>,
+    /// The product lines, at most 100. Only service principals name prices.
+    #[serde(default)]
+    products: Vec<ItemRequest>,
+    /// A coupon of the funnel.
+    coupon_code: Option<String>,
+    /// Any JSON: at most 50 top-level keys, 8 levels, 16 KiB.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    metadata: JsonObject,
+    /// Discount, shipping and tax; service principals only.
+    adjustments: Option<NewAdjustments>,
+    /// The funnel; `default` where missing.
+    funnel: Option<FunnelChoice>,
+    /// Where the session comes from; service principals only.
+    source: Option<Source>,
+    /// How long it lives, in milliseconds.
+    ttl_ms: Option<u32>,
+}
+
+/// Discount, shipping and tax, in minor units.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct NewAdjustments {
+    /// Taken off the subtotal.
+    pub(super) discount: Option<Money>,
+    /// Shipping.
+    pub(super) shipping: Option<Money>,
+    /// Tax on the products.
+    pub(super) tax: Option<Money>,
+}
+
+/// A new session with its token.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Created {
+    /// The session, as the principal may see it.
+    session: Session,
+    /// The token for the buyer's browser.
+    token: String,
+    /// When the token ends, unless it is renewed.
+    token_expires_at: Timestamp,
+}
+
+/// Creates a session.
+///
+/// Without a credential it is a browser's: limited per address, priced by the catalogue. With a service key it may
+/// carry prices, adjustments and a wanted id.
+#[utoipa::path(
+    post, path = "/v1/sessions", tag = "sessions", request_body = NewSession,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Replays the first answer for 24 hours")),
+    responses(
+        (status = 201, description = "It was created", body = Created),
+        (status = 400, description = "The body is not JSON", body = ProblemDetails),
+        (status = 401, description = "The credential proves nothing", body = ProblemDetails),
+        (status = 403, description = "Only service principals may send this", body = ProblemDetails),
+        (status = 409, description = "The id is taken, or the key's first request is still running", body = ProblemDetails),
+        (status = 413, description = "The body is too large", body = ProblemDetails),
+        (status = 415, description = "The body is not announced as JSON", body = ProblemDetails),
+        (status = 422, description = "A field is wrong, or the key was used with another body", body = ProblemDetails),
+        (status = 429, description = "This address creates too many sessions", body = ProblemDetails),
+        (status = 503, description = "It could not be stored just now", body = ProblemDetails),
+    ),
+    security((), ("serviceKey" = [])),
+)]
+pub(crate) async fn create(
+    State(state): State<Arc<ServerState>>,
+    ClientAddress(address): ClientAddress,
+    headers: HeaderMap,
+    HashedJsonBody { value: new, sha256 }: HashedJsonBody<NewSession>,
+) -> Result<Response, Problem> {
+    let (tenant, role, scope) = if headers.contains_key(header::AUTHORIZATION) {
+        let principal = state.authenticator.authenticate(&headers, state.clock.now_ms())?;
+        match &principal.role {
+            PrincipalRole::Service { tenant, .. } => (tenant.clone(), Role::Service, principal.scope()),
+            PrincipalRole::Browser { .. } | PrincipalRole::Operator { .. } => return Err(wrong_principal(&principal)),
+        }
+    } else {
+        state.creations_per_address.check(address)?;
+        (TenantId::single(), Role::Browser, format!("address:{address}"))
+    };
+    if role == Role::Browser && (new.id.is_some() || new.adjustments.is_some() || new.source.is_some()) {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
+            .detail("id, adjustments and source are for service principals; send a service key, or leave them out")
+            .mendable_by("forbidden"));
+    }
+    let once = Once::of(&headers, &tenant, &format!("{scope} create"))?;
+    let work = create_once(&state, tenant, role, new);
+    once.answer(&state, sha256, work).await
+}
+
+fn wrong_principal(principal: &Principal) -> Problem {
+    tracing::warn!(scope = principal.scope(), "a principal that may not create sessions tried to");
+    Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
+        .detail("sessions are created with a service key, or without any credential; this one is for something else")
+        .mendable_by("forbidden")
+}
+
+async fn create_once(
+    state: &Arc<ServerState>,
+    tenant: TenantId,
+    role: Role,
+    new: NewSession,
+) -> Result<Reply, Problem> {
+    let id = match new.id {
+        Some(id) => id,
+        None => new_id(state)?,
+    };
+    let key = SessionKey { tenant, session_id: id.into() };
+    let create = Create {
+        email: new.email,
+        customer: new.customer,
+        products: new.products,
+        coupon_code: new.coupon_code,
+        metadata: new.metadata,
+        funnel: new.funnel,
+        source: new.source,
+        ttl_ms: new.ttl_ms,
+        claims: None,
+    };
+    let client_id = nameless()?;
+    let mut requests = vec![request(&client_id, Some(1), Command::Create(Box::new(create)))];
+    if let Some(NewAdjustments { discount, shipping, tax }) = new.adjustments {
+        let adjust = request(&client_id, Some(2), Command::SetAdjustments { discount, shipping, tax });
+        requests.push(throughline_core::sync::Request { only_after_previous: true, ..adjust });
+    }
+    if state.sessions.current(&key).await?.is_some() {
+        return Err(taken());
+    }
+    let version = all_accepted(state.sessions.execute(&key, role, requests).await?)?;
+    let created = state.sessions.current(&key).await?.ok_or_else(not_found)?;
+    let session = visible(&created, role);
+    let TokenAnswer { token, token_expires_at } = issue_token(state, &key)?;
+    let location = format!("/v1/sessions/{}", session.id);
+    let body = Created { session, token, token_expires_at };
+    Ok(Reply::json(StatusCode::CREATED, &body)?.version(version).location(location))
+}
+
+fn taken() -> Problem {
+    Problem::new(StatusCode::CONFLICT, "sessionExists", "Session exists")
+        .detail("there is a session with this id already; leave the id out to get a new one")
+        .mendable_by("permanent")
+}
+
+fn new_id(state: &ServerState) -> Result<SessionId, Problem> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| Problem::internal(&error))?;
+    Ok(SessionId::generate(Timestamp::from_millis(state.clock.now_ms()), random))
+}

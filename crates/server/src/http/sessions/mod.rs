@@ -1,0 +1,123 @@
+//! `/v1/sessions`: sessions over REST.
+
+mod change;
+mod create;
+mod read;
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde::Serialize;
+use throughline_core::sync::{Request, ServerFrame};
+use throughline_core::{ClientId, Command, Role, Session, SessionId, State, Timestamp};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::principal::{Principal, Role as PrincipalRole};
+use crate::problem::Problem;
+use crate::store::SessionKey;
+use crate::token::{Grant, Purpose};
+use crate::wiring::ServerState;
+
+/// The routes, with their descriptions.
+pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
+    OpenApiRouter::new()
+        .routes(routes!(create::create))
+        .routes(routes!(read::get, change::patch, change::delete))
+        .routes(routes!(change::commands))
+        .routes(routes!(change::extend))
+        .routes(routes!(change::renew_token))
+        .routes(routes!(read::validate))
+        .routes(routes!(read::events))
+}
+
+/// A session's token, for the browser that follows it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TokenAnswer {
+    /// `Authorization: Bearer <token>`, or `token` in the socket's `hello`. Whoever has it is the session's browser.
+    token: String,
+    /// When it ends, unless it is renewed.
+    token_expires_at: Timestamp,
+}
+
+/// The session, as `role` may see it.
+fn visible(state: &State, role: Role) -> Session {
+    state.session.clone().project(role)
+}
+
+/// The session that a request is about, and the rights it comes with.
+struct Target {
+    key: SessionKey,
+    role: Role,
+}
+
+impl Target {
+    /// Checks that the principal may reach this session. Knowing an id grants nothing.
+    fn of(principal: &Principal, id: &str) -> Result<Self, Problem> {
+        let id = SessionId::new(id).map_err(|_| not_found())?;
+        let role = match &principal.role {
+            PrincipalRole::Service { .. } => Role::Service,
+            PrincipalRole::Operator { .. } => Role::Operator,
+            PrincipalRole::Browser { claims } if claims.session_id == id.as_str() => Role::Browser,
+            PrincipalRole::Browser { .. } => {
+                tracing::warn!("a token was used for another session than its own");
+                return Err(Problem::new(StatusCode::FORBIDDEN, "wrongSession", "Forbidden")
+                    .detail("this token is for another session; use the one that came with this session")
+                    .mendable_by("forbidden"));
+            }
+        };
+        Ok(Self { key: SessionKey { tenant: principal.tenant().clone(), session_id: id.into() }, role })
+    }
+}
+
+fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "sessionNotFound", "Session not found")
+        .detail("there is no session with this id")
+        .mendable_by("permanent")
+}
+
+/// Who issues commands that carry no number of their own.
+fn nameless() -> Result<ClientId, Problem> {
+    ClientId::new("api").map_err(|error| Problem::internal(&error))
+}
+
+fn request(client_id: &ClientId, seq: Option<u64>, command: Command) -> Request {
+    Request {
+        client_id: client_id.clone(),
+        seq,
+        command: Ok(command),
+        expected_version: None,
+        only_after_previous: false,
+    }
+}
+
+/// The outcome of commands that only make sense together: the version, or the first refusal.
+fn all_accepted(answers: Vec<ServerFrame>) -> Result<u64, Problem> {
+    let mut reached = 0;
+    for answer in answers {
+        match answer {
+            ServerFrame::Accepted { version, .. } => reached = version,
+            ServerFrame::Rejected { reason, .. } => return Err(reason.into()),
+            ServerFrame::Gap { expected, .. } => return Err(gap(expected)),
+            _ => {}
+        }
+    }
+    Ok(reached)
+}
+
+fn gap(expected: u64) -> Problem {
+    Problem::new(StatusCode::CONFLICT, "sequenceGap", "A command is missing")
+        .detail(format!("the next number of this client is {expected}; send the commands from there on"))
+        .with("expected", expected)
+        .mendable_by("permanent")
+}
+
+fn issue_token(state: &ServerState, key: &SessionKey) -> Result<TokenAnswer, Problem> {
+    let grant = Grant { purpose: Purpose::Browser, tenant: key.tenant.clone(), session_id: key.session_id.clone() };
+    let issued = state.authenticator.tokens().issue(&grant, state.config.lifetimes, state.clock.now_ms());
+    let issued = issued.map_err(|error| Problem::internal(&error))?;
+    let token_expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
+    Ok(TokenAnswer { token: issued.text, token_expires_at })
+}

@@ -1,0 +1,203 @@
+//! Reading sessions.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use throughline_core::funnel::StepKind;
+use throughline_core::sync::Funnels as _;
+use throughline_core::{Record, Session, Status, StepId, Timestamp};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Target, not_found, visible};
+use crate::http::idempotent::{Reply, etag};
+use crate::http::problem_schema::ProblemDetails;
+use crate::principal::Principal;
+use crate::problem::Problem;
+use crate::sessions::read_record;
+use crate::wiring::ServerState;
+
+/// How many records one answer holds at most.
+const MAX_RECORDS: u32 = 500;
+
+/// The session, as the principal may see it.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}", tag = "sessions",
+    params(
+        ("id" = String, Path, description = "The session's id"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` that the caller has"),
+    ),
+    responses(
+        (status = 200, description = "The session; its version is the `ETag`", body = Session),
+        (status = 304, description = "It has not changed"),
+        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
+        (status = 403, description = "The token is for another session", body = ProblemDetails),
+        (status = 404, description = "There is no such session", body = ProblemDetails),
+        (status = 503, description = "It can't be read just now", body = ProblemDetails),
+    ),
+    security(("serviceKey" = []), ("sessionToken" = [])),
+)]
+pub(crate) async fn get(
+    State(state): State<Arc<ServerState>>,
+    principal: Principal,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let target = Target::of(&principal, &id)?;
+    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let tag = etag(current.version());
+    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    if known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)) {
+        let value = HeaderValue::from_str(&tag).map_err(|error| Problem::internal(&error))?;
+        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, value)]).into_response());
+    }
+    let session = visible(&current, target.role);
+    Ok(Reply::json(StatusCode::OK, &session)?.version(current.version()).into_response())
+}
+
+/// Whether a session can go on, and what it lacks.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Validity {
+    /// Whether the buyer can go on with it.
+    valid: bool,
+    /// Where it stands.
+    status: Status,
+    /// The step that the buyer is at.
+    current_step: StepId,
+    /// When it ends.
+    expires_at: Timestamp,
+    /// How long that is from now, in milliseconds; 0 when it is over.
+    remaining_ms: i64,
+    /// When the buyer should be warned.
+    warn_at: Timestamp,
+    /// What is in the way of the next step.
+    problems: Vec<Obstacle>,
+}
+
+/// Something in the way of the next step.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Obstacle {
+    /// The next step.
+    step: StepId,
+    /// The field that it asks for.
+    field: String,
+    /// A sentence for a person.
+    message: String,
+}
+
+/// Says whether the session can go on, when it ends, and what the next step lacks. Changes nothing.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/validate", tag = "sessions",
+    params(("id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "What is known", body = Validity),
+        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
+        (status = 403, description = "The token is for another session", body = ProblemDetails),
+        (status = 404, description = "There is no such session", body = ProblemDetails),
+        (status = 503, description = "It can't be read just now", body = ProblemDetails),
+    ),
+    security(("serviceKey" = []), ("sessionToken" = [])),
+)]
+pub(crate) async fn validate(
+    State(state): State<Arc<ServerState>>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let target = Target::of(&principal, &id)?;
+    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let session = &current.session;
+    let now = Timestamp::from_millis(state.clock.now_ms());
+    let valid = !session.status.is_terminal() && current.erased_at.is_none();
+    let entry = state.funnels.find(session.funnel.id.as_str(), Some(session.funnel.version));
+    let mut problems = Vec::new();
+    let mut warn_at = session.expires_at;
+    if let Some(entry) = entry {
+        let warning = entry.funnel.lifetime.warning.as_millis();
+        warn_at = Timestamp::from_millis(session.expires_at.as_millis().saturating_sub(warning));
+        let here = entry.funnel.step(&session.current_step);
+        let next = here.iter().flat_map(|step| &step.next).filter_map(|id| entry.funnel.step(id));
+        for step in next.filter(|step| valid && (step.kind != StepKind::Offer || session.is_paid())) {
+            let missing = step.requires.iter().filter(|requirement| !requirement.is_met(session));
+            problems.extend(missing.map(|field| Obstacle {
+                step: step.id.clone(),
+                field: field.to_string(),
+                message: format!("{field} is needed before {}", step.id),
+            }));
+        }
+    }
+    let validity = Validity {
+        valid,
+        status: session.status,
+        current_step: session.current_step.clone(),
+        expires_at: session.expires_at,
+        remaining_ms: session.expires_at.since(now).as_millis(),
+        warn_at,
+        problems,
+    };
+    Ok(Reply::json(StatusCode::OK, &validity)?.version(current.version()).into_response())
+}
+
+/// Which part of the journal.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Range {
+    /// The version after which to begin; 0 for the beginning.
+    #[serde(default)]
+    after: u64,
+    /// How many records at most, 1 to 500.
+    limit: Option<u32>,
+}
+
+/// A part of the journal.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Journal {
+    /// The records, in the order of their versions. Erasure leaves holes.
+    records: Vec<Record>,
+    /// The session's version.
+    version: u64,
+    /// `after` of the next part; missing when this is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_after: Option<u64>,
+}
+
+/// What has happened to the session, as the principal may see it.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/events", tag = "sessions",
+    params(("id" = String, Path, description = "The session's id"), Range),
+    responses(
+        (status = 200, description = "A part of the journal", body = Journal),
+        (status = 400, description = "The query can't be read", body = ProblemDetails),
+        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
+        (status = 403, description = "The token is for another session", body = ProblemDetails),
+        (status = 404, description = "There is no such session", body = ProblemDetails),
+        (status = 503, description = "It can't be read just now", body = ProblemDetails),
+    ),
+    security(("serviceKey" = []), ("sessionToken" = [])),
+)]
+pub(crate) async fn events(
+    State(state): State<Arc<ServerState>>,
+    principal: Principal,
+    Path(id): Path<String>,
+    Query(Range { after, limit }): Query<Range>,
+) -> Result<Response, Problem> {
+    let target = Target::of(&principal, &id)?;
+    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let limit = limit.unwrap_or(100).clamp(1, MAX_RECORDS);
+    let stored = state.sessions.journal(&target.key, after, limit).await?;
+    let last = stored.last().map_or(after, |record| record.version);
+    let mut records = Vec::with_capacity(stored.len());
+    for record in &stored {
+        let read = read_record(record).map_err(|error| Problem::internal(&error))?;
+        records.extend(read.map(|record| record.project(target.role, None)));
+    }
+    let next_after = (last < current.version()).then_some(last);
+    let journal = Journal { records, version: current.version(), next_after };
+    Ok(Reply::json(StatusCode::OK, &journal)?.into_response())
+}

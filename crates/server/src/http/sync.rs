@@ -1,0 +1,512 @@
+//! `/v1/sync`: the socket. `PROTOCOL.md` says what goes over it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use axum::{Extension, extract::rejection::ExtensionRejection};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, Request, ServerFrame, Submission};
+use throughline_core::{ClientId, Command, Rejection, RejectionCode, Role, Timestamp};
+use tokio::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::extract::ClientAddress;
+use super::problem_schema::ProblemDetails;
+use crate::principal::{AuthenticationError, Role as PrincipalRole};
+use crate::problem::{Problem, chain};
+use crate::serve::OpenConnection;
+use crate::sessions::{FollowError, SessionError, Subscription};
+use crate::store::SessionKey;
+use crate::tenant::TenantId;
+use crate::token::{Claims, Grant, IssuedToken, Purpose, TokenError};
+use crate::wiring::ServerState;
+
+/// The subprotocol that a client has to ask for.
+pub const SUBPROTOCOL: &str = "throughline.v1";
+
+/// The largest message, in bytes.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// How long a client may take to say hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the server asks for a sign of life, and after which silence it gives up.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const SILENCE_LIMIT: Duration = Duration::from_secs(50);
+
+/// How long one message may take to be sent.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many commands one socket may send in a second, and at once.
+const COMMANDS_PER_SECOND: u32 = 500;
+const COMMANDS_AT_ONCE: u32 = 2000;
+
+/// How many commands one frame holds at most.
+const MAX_COMMANDS: usize = 50;
+
+/// The route, with its description.
+pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
+    OpenApiRouter::new().routes(routes!(upgrade))
+}
+
+/// Opens the socket (subprotocol `throughline.v1`). The credential goes into its first frame, never into the address.
+#[utoipa::path(
+    get, path = "/v1/sync", tag = "sync",
+    responses(
+        (status = 101, description = "The socket is open; the first frame is `hello`"),
+        (status = 400, description = "Not an upgrade to a WebSocket with this subprotocol", body = ProblemDetails),
+        (status = 403, description = "Pages of this origin may not talk to this server", body = ProblemDetails),
+        (status = 426, description = "Not an upgrade", body = ProblemDetails),
+    ),
+)]
+async fn upgrade(
+    State(state): State<Arc<ServerState>>,
+    ClientAddress(address): ClientAddress,
+    headers: HeaderMap,
+    connection: Result<Extension<OpenConnection>, ExtensionRejection>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Problem> {
+    state.config.allowed_origins.judge(&headers)?;
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    if !offered.any(|name| name.trim() == SUBPROTOCOL) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "subprotocolMissing", "Subprotocol missing")
+            .detail(format!("ask for the WebSocket subprotocol `{SUBPROTOCOL}`"))
+            .mendable_by("permanent"));
+    }
+    // Keeps the connection counted for as long as the socket lives.
+    let counted = connection.ok();
+    let upgrade = upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .write_buffer_size(16 * 1024)
+        .max_write_buffer_size(1024 * 1024);
+    Ok(upgrade.on_upgrade(move |socket| {
+        let tasks = state.tasks.clone();
+        tasks.track_future(async move {
+            let _counted = counted;
+            metrics::gauge!("throughline_sockets").increment(1.0);
+            Conversation::new(Arc::clone(&state), socket).hold(address).await;
+            metrics::gauge!("throughline_sockets").decrement(1.0);
+        })
+    }))
+}
+
+/// Why a conversation ends.
+struct End {
+    code: ErrorCode,
+    message: String,
+    retry_after_ms: Option<u64>,
+}
+
+impl End {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_ms: None }
+    }
+
+    fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after_ms = u64::try_from(delay.as_millis()).ok();
+        self
+    }
+
+    fn malformed(what: &str) -> Self {
+        Self::new(ErrorCode::MalformedFrame, format!("{what}; see the protocol's description"))
+    }
+}
+
+impl From<SessionError> for End {
+    fn from(error: SessionError) -> Self {
+        tracing::warn!(error = %chain(&error), "a session can't be served");
+        Self::new(ErrorCode::Unavailable, "the session can't be read just now").retry_after(Duration::from_secs(1))
+    }
+}
+
+/// What a socket proved at its hello.
+struct Proof {
+    role: Role,
+    tenant: TenantId,
+    credential: Credential,
+    token: Option<Claims>,
+}
+
+/// One socket.
+struct Conversation {
+    state: Arc<ServerState>,
+    sink: SplitSink<WebSocket, Message>,
+    stream: SplitStream<WebSocket>,
+    limiter: DefaultDirectRateLimiter,
+}
+
+/// A socket that has said hello.
+struct Followed {
+    key: SessionKey,
+    client_id: ClientId,
+    subscription: Subscription,
+    proof: Proof,
+}
+
+impl Conversation {
+    fn new(state: Arc<ServerState>, socket: WebSocket) -> Self {
+        let (sink, stream) = socket.split();
+        let quota = Quota::per_second(const { std::num::NonZeroU32::new(COMMANDS_PER_SECOND).unwrap() })
+            .allow_burst(const { std::num::NonZeroU32::new(COMMANDS_AT_ONCE).unwrap() });
+        Self { state, sink, stream, limiter: RateLimiter::direct(quota) }
+    }
+
+    /// Until one side ends it.
+    async fn hold(mut self, address: std::net::IpAddr) {
+        let end = self.converse(address).await;
+        let Some(End { code, message, retry_after_ms }) = end else { return };
+        tracing::debug!(?code, "a socket is closed");
+        metrics::counter!("throughline_sockets_closed_total", "code" => code.close_code().to_string()).increment(1);
+        let frame = ServerFrame::Error { code, message, retry_after_ms };
+        if self.send(&frame).await.is_ok() {
+            let reason = match code {
+                ErrorCode::Restarting => "restarting".into(),
+                _ => "see the last frame".into(),
+            };
+            let close = Message::Close(Some(CloseFrame { code: code.close_code(), reason }));
+            // The client may be gone already.
+            let _ = tokio::time::timeout(SEND_LIMIT, self.sink.send(close)).await;
+        }
+    }
+
+    /// The whole conversation; `None` when the client has left.
+    async fn converse(&mut self, address: std::net::IpAddr) -> Option<End> {
+        let shutdown = self.state.shutdown.clone();
+        let hello = tokio::select! {
+            () = shutdown.cancelled() => return Some(restarting()),
+            hello = tokio::time::timeout(HELLO_LIMIT, self.first_frame()) => hello,
+        };
+        let hello = match hello {
+            Ok(Ok(hello)) => hello,
+            Ok(Err(end)) => return end,
+            Err(_) => return Some(End::malformed("no hello came within 10 s")),
+        };
+        let followed = match self.follow(hello, address).await {
+            Ok(followed) => followed,
+            Err(end) => return Some(end),
+        };
+        let permit = self.state.sockets_per_session.open(followed.key.clone());
+        let _permit = match permit {
+            Ok(permit) => permit,
+            Err(error) => {
+                let end = End::new(ErrorCode::RateLimited, error.to_string());
+                return Some(end.retry_after(Duration::from_secs(5)));
+            }
+        };
+        self.exchange(followed).await
+    }
+
+    async fn first_frame(&mut self) -> Result<Hello, Option<End>> {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Message::Text(text))) => return read_hello(&text).map_err(Some),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_))) => return Err(Some(End::malformed("frames are text"))),
+                Some(Err(error)) => return Err(transport_end(&error)),
+                Some(Ok(Message::Close(_))) | None => return Err(None),
+            }
+        }
+    }
+
+    /// Checks what the client proves, and lets it follow its session.
+    async fn follow(&mut self, hello: Hello, address: std::net::IpAddr) -> Result<Followed, End> {
+        if hello.protocol != PROTOCOL_VERSION {
+            let message = format!("this server speaks protocol {PROTOCOL_VERSION}, not {}", hello.protocol);
+            return Err(End::new(ErrorCode::UnsupportedProtocol, message));
+        }
+        let proof = self.recognise(&hello)?;
+        let key = SessionKey { tenant: proof.tenant.clone(), session_id: hello.session_id.to_string() };
+        if self.state.sessions.current(&key).await?.is_none() {
+            match &proof.credential {
+                Credential::Verified => {
+                    return Err(End::new(ErrorCode::SessionNotFound, "there is no session with this id"));
+                }
+                Credential::Claim(_) => self.state.creations_per_address.check(address).map_err(|error| {
+                    End::new(ErrorCode::RateLimited, error.to_string()).retry_after(error.retry_after)
+                })?,
+            }
+        }
+        let (role, credential) = (proof.role, proof.credential.clone());
+        match self.state.sessions.follow(&key, role, credential, &hello).await {
+            Ok(subscription) => Ok(Followed { key, client_id: hello.client_id, subscription, proof }),
+            Err(FollowError::Session(error)) => Err(error.into()),
+            Err(FollowError::Claim) => {
+                tracing::warn!("a claim was refused");
+                Err(End::new(ErrorCode::Unauthorized, "this session was created by somebody else; start a new one"))
+            }
+        }
+    }
+
+    /// A token where there is a good one, else the claim secret.
+    fn recognise(&self, hello: &Hello) -> Result<Proof, End> {
+        let token = hello.token.as_deref().filter(|token| !token.is_empty());
+        let refusal = match token.map(|token| self.state.authenticator.recognise(token, self.state.clock.now_ms())) {
+            Some(Ok(principal)) => {
+                let (role, token) = match principal.role {
+                    PrincipalRole::Browser { claims } if claims.session_id != hello.session_id.as_str() => {
+                        tracing::warn!("a token was used for another session than its own");
+                        return Err(End::new(ErrorCode::Unauthorized, "this token is for another session"));
+                    }
+                    PrincipalRole::Browser { ref claims } => (Role::Browser, Some(claims.clone())),
+                    PrincipalRole::Service { .. } => (Role::Service, None),
+                    PrincipalRole::Operator { .. } => (Role::Operator, None),
+                };
+                let tenant = principal.tenant().clone();
+                return Ok(Proof { role, tenant, credential: Credential::Verified, token });
+            }
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        if let Some(secret) = hello.claim.as_deref().filter(|secret| secret.len() >= 32 && secret.len() <= 256) {
+            let digest = Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+            let credential = Credential::Claim(digest);
+            return Ok(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None });
+        }
+        let code = match &refusal {
+            Some(AuthenticationError::Token(TokenError::Expired { .. })) => ErrorCode::TokenExpired,
+            _ => ErrorCode::Unauthorized,
+        };
+        tracing::warn!(
+            code = refusal.as_ref().map_or("credentialMissing", AuthenticationError::code),
+            "a hello was refused"
+        );
+        let message = refusal.map_or_else(|| "send a session token, or the claim secret".to_owned(), |e| e.to_string());
+        Err(End::new(code, message))
+    }
+
+    /// Commands in, frames out.
+    async fn exchange(&mut self, mut followed: Followed) -> Option<End> {
+        let shutdown = self.state.shutdown.clone();
+        let mut ping = tokio::time::interval(PING_EVERY);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Some(restarting()),
+                frame = followed.subscription.frames.recv() => {
+                    let Some(frame) = frame else {
+                        let message = "frames were not read fast enough; come back and catch up";
+                        return Some(End::new(ErrorCode::SlowReader, message));
+                    };
+                    if self.send(&frame).await.is_err() {
+                        return None;
+                    }
+                    if let Err(end) = self.hand_out_token(&mut followed).await {
+                        return end;
+                    }
+                }
+                message = self.stream.next() => {
+                    heard = Instant::now();
+                    match message {
+                        Some(Ok(Message::Text(text))) => {
+                            if let Err(end) = self.receive(&mut followed, &text).await {
+                                return end;
+                            }
+                        }
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                        Some(Ok(Message::Binary(_))) => return Some(End::malformed("frames are text")),
+                        Some(Err(error)) => return transport_end(&error),
+                        Some(Ok(Message::Close(_))) | None => return None,
+                    }
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > SILENCE_LIMIT {
+                        return None;
+                    }
+                    let ping = Message::Ping(Vec::new().into());
+                    if tokio::time::timeout(SEND_LIMIT, self.sink.send(ping)).await.is_err() {
+                        return None;
+                    }
+                    if let Err(end) = self.hand_out_token(&mut followed).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn receive(&mut self, followed: &mut Followed, text: &str) -> Result<(), Option<End>> {
+        match read_frame(text).map_err(Some)? {
+            Incoming::Submit(requests) => {
+                for _ in &requests {
+                    if self.limiter.check().is_err() {
+                        let end = End::new(ErrorCode::RateLimited, "too many commands on one socket");
+                        return Err(Some(end.retry_after(Duration::from_secs(2))));
+                    }
+                }
+                let span = tracing::debug_span!("commands", count = requests.len(), role = ?followed.proof.role);
+                span.in_scope(|| followed.subscription.submit(requests));
+            }
+            Incoming::Ping => {
+                let server_time = Timestamp::from_millis(self.state.clock.now_ms());
+                self.send(&ServerFrame::Pong { server_time }).await.map_err(|()| None)?;
+            }
+            Incoming::Hello(hello) => {
+                if hello.session_id.as_str() != followed.key.session_id {
+                    return Err(Some(End::malformed("a socket stays with its session")));
+                }
+                let (role, credential) = (followed.proof.role, followed.proof.credential.clone());
+                let again = self.state.sessions.follow(&followed.key, role, credential, &hello).await;
+                match again {
+                    Ok(subscription) => {
+                        followed.subscription = subscription;
+                        followed.client_id = hello.client_id;
+                    }
+                    Err(FollowError::Session(error)) => return Err(Some(error.into())),
+                    Err(FollowError::Claim) => {
+                        return Err(Some(End::new(
+                            ErrorCode::Unauthorized,
+                            "this session was created by somebody else",
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A browser that proved its claim gets a token as soon as the session is its own; one that has a token gets the next in time.
+    async fn hand_out_token(&mut self, followed: &mut Followed) -> Result<(), Option<End>> {
+        let now_ms = self.state.clock.now_ms();
+        let tokens = self.state.authenticator.tokens();
+        let lifetimes = self.state.config.lifetimes;
+        let issued = match (&followed.proof.credential, &followed.proof.token) {
+            _ if followed.proof.role != Role::Browser => return Ok(()),
+            (Credential::Claim(digest), None) => {
+                let owns = followed.subscription.state().is_some_and(|state| state.claim.as_ref() == Some(digest));
+                if !owns {
+                    return Ok(());
+                }
+                let SessionKey { tenant, session_id } = followed.key.clone();
+                tokens.issue(&Grant { purpose: Purpose::Browser, tenant, session_id }, lifetimes, now_ms)
+            }
+            (_, Some(claims)) if claims.renew_due(now_ms) => tokens.renew(claims, lifetimes, now_ms),
+            _ => return Ok(()),
+        };
+        match issued {
+            Ok(IssuedToken { text, claims }) => {
+                let expires_at = Timestamp::from_millis(claims.expires_at_ms);
+                followed.proof.token = Some(claims);
+                self.send(&ServerFrame::Token { token: text, expires_at }).await.map_err(|()| None)
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "no token could be made");
+                Ok(())
+            }
+        }
+    }
+
+    async fn send(&mut self, frame: &ServerFrame) -> Result<(), ()> {
+        let text = serde_json::to_string(frame).map_err(|error| {
+            tracing::error!(error = %chain(&error), "a frame can't be written");
+        })?;
+        match tokio::time::timeout(SEND_LIMIT, self.sink.send(Message::Text(text.into()))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(()),
+        }
+    }
+}
+
+fn restarting() -> End {
+    End::new(ErrorCode::Restarting, "the server is restarting; come back")
+}
+
+/// A message that is too large is told so; a connection that broke has nobody left to tell.
+fn transport_end(error: &axum::Error) -> Option<End> {
+    let text = chain(error);
+    let is_too_long = text.contains("too long") || text.contains("too large") || text.contains("Space limit exceeded");
+    is_too_long.then(|| End::malformed(&format!("messages have at most {MAX_MESSAGE} bytes")))
+}
+
+enum Incoming {
+    Hello(Hello),
+    Submit(Vec<Request>),
+    Ping,
+}
+
+fn read_hello(text: &str) -> Result<Hello, End> {
+    match read_frame(text)? {
+        Incoming::Hello(hello) => Ok(hello),
+        Incoming::Submit(_) | Incoming::Ping => Err(End::malformed("the first frame has to be hello")),
+    }
+}
+
+fn read_frame(text: &str) -> Result<Incoming, End> {
+    let not_json = |error: serde_json::Error| End::malformed(&format!("the frame is not JSON: {error}"));
+    let mut frame: Value = serde_json::from_str(text).map_err(not_json)?;
+    let name = frame.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    match name.as_str() {
+        "hello" => {
+            let hello = serde_json::from_value(frame);
+            hello.map(Incoming::Hello).map_err(|error| End::malformed(&format!("hello can't be read: {error}")))
+        }
+        "submit" => {
+            let Some(Value::Array(commands)) = frame.get_mut("commands").map(Value::take) else {
+                return Err(End::malformed("submit has no commands"));
+            };
+            if !(1..=MAX_COMMANDS).contains(&commands.len()) {
+                return Err(End::malformed(&format!("submit holds 1 to {MAX_COMMANDS} commands")));
+            }
+            commands.into_iter().map(read_command).collect::<Result<_, _>>().map(Incoming::Submit)
+        }
+        "ping" => Ok(Incoming::Ping),
+        _ => Err(End::malformed("frames from clients have the type hello, submit or ping")),
+    }
+}
+
+/// A command that can't be read is still numbered: it is refused once, and the queue goes on.
+fn read_command(value: Value) -> Result<Request, End> {
+    let number = (value.get("clientId").cloned(), value.get("seq").and_then(Value::as_u64));
+    match serde_json::from_value::<Submission>(value.clone()) {
+        Ok(submission) => Ok(submission.into()),
+        Err(error) => {
+            let (Some(client_id), Some(seq)) = number else {
+                return Err(End::malformed("a command has no clientId and seq"));
+            };
+            let client_id = serde_json::from_value::<ClientId>(client_id)
+                .map_err(|error| End::malformed(&format!("clientId: {error}")))?;
+            let message = format!("the command can't be read: {error}");
+            let command: Result<Command, _> = Err(Rejection::new(RejectionCode::MalformedCommand, message));
+            let seq = Some(seq);
+            Ok(Request { client_id, seq, command, expected_version: None, only_after_previous: false })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_read_keeps_its_number() {
+        let text =
+            r#"{"type":"submit","commands":[{"clientId":"a","seq":3,"type":"setEmail","email":"x","paid":true}]}"#;
+        let Ok(Incoming::Submit(requests)) = read_frame(text) else { panic!("not a submit") };
+        assert_eq!(requests[0].seq, Some(3));
+        let rejection = requests[0].command.clone().unwrap_err();
+        assert_eq!(rejection.code, RejectionCode::MalformedCommand);
+        assert!(rejection.message.contains("paid"), "{}", rejection.message);
+    }
+
+    #[test]
+    fn frames_that_are_none_end_the_conversation() {
+        for text in
+            ["", "[]", "{}", r#"{"type":"welcome"}"#, r#"{"type":"submit"}"#, r#"{"type":"submit","commands":[]}"#]
+        {
+            assert!(read_frame(text).is_err_and(|end| end.code == ErrorCode::MalformedFrame), "{text}");
+        }
+        assert!(read_frame(r#"{"type":"submit","commands":[{"type":"setEmail","email":"x"}]}"#).is_err());
+    }
+}
