@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 
 use crate::config::{Config, ConfigError, Secrets, SecretsError, ServeOptions};
+use crate::funnel_command::FunnelCommand;
+use crate::funnels::FunnelError;
 use crate::http;
 use crate::keys_command::{NewKeys, NewKeysError};
 use crate::problem::chain;
@@ -21,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   throughline serve --dev                      try it out; prints a service key
   throughline keys generate                    make keys for production
+  throughline funnel check funnels/*.toml      check funnel definitions
   throughline serve --config throughline.toml  run with them in the environment";
 
 const SERVE_EXAMPLES: &str = "\
@@ -54,6 +57,9 @@ enum Command {
     /// Make keys
     #[command(subcommand)]
     Keys(Keys),
+    /// Check and draw funnel definitions
+    #[command(subcommand)]
+    Funnel(FunnelCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,6 +93,8 @@ enum CommandError {
     #[error(transparent)]
     Wiring(#[from] WiringError),
     #[error(transparent)]
+    Funnel(#[from] FunnelError),
+    #[error(transparent)]
     NewKeys(#[from] NewKeysError),
     #[error("the keys cannot be written as JSON")]
     Json(#[from] serde_json::Error),
@@ -108,6 +116,7 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(options) => run_server(*options),
         Command::Keys(Keys::Generate(options)) => generate_keys(&options),
+        Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

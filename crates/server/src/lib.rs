@@ -14,6 +14,8 @@ pub mod client_address;
 pub mod clock;
 pub mod config;
 pub mod connection_limit;
+pub mod funnel_command;
+pub mod funnel_graph;
 pub mod funnels;
 pub mod http;
 pub mod idempotency;
