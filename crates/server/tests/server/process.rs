@@ -1,80 +1,11 @@
-//! The real binary, started and stopped as an operator would.
+//! Started and stopped as an operator would.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-struct Server {
-    process: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The binary, without anything from the environment that the tests run in.
-fn throughline(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_throughline"));
-    command.args(arguments);
-    for (name, _) in std::env::vars() {
-        if name.starts_with("THROUGHLINE_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-fn start(folder: tempfile::TempDir, more: &[&str]) -> Server {
-    let url = format!("sqlite:{}", folder.path().join("data/t.db").display());
-    let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
-    arguments.extend(more);
-    let mut process = throughline(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    Server { process, lines, folder }
-}
-
-impl Server {
-    fn line(&mut self) -> String {
-        self.lines.next().unwrap().unwrap()
-    }
-
-    fn stop(&mut self) -> (std::process::ExitStatus, Duration) {
-        let started = Instant::now();
-        let id = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        (self.process.wait().unwrap(), started.elapsed())
-    }
-}
-
-fn address(line: &str) -> &str {
-    line.strip_prefix("listening on http://").unwrap()
-}
-
-fn request(address: &str, path: &str, headers: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{headers}\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-fn failure(output: &Output) -> String {
-    assert!(!output.status.success());
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
-    let file = folder.path().join(name);
-    std::fs::write(&file, text).unwrap();
-    file.display().to_string()
-}
+use super::binary::*;
 
 #[test]
 fn without_keys_the_server_refuses_to_start_and_says_how_to_make_them() {
