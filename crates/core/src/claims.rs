@@ -90,8 +90,8 @@ impl Claims {
     }
 }
 
-read_struct!(Claims, refuse_unknown { status: "status", step: "step", amount: "amount", products: "products" or default, accepted: "accepted" or default, declined: "declined" or default, vault_id: "vaultId", transaction_id: "transactionId", created_at: "createdAt", updated_at: "updatedAt", expires_at: "expiresAt" });
+read_struct!(Claims, Refused { status: "status", step: "step", amount: "amount", products: "products" or default, accepted: "accepted" or default, declined: "declined" or default, vault_id: "vaultId", transaction_id: "transactionId", created_at: "createdAt", updated_at: "updatedAt", expires_at: "expiresAt" });
 
-read_struct!(ClaimedItem, refuse_unknown { id: "id", name: "name", price: "price", quantity: "quantity" });
+read_struct!(ClaimedItem, Refused { id: "id", name: "name", price: "price", quantity: "quantity" });
 
-read_struct!(ClaimedUpsell, refuse_unknown { code: "code", amount: "amount", transaction_id: "transactionId" });
+read_struct!(ClaimedUpsell, Refused { code: "code", amount: "amount", transaction_id: "transactionId" });

@@ -277,7 +277,7 @@ command_kinds! {
     Erase: "erase", Strict;
 }
 
-read_tagged!(Command, refuse_unknown {
+read_tagged!(Command, Refused, blank Self::Erase {}, {
     Create: "create" inner,
     SetEmail: "setEmail" { email: "email" },
     SetCustomer: "setCustomer" { customer: "customer" },
@@ -300,11 +300,11 @@ read_tagged!(Command, refuse_unknown {
     Erase: "erase" {},
 });
 
-read_struct!(Create, refuse_unknown { email: "email", customer: "customer", products: "products" or default, coupon_code: "couponCode", metadata: "metadata" or default, funnel: "funnel", source: "source", ttl_ms: "ttlMs", claims: "claims" });
+read_struct!(Create, Refused { email: "email", customer: "customer", products: "products" or default, coupon_code: "couponCode", metadata: "metadata" or default, funnel: "funnel", source: "source", ttl_ms: "ttlMs", claims: "claims" });
 
-read_struct!(FunnelChoice, refuse_unknown { id: "id", version: "version" });
+read_struct!(FunnelChoice, Refused { id: "id", version: "version" });
 
-read_struct!(ItemRequest, refuse_unknown { id: "id", quantity: "quantity", name: "name", price: "price" });
+read_struct!(ItemRequest, Refused { id: "id", quantity: "quantity", name: "name", price: "price" });
 
 #[cfg(test)]
 mod tests {

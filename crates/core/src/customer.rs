@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::read_struct;
+use crate::json::{Mismatch, read_struct, read_value, text};
 
 /// The longest value of a customer's or address's field, in characters.
 pub const MAX_FIELD_CHARS: usize = 200;
@@ -58,6 +58,11 @@ impl TryFrom<String> for EmailAddress {
     fn try_from(text: String) -> Result<Self, InvalidEmailAddress> {
         Self::new(text)
     }
+}
+
+read_value! {
+    EmailAddress, blank Self(String::new()), value =>
+        Self::new(text(value)?).map_err(|error| Mismatch::new(error.to_string()));
 }
 
 impl From<EmailAddress> for String {
@@ -174,11 +179,14 @@ impl Customer {
     /// The name of the first field that is too long or holds control characters.
     pub fn first_invalid_field(&self) -> Option<String> {
         let own = [("firstName", &self.first_name), ("lastName", &self.last_name), ("phone", &self.phone)];
-        let own = own.into_iter().map(|(name, value)| (String::from(name), value));
-        let billing = self.billing.iter().flat_map(|a| a.fields()).map(|(name, v)| (format!("billing.{name}"), v));
-        let shipping = self.shipping.iter().flat_map(|a| a.fields()).map(|(name, v)| (format!("shipping.{name}"), v));
-        own.chain(billing).chain(shipping).find(|(_, value)| !is_valid_field(value)).map(|(name, _)| name)
+        first_invalid("", &own)
+            .or_else(|| first_invalid("billing.", &self.billing.as_ref()?.fields()))
+            .or_else(|| first_invalid("shipping.", &self.shipping.as_ref()?.fields()))
     }
+}
+
+fn first_invalid(path: &str, fields: &[(&str, &Option<String>)]) -> Option<String> {
+    fields.iter().find(|(_, value)| !is_valid_field(value)).map(|(name, _)| [path, name].concat())
 }
 
 fn merge_field(mine: &mut Option<String>, theirs: &Option<String>) {
@@ -195,7 +203,7 @@ fn is_valid_field(value: &Option<String>) -> bool {
 
 read_struct!(
     Address,
-    refuse_unknown {
+    Refused {
         first_name: "firstName",
         last_name: "lastName",
         address: "address",
@@ -208,7 +216,7 @@ read_struct!(
 
 read_struct!(
     Customer,
-    refuse_unknown {
+    Refused {
         first_name: "firstName",
         last_name: "lastName",
         phone: "phone",

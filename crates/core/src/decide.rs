@@ -1,5 +1,7 @@
 //! Whether a command may happen, and what it causes.
 
+use std::fmt;
+
 use crate::claims::Claims;
 use crate::command::{Command, Create, ItemRequest};
 use crate::customer::{Customer, EmailAddress, MAX_FIELD_CHARS};
@@ -50,32 +52,41 @@ pub fn decide(state: Option<&State>, command: &Command, role: Role, context: &Co
             Role::Operator => "an operator",
             Role::System => "the server by itself",
         };
-        return reject(Code::NotPermitted, format!("{who} may not issue {}", kind.as_str()));
+        return reject(Code::NotPermitted, format_args!("{who} may not issue {}", kind.as_str()));
     }
     match (state, command) {
         (None, Command::Create(create)) => decide_create(create, role, context),
-        (Some(_), Command::Create(_)) => reject(Code::SessionExists, "there is a session with this id already"),
-        (None, _) => reject(Code::SessionNotFound, "there is no session with this id"),
-        (Some(state), Command::Erase {}) => Ok(if state.erased_at.is_some() { vec![] } else { vec![Event::Erased {}] }),
-        (Some(state), _) if state.erased_at.is_some() => {
-            reject(Code::SessionErased, "the personal data of this session was erased; start a new session")
+        (Some(_), Command::Create(_)) => {
+            reject(Code::SessionExists, format_args!("there is a session with this id already"))
         }
+        (None, _) => reject(Code::SessionNotFound, format_args!("there is no session with this id")),
+        (Some(state), Command::Erase {}) => Ok(if state.erased_at.is_some() { vec![] } else { vec![Event::Erased {}] }),
+        (Some(state), _) if state.erased_at.is_some() => reject(
+            Code::SessionErased,
+            format_args!("the personal data of this session was erased; start a new session"),
+        ),
         (Some(state), command) => Decider { session: &state.session, role, context }.decide(command),
     }
 }
 
-fn reject<T>(code: Code, message: impl Into<String>) -> Result<T, Rejection> {
-    Err(Rejection::new(code, message))
+fn reject<T>(code: Code, message: fmt::Arguments<'_>) -> Result<T, Rejection> {
+    Err(rejection(code, message))
+}
+
+/// Takes the message unformatted and is never inlined: there are many places that refuse, and each is small so.
+#[inline(never)]
+fn rejection(code: Code, message: fmt::Arguments<'_>) -> Rejection {
+    Rejection::new(code, message.to_string())
 }
 
 fn decide_create(create: &Create, role: Role, context: &Context<'_>) -> Decision {
     let Context { now, funnel, .. } = *context;
     let Some(first) = funnel.first_step() else {
-        return reject(Code::UnknownFunnel, format!("the funnel {} has no steps", funnel.id));
+        return reject(Code::UnknownFunnel, format_args!("the funnel {} has no steps", funnel.id));
     };
     let chosen = create.funnel.as_ref();
     if chosen.is_some_and(|choice| choice.id != funnel.id || choice.version.is_some_and(|v| v != funnel.version)) {
-        return reject(Code::UnknownFunnel, "the funnel that was asked for is not known here");
+        return reject(Code::UnknownFunnel, format_args!("the funnel that was asked for is not known here"));
     }
 
     let email = create.email.as_deref().map(read_email).transpose()?.flatten();
@@ -168,7 +179,7 @@ fn read_email(text: &str) -> Result<Option<EmailAddress>, Rejection> {
     }
     match EmailAddress::new(text) {
         Ok(email) => Ok(Some(email)),
-        Err(error) => reject(Code::InvalidField, format!("email: {error}")),
+        Err(error) => reject(Code::InvalidField, format_args!("email: {error}")),
     }
 }
 
@@ -177,7 +188,7 @@ fn check_customer(customer: &Customer) -> Result<(), Rejection> {
         None => Ok(()),
         Some(field) => reject(
             Code::InvalidField,
-            format!("customer.{field} is longer than {MAX_FIELD_CHARS} characters or holds control characters"),
+            format_args!("customer.{field} is longer than {MAX_FIELD_CHARS} characters or holds control characters"),
         ),
     }
 }
@@ -185,20 +196,20 @@ fn check_customer(customer: &Customer) -> Result<(), Rejection> {
 fn check_metadata(metadata: &JsonObject) -> Result<(), Rejection> {
     match json::check_limits(metadata) {
         Ok(()) => Ok(()),
-        Err(limit) => reject(Code::MetadataTooLarge, format!("the metadata has {limit}")),
+        Err(limit) => reject(Code::MetadataTooLarge, format_args!("the metadata has {limit}")),
     }
 }
 
 fn read_coupon(code: &str, funnel: &Funnel) -> Result<String, Rejection> {
     match funnel.coupon(code.trim()) {
         Some(coupon) => Ok(coupon.code.clone()),
-        None => reject(Code::UnknownCoupon, "this coupon is not known; check its spelling"),
+        None => reject(Code::UnknownCoupon, format_args!("this coupon is not known; check its spelling")),
     }
 }
 
 fn check_reference(name: &str, text: &str) -> Result<(), Rejection> {
     if text.is_empty() || text.chars().count() > MAX_FIELD_CHARS || text.chars().any(char::is_control) {
-        let message = format!("{name} has to be 1 to {MAX_FIELD_CHARS} characters without control characters");
+        let message = format_args!("{name} has to be 1 to {MAX_FIELD_CHARS} characters without control characters");
         return reject(Code::InvalidField, message);
     }
     Ok(())
@@ -261,12 +272,17 @@ impl Decider<'_> {
     fn check_alive(&self) -> Result<(), Rejection> {
         let is_over = self.context.now >= self.session.expires_at;
         match self.session.status {
-            Status::Completed => reject(Code::SessionCompleted, "this order is complete; start a new session"),
-            Status::Expired => reject(Code::SessionExpired, "this session has expired; start a new session"),
-            _ if is_over && self.session.is_paid() => {
-                reject(Code::SessionCompleted, "the time of this session is over; the order is complete as it is")
+            Status::Completed => {
+                reject(Code::SessionCompleted, format_args!("this order is complete; start a new session"))
             }
-            _ if is_over => reject(Code::SessionExpired, "this session has expired; start a new session"),
+            Status::Expired => {
+                reject(Code::SessionExpired, format_args!("this session has expired; start a new session"))
+            }
+            _ if is_over && self.session.is_paid() => reject(
+                Code::SessionCompleted,
+                format_args!("the time of this session is over; the order is complete as it is"),
+            ),
+            _ if is_over => reject(Code::SessionExpired, format_args!("this session has expired; start a new session")),
             Status::Pending | Status::Processing | Status::Failed => Ok(()),
         }
     }
@@ -275,10 +291,13 @@ impl Decider<'_> {
     fn check_editable(&self) -> Result<(), Rejection> {
         self.check_alive()?;
         if self.session.is_paid() {
-            return reject(Code::AlreadyPaid, "this session is paid; what was bought can't be changed any more");
+            return reject(
+                Code::AlreadyPaid,
+                format_args!("this session is paid; what was bought can't be changed any more"),
+            );
         }
         if !self.session.is_editable() {
-            return reject(Code::PaymentUnderWay, "a payment is under way; wait for its outcome");
+            return reject(Code::PaymentUnderWay, format_args!("a payment is under way; wait for its outcome"));
         }
         Ok(())
     }
@@ -340,7 +359,7 @@ impl Decider<'_> {
         self.check_editable()?;
         for (name, amount) in [("discount", discount), ("shipping", shipping), ("tax", tax)] {
             if let Some(amount) = amount.filter(|amount| !amount.is_price()) {
-                let message = format!("{name} is {}; 0 to {} are possible", amount.minor(), Money::MAX.minor());
+                let message = format_args!("{name} is {}; 0 to {} are possible", amount.minor(), Money::MAX.minor());
                 return reject(Code::InvalidAmount, message);
             }
         }
@@ -361,7 +380,7 @@ impl Decider<'_> {
     fn current_step(&self) -> Result<&Step, Rejection> {
         let current = &self.session.current_step;
         self.context.funnel.step(current).ok_or_else(|| {
-            Rejection::new(Code::UnknownStep, format!("the funnel {} has no step {current}", self.context.funnel.id))
+            rejection(Code::UnknownStep, format_args!("the funnel {} has no step {current}", self.context.funnel.id))
         })
     }
 
@@ -373,29 +392,34 @@ impl Decider<'_> {
             return Ok(vec![]);
         }
         let Some(step) = funnel.step(target) else {
-            return reject(Code::UnknownStep, format!("the funnel {} has no step {target}", funnel.id));
+            return reject(Code::UnknownStep, format_args!("the funnel {} has no step {target}", funnel.id));
         };
         let forward = current.next.contains(target);
         if !forward && !current.back.contains(target) {
             let choices: Vec<&str> = current.next.iter().chain(&current.back).map(StepId::as_str).collect();
-            let message =
-                format!("{target} can't be reached from {}; from there it goes to {}", current.id, choices.join(", "));
+            let message = format_args!(
+                "{target} can't be reached from {}; from there it goes to {}",
+                current.id,
+                choices.join(", ")
+            );
             return reject(Code::StepNotAllowed, message);
         }
         let is_paid = self.session.is_paid();
         match (current.kind, step.kind) {
             (StepKind::Payment, _) if !is_paid && self.session.status == Status::Processing => {
-                return reject(Code::PaymentUnderWay, "a payment is under way; wait for its outcome");
+                return reject(Code::PaymentUnderWay, format_args!("a payment is under way; wait for its outcome"));
             }
-            (_, StepKind::Payment) if is_paid => return reject(Code::AlreadyPaid, "this session is paid already"),
+            (_, StepKind::Payment) if is_paid => {
+                return reject(Code::AlreadyPaid, format_args!("this session is paid already"));
+            }
             (_, StepKind::Payment) => {
-                return reject(Code::StepNotAllowed, format!("{target} is entered by paying (beginProcessing)"));
+                return reject(Code::StepNotAllowed, format_args!("{target} is entered by paying (beginProcessing)"));
             }
             (_, StepKind::Form) if is_paid => {
-                return reject(Code::StepNotAllowed, format!("{target} comes before the payment, which is done"));
+                return reject(Code::StepNotAllowed, format_args!("{target} comes before the payment, which is done"));
             }
             (_, StepKind::Offer | StepKind::Terminal) if !is_paid => {
-                return reject(Code::NotPaid, format!("{target} comes after the payment, which is not done"));
+                return reject(Code::NotPaid, format_args!("{target} comes after the payment, which is not done"));
             }
             _ => {}
         }
@@ -420,7 +444,7 @@ impl Decider<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        reject(Code::FieldsMissing, format!("before {} these are needed: {}", step.id, missing.join(", ")))
+        reject(Code::FieldsMissing, format_args!("before {} these are needed: {}", step.id, missing.join(", ")))
     }
 
     fn lapse(&self, which: impl Fn(&Upsell) -> bool) -> Vec<Event> {
@@ -459,7 +483,9 @@ impl Decider<'_> {
         if self.session.claims.as_ref().is_some_and(Claims::claim_payment) {
             return reject(
                 Code::AwaitingConfirmation,
-                "this session may have been paid before it moved here; the shop has to confirm that first",
+                format_args!(
+                    "this session may have been paid before it moved here; the shop has to confirm that first"
+                ),
             );
         }
         Ok(())
@@ -468,7 +494,7 @@ impl Decider<'_> {
     fn begin_processing(&self) -> Decision {
         self.check_alive()?;
         if self.session.is_paid() {
-            return reject(Code::AlreadyPaid, "this session is paid already");
+            return reject(Code::AlreadyPaid, format_args!("this session is paid already"));
         }
         if self.session.status == Status::Processing {
             return Ok(vec![]);
@@ -477,13 +503,13 @@ impl Decider<'_> {
         if self.session.products.iter().any(|item| item.price_source == PriceSource::Claimed) {
             return reject(
                 Code::AwaitingConfirmation,
-                "the price of a product is not in the catalogue; the shop has to confirm it first",
+                format_args!("the price of a product is not in the catalogue; the shop has to confirm it first"),
             );
         }
         let current = self.current_step()?;
         let leads_to = current.next.iter().filter_map(|id| self.context.funnel.step(id));
         let Some(payment) = leads_to.into_iter().find(|step| step.kind == StepKind::Payment) else {
-            return reject(Code::StepNotAllowed, format!("{} does not lead to the payment", current.id));
+            return reject(Code::StepNotAllowed, format_args!("{} does not lead to the payment", current.id));
         };
         self.check_requirements(payment)?;
         Ok(vec![Event::PaymentBegun {}, Event::StepEntered { step: payment.id.clone() }])
@@ -496,10 +522,13 @@ impl Decider<'_> {
             if self.session.transaction_id.as_deref() == Some(transaction_id) {
                 return Ok(vec![]);
             }
-            return reject(Code::AlreadyPaid, "this session is paid already, by another transaction; refund this one");
+            return reject(
+                Code::AlreadyPaid,
+                format_args!("this session is paid already, by another transaction; refund this one"),
+            );
         }
         if amount != owed {
-            let message = format!("the payment is {} but the session owes {}", amount.minor(), owed.minor());
+            let message = format_args!("the payment is {} but the session owes {}", amount.minor(), owed.minor());
             return reject(Code::AmountMismatch, message);
         }
         let mut events = vec![recorded];
@@ -520,10 +549,10 @@ impl Decider<'_> {
         check_reference("code", code)?;
         check_reference("message", message)?;
         if self.session.is_paid() {
-            return reject(Code::AlreadyPaid, "this session is paid already");
+            return reject(Code::AlreadyPaid, format_args!("this session is paid already"));
         }
         if self.session.status != Status::Processing {
-            return reject(Code::PaymentNotBegun, "no payment is under way");
+            return reject(Code::PaymentNotBegun, format_args!("no payment is under way"));
         }
         let failure = PaymentFailure { code: code.to_owned(), message: message.to_owned() };
         let mut events = vec![Event::PaymentFailed { failure }];
@@ -535,14 +564,14 @@ impl Decider<'_> {
 
     fn made_offer(&self, offer: &OfferId) -> Result<&Upsell, Rejection> {
         self.session.upsell(offer).ok_or_else(|| {
-            Rejection::new(Code::OfferNotMade, format!("the offer {offer} was not made to this session"))
+            rejection(Code::OfferNotMade, format_args!("the offer {offer} was not made to this session"))
         })
     }
 
     fn check_open(&self, upsell: &Upsell) -> Result<(), Rejection> {
         self.check_alive()?;
         if upsell.closes_at.is_some_and(|closes_at| self.context.now >= closes_at) {
-            return reject(Code::OfferLapsed, format!("the time to answer the offer {} is over", upsell.offer));
+            return reject(Code::OfferLapsed, format_args!("the time to answer the offer {} is over", upsell.offer));
         }
         Ok(())
     }
@@ -552,9 +581,9 @@ impl Decider<'_> {
         match upsell.state {
             OfferState::Accepted | OfferState::Charged | OfferState::ChargeFailed => Ok(vec![]),
             OfferState::Declined => {
-                reject(Code::OfferDeclined, format!("the offer {offer} was declined; that is final"))
+                reject(Code::OfferDeclined, format_args!("the offer {offer} was declined; that is final"))
             }
-            OfferState::Lapsed => reject(Code::OfferLapsed, format!("the offer {offer} is closed")),
+            OfferState::Lapsed => reject(Code::OfferLapsed, format_args!("the offer {offer} is closed")),
             OfferState::Offered => {
                 self.check_open(upsell)?;
                 Ok(vec![Event::OfferAccepted { offer: offer.clone() }])
@@ -566,9 +595,10 @@ impl Decider<'_> {
         let upsell = self.made_offer(offer)?;
         match upsell.state {
             OfferState::Declined | OfferState::Lapsed => Ok(vec![]),
-            OfferState::Accepted | OfferState::Charged | OfferState::ChargeFailed => {
-                reject(Code::OfferAccepted, format!("the offer {offer} was accepted; it can't be declined any more"))
-            }
+            OfferState::Accepted | OfferState::Charged | OfferState::ChargeFailed => reject(
+                Code::OfferAccepted,
+                format_args!("the offer {offer} was accepted; it can't be declined any more"),
+            ),
             OfferState::Offered => {
                 self.check_open(upsell)?;
                 Ok(vec![Event::OfferDeclined { offer: offer.clone() }])
@@ -583,12 +613,12 @@ impl Decider<'_> {
             OfferState::Charged if upsell.transaction_id.as_deref() == Some(transaction_id) => Ok(vec![]),
             OfferState::Charged => reject(
                 Code::OfferCharged,
-                format!("the offer {offer} was charged already, by another transaction; refund this one"),
+                format_args!("the offer {offer} was charged already, by another transaction; refund this one"),
             ),
             OfferState::Accepted | OfferState::ChargeFailed => {
                 let owed = upsell.price.plus(upsell.tax);
                 if amount != owed {
-                    let message = format!("the charge is {} but the offer costs {}", amount.minor(), owed.minor());
+                    let message = format_args!("the charge is {} but the offer costs {}", amount.minor(), owed.minor());
                     return reject(Code::AmountMismatch, message);
                 }
                 let transaction_id = Some(transaction_id.to_owned());
@@ -606,7 +636,7 @@ impl Decider<'_> {
                 let failure = PaymentFailure { code: code.to_owned(), message: message.to_owned() };
                 Ok(vec![Event::OfferChargeFailed { offer: offer.clone(), failure }])
             }
-            OfferState::Charged => reject(Code::OfferCharged, format!("the offer {offer} was charged already")),
+            OfferState::Charged => reject(Code::OfferCharged, format_args!("the offer {offer} was charged already")),
             state => self.reject_unaccepted(offer, state),
         }
     }
@@ -614,10 +644,12 @@ impl Decider<'_> {
     fn reject_unaccepted(&self, offer: &OfferId, state: OfferState) -> Decision {
         match state {
             OfferState::Declined => {
-                reject(Code::OfferDeclined, format!("the offer {offer} was declined; don't charge it"))
+                reject(Code::OfferDeclined, format_args!("the offer {offer} was declined; don't charge it"))
             }
-            OfferState::Lapsed => reject(Code::OfferLapsed, format!("the offer {offer} is closed; don't charge it")),
-            _ => reject(Code::OfferNotMade, format!("the offer {offer} was not accepted; don't charge it")),
+            OfferState::Lapsed => {
+                reject(Code::OfferLapsed, format_args!("the offer {offer} is closed; don't charge it"))
+            }
+            _ => reject(Code::OfferNotMade, format_args!("the offer {offer} was not accepted; don't charge it")),
         }
     }
 
@@ -642,7 +674,7 @@ impl Decider<'_> {
         let lifetime = self.context.funnel.lifetime;
         let latest = self.session.created_at.plus(lifetime.max);
         if self.session.expires_at >= latest {
-            let message = format!("a session of this funnel lives {} at most", lifetime.max);
+            let message = format_args!("a session of this funnel lives {} at most", lifetime.max);
             return reject(Code::LifetimeExceeded, message);
         }
         let ttl = ttl_ms.map_or(lifetime.default, |ttl| TimeSpan::from_millis(ttl.into()));
@@ -655,7 +687,7 @@ impl Decider<'_> {
             return Ok(vec![]);
         }
         if self.context.now < self.session.expires_at {
-            return reject(Code::NotDue, format!("the session lives until {}", self.session.expires_at));
+            return reject(Code::NotDue, format_args!("the session lives until {}", self.session.expires_at));
         }
         if !self.session.is_paid() {
             return Ok(vec![Event::Expired {}]);
@@ -672,7 +704,7 @@ impl Decider<'_> {
         customer_id: Option<&str>,
     ) -> Decision {
         let Some(claims) = &self.session.claims else {
-            return reject(Code::NothingClaimed, "this session has no claims to confirm");
+            return reject(Code::NothingClaimed, format_args!("this session has no claims to confirm"));
         };
         let mut events = vec![Event::ClaimsConfirmed {}];
         if !claims.claim_payment() || self.session.is_paid() {
@@ -681,7 +713,7 @@ impl Decider<'_> {
         let Some(transaction_id) = transaction_id.or(claims.transaction_id.as_deref()) else {
             return reject(
                 Code::InvalidField,
-                "transactionId: a payment is claimed, so name the gateway's transaction",
+                format_args!("transactionId: a payment is claimed, so name the gateway's transaction"),
             );
         };
         check_reference("transactionId", transaction_id)?;
@@ -738,7 +770,7 @@ impl Decider<'_> {
 
     fn refute_claims(&self) -> Decision {
         if self.session.claims.is_none() {
-            return reject(Code::NothingClaimed, "this session has no claims to refute");
+            return reject(Code::NothingClaimed, format_args!("this session has no claims to refute"));
         }
         let mut events = vec![Event::ClaimsRefuted {}];
         let rest: Vec<Item> =

@@ -215,11 +215,11 @@ impl Event {
     }
 }
 
-read_struct!(Record, ignore_unknown { version: "version", at: "at", by: "by", origin: "origin", event: "event" });
+read_struct!(Record, Ignored { version: "version", at: "at", by: "by", origin: "origin", event: "event" });
 
-read_struct!(Origin, ignore_unknown { client_id: "clientId", seq: "seq" });
+read_struct!(Origin, Ignored { client_id: "clientId", seq: "seq" });
 
-read_tagged!(Event, ignore_unknown {
+read_tagged!(Event, Ignored, blank Self::Erased {}, {
     Created: "created" { id: "id", epoch: "epoch", claim: "claim", funnel: "funnel", currency: "currency", step: "step", source: "source", expires_at: "expiresAt", began_at: "beganAt" },
     EmailSet: "emailSet" { email: "email" },
     CustomerSet: "customerSet" { customer: "customer" },

@@ -6,7 +6,7 @@ use crate::json::{JsonObject, merge_patch};
 use crate::session::{
     Adjustments, Flow, OfferState, Payment, PaymentFailure, PriceSource, Session, Status, StepVisit, Totals, Upsell,
 };
-use crate::state::State;
+use crate::state::{ClientLedger, State};
 use crate::time::Timestamp;
 
 /// The state after `record`. An event that does not fit (another than `created` where there is no session) changes
@@ -75,18 +75,21 @@ fn begin(record: &Record) -> Option<State> {
 
 fn note_origin(state: &mut State, record: &Record) {
     let Some(origin) = &record.origin else { return };
-    if !state.clients.contains_key(&origin.client_id) && state.clients.len() >= State::MAX_CLIENTS {
-        let longest_silent = state.clients.iter().min_by_key(|(_, ledger)| ledger.heard_at_version);
-        if let Some(id) = longest_silent.map(|(id, _)| id.clone()) {
-            state.clients.remove(&id);
+    if state.clients.get(&origin.client_id).is_none() {
+        if state.clients.len() >= State::MAX_CLIENTS {
+            let longest_silent = state.clients.iter().min_by_key(|(_, ledger)| ledger.heard_at_version);
+            if let Some(silent) = longest_silent.map(|(id, _)| id.clone()) {
+                state.clients.retain(|id, _| *id != silent);
+            }
         }
+        state.clients.insert(origin.client_id.clone(), ClientLedger::default());
     }
-    let ledger = state.clients.entry(origin.client_id.clone()).or_default();
+    let Some(ledger) = state.clients.get_mut(&origin.client_id) else { return };
     ledger.last_seq = ledger.last_seq.max(origin.seq);
     ledger.heard_at_version = record.version;
     if let Event::CommandRejected { rejection } = &record.event {
         ledger.rejected.push((origin.seq, rejection.clone()));
-        let surplus = ledger.rejected.len().saturating_sub(crate::state::ClientLedger::MAX_REJECTED);
+        let surplus = ledger.rejected.len().saturating_sub(ClientLedger::MAX_REJECTED);
         ledger.rejected.drain(..surplus);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json::{Mismatch, read_value, text};
 use crate::time::Timestamp;
 
 /// The text can't be an id of this kind.
@@ -37,11 +38,7 @@ macro_rules! identifier {
             /// [`InvalidIdentifier`] when it is empty, too long or holds another character.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
                 let text = text.into();
-                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
-                if text.is_empty() || text.len() > $max || !text.bytes().all(allowed) {
-                    return Err(InvalidIdentifier { kind: $kind, max: $max });
-                }
-                Ok(Self(text))
+                if is_identifier(&text, $max) { Ok(Self(text)) } else { Err(InvalidIdentifier { kind: $kind, max: $max }) }
             }
 
             /// The id as text.
@@ -58,6 +55,11 @@ macro_rules! identifier {
             }
         }
 
+        read_value! {
+            $name, blank Self(String::new()), value =>
+                Self::new(text(value)?).map_err(|error| Mismatch::new(error.to_string()));
+        }
+
         impl From<$name> for String {
             fn from(id: $name) -> Self {
                 id.0
@@ -70,6 +72,11 @@ macro_rules! identifier {
             }
         }
     };
+}
+
+fn is_identifier(text: &str, max: usize) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
+    !text.is_empty() && text.len() <= max && text.bytes().all(allowed)
 }
 
 identifier!(
@@ -119,11 +126,19 @@ impl ClientId {
 }
 
 /// `number` in base 36, filled up with zeros to `width` digits (25 digits hold every 128-bit number).
-fn base36(mut number: u128, width: usize) -> String {
+///
+/// By hand, in parts of 32 bits: the division of 128-bit numbers is a kilobyte of code that nothing else needs.
+fn base36(number: u128, width: usize) -> String {
+    let mut parts = [(number >> 96) as u32, (number >> 64) as u32, (number >> 32) as u32, number as u32];
     let mut digits = Vec::with_capacity(25);
-    while number > 0 || digits.len() < width {
-        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize]);
-        number /= 36;
+    while parts != [0; 4] || digits.len() < width {
+        let mut remainder = 0;
+        for part in &mut parts {
+            let dividend = (remainder << 32) | u64::from(*part);
+            *part = (dividend / 36) as u32;
+            remainder = dividend % 36;
+        }
+        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[remainder as usize]);
     }
     digits.iter().rev().map(|digit| char::from(*digit)).collect()
 }

@@ -158,15 +158,18 @@ struct Fields {
 }
 
 impl Fields {
+    #[inline(never)]
     fn take(&mut self, camel: &str, snake: &str) -> Option<JsonValue> {
         let value = self.rest.remove(camel).or_else(|| self.rest.remove(snake));
         value.filter(|value| *value != JsonValue::Null)
     }
 
+    #[inline(never)]
     fn keep(&mut self, name: &str, value: JsonValue) {
         self.rest.insert(name.to_owned(), value);
     }
 
+    #[inline(never)]
     fn text(&mut self, camel: &str, snake: &str) -> Option<String> {
         match self.take(camel, snake)? {
             JsonValue::String(text) if text.is_empty() => None,
@@ -180,6 +183,7 @@ impl Fields {
     }
 
     /// Text that can be a reference of the gateway; anything else stays where it was.
+    #[inline(never)]
     fn reference(&mut self, camel: &str, snake: &str) -> Option<String> {
         let text = self.text(camel, snake)?;
         if text.chars().count() <= MAX_FIELD_CHARS && !text.chars().any(char::is_control) {
@@ -189,6 +193,7 @@ impl Fields {
         None
     }
 
+    #[inline(never)]
     fn time(&mut self, camel: &str, snake: &str) -> Option<Timestamp> {
         match self.take(camel, snake)? {
             JsonValue::Integer(millis) => Some(Timestamp::from_millis(millis)),
@@ -223,6 +228,7 @@ impl Fields {
     }
 
     /// A customer's text field from a nested object; what does not fit stays in that object.
+    #[inline(never)]
     fn field(object: &mut JsonObject, camel: &str, snake: &str) -> Option<String> {
         let key = if object.contains_key(camel) { camel } else { snake };
         match object.get(key) {
@@ -237,6 +243,7 @@ impl Fields {
         }
     }
 
+    #[inline(never)]
     fn address(object: &mut JsonObject, with_names: bool) -> Option<Address> {
         let mut name = |camel: &str, snake: &str| with_names.then(|| Self::field(object, camel, snake)).flatten();
         let (first_name, last_name) = (name("firstName", "first_name"), name("lastName", "last_name"));

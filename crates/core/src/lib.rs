@@ -25,6 +25,7 @@ mod identifier;
 pub mod json;
 pub mod legacy;
 mod money;
+mod ordered;
 mod permission;
 mod pricing;
 mod projection;
@@ -45,6 +46,7 @@ pub use evolve::evolve;
 pub use funnel::Funnel;
 pub use identifier::{ClientId, FunnelId, InvalidIdentifier, OfferId, ProductId, SessionId, StepId};
 pub use money::{Currency, Money, Rate};
+pub use ordered::OrderedMap;
 pub use permission::{PERMISSIONS, Role, may_issue};
 pub use rejection::{MendableBy, Rejection, RejectionCode};
 pub use session::{

@@ -106,6 +106,9 @@ impl fmt::Display for Money {
 pub struct Currency([u8; 3]);
 
 impl Currency {
+    /// The code that ISO 4217 has for no currency.
+    pub(crate) const NONE: Self = Self(*b"XXX");
+
     /// The code as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("XXX")
@@ -153,8 +156,10 @@ impl Rate {
 
     /// This share of `amount`, rounded half up to a minor unit.
     pub fn of(self, amount: Money) -> Money {
-        let share = (i128::from(amount.0) * i128::from(self.0) + 5000).div_euclid(10_000);
-        Money(i64::try_from(share).unwrap_or(i64::MAX))
+        // In two parts, so that 64 bits are enough for every amount that a session can have.
+        let (whole, rest) = (amount.0.div_euclid(10_000), amount.0.rem_euclid(10_000));
+        let rate = i64::from(self.0);
+        Money(whole.saturating_mul(rate).saturating_add((rest * rate + 5000) / 10_000))
     }
 }
 

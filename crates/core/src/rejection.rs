@@ -42,26 +42,28 @@ pub enum MendableBy {
 }
 
 macro_rules! rejection_codes {
-    ($($(#[$docs:meta])* $name:ident = $text:literal => $mendable:ident),+ $(,)?) => {
+    ($(#[doc = $meaning:literal] $name:ident = $text:literal => $mendable:ident),+ $(,)?) => {
         /// What was wrong with a command. Codes are stable; new ones may be added.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
-        pub enum RejectionCode { $($(#[$docs])* $name),+ }
+        pub enum RejectionCode { $(#[doc = $meaning] $name),+ }
 
-        impl $crate::json::FromJson for RejectionCode {
-            fn from_json(value: $crate::json::JsonValue) -> Result<Self, $crate::json::Mismatch> {
-                let text = <String as $crate::json::FromJson>::from_json(value)?;
-                let named = |code: &&Self| code.as_str() == text;
-                Self::ALL.iter().find(named).copied().ok_or_else(|| $crate::json::Mismatch::new("is no known code"))
-            }
+        $crate::json::read_value! {
+            RejectionCode, blank Self::NotPermitted, value =>
+                $crate::json::position(value, &[$($text),+]).map(|position| Self::ALL[position]);
         }
 
         impl RejectionCode {
             /// The code as text, as in JSON.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text),+ }
+            }
+
+            /// What it means, in a sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning),+ }
             }
 
             /// Every code.
@@ -161,7 +163,7 @@ impl fmt::Display for Rejection {
 
 impl std::error::Error for Rejection {}
 
-read_struct!(Rejection, ignore_unknown { code: "code", mendable_by: "mendableBy", message: "message" });
+read_struct!(Rejection, Ignored { code: "code", mendable_by: "mendableBy", message: "message" });
 
 read_enum!(MendableBy {
     Retry: "retry",

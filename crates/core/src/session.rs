@@ -366,7 +366,7 @@ impl Session {
 
 read_struct!(
     Session,
-    ignore_unknown {
+    Ignored {
         id: "id",
         version: "version",
         email: "email",
@@ -407,28 +407,23 @@ read_enum!(Status {
 
 read_struct!(
     Flow,
-    ignore_unknown {
-        started_at: "startedAt",
-        steps: "steps",
-        abandoned_at: "abandonedAt",
-        completed_at: "completedAt"
-    }
+    Ignored { started_at: "startedAt", steps: "steps", abandoned_at: "abandonedAt", completed_at: "completedAt" }
 );
 
-read_struct!(StepVisit, ignore_unknown { step: "step", entered_at: "enteredAt", left_at: "leftAt" });
+read_struct!(StepVisit, Ignored { step: "step", entered_at: "enteredAt", left_at: "leftAt" });
 
 read_struct!(
     Item,
-    ignore_unknown { id: "id", name: "name", price: "price", quantity: "quantity", price_source: "priceSource" }
+    Ignored { id: "id", name: "name", price: "price", quantity: "quantity", price_source: "priceSource" }
 );
 
 read_enum!(PriceSource { Funnel: "funnel", Service: "service", Claimed: "claimed" });
 
-read_struct!(Adjustments, ignore_unknown { discount: "discount", shipping: "shipping", tax: "tax", set_by: "setBy" });
+read_struct!(Adjustments, Ignored { discount: "discount", shipping: "shipping", tax: "tax", set_by: "setBy" });
 
 read_struct!(
     Totals,
-    ignore_unknown {
+    Ignored {
         subtotal: "subtotal",
         discount: "discount",
         shipping: "shipping",
@@ -438,13 +433,13 @@ read_struct!(
     }
 );
 
-read_struct!(Payment, ignore_unknown { paid_at: "paidAt", amount: "amount", attempts: "attempts", failure: "failure" });
+read_struct!(Payment, Ignored { paid_at: "paidAt", amount: "amount", attempts: "attempts", failure: "failure" });
 
-read_struct!(PaymentFailure, ignore_unknown { code: "code", message: "message" });
+read_struct!(PaymentFailure, Ignored { code: "code", message: "message" });
 
 read_struct!(
     Upsell,
-    ignore_unknown {
+    Ignored {
         offer: "offer",
         step: "step",
         product: "product",
@@ -471,4 +466,4 @@ read_enum!(OfferState {
 
 read_enum!(Source { Api: "api", Client: "client", Migration: "migration", Webhook: "webhook" });
 
-read_struct!(FunnelRef, ignore_unknown { id: "id", version: "version" });
+read_struct!(FunnelRef, Ignored { id: "id", version: "version" });

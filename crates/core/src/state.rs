@@ -1,11 +1,10 @@
 //! The session with what the protocol needs beside it. This is what every tier stores.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::ClientId;
 use crate::json::read_struct;
+use crate::ordered::OrderedMap;
 use crate::rejection::Rejection;
 use crate::session::Session;
 use crate::time::Timestamp;
@@ -27,7 +26,7 @@ pub struct State {
     pub claim: Option<String>,
     /// What was applied from each client.
     #[serde(default)]
-    pub clients: BTreeMap<ClientId, ClientLedger>,
+    pub clients: OrderedMap<ClientId, ClientLedger>,
     /// When the personal data was erased. Nothing revives an erased session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_at: Option<Timestamp>,
@@ -72,6 +71,6 @@ impl State {
     }
 }
 
-read_struct!(State, ignore_unknown { session: "session", epoch: "epoch", claim: "claim", clients: "clients" or default, erased_at: "erasedAt" });
+read_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim", clients: "clients" or default, erased_at: "erasedAt" });
 
-read_struct!(ClientLedger, ignore_unknown { last_seq: "lastSeq", heard_at_version: "heardAtVersion", rejected: "rejected" or default });
+read_struct!(ClientLedger, Ignored { last_seq: "lastSeq", heard_at_version: "heardAtVersion", rejected: "rejected" or default });

@@ -233,7 +233,7 @@ impl FromStr for TimeSpan {
 
     fn from_str(text: &str) -> Result<Self, InvalidTimeSpan> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
+        let (number, unit) = text.split_at_checked(digits).ok_or(InvalidTimeSpan)?;
         let number: i64 = number.parse().map_err(|_| InvalidTimeSpan)?;
         let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(InvalidTimeSpan)?;
         number.checked_mul(*millis).map(Self).ok_or(InvalidTimeSpan)

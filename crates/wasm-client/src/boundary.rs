@@ -6,10 +6,34 @@ use serde_wasm_bindgen::Serializer;
 use throughline_core::json::{FromJson, JsonObject, JsonValue};
 use wasm_bindgen::prelude::*;
 
+use crate::json_text::to_text;
+
 /// `value` as plain JavaScript: objects for maps, `null` for what is missing, numbers for every integer.
 pub fn to_js<T: Serialize + ?Sized>(value: &T) -> JsValue {
-    // Nothing in the core serialises to something that JavaScript hasn't.
+    parse(&to_text(value))
+}
+
+/// A list or pair of text as plain JavaScript, made without text in between. Everything with fields
+/// goes through [`to_js`]: for each type of field, this way of writing makes the module larger.
+pub fn list_to_js<T: Serialize + ?Sized>(value: &T) -> JsValue {
     value.serialize(&Serializer::json_compatible()).unwrap_or(JsValue::NULL)
+}
+
+/// Reads a list of `[key, text]` pairs; what is no such pair is left out.
+pub fn pairs_from_js(list: &Array) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    for item in list.iter() {
+        if let (Some(key), Some(text)) = (get(&item, "0").as_string(), get(&item, "1").as_string()) {
+            pairs.push((key, text));
+        }
+    }
+    pairs
+}
+
+/// JSON text that was written here, as plain JavaScript.
+#[inline(never)]
+pub fn parse(text: &str) -> JsValue {
+    JSON::parse(text).unwrap_or(JsValue::NULL)
 }
 
 /// Reads a plain JavaScript value; the error is a sentence that names the field.
@@ -49,11 +73,6 @@ fn as_json(value: &JsValue, depth: usize) -> JsonValue {
     }
 }
 
-/// `value` as JSON text.
-pub fn to_json<T: Serialize + ?Sized>(value: &T) -> String {
-    JSON::stringify(&to_js(value)).map(String::from).unwrap_or_default()
-}
-
 /// Reads JSON text. The browser's own parser is used, so that none has to be shipped.
 ///
 /// # Errors
@@ -64,11 +83,23 @@ pub fn from_json<T: FromJson>(text: &str) -> Result<T, String> {
 
 /// Sets a property of a plain object.
 pub fn set(object: &Object, name: &str, value: impl Into<JsValue>) {
+    set_value(object, name, value.into());
+}
+
+#[inline(never)]
+fn set_value(object: &Object, name: &str, value: JsValue) {
     // Can only fail for frozen objects and proxies; this one was just made here.
-    let _ = Reflect::set(object, &JsValue::from_str(name), &value.into());
+    let _ = Reflect::set(object, &JsValue::from_str(name), &value);
+}
+
+/// A property of a plain object; `undefined` where it has none, or is no object.
+#[inline(never)]
+pub fn get(object: &JsValue, name: &str) -> JsValue {
+    Reflect::get(object, &JsValue::from_str(name)).unwrap_or(JsValue::UNDEFINED)
 }
 
 /// A plain object with a `type`.
+#[inline(never)]
 pub fn tagged(name: &str) -> Object {
     let object = Object::new();
     set(&object, "type", name);

@@ -3,22 +3,26 @@
 //! The snapshot that a page reads lives on the JavaScript side. What crosses is a patch: the top-level fields of the session
 //! that differ from what was published last.
 
-use js_sys::{Array, Object};
-use serde::Serialize;
-use throughline_core::sync::{Confirmation, Link, Output, Replica, Restored, StorageChange, StoredCommand};
-use throughline_core::{
-    ClientId, Command, Funnel, Record, Rejection, RejectionCode, Session, SessionId, State, Timestamp,
+use js_sys::{Array, JSON, Object};
+use throughline_core::sync::{
+    ClientFrame, Confirmation, Link, Output, Replica, Restored, StorageChange, StoredCommand, Submission,
 };
+use throughline_core::{ClientId, Command, Funnel, Record, Rejection, RejectionCode, SessionId, State, Timestamp};
 use wasm_bindgen::prelude::*;
 
-use crate::boundary::{from_js, set, tagged, to_js};
+use crate::boundary::{from_js, get, list_to_js, pairs_from_js, parse, set, tagged, to_js};
+use crate::json_text::{fields, to_text, write_quoted};
 use crate::sealed::{seal, unseal};
 
 /// One client's replica of one session.
 #[wasm_bindgen]
 pub struct Client {
     replica: Replica,
-    published: Option<Session>,
+    /// The session's fields as they were published last, as JSON text.
+    published: Vec<(&'static str, String)>,
+    /// The records of the frames that came in since the outputs were taken, as the server wrote them. They are stored and
+    /// handed on like that, also what this version does not know in them.
+    arrived: Vec<JsValue>,
     /// Before every key of this client in the storage: `<session>/<client>/`.
     prefix: String,
     /// The versions of the records in the storage.
@@ -37,7 +41,7 @@ impl Client {
     pub fn new(
         session_id: String,
         client_id: String,
-        stored: Vec<Array>,
+        stored: &Array,
         token: Option<String>,
         claim: Option<String>,
     ) -> Result<Client, JsValue> {
@@ -46,21 +50,20 @@ impl Client {
         let prefix = format!("{session_id}/{client_id}/");
         let mut restored = Restored { token, claim, ..Restored::default() };
         let mut damaged = Vec::new();
-        for pair in stored {
-            let (Some(key), Some(text)) = (pair.get(0).as_string(), pair.get(1).as_string()) else { continue };
+        for (key, text) in pairs_from_js(stored) {
             if !restore(&mut restored, key.strip_prefix(&prefix).unwrap_or_default(), &text) {
                 damaged.push(key);
             }
         }
         let stored_records = restored.records.iter().map(|record| record.version).collect();
         let replica = Replica::new(session_id, client_id, restored);
-        Ok(Self { replica, published: None, prefix, stored_records, damaged })
+        Ok(Self { replica, published: Vec::new(), arrived: Vec::new(), prefix, stored_records, damaged })
     }
 
     /// The keys of the records that are damaged, for being set aside.
     #[wasm_bindgen(js_name = takeDamaged)]
-    pub fn take_damaged(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.damaged)
+    pub fn take_damaged(&mut self) -> JsValue {
+        list_to_js(&std::mem::take(&mut self.damaged))
     }
 
     /// Takes the funnel definition, with the server's hash of it.
@@ -132,7 +135,11 @@ impl Client {
     /// # Errors
     /// A sentence where the frame can't be read.
     pub fn handle(&mut self, frame: JsValue) -> Result<(), JsValue> {
+        let records = get(&frame, "records");
         self.replica.handle(from_js(frame).map_err(|error| JsValue::from_str(&error))?);
+        if Array::is_array(&records) {
+            self.arrived.extend(Array::from(&records).iter());
+        }
         Ok(())
     }
 
@@ -167,21 +174,41 @@ impl Client {
     /// The session's fields that differ from those of the last call; `undefined` where none does.
     #[wasm_bindgen(js_name = takePatch)]
     pub fn take_patch(&mut self) -> JsValue {
-        let Some(current) = self.replica.session() else { return JsValue::UNDEFINED };
-        let patch = Object::new();
-        let changed = write_patch(&patch, self.published.as_ref(), current);
-        if !changed {
+        let Some(session) = self.replica.session() else { return JsValue::UNDEFINED };
+        let current = fields(session);
+        let mut patch = String::from("{");
+        for (index, field) in current.iter().enumerate() {
+            // A struct always has the same fields in the same order.
+            if self.published.get(index) != Some(field) {
+                if patch.len() > 1 {
+                    patch.push(',');
+                }
+                let (name, value) = field;
+                write_quoted(&mut patch, name);
+                patch.push(':');
+                patch.push_str(value);
+            }
+        }
+        self.published = current;
+        if patch.len() == 1 {
             return JsValue::UNDEFINED;
         }
-        self.published = Some(current.clone());
-        patch.into()
+        patch.push('}');
+        parse(&patch)
     }
 
     /// What is to be done, in this order: objects `{type: 'send' | 'store' | 'confirmed' | 'applied' | …}`.
     #[wasm_bindgen(js_name = takeOutputs)]
     pub fn take_outputs(&mut self) -> Array {
         let outputs = self.replica.take_outputs();
-        outputs.into_iter().filter_map(|output| self.output_as_js(output)).map(JsValue::from).collect()
+        let objects = Array::new();
+        for output in outputs {
+            if let Some(object) = self.output_as_js(output) {
+                objects.push(&object);
+            }
+        }
+        self.arrived.clear();
+        objects
     }
 }
 
@@ -192,7 +219,7 @@ impl Client {
             Output::Changed => return None,
             Output::Send(frame) => {
                 let object = tagged("send");
-                set(&object, "frame", to_js(&frame));
+                set(&object, "frame", frame_as_js(&frame));
                 object
             }
             Output::Store(changes) => self.changes_as_js(changes),
@@ -208,7 +235,7 @@ impl Client {
             }
             Output::Applied(record) => {
                 let object = tagged("applied");
-                set(&object, "record", to_js(&*record));
+                set(&object, "record", self.arrived(record.version));
                 object
             }
             Output::RetryAfter(delay_ms) => {
@@ -240,35 +267,42 @@ impl Client {
 
     /// `{type: 'store', put: [[key, text]], delete: [key], seq?}`; `seq` is the highest number among the stored commands.
     fn changes_as_js(&mut self, changes: Vec<StorageChange>) -> Object {
-        let put = Array::new();
-        let delete = Array::new();
+        let mut put: Vec<(String, String)> = Vec::new();
+        let mut delete: Vec<String> = Vec::new();
         let mut highest = None;
         for change in changes {
             match change {
                 StorageChange::PutCommand(command) => {
-                    put.push(&pair(&self.command_key(command.seq), &command));
+                    put.push((self.command_key(command.seq), seal(&to_text(&command))));
                     highest = highest.max(Some(command.seq));
                 }
                 StorageChange::DeleteCommand(seq) => {
-                    delete.push(&self.command_key(seq).into());
+                    delete.push(self.command_key(seq));
                 }
                 StorageChange::PutRecord(record) => {
-                    put.push(&pair(&self.record_key(record.version), &*record));
+                    let text = JSON::stringify(&self.arrived(record.version)).map(String::from).unwrap_or_default();
+                    put.push((self.record_key(record.version), seal(&text)));
                     self.stored_records.push(record.version);
                 }
                 StorageChange::PutBase(state) => {
-                    put.push(&pair(&format!("{}base", self.prefix), &*state));
+                    put.push((format!("{}base", self.prefix), seal(&to_text(&*state))));
                     for version in std::mem::take(&mut self.stored_records) {
-                        delete.push(&self.record_key(version).into());
+                        delete.push(self.record_key(version));
                     }
                 }
             }
         }
         let object = tagged("store");
-        set(&object, "put", put);
-        set(&object, "delete", delete);
+        set(&object, "put", list_to_js(&put));
+        set(&object, "delete", list_to_js(&delete));
         set(&object, "seq", highest.map_or(JsValue::UNDEFINED, |seq| (seq as f64).into()));
         object
+    }
+
+    /// The record of this version, as it came in.
+    fn arrived(&self, version: u64) -> JsValue {
+        let is_wanted = |record: &&JsValue| get(record, "version").as_f64() == Some(version as f64);
+        self.arrived.iter().rev().find(is_wanted).cloned().unwrap_or(JsValue::UNDEFINED)
     }
 
     fn command_key(&self, seq: u64) -> String {
@@ -284,8 +318,29 @@ fn sentence(error: impl std::fmt::Display) -> JsValue {
     JsValue::from_str(&error.to_string())
 }
 
-fn pair<T: Serialize>(key: &str, value: &T) -> Array {
-    Array::of2(&JsValue::from_str(key), &JsValue::from_str(&seal(value)))
+/// The frame as a plain object. Put together from its parts: serde's code for a tag beside the fields of another type would
+/// bring a second copy of the code that writes a command.
+fn frame_as_js(frame: &ClientFrame) -> JsValue {
+    match frame {
+        ClientFrame::Hello(hello) => {
+            let object = Object::from(to_js(hello));
+            set(&object, "type", "hello");
+            object.into()
+        }
+        ClientFrame::Submit { commands } => {
+            let submissions = Array::new();
+            for Submission { client_id, seq, command } in commands {
+                let object = Object::from(to_js(command));
+                set(&object, "clientId", client_id.as_str());
+                set(&object, "seq", *seq as f64);
+                submissions.push(&object);
+            }
+            let object = tagged("submit");
+            set(&object, "commands", submissions);
+            object.into()
+        }
+        ClientFrame::Ping {} => tagged("ping").into(),
+    }
 }
 
 /// Takes one record of the storage; `false` where it is damaged.
@@ -306,59 +361,4 @@ fn restore(restored: &mut Restored, key: &str, text: &str) -> bool {
         _ => {}
     }
     true
-}
-
-macro_rules! patch_fields {
-    ($patch:ident, $before:ident, $now:ident; $($field:ident => $name:literal),+ $(,)?) => {{
-        let mut changed = false;
-        $(
-            if $before.is_none_or(|before| before.$field != $now.$field) {
-                set($patch, $name, to_js(&$now.$field));
-                changed = true;
-            }
-        )+
-        changed
-    }};
-}
-
-fn write_patch(patch: &Object, before: Option<&Session>, now: &Session) -> bool {
-    // Exhaustive on purpose: a new field of the session does not compile until it is listed below.
-    let Session {
-        id: _,
-        version: _,
-        email: _,
-        created_at: _,
-        updated_at: _,
-        expires_at: _,
-        last_accessed_at: _,
-        status: _,
-        current_step: _,
-        flow: _,
-        customer: _,
-        products: _,
-        coupon_code: _,
-        adjustments: _,
-        totals: _,
-        amount: _,
-        currency: _,
-        payment: _,
-        vault_id: _,
-        customer_id: _,
-        transaction_id: _,
-        payment_token: _,
-        upsells: _,
-        source: _,
-        metadata: _,
-        funnel: _,
-        claims: _,
-    } = now;
-    patch_fields!(patch, before, now;
-        id => "id", version => "version", email => "email", created_at => "createdAt", updated_at => "updatedAt",
-        expires_at => "expiresAt", last_accessed_at => "lastAccessedAt", status => "status",
-        current_step => "currentStep", flow => "flow", customer => "customer", products => "products",
-        coupon_code => "couponCode", adjustments => "adjustments", totals => "totals", amount => "amount",
-        currency => "currency", payment => "payment", vault_id => "vaultId", customer_id => "customerId",
-        transaction_id => "transactionId", payment_token => "paymentToken", upsells => "upsells", source => "source",
-        metadata => "metadata", funnel => "funnel", claims => "claims",
-    )
 }

@@ -4,6 +4,8 @@ use gloo_storage::{LocalStorage, Storage};
 use js_sys::{Array, JsString};
 use wasm_bindgen::prelude::*;
 
+use crate::boundary::pairs_from_js;
+
 /// Before every key, so that nothing of the page's own is touched.
 const PREFIX: &str = "throughline/";
 
@@ -14,12 +16,12 @@ const PREFIX: &str = "throughline/";
 #[wasm_bindgen(js_name = localStorageLoad)]
 pub fn load(prefix: &str) -> Result<Array, JsValue> {
     let storage = LocalStorage::raw();
-    let wanted = format!("{PREFIX}{prefix}");
+    let wanted = [PREFIX, prefix].concat();
     let found = Array::new();
     for index in 0..storage.length()? {
         let Some(key) = storage.key(index)?.filter(|key| key.starts_with(&wanted)) else { continue };
-        if let Some(text) = storage.get_item(&key)? {
-            found.push(&Array::of2(&JsString::from(&key[PREFIX.len()..]), &JsString::from(text)));
+        if let (Some(name), Some(text)) = (key.strip_prefix(PREFIX), storage.get_item(&key)?) {
+            found.push(&Array::of2(&JsString::from(name), &JsString::from(text)));
         }
     }
     Ok(found)
@@ -30,15 +32,13 @@ pub fn load(prefix: &str) -> Result<Array, JsValue> {
 /// # Errors
 /// The browser's error where localStorage is blocked or full.
 #[wasm_bindgen(js_name = localStorageWrite)]
-pub fn write(put: Vec<Array>, delete: Vec<String>) -> Result<(), JsValue> {
+pub fn write(put: &Array, delete: &Array) -> Result<(), JsValue> {
     let storage = LocalStorage::raw();
-    for pair in put {
-        if let (Some(key), Some(text)) = (pair.get(0).as_string(), pair.get(1).as_string()) {
-            storage.set_item(&format!("{PREFIX}{key}"), &text)?;
-        }
+    for (key, text) in pairs_from_js(put) {
+        storage.set_item(&[PREFIX, &key].concat(), &text)?;
     }
-    for key in delete {
-        storage.remove_item(&format!("{PREFIX}{key}"))?;
+    for key in delete.iter().filter_map(|key| key.as_string()) {
+        storage.remove_item(&[PREFIX, &key].concat())?;
     }
     Ok(())
 }

@@ -3,18 +3,16 @@
 //! A record that a crash cut off or something else damaged is found by its checksum and set aside, instead of being
 //! read as something that nobody wrote.
 
-use serde::Serialize;
 use throughline_core::json::FromJson;
 
-use crate::boundary::{from_json, to_json};
+use crate::boundary::from_json;
 
 /// The first characters of every record; another number is another form.
 const FORM: &str = "1:";
 
-/// `value` as a record.
-pub fn seal<T: Serialize + ?Sized>(value: &T) -> String {
-    let json = to_json(value);
-    format!("{FORM}{:016x}:{json}", checksum(&json))
+/// JSON text as a record.
+pub fn seal(json: &str) -> String {
+    format!("{FORM}{:016x}:{json}", checksum(json))
 }
 
 /// The value of a record; `None` where it is damaged.

@@ -3,11 +3,12 @@
 use gloo_storage::{LocalStorage, Storage};
 use js_sys::{Array, JSON, JsString, Object};
 use throughline_core::Command;
-use throughline_core::json::{JsonObject, JsonValue};
+use throughline_core::json::JsonObject;
 use throughline_core::legacy::{FUNNEL_STORAGE_KEY, take_over};
 use wasm_bindgen::prelude::*;
 
 use crate::boundary::{from_js, set, to_js};
+use crate::json_text::to_text;
 
 /// What the legacy key holds: `{text, sessions: [{id, command}], unreadable: [{key, reason, text}]}`; `undefined` where
 /// there is no such key.
@@ -42,7 +43,7 @@ pub fn read_legacy_storage() -> Result<JsValue, JsValue> {
                         set(&session, "command", to_js(&Command::Create(Box::new(taken.create))));
                         sessions.push(&session);
                     }
-                    Err(reason) => note(key, &reason.to_string(), &as_text(entry)),
+                    Err(reason) => note(key, &reason.to_string(), &to_text(entry)),
                 }
             }
         }
@@ -67,8 +68,4 @@ pub fn forget_legacy_storage(text: &str) -> Result<bool, JsValue> {
         storage.remove_item(FUNNEL_STORAGE_KEY)?;
     }
     Ok(unchanged)
-}
-
-fn as_text(value: &JsonValue) -> String {
-    JSON::stringify(&to_js(value)).map(String::from).unwrap_or_default()
 }

@@ -16,6 +16,8 @@ const MODULE: &str = "target/wasm/wasm32-unknown-unknown/wasm/throughline_wasm_c
 const BUILD: &str = "target/npm/build";
 const OPTIMISE: &[&str] = &[
     "-Oz",
+    // Brotli finds more repetition in many small functions than in few large ones: 4 % less to download.
+    "--one-caller-inline-max-function-size=40",
     "--enable-bulk-memory",
     "--enable-reference-types",
     "--enable-sign-ext",

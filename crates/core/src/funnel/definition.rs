@@ -1,13 +1,13 @@
 //! What a funnel definition holds.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::{FunnelId, OfferId, ProductId, StepId};
-use crate::json::{Fields, FromJson, JsonValue, Mismatch, read_enum, read_struct};
+use crate::json::{JsonValue, Mismatch, Unknown, fill_fields, object, read_enum, read_struct, read_value, text};
 use crate::money::{Currency, Money, Rate};
+use crate::ordered::OrderedMap;
 use crate::session::{OfferState, Session};
 use crate::time::TimeSpan;
 
@@ -93,7 +93,9 @@ pub struct Shipping {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Tax {
     /// State to rate; 725 is 7.25 %.
-    pub rates: BTreeMap<String, Rate>,
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, Rate>))]
+    #[cfg_attr(feature = "typescript", ts(as = "std::collections::BTreeMap<String, Rate>"))]
+    pub rates: OrderedMap<String, Rate>,
 }
 
 /// A product of the catalogue.
@@ -348,24 +350,21 @@ impl Funnel {
     }
 }
 
-read_struct!(Funnel, refuse_unknown { id: "id", version: "version", name: "name", currency: "currency", lifetime: "lifetime" or default, shipping: "shipping" or default, tax: "tax" or default, catalogue: "catalogue", coupons: "coupons" or default, offers: "offers" or default, steps: "steps" });
+read_struct!(Funnel, Refused { id: "id", version: "version", name: "name", currency: "currency", lifetime: "lifetime" or default, shipping: "shipping" or default, tax: "tax" or default, catalogue: "catalogue", coupons: "coupons" or default, offers: "offers" or default, steps: "steps" });
 
-read_struct!(Lifetime, refuse_unknown { default: "default", max: "max", warning: "warning" });
+read_struct!(Lifetime, Refused { default: "default", max: "max", warning: "warning" });
 
-read_struct!(Shipping, refuse_unknown { flat: "flat", free_from: "freeFrom" });
+read_struct!(Shipping, Refused { flat: "flat", free_from: "freeFrom" });
 
-read_struct!(Tax, refuse_unknown { rates: "rates" });
+read_struct!(Tax, Refused { rates: "rates" });
 
-read_struct!(Product, refuse_unknown { id: "id", name: "name", price: "price", description: "description" });
+read_struct!(Product, Refused { id: "id", name: "name", price: "price", description: "description" });
 
-read_struct!(Coupon, refuse_unknown { code: "code", discount: "discount" });
+read_struct!(Coupon, Refused { code: "code", discount: "discount" });
 
-read_struct!(
-    Offer,
-    refuse_unknown { id: "id", product: "product", name: "name", price: "price", description: "description" }
-);
+read_struct!(Offer, Refused { id: "id", product: "product", name: "name", price: "price", description: "description" });
 
-read_struct!(Step, refuse_unknown { id: "id", kind: "kind", next: "next" or default, back: "back" or default, requires: "requires" or default, offers: "offers" or default, time_limit: "timeLimit" });
+read_struct!(Step, Refused { id: "id", kind: "kind", next: "next" or default, back: "back" or default, requires: "requires" or default, offers: "offers" or default, time_limit: "timeLimit" });
 
 read_enum!(StepKind { Form: "form", Payment: "payment", Offer: "offer", Terminal: "terminal" });
 
@@ -379,15 +378,19 @@ impl utoipa::PartialSchema for Requirement {
 #[cfg(feature = "openapi")]
 impl utoipa::ToSchema for Requirement {}
 
-impl FromJson for Discount {
-    fn from_json(value: JsonValue) -> Result<Self, Mismatch> {
-        let mut fields = Fields::of(value)?;
-        let (percent, amount) = (fields.take("percent")?, fields.take("amount")?);
-        fields.refuse_unknown()?;
-        match (percent, amount) {
-            (Some(rate), None) => Ok(Self::Percent(rate)),
-            (None, Some(amount)) => Ok(Self::Amount(amount)),
-            _ => Err(Mismatch::new("expected either percent or amount")),
-        }
+read_value! {
+    Requirement, blank Self::Email, value =>
+        Self::try_from(text(value)?).map_err(|error| Mismatch::new(error.to_string()));
+    Discount, blank Self::Amount(Money::ZERO), value => read_discount(value);
+}
+
+fn read_discount(value: JsonValue) -> Result<Discount, Mismatch> {
+    let (mut percent, mut amount) = (None, None);
+    let names = &[("percent", false), ("amount", false)];
+    fill_fields(object(value)?, Unknown::Refused, names, &mut [&mut percent, &mut amount])?;
+    match (percent, amount) {
+        (Some(rate), None) => Ok(Discount::Percent(rate)),
+        (None, Some(amount)) => Ok(Discount::Amount(amount)),
+        _ => Err(Mismatch::new("expected either percent or amount")),
     }
 }

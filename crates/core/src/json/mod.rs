@@ -8,8 +8,11 @@ use std::fmt;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub(crate) use read::{Fields, read_enum, read_struct, read_tagged};
 pub use read::{FromJson, Mismatch};
+pub(crate) use read::{
+    Unknown, fill_fields, for_each_entry, object, position, read_enum, read_struct, read_tagged, read_value, take_tag,
+    text, unknown_tag,
+};
 
 /// A JSON object; its keys are kept in order.
 pub type JsonObject = BTreeMap<String, JsonValue>;

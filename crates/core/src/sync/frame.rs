@@ -235,7 +235,7 @@ impl ErrorCode {
     }
 }
 
-read_tagged!(ServerFrame, ignore_unknown {
+read_tagged!(ServerFrame, Ignored, blank Self::Durable { version: 0 }, {
     Welcome: "welcome" { protocol: "protocol", session_id: "sessionId", epoch: "epoch", version: "version", durable_version: "durableVersion", last_seq: "lastSeq", server_time: "serverTime", funnel_hash: "funnelHash", funnel: "funnel" },
     Snapshot: "snapshot" { state: "state" },
     Events: "events" { epoch: "epoch", records: "records" },

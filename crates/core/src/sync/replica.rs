@@ -584,4 +584,4 @@ fn apply(state: Option<State>, events: Vec<Event>, client_id: &ClientId, seq: u6
     })
 }
 
-read_struct!(StoredCommand, ignore_unknown { seq: "seq", at: "at", command: "command" });
+read_struct!(StoredCommand, Ignored { seq: "seq", at: "at", command: "command" });
