@@ -9,6 +9,7 @@ pub mod idempotent;
 pub mod layers;
 pub mod metrics;
 pub mod origin;
+pub mod problem_page;
 pub mod problem_schema;
 pub mod reference;
 pub mod refusal;

@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{funnels, sessions, sync};
+use super::{funnels, problem_page, sessions, sync};
 use crate::wiring::ServerState;
 
 #[derive(utoipa::OpenApi)]
@@ -52,10 +52,10 @@ pub fn described() -> (Router<Arc<ServerState>>, OpenApi) {
         .split_for_parts()
 }
 
-/// `/openapi.json` and `/docs`.
+/// `/openapi.json`, `/docs` and `/docs/problems`.
 pub fn routes(description: OpenApi) -> Router<Arc<ServerState>> {
     let pages: Router<Arc<ServerState>> = SwaggerUi::new("/docs").url("/openapi.json", description).into();
-    pages.layer(map_response(allow_own_page))
+    pages.layer(map_response(allow_own_page)).merge(problem_page::routes())
 }
 
 /// The reference is a page of this server's own files; its styles are partly inline.

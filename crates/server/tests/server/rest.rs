@@ -369,6 +369,10 @@ async fn the_api_describes_itself_and_every_answer_is_described() {
     for path in ["/v1/sessions", "/v1/sessions/{id}", "/v1/sessions/{id}/commands", "/v1/sync", "/v1/funnels/{id}"] {
         assert!(paths.iter().any(|known| *known == path), "{path} is not among {paths:?}");
     }
+    let problems = dev.ask(Method::GET, "/docs/problems").send().await.unwrap().text().await.unwrap();
+    for code in ["wrongSession", "malformedJson", "offerDeclined", "sequenceGap"] {
+        assert!(problems.contains(&format!("id=\"{code}\"")), "{code} is not explained");
+    }
     let page = dev.ask(Method::GET, "/docs/").send().await.unwrap().text().await.unwrap();
     assert!(page.contains("Swagger UI"), "{page}");
     let funnel = json_of(dev.ask(Method::GET, "/v1/funnels/default").send().await.unwrap()).await;
