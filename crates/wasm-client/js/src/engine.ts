@@ -11,6 +11,8 @@ export interface EngineEvents {
   changed(patch: Record<string, unknown> | undefined): void;
   confirmed(seq: number, confirmation: Confirmation): void;
   applied(record: SessionRecord): void;
+  /** The pending commands got the numbers 1, 2, 3 and so on, in the place of these. */
+  renumbered(before: number[]): void;
   /** The server ended the session's connection for good. */
   failed(error: SessionError): void;
   /** Records of the storage were damaged and set aside. */
@@ -120,6 +122,11 @@ export class Engine {
 
   get clientId(): string {
     return this.#slot.clientId;
+  }
+
+  /** The number of its place in the session's storage. */
+  get slotNumber(): number {
+    return this.#slot.number;
   }
 
   get rung(): Store['rung'] {
@@ -250,7 +257,11 @@ export class Engine {
         const to = newClientId();
         this.#slot.clientId = to;
         void renameSlot(this.#store, this.sessionId, from, to);
-        queueMicrotask(() => this.#act(() => this.#client.renewClient(to)));
+        queueMicrotask(() => {
+          if (this.#closed) return;
+          this.#events.renumbered(this.pendingCommands.map(({ seq }) => seq));
+          this.#act(() => this.#client.renewClient(to));
+        });
         break;
       }
     }

@@ -2,7 +2,7 @@ import type { Command, Create, Customer, Event, Funnel, ItemRequest, OfferId, Se
 import { type Confirmation, Engine, type EngineEvents } from './engine.js';
 import { Rejection, SessionError } from './rejection.js';
 import { revive } from './revive.js';
-import { inheritSlot, knownSlots, type Slot, takeSlot } from './slots.js';
+import { inheritSlot, type Slot, takeSlot, watchSlots } from './slots.js';
 import type { StorageRung, Store } from './storage/store.js';
 
 /** A command on its way. Both promises reject with a {@link Rejection} where the command is refused. */
@@ -52,9 +52,10 @@ export interface SessionEventMap {
 }
 
 interface Waiting {
-  command: Command;
-  accepted: Settle;
-  durable: Settle;
+  seq: number;
+  readonly command: Command;
+  readonly accepted: Settle;
+  readonly durable: Settle;
 }
 
 interface Settle {
@@ -79,8 +80,13 @@ export class CheckoutSession {
   #sync: SyncState;
   #timeline: readonly TimelineEntry[] | undefined;
   #records: SessionRecord[] = [];
-  #ownSeqs = new Set<number>();
   readonly #waiting = new Map<number, Waiting>();
+  /** What was issued while the page comes back from the bfcache; `undefined` while there is an engine to take it. */
+  #held: Waiting[] | undefined;
+  /** Engines that bring to the server what closed tabs left behind. */
+  readonly #heirs = new Set<Engine>();
+  /** Ends waiting for other tabs to close. */
+  #watch = new AbortController();
   readonly #subscribers = new Set<() => void>();
   readonly #listeners: { [Name in keyof SessionEventMap]: Set<SessionEventMap[Name]> } = {
     rejected: new Set(),
@@ -113,7 +119,7 @@ export class CheckoutSession {
     const engine = await Engine.open(url, sessionId, store, slot, credentials, eventsFor(() => session));
     session = new CheckoutSession(url, store, engine);
     session.#followPage();
-    void session.#inheritOtherSlots();
+    session.#inheritOtherSlots();
     return session;
   }
 
@@ -220,17 +226,26 @@ export class CheckoutSession {
 
   /** Issues any command; the methods above are its short forms. */
   issue(command: Command): Receipt {
+    const waiting: Waiting = { seq: 0, command, accepted: settle(), durable: settle() };
+    if (this.#held) this.#held.push(waiting);
+    else this.#submit(waiting);
+    return {
+      get seq() {
+        return waiting.seq;
+      },
+      accepted: waiting.accepted.promise,
+      durable: waiting.durable.promise,
+    };
+  }
+
+  #submit(waiting: Waiting): void {
     try {
-      const seq = this.#engine.submit(command);
-      this.#ownSeqs.add(seq);
-      const waiting = { command, accepted: settle(), durable: settle() };
-      this.#waiting.set(seq, waiting);
-      return { seq, accepted: waiting.accepted.promise, durable: waiting.durable.promise };
+      waiting.seq = this.#engine.submit(waiting.command);
+      this.#waiting.set(waiting.seq, waiting);
     } catch (reason) {
-      if (reason instanceof Rejection) this.#emit('rejected', reason, command);
-      const refused = settle();
-      refused.reject(reason);
-      return { seq: 0, accepted: refused.promise, durable: refused.promise };
+      if (reason instanceof Rejection) this.#emit('rejected', reason, waiting.command);
+      waiting.accepted.reject(reason);
+      waiting.durable.reject(reason);
     }
   }
 
@@ -251,15 +266,21 @@ export class CheckoutSession {
     if (this.#closed) return;
     this.#closed = true;
     this.#life.abort();
+    this.#watch.abort();
     await this.#engine.close();
+    this.#giveUpWaiting();
+    this.#store.close();
+    this.#notify();
+  }
+
+  /** Nobody here will hear of these commands any more. */
+  #giveUpWaiting(): void {
     const closed = new SessionError('closed', 'the session was closed by the page; the command goes on when it is opened again');
     for (const { accepted, durable } of this.#waiting.values()) {
       accepted.reject(closed);
       durable.reject(closed);
     }
     this.#waiting.clear();
-    this.#store.close();
-    this.#notify();
   }
 
   /** @internal */
@@ -269,10 +290,16 @@ export class CheckoutSession {
   }
 
   #connect(): void {
-    const online = typeof navigator === 'undefined' || navigator.onLine !== false;
-    if (this.#offlineByChoice || !online || this.#closed || this.#error) this.#engine.pause();
-    else this.#engine.resume();
+    for (const engine of [this.#engine, ...this.#heirs]) {
+      if (this.#isAway || this.#error) engine.pause();
+      else engine.resume();
+    }
     this.#notify();
+  }
+
+  get #isAway(): boolean {
+    const online = typeof navigator === 'undefined' || navigator.onLine !== false;
+    return this.#offlineByChoice || !online || this.#closed;
   }
 
   #followPage(): void {
@@ -283,30 +310,47 @@ export class CheckoutSession {
     addEventListener('visibilitychange', () => document.visibilityState === 'visible' && this.#engine.wake(), { signal });
     // A page with an open socket or a held lock is not kept for going back; and in there it must not be the one
     // that other tabs wait for.
-    addEventListener('pagehide', () => this.#engine.abandon(), { signal });
+    addEventListener('pagehide', () => this.#leave(), { signal });
     addEventListener('pageshow', (event) => event.persisted && void this.#reopen(), { signal });
+  }
+
+  #leave(): void {
+    this.#watch.abort();
+    this.#engine.abandon();
+    this.#held ??= [];
   }
 
   /** Back from the bfcache: another tab may have gone on with this client in the meantime, so start from the storage. */
   async #reopen(): Promise<void> {
+    const { clientId } = this.#engine;
     const slot = await takeSlot(this.#store, this.id);
+    // Another tab tells the server what this page had pending, and hears the answers.
+    if (slot.clientId !== clientId) this.#giveUpWaiting();
     this.#engine = await Engine.open(this.#url, this.id, this.#store, slot, {}, eventsFor(() => this));
-    this.#ownSeqs.clear();
+    const held = this.#held ?? [];
+    this.#held = undefined;
     this.connect();
+    for (const waiting of held) this.#submit(waiting);
+    this.#inheritOtherSlots();
   }
 
-  /** Goes on with what tabs left behind that were closed before everything was durable. */
-  async #inheritOtherSlots(): Promise<void> {
-    if (this.#store.rung === 'memory') return;
-    const { signal } = this.#life;
-    for (const [number, clientId] of await knownSlots(this.#store, this.id)) {
-      if (clientId === this.#engine.clientId) continue;
-      void inheritSlot(this.#store, this.id, number, signal).then((slot) => slot && this.#finish(slot));
-    }
+  /** Goes on with what tabs leave behind that are closed before everything is durable. */
+  #inheritOtherSlots(): void {
+    this.#watch = new AbortController();
+    const { signal } = this.#watch;
+    const waitedFor = new Set([this.#engine.slotNumber]);
+    void watchSlots(this.#store, this.id, signal, (number) => {
+      if (waitedFor.has(number)) return;
+      waitedFor.add(number);
+      void inheritSlot(this.#store, this.id, number, signal).then(async (slot) => {
+        if (slot) await this.#finish(slot, signal);
+        waitedFor.delete(number);
+      });
+    });
   }
 
   /** Brings what an orphaned client has pending to the server. */
-  async #finish(slot: Slot): Promise<void> {
+  async #finish(slot: Slot, signal: AbortSignal): Promise<void> {
     let done = () => {};
     const finished = new Promise<void>((resolve) => (done = resolve));
     const check = () => {
@@ -318,13 +362,17 @@ export class CheckoutSession {
         if ('rejected' in confirmation) this.#emit('rejected', confirmation.rejected, { type: 'extend' });
       },
       applied: () => undefined,
+      renumbered: () => undefined,
       failed: () => done(),
       damaged: (keys) => this.#emit('damaged', keys),
     });
-    this.#life.signal.addEventListener('abort', () => done());
+    if (signal.aborted) return engine.abandon();
+    signal.addEventListener('abort', done);
     if (engine.progress.pending > 0) {
-      engine.resume();
+      this.#heirs.add(engine);
+      if (!this.#isAway) engine.resume();
       await finished;
+      this.#heirs.delete(engine);
     }
     await engine.close();
   }
@@ -407,6 +455,17 @@ export class CheckoutSession {
   }
 
   /** @internal */
+  renumbered(before: number[]): void {
+    const waiting = before.map((seq) => this.#waiting.get(seq));
+    this.#waiting.clear();
+    waiting.forEach((one, index) => {
+      if (!one) return;
+      one.seq = index + 1;
+      this.#waiting.set(one.seq, one);
+    });
+  }
+
+  /** @internal */
   failed(error: SessionError): void {
     this.#error = error;
     this.#emit('failed', error);
@@ -427,6 +486,7 @@ function eventsFor(session: () => CheckoutSession | undefined): EngineEvents {
     changed: (patch) => session()?.changed(patch),
     confirmed: (seq, confirmation) => session()?.confirmed(seq, confirmation),
     applied: (record) => session()?.applied(record),
+    renumbered: (before) => session()?.renumbered(before),
     failed: (error) => session()?.failed(error),
     // Found while opening, so before the page could have asked to be told.
     damaged: (keys) => queueMicrotask(() => session()?.damaged(keys)),

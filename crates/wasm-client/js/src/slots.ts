@@ -8,29 +8,49 @@ import type { Store } from './storage/store.js';
  * a tab takes the first slot that is free, with what an earlier holder left there.
  */
 export interface Slot {
+  readonly number: number;
   clientId: string;
   release(): void;
 }
 
 const LOCK = 'throughline';
 
-/** Takes the first free slot of the session. */
+/** Takes the first free slot of the session, and tells the tabs that {@link watchSlots}. */
 export async function takeSlot(store: Store, sessionId: string): Promise<Slot> {
-  if (store.rung === 'memory') return { clientId: newClientId(), release() {} };
+  if (store.rung === 'memory') return { number: 0, clientId: newClientId(), release() {} };
   for (let number = 0; ; number += 1) {
-    const lock = await takeLock(`${LOCK}/${sessionId}/slot/${number}`, { ifAvailable: true });
-    if (lock) return { clientId: await clientOf(store, sessionId, number), release: lock };
+    const release = await takeLock(`${LOCK}/${sessionId}/slot/${number}`, { ifAvailable: true });
+    if (!release) continue;
+    const clientId = await clientOf(store, sessionId, number);
+    const tabs = new BroadcastChannel(`${LOCK}/${sessionId}`);
+    tabs.postMessage(number);
+    tabs.close();
+    return { number, clientId, release };
   }
+}
+
+/** Calls `seen` with the number of every slot that there is, and of every one that a tab takes from now on. */
+export async function watchSlots(
+  store: Store,
+  sessionId: string,
+  signal: AbortSignal,
+  seen: (number: number) => void,
+): Promise<void> {
+  if (store.rung === 'memory') return;
+  const tabs = new BroadcastChannel(`${LOCK}/${sessionId}`);
+  tabs.onmessage = ({ data }) => seen(Number(data));
+  signal.addEventListener('abort', () => tabs.close());
+  for (const number of (await knownSlots(store, sessionId)).keys()) seen(number);
 }
 
 /** Waits until the tab that holds this slot is gone, then takes it. */
 export async function inheritSlot(store: Store, sessionId: string, number: number, signal: AbortSignal): Promise<Slot | undefined> {
-  const lock = await takeLock(`${LOCK}/${sessionId}/slot/${number}`, { signal });
-  return lock && { clientId: await clientOf(store, sessionId, number), release: lock };
+  const release = await takeLock(`${LOCK}/${sessionId}/slot/${number}`, { signal });
+  return release && { number, clientId: await clientOf(store, sessionId, number), release };
 }
 
 /** The numbers of the slots that the storage knows, with their client ids. */
-export async function knownSlots(store: Store, sessionId: string): Promise<Map<number, string>> {
+async function knownSlots(store: Store, sessionId: string): Promise<Map<number, string>> {
   const prefix = `${sessionId}/slot/`;
   const entries = await store.load(prefix);
   return new Map(entries.map(([key, clientId]) => [Number(key.slice(prefix.length)), clientId]));

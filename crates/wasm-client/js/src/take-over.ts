@@ -84,6 +84,7 @@ async function bringOver(
     changed: () => queueMicrotask(check),
     confirmed: (_seq, confirmation) => 'rejected' in confirmation && settled(confirmation.rejected.message),
     applied: () => undefined,
+    renumbered: () => undefined,
     failed: (error) => settled(error.message),
     damaged: () => undefined,
   });
