@@ -8,7 +8,8 @@ use crate::customer::{Customer, EmailAddress, MAX_FIELD_CHARS};
 use crate::event::Event;
 use crate::funnel::{Funnel, Step, StepKind};
 use crate::identifier::{OfferId, ProductId, SessionId, StepId};
-use crate::json::{self, JsonObject};
+use crate::json::{self, JsonObject, JsonValue};
+use crate::legacy;
 use crate::money::Money;
 use crate::permission::{Role, may_issue};
 use crate::pricing;
@@ -110,8 +111,17 @@ fn decide_create(create: &Create, role: Role, context: &Context<'_>) -> Decision
         }));
         items.truncate(pricing::MAX_ITEMS);
     }
-    let coupon = create.coupon_code.as_deref().map(|code| read_coupon(code, funnel)).transpose()?;
-    check_metadata(&create.metadata)?;
+    let mut metadata = create.metadata.clone();
+    let coupon = match (create.coupon_code.as_deref(), &create.claims) {
+        (None, _) => None,
+        (Some(code), None) => Some(read_coupon(code, funnel)?),
+        // A session that is taken over must not be lost for a coupon that the funnel does not know any more.
+        (Some(code), Some(_)) => read_coupon(code, funnel).ok().or_else(|| {
+            keep_unknown_coupon(&mut metadata, code);
+            None
+        }),
+    };
+    check_metadata(&metadata)?;
 
     let source = match (&create.claims, create.source, role) {
         (Some(_), _, _) => Source::Migration,
@@ -153,8 +163,8 @@ fn decide_create(create: &Create, role: Role, context: &Context<'_>) -> Decision
     if adjustments != Adjustments::default() {
         events.push(Event::AdjustmentsSet { adjustments });
     }
-    if !create.metadata.is_empty() {
-        events.push(Event::MetadataSet { metadata: create.metadata.clone() });
+    if !metadata.is_empty() {
+        events.push(Event::MetadataSet { metadata });
     }
     if let Some(claims) = &create.claims {
         events.push(Event::ClaimsMade { claims: claims.clone() });
@@ -204,6 +214,19 @@ fn read_coupon(code: &str, funnel: &Funnel) -> Result<String, Rejection> {
     match funnel.coupon(code.trim()) {
         Some(coupon) => Ok(coupon.code.clone()),
         None => reject(Code::UnknownCoupon, format_args!("this coupon is not known; check its spelling")),
+    }
+}
+
+fn keep_unknown_coupon(metadata: &mut JsonObject, code: &str) {
+    let mut with_coupon = metadata.clone();
+    let legacy =
+        with_coupon.entry(legacy::METADATA_KEY.to_owned()).or_insert_with(|| JsonValue::Object(JsonObject::new()));
+    if let JsonValue::Object(legacy) = legacy {
+        legacy.insert("couponCode".to_owned(), code.into());
+    }
+    // Where there is no room for it, everything else matters more.
+    if json::check_limits(&with_coupon).is_ok() {
+        *metadata = with_coupon;
     }
 }
 
