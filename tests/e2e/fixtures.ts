@@ -22,7 +22,7 @@ const emptyPage = '<!doctype html><html lang="en"><meta charset="utf-8"><title>t
 
 export const test = base.extend<Fixtures>({
   site: async ({}, use) => {
-    const site = await StaticSite.start({ pages: { '/': emptyPage }, folders: { '/throughline/': packageFolder } });
+    const site = await StaticSite.start({ pages: { '/': emptyPage, '/elsewhere': emptyPage }, folders: { '/throughline/': packageFolder } });
     await use(site);
     await site.stop();
   },

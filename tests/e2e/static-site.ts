@@ -81,7 +81,8 @@ function send(response: ServerResponse, extension: string, body: Buffer): void {
     .writeHead(200, {
       'content-type': contentTypes[extension] ?? 'application/octet-stream',
       'content-length': body.length,
-      'cache-control': 'no-store',
+      // Asked for anew each time; with `no-store` a browser would not keep the page for going back, either.
+      'cache-control': 'no-cache',
     })
     .end(body);
 }

@@ -322,11 +322,13 @@ export class CheckoutSession {
 
   /** Back from the bfcache: another tab may have gone on with this client in the meantime, so start from the storage. */
   async #reopen(): Promise<void> {
-    const { clientId } = this.#engine;
+    const { clientId, funnel } = this.#engine;
     const slot = await takeSlot(this.#store, this.id);
     // Another tab tells the server what this page had pending, and hears the answers.
     if (slot.clientId !== clientId) this.#giveUpWaiting();
     this.#engine = await Engine.open(this.#url, this.id, this.#store, slot, {}, eventsFor(() => this));
+    // Its hash is not known here, so that the server sends the definition once more.
+    if (funnel) this.#engine.useFunnel({ funnel, hash: '' });
     const held = this.#held ?? [];
     this.#held = undefined;
     this.connect();

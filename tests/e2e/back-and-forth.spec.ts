@@ -1,0 +1,73 @@
+import { chromium, type Browser } from '@playwright/test';
+
+import { expect, test as base } from './fixtures.js';
+import { disorder, journal, openIn, settled, shown, stored } from './sdk.js';
+
+/** A browser that keeps pages for going back to, as those of people do; Playwright's own does not. */
+const test = base.extend<{ keeping: Browser }>({
+  keeping: async ({ launchOptions }, use) => {
+    const browser = await chromium.launch({ ...launchOptions, ignoreDefaultArgs: ['--disable-back-forward-cache'] });
+    await use(browser);
+    await browser.close();
+  },
+});
+
+test('a page that is left and come back to goes on with its session', async ({ keeping, site, server }) => {
+  const page = await keeping.newPage();
+  const id = await openIn(page, site, server);
+  await settled(page);
+  const clientId = await page.evaluate(() => {
+    addEventListener('pageshow', ({ persisted }) => {
+      // At once, before the session is connected again.
+      const receipt = session.setMetadata({ cameBack: persisted });
+      Object.assign(window, { cameBack: receipt.durable.then(() => receipt.seq) });
+    });
+    session.setEmail('left@example.com');
+    return session.sync.clientId;
+  });
+
+  await page.goto(`${site.url}/elsewhere`);
+  // Without its socket, and its commands arrive by themselves or when it is back.
+  await page.goBack({ waitUntil: 'commit' });
+  await page.waitForFunction(() => 'cameBack' in window);
+  const seq = await page.evaluate(() => (window as unknown as { cameBack: Promise<number> }).cameBack);
+  expect(seq, 'after create and the address').toBe(3);
+  await settled(page);
+  await page.evaluate(() => session.setCustomer({ firstName: 'Ada' }).durable);
+
+  expect(await page.evaluate(() => session.sync.clientId)).toBe(clientId);
+  const kept = await stored(server, id);
+  expect(kept).toMatchObject({ email: 'left@example.com', customer: { firstName: 'Ada' }, metadata: { cameBack: true } });
+  expect((await shown(page)).version).toBe(kept.version);
+  expect(disorder(await journal(server, id))).toEqual([]);
+});
+
+test('a page in the background cache leaves its session to the other tabs', async ({ keeping, site, server }) => {
+  const context = await keeping.newContext();
+  const page = await context.newPage();
+  const id = await openIn(page, site, server);
+  await settled(page);
+  await page.evaluate(() => {
+    Object.assign(window, { isSame: true });
+    session.goOffline();
+    session.setEmail('left@example.com');
+  });
+  await page.goto(`${site.url}/elsewhere`);
+
+  const other = await context.newPage();
+  expect(await openIn(other, site, server)).toBe(id);
+  await settled(other);
+  expect((await shown(other)).email).toBe('left@example.com');
+  await other.evaluate(() => session.setMetadata({ other: 1 }).durable);
+
+  await page.goBack({ waitUntil: 'commit' });
+  await page.waitForFunction(() => 'isSame' in window && document.visibilityState === 'visible');
+  await page.evaluate(() => session.goOnline());
+  await settled(page);
+  await page.evaluate(() => session.setMetadata({ page: 1 }).durable);
+  expect(await stored(server, id)).toMatchObject({ email: 'left@example.com', metadata: { other: 1, page: 1 } });
+  await other.waitForFunction(() => (session.getSnapshot().metadata as { page?: number }).page === 1);
+  const clients = await Promise.all([page, other].map((tab) => tab.evaluate(() => session.sync.clientId)));
+  expect(new Set(clients).size, 'each tab numbers its own commands').toBe(2);
+  expect(disorder(await journal(server, id))).toEqual([]);
+});
