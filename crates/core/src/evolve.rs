@@ -3,6 +3,7 @@
 use crate::event::{Event, Record};
 use crate::identifier::OfferId;
 use crate::json::{JsonObject, merge_patch};
+use crate::permission::Role;
 use crate::session::{
     Adjustments, Flow, OfferState, Payment, PaymentFailure, PriceSource, Session, Status, StepVisit, Totals, Upsell,
 };
@@ -23,10 +24,11 @@ pub fn evolve(state: Option<State>, record: &Record) -> Option<State> {
         apply(&mut state, &record.event, record.at);
         state.session.recompute_totals();
     }
-    if record.origin.is_some() {
+    // Asked of the role, not of the origin: a browser is not told the origin of other clients' records.
+    if record.by != Role::System {
         state.session.last_accessed_at = record.at;
-        note_origin(&mut state, record);
     }
+    note_origin(&mut state, record);
     Some(state)
 }
 
