@@ -2,7 +2,7 @@
 //!
 //! Natively serde's derived code does this. Compiled to WebAssembly that code makes up more than half of the module, so
 //! the browser has this instead: every type gives a table of its fields, and one function walks it. Both ways of
-//! reading are held against each other in `tests/reading.rs`; `docs/decisions/0002-reading-json-in-the-browser.md`
+//! reading are held against each other in `tests/core/reading.rs`; `docs/decisions/0002-reading-json-in-the-browser.md`
 //! has the numbers.
 //!
 //! A value is read in place: it starts as a blank, and its fields are filled one after the other. So nothing is moved,

@@ -1,0 +1,8 @@
+//! Tests of the core as its users see it.
+
+mod generate;
+mod golden;
+mod properties;
+mod reading;
+mod rules;
+mod simulation;
