@@ -1,5 +1,7 @@
 //! Log lines and metrics. Neither ever holds personal data, tokens or keys.
 
+use std::io::IsTerminal as _;
+
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -34,7 +36,11 @@ pub enum TelemetryError {
 pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let filter_of =
         EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter_of).with_writer(std::io::stderr);
+    // Colours are for people at a terminal, not for files.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter_of)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // The first one stays: tests start several servers in one process.
     let _ = match format {
         LogFormat::Pretty => lines.with_target(false).try_init(),

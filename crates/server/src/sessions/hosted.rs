@@ -1,6 +1,6 @@
 //! One session in memory: its authority, and the carrying out of its effects.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,38 @@ pub(super) struct Hosted {
 #[derive(Debug)]
 struct Live {
     authority: Authority,
-    peers: HashMap<PeerId, mpsc::Sender<ServerFrame>>,
+    peers: HashMap<PeerId, Listener>,
+}
+
+/// Where a peer's frames go, and what it waits for.
+#[derive(Debug)]
+struct Listener {
+    frames: mpsc::Sender<ServerFrame>,
+    /// Its commands that are not settled yet, in their order; answers come in the same order.
+    unsettled: VecDeque<Unsettled>,
+}
+
+/// A command from its arrival to its answer.
+#[derive(Debug)]
+struct Unsettled {
+    kind: &'static str,
+    arrived: Instant,
+    span: tracing::Span,
+}
+
+impl Unsettled {
+    fn new(request: &Request) -> Self {
+        let kind = request.command.as_ref().map_or("malformed", |command| command.kind().as_str());
+        let span = tracing::info_span!("command", kind, seq = request.seq);
+        Self { kind, arrived: Instant::now(), span }
+    }
+
+    fn settle(self, outcome: &'static str, code: Option<&'static str>) {
+        let elapsed = self.arrived.elapsed();
+        self.span.in_scope(|| tracing::info!(outcome, code, elapsed_ms = elapsed.as_millis(), "settled"));
+        metrics::counter!("throughline_commands_total", "type" => self.kind, "outcome" => outcome).increment(1);
+        metrics::histogram!("throughline_command_seconds", "type" => self.kind).record(elapsed.as_secs_f64());
+    }
 }
 
 impl Hosted {
@@ -91,7 +122,7 @@ impl Hosted {
     pub(super) fn listen(&self, peer: PeerId) -> mpsc::Receiver<ServerFrame> {
         let (sender, receiver) = mpsc::channel(PEER_QUEUE);
         if let Some(mut live) = self.live() {
-            live.peers.insert(peer, sender);
+            live.peers.insert(peer, Listener { frames: sender, unsettled: VecDeque::new() });
         }
         receiver
     }
@@ -121,7 +152,7 @@ impl Hosted {
     }
 
     pub(super) fn submit(self: &Arc<Self>, peer: PeerId, requests: Vec<Request>) {
-        count(&requests);
+        self.await_answers(peer, &requests);
         self.change(|authority, rules| authority.submit(peer, requests, rules));
     }
 
@@ -132,8 +163,14 @@ impl Hosted {
         credential: Credential,
         requests: Vec<Request>,
     ) {
-        count(&requests);
+        self.await_answers(peer, &requests);
         self.change(|authority, rules| authority.submit_once(peer, role, credential, requests, rules));
+    }
+
+    fn await_answers(&self, peer: PeerId, requests: &[Request]) {
+        if let Some(listener) = self.live().as_mut().and_then(|live| live.peers.get_mut(&peer)) {
+            listener.unsettled.extend(requests.iter().map(Unsettled::new));
+        }
     }
 
     /// Ends the session if its time is over, and waits until that is committed.
@@ -235,21 +272,28 @@ impl Hosted {
 /// Puts a frame into the peer's queue. A peer that does not keep up loses its queue; its socket then closes, and it comes
 /// back and catches up.
 fn send(live: &mut Live, peer: PeerId, frame: ServerFrame) {
-    if let ServerFrame::Rejected { reason, .. } = &frame {
-        metrics::counter!("throughline_rejections_total", "code" => reason.code.as_str()).increment(1);
+    let Some(listener) = live.peers.get_mut(&peer) else { return };
+    let settled = match &frame {
+        ServerFrame::Accepted { repeated, .. } => Some((if *repeated { "repeated" } else { "accepted" }, None)),
+        ServerFrame::Rejected { reason, .. } => Some(("rejected", Some(reason.code.as_str()))),
+        ServerFrame::Gap { .. } => Some(("gap", None)),
+        ServerFrame::Busy { .. } => {
+            listener.unsettled.drain(..).for_each(|command| command.settle("busy", None));
+            None
+        }
+        _ => None,
+    };
+    if let Some((outcome, code)) = settled {
+        if let Some(code) = code {
+            metrics::counter!("throughline_rejections_total", "code" => code).increment(1);
+        }
+        if let Some(command) = listener.unsettled.pop_front() {
+            command.settle(outcome, code);
+        }
     }
-    let Some(sender) = live.peers.get(&peer) else { return };
-    if sender.try_send(frame).is_err() {
+    if listener.frames.try_send(frame).is_err() {
         live.peers.remove(&peer);
         live.authority.leave(peer);
-    }
-}
-
-fn count(requests: &[Request]) {
-    for request in requests {
-        let kind = request.command.as_ref().map_or("malformed", |command| command.kind().as_str());
-        metrics::counter!("throughline_commands_total", "type" => kind).increment(1);
-        tracing::debug!(kind, seq = request.seq, "command");
     }
 }
 
