@@ -21,8 +21,9 @@ export function UpsellStep() {
   const failed = made.find(({ state }) => state === 'chargeFailed');
   const next = step?.next[0];
 
-  // The tab in which the buyer answered goes on, as soon as what was accepted is paid.
-  const goesOn = isLeaving && open.length === 0 && !isCharging && failed === undefined;
+  // The tab in which the buyer answered goes on as soon as what was accepted is paid; offline that comes later.
+  const waits = isCharging && sync.connection !== 'offline';
+  const goesOn = isLeaving && open.length === 0 && !waits && failed === undefined;
   useEffect(() => {
     if (goesOn && next !== undefined) issue(checkout.goToStep(next), setRefusal);
   }, [goesOn, next, checkout]);
@@ -69,7 +70,7 @@ export function UpsellStep() {
           No, thank you
         </button>
       ) : (
-        !isCharging &&
+        !waits &&
         next !== undefined && (
           <button type="button" className="button primary" onClick={() => issue(checkout.goToStep(next), setRefusal)}>
             Continue
