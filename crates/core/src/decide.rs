@@ -282,7 +282,7 @@ impl Decider<'_> {
             Command::FailUpsellCharge { offer, code, message } => self.fail_upsell_charge(offer, code, message),
             Command::SetMetadata { metadata } => self.set_metadata(metadata),
             Command::Extend { ttl_ms } => self.extend(*ttl_ms),
-            Command::Expire {} => self.expire(),
+            Command::Expire {} => expire(self.session, self.context.now),
             Command::ConfirmClaims { transaction_id, vault_id, customer_id } => {
                 self.confirm_claims(transaction_id.as_deref(), vault_id.as_deref(), customer_id.as_deref())
             }
@@ -451,7 +451,7 @@ impl Decider<'_> {
         if forward {
             // Whoever walks on without an answer has answered. A step that asks for answers (a guard) refuses instead.
             self.check_requirements(step)?;
-            events.extend(self.lapse(|upsell| upsell.step == current.id));
+            events.extend(lapse(self.session, |upsell| upsell.step == current.id));
         }
         events.extend(self.enter(step));
         Ok(events)
@@ -470,11 +470,6 @@ impl Decider<'_> {
         reject(Code::FieldsMissing, format_args!("before {} these are needed: {}", step.id, missing.join(", ")))
     }
 
-    fn lapse(&self, which: impl Fn(&Upsell) -> bool) -> Vec<Event> {
-        let open = self.session.upsells.iter().filter(|upsell| upsell.state == OfferState::Offered);
-        open.filter(|upsell| which(upsell)).map(|upsell| Event::OfferLapsed { offer: upsell.offer.clone() }).collect()
-    }
-
     /// What entering a step causes: its offers are made, and the terminal one completes the session.
     fn enter(&self, step: &Step) -> Vec<Event> {
         let mut events = vec![Event::StepEntered { step: step.id.clone() }];
@@ -482,7 +477,7 @@ impl Decider<'_> {
         events.extend(not_made.filter_map(|offer| self.make_offer(offer, step)));
         if step.kind == StepKind::Terminal {
             // Offers that were left open on the way, by going back and forth, end here.
-            events.extend(self.lapse(|upsell| upsell.step != self.session.current_step));
+            events.extend(lapse(self.session, |upsell| upsell.step != self.session.current_step));
             events.push(Event::Completed {});
         }
         events
@@ -705,21 +700,6 @@ impl Decider<'_> {
         Ok(if expires_at <= self.session.expires_at { vec![] } else { vec![Event::Extended { expires_at }] })
     }
 
-    fn expire(&self) -> Decision {
-        if self.session.status.is_terminal() {
-            return Ok(vec![]);
-        }
-        if self.context.now < self.session.expires_at {
-            return reject(Code::NotDue, format_args!("the session lives until {}", self.session.expires_at));
-        }
-        if !self.session.is_paid() {
-            return Ok(vec![Event::Expired {}]);
-        }
-        let mut events = self.lapse(|_| true);
-        events.push(Event::Completed {});
-        Ok(events)
-    }
-
     fn confirm_claims(
         &self,
         transaction_id: Option<&str>,
@@ -802,6 +782,27 @@ impl Decider<'_> {
         events.extend(self.adjusted(pricing::adjust(&rest, coupon_code.as_deref(), customer, self.context.funnel)));
         Ok(events)
     }
+}
+
+/// Ends a session whose time is over. Needs no funnel, so that it works also where the session's funnel is gone.
+pub(crate) fn expire(session: &Session, now: Timestamp) -> Decision {
+    if session.status.is_terminal() {
+        return Ok(vec![]);
+    }
+    if now < session.expires_at {
+        return reject(Code::NotDue, format!("the session lives until {}", session.expires_at));
+    }
+    if !session.is_paid() {
+        return Ok(vec![Event::Expired {}]);
+    }
+    let mut events = lapse(session, |_| true);
+    events.push(Event::Completed {});
+    Ok(events)
+}
+
+fn lapse(session: &Session, which: impl Fn(&Upsell) -> bool) -> Vec<Event> {
+    let open = session.upsells.iter().filter(|upsell| upsell.state == OfferState::Offered);
+    open.filter(|upsell| which(upsell)).map(|upsell| Event::OfferLapsed { offer: upsell.offer.clone() }).collect()
 }
 
 fn made_offer_id(event: &Event) -> Option<&OfferId> {

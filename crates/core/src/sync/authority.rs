@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::frame::{Hello, PROTOCOL_VERSION, ServerFrame, Submission};
 use crate::command::{Command, CommandKind};
-use crate::decide::{Context, decide};
+use crate::decide::{Context, decide, expire};
 use crate::event::{Event, Origin, Record};
 use crate::evolve::evolve;
 use crate::funnel::Funnel;
@@ -470,7 +470,10 @@ impl Authority {
                         effects.push(Effect::Send { peer, frame: durable.clone() });
                     }
                 }
-                effects.extend(self.advance(environment));
+                // Only for what still waits: an end that could not be recorded must not be tried for ever.
+                if !self.waiting.is_empty() {
+                    effects.extend(self.advance(environment));
+                }
                 effects
             }
         }
@@ -505,16 +508,7 @@ impl Batch<'_> {
 
     fn end_session(&mut self) {
         let Some(state) = &self.state else { return };
-        let funnel = &state.session.funnel;
-        let Some(entry) = self.environment.funnels.find(funnel.id.as_str(), Some(funnel.version)) else { return };
-        let context = Context {
-            now: self.environment.now,
-            funnel: entry.funnel,
-            session_id: &state.session.id,
-            epoch: state.epoch,
-            claim: None,
-        };
-        for event in decide(Some(state), &Command::Expire {}, Role::System, &context).unwrap_or_default() {
+        for event in expire(&state.session, self.environment.now).unwrap_or_default() {
             self.record(Role::System, None, event);
         }
     }
