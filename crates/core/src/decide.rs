@@ -790,7 +790,7 @@ pub(crate) fn expire(session: &Session, now: Timestamp) -> Decision {
         return Ok(vec![]);
     }
     if now < session.expires_at {
-        return reject(Code::NotDue, format!("the session lives until {}", session.expires_at));
+        return reject(Code::NotDue, format_args!("the session lives until {}", session.expires_at));
     }
     if !session.is_paid() {
         return Ok(vec![Event::Expired {}]);
