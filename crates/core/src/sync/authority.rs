@@ -150,6 +150,8 @@ pub struct Authority {
     in_flight: Option<InFlight>,
     /// The database may have something else; it has to be read before the next decision.
     stale: bool,
+    /// The state was read from the database, or compared with it, just now.
+    is_fresh: bool,
     reloading: bool,
     /// Whose latest command was not applied.
     refused: Option<PeerId>,
@@ -198,6 +200,7 @@ impl Authority {
             waiting: VecDeque::new(),
             in_flight: None,
             stale: false,
+            is_fresh: true,
             reloading: false,
             refused: None,
         }
@@ -233,6 +236,7 @@ impl Authority {
         if !self.is_entitled(&credential) {
             return Err(JoinRefused);
         }
+        self.is_fresh = false;
         let client_id = hello.client_id.clone();
         self.peers.insert(peer, Peer { role, client_id: client_id.clone(), credential });
         let mut effects = vec![Effect::Send { peer, frame: self.welcome(hello, environment) }];
@@ -310,6 +314,7 @@ impl Authority {
         let epoch = state.epoch;
         let version = state.version();
         self.state = Some(state);
+        self.is_fresh = true;
         if records.iter().any(|record| record.event == Event::Erased {}) {
             self.recent.clear();
         }
@@ -355,6 +360,7 @@ impl Authority {
     pub fn reloaded(&mut self, state: Option<State>, environment: &Environment<'_>) -> Vec<Effect> {
         self.reloading = false;
         self.stale = false;
+        self.is_fresh = true;
         let changed = state.as_ref().map(|state| (state.epoch, state.version()))
             != self.state.as_ref().map(|state| (state.epoch, state.version()));
         self.state = state.map(Arc::new);
@@ -422,6 +428,12 @@ impl Authority {
 
     /// Decides what waits, unless a commit is under way.
     fn advance(&mut self, environment: &Environment<'_>) -> Vec<Effect> {
+        let effects = self.decide_waiting(environment);
+        self.is_fresh = false;
+        effects
+    }
+
+    fn decide_waiting(&mut self, environment: &Environment<'_>) -> Vec<Effect> {
         if self.in_flight.is_some() || self.reloading {
             return Vec::new();
         }
@@ -436,6 +448,7 @@ impl Authority {
         let mut batch = Batch { state: self.state.as_deref().cloned(), records: Vec::new(), environment };
         let mut answers = Vec::new();
         let mut works = Vec::new();
+        let refused_before = self.refused;
         if is_due {
             batch.end_session();
         }
@@ -458,6 +471,16 @@ impl Authority {
                 self.in_flight = Some(InFlight { works, records, state, answers });
                 vec![Effect::Commit(commit)]
             }
+            // Nothing is written, so the database does not compare the version. Then a refusal that nobody remembers
+            // must not come from a state that another server has left behind: a client that is told of a gap takes it
+            // for lost history, and sends under new numbers what was applied under the old ones.
+            _ if !self.is_fresh && answers.iter().any(|(_, frame)| !matches!(frame, ServerFrame::Accepted { .. })) => {
+                for work in works.into_iter().rev() {
+                    self.waiting.push_front(work);
+                }
+                self.refused = refused_before;
+                self.reload()
+            }
             _ => {
                 let mut effects: Vec<Effect> =
                     answers.into_iter().map(|(peer, frame)| Effect::Send { peer, frame }).collect();
@@ -472,7 +495,7 @@ impl Authority {
                 }
                 // Only for what still waits: an end that could not be recorded must not be tried for ever.
                 if !self.waiting.is_empty() {
-                    effects.extend(self.advance(environment));
+                    effects.extend(self.decide_waiting(environment));
                 }
                 effects
             }
