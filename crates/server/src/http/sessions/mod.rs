@@ -1,7 +1,9 @@
 //! `/v1/sessions`: sessions over REST.
 
-mod change;
+mod commands;
 mod create;
+mod lifetime;
+mod patch;
 mod read;
 
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::http::idempotent::Reply;
 use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
 use crate::store::SessionKey;
@@ -24,10 +27,10 @@ use crate::wiring::ServerState;
 pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
     OpenApiRouter::new()
         .routes(routes!(create::create))
-        .routes(routes!(read::get, change::patch, change::delete))
-        .routes(routes!(change::commands))
-        .routes(routes!(change::extend))
-        .routes(routes!(change::renew_token))
+        .routes(routes!(read::get, patch::patch, lifetime::delete))
+        .routes(routes!(commands::commands))
+        .routes(routes!(lifetime::extend))
+        .routes(routes!(lifetime::renew_token))
         .routes(routes!(read::validate))
         .routes(routes!(read::events))
 }
@@ -45,6 +48,10 @@ pub(super) struct TokenAnswer {
 /// The session, as `role` may see it.
 fn visible(state: &State, role: Role) -> Session {
     state.session.clone().project(role)
+}
+
+fn session_reply(state: &State, role: Role) -> Result<Reply, Problem> {
+    Ok(Reply::json(StatusCode::OK, &visible(state, role))?.version(state.version()))
 }
 
 /// The session that a request is about, and the rights it comes with.

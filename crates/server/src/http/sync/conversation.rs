@@ -1,40 +1,27 @@
-//! `/v1/sync`: the socket. `PROTOCOL.md` says what goes over it.
+//! One socket from its hello to its end.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
-use axum::{Extension, extract::rejection::ExtensionRejection};
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, Request, ServerFrame, Submission};
-use throughline_core::{ClientId, Command, Rejection, RejectionCode, Role, Timestamp};
+use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, ServerFrame};
+use throughline_core::{Role, Timestamp};
 use tokio::time::Instant;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use super::extract::ClientAddress;
-use super::problem_schema::ProblemDetails;
+use super::end::{End, restarting, transport_end};
+use super::incoming::{Incoming, read_frame, read_hello};
 use crate::principal::{AuthenticationError, Role as PrincipalRole};
-use crate::problem::{Problem, chain};
-use crate::serve::OpenConnection;
-use crate::sessions::{FollowError, SessionError, Subscription};
+use crate::problem::chain;
+use crate::sessions::{FollowError, Subscription};
 use crate::store::SessionKey;
 use crate::tenant::TenantId;
 use crate::token::{Claims, Grant, IssuedToken, Purpose, TokenError};
 use crate::wiring::ServerState;
-
-/// The subprotocol that a client has to ask for.
-pub const SUBPROTOCOL: &str = "throughline.v1";
-
-/// The largest message, in bytes.
-pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// How long a client may take to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -50,87 +37,6 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 const COMMANDS_PER_SECOND: u32 = 500;
 const COMMANDS_AT_ONCE: u32 = 2000;
 
-/// How many commands one frame holds at most.
-const MAX_COMMANDS: usize = 50;
-
-/// The route, with its description.
-pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
-    OpenApiRouter::new().routes(routes!(upgrade))
-}
-
-/// Opens the socket (subprotocol `throughline.v1`). The credential goes into its first frame, never into the address.
-#[utoipa::path(
-    get, path = "/v1/sync", tag = "sync",
-    responses(
-        (status = 101, description = "The socket is open; the first frame is `hello`"),
-        (status = 400, description = "Not an upgrade to a WebSocket with this subprotocol", body = ProblemDetails),
-        (status = 403, description = "Pages of this origin may not talk to this server", body = ProblemDetails),
-        (status = 426, description = "Not an upgrade", body = ProblemDetails),
-    ),
-)]
-async fn upgrade(
-    State(state): State<Arc<ServerState>>,
-    ClientAddress(address): ClientAddress,
-    headers: HeaderMap,
-    connection: Result<Extension<OpenConnection>, ExtensionRejection>,
-    upgrade: WebSocketUpgrade,
-) -> Result<Response, Problem> {
-    state.config.allowed_origins.judge(&headers)?;
-    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    if !offered.any(|name| name.trim() == SUBPROTOCOL) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "subprotocolMissing", "Subprotocol missing")
-            .detail(format!("ask for the WebSocket subprotocol `{SUBPROTOCOL}`"))
-            .mendable_by("permanent"));
-    }
-    // Keeps the connection counted for as long as the socket lives.
-    let counted = connection.ok();
-    let upgrade = upgrade
-        .protocols([SUBPROTOCOL])
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
-        .write_buffer_size(16 * 1024)
-        .max_write_buffer_size(1024 * 1024);
-    Ok(upgrade.on_upgrade(move |socket| {
-        let tasks = state.tasks.clone();
-        tasks.track_future(async move {
-            let _counted = counted;
-            metrics::gauge!("throughline_sockets").increment(1.0);
-            Conversation::new(Arc::clone(&state), socket).hold(address).await;
-            metrics::gauge!("throughline_sockets").decrement(1.0);
-        })
-    }))
-}
-
-/// Why a conversation ends.
-struct End {
-    code: ErrorCode,
-    message: String,
-    retry_after_ms: Option<u64>,
-}
-
-impl End {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None }
-    }
-
-    fn retry_after(mut self, delay: Duration) -> Self {
-        self.retry_after_ms = u64::try_from(delay.as_millis()).ok();
-        self
-    }
-
-    fn malformed(what: &str) -> Self {
-        Self::new(ErrorCode::MalformedFrame, format!("{what}; see the protocol's description"))
-    }
-}
-
-impl From<SessionError> for End {
-    fn from(error: SessionError) -> Self {
-        tracing::warn!(error = %chain(&error), "a session can't be served");
-        Self::new(ErrorCode::Unavailable, "the session can't be read just now").retry_after(Duration::from_secs(1))
-    }
-}
-
 /// What a socket proved at its hello.
 struct Proof {
     role: Role,
@@ -140,7 +46,7 @@ struct Proof {
 }
 
 /// One socket.
-struct Conversation {
+pub(super) struct Conversation {
     state: Arc<ServerState>,
     sink: SplitSink<WebSocket, Message>,
     stream: SplitStream<WebSocket>,
@@ -150,13 +56,12 @@ struct Conversation {
 /// A socket that has said hello.
 struct Followed {
     key: SessionKey,
-    client_id: ClientId,
     subscription: Subscription,
     proof: Proof,
 }
 
 impl Conversation {
-    fn new(state: Arc<ServerState>, socket: WebSocket) -> Self {
+    pub(super) fn new(state: Arc<ServerState>, socket: WebSocket) -> Self {
         let (sink, stream) = socket.split();
         let quota = Quota::per_second(const { std::num::NonZeroU32::new(COMMANDS_PER_SECOND).unwrap() })
             .allow_burst(const { std::num::NonZeroU32::new(COMMANDS_AT_ONCE).unwrap() });
@@ -164,7 +69,7 @@ impl Conversation {
     }
 
     /// Until one side ends it.
-    async fn hold(mut self, address: std::net::IpAddr) {
+    pub(super) async fn hold(mut self, address: IpAddr) {
         let end = self.converse(address).await;
         let Some(End { code, message, retry_after_ms }) = end else { return };
         tracing::debug!(?code, "a socket is closed");
@@ -182,7 +87,7 @@ impl Conversation {
     }
 
     /// The whole conversation; `None` when the client has left.
-    async fn converse(&mut self, address: std::net::IpAddr) -> Option<End> {
+    async fn converse(&mut self, address: IpAddr) -> Option<End> {
         let shutdown = self.state.shutdown.clone();
         let hello = tokio::select! {
             () = shutdown.cancelled() => return Some(restarting()),
@@ -221,7 +126,7 @@ impl Conversation {
     }
 
     /// Checks what the client proves, and lets it follow its session.
-    async fn follow(&mut self, hello: Hello, address: std::net::IpAddr) -> Result<Followed, End> {
+    async fn follow(&mut self, hello: Hello, address: IpAddr) -> Result<Followed, End> {
         if hello.protocol != PROTOCOL_VERSION {
             let message = format!("this server speaks protocol {PROTOCOL_VERSION}, not {}", hello.protocol);
             return Err(End::new(ErrorCode::UnsupportedProtocol, message));
@@ -240,7 +145,7 @@ impl Conversation {
         }
         let (role, credential) = (proof.role, proof.credential.clone());
         match self.state.sessions.follow(&key, role, credential, &hello).await {
-            Ok(subscription) => Ok(Followed { key, client_id: hello.client_id, subscription, proof }),
+            Ok(subscription) => Ok(Followed { key, subscription, proof }),
             Err(FollowError::Session(error)) => Err(error.into()),
             Err(FollowError::Claim) => {
                 tracing::warn!("a claim was refused");
@@ -362,7 +267,6 @@ impl Conversation {
                 match again {
                     Ok(subscription) => {
                         followed.subscription = subscription;
-                        followed.client_id = hello.client_id;
                     }
                     Err(FollowError::Session(error)) => return Err(Some(error.into())),
                     Err(FollowError::Claim) => {
@@ -416,97 +320,5 @@ impl Conversation {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(()),
         }
-    }
-}
-
-fn restarting() -> End {
-    End::new(ErrorCode::Restarting, "the server is restarting; come back")
-}
-
-/// A message that is too large is told so; a connection that broke has nobody left to tell.
-fn transport_end(error: &axum::Error) -> Option<End> {
-    let text = chain(error);
-    let is_too_long = text.contains("too long") || text.contains("too large") || text.contains("Space limit exceeded");
-    is_too_long.then(|| End::malformed(&format!("messages have at most {MAX_MESSAGE} bytes")))
-}
-
-enum Incoming {
-    Hello(Hello),
-    Submit(Vec<Request>),
-    Ping,
-}
-
-fn read_hello(text: &str) -> Result<Hello, End> {
-    match read_frame(text)? {
-        Incoming::Hello(hello) => Ok(hello),
-        Incoming::Submit(_) | Incoming::Ping => Err(End::malformed("the first frame has to be hello")),
-    }
-}
-
-fn read_frame(text: &str) -> Result<Incoming, End> {
-    let not_json = |error: serde_json::Error| End::malformed(&format!("the frame is not JSON: {error}"));
-    let mut frame: Value = serde_json::from_str(text).map_err(not_json)?;
-    let name = frame.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
-    match name.as_str() {
-        "hello" => {
-            let hello = serde_json::from_value(frame);
-            hello.map(Incoming::Hello).map_err(|error| End::malformed(&format!("hello can't be read: {error}")))
-        }
-        "submit" => {
-            let Some(Value::Array(commands)) = frame.get_mut("commands").map(Value::take) else {
-                return Err(End::malformed("submit has no commands"));
-            };
-            if !(1..=MAX_COMMANDS).contains(&commands.len()) {
-                return Err(End::malformed(&format!("submit holds 1 to {MAX_COMMANDS} commands")));
-            }
-            commands.into_iter().map(read_command).collect::<Result<_, _>>().map(Incoming::Submit)
-        }
-        "ping" => Ok(Incoming::Ping),
-        _ => Err(End::malformed("frames from clients have the type hello, submit or ping")),
-    }
-}
-
-/// A command that can't be read is still numbered: it is refused once, and the queue goes on.
-fn read_command(value: Value) -> Result<Request, End> {
-    let number = (value.get("clientId").cloned(), value.get("seq").and_then(Value::as_u64));
-    match serde_json::from_value::<Submission>(value.clone()) {
-        Ok(submission) => Ok(submission.into()),
-        Err(error) => {
-            let (Some(client_id), Some(seq)) = number else {
-                return Err(End::malformed("a command has no clientId and seq"));
-            };
-            let client_id = serde_json::from_value::<ClientId>(client_id)
-                .map_err(|error| End::malformed(&format!("clientId: {error}")))?;
-            let message = format!("the command can't be read: {error}");
-            let command: Result<Command, _> = Err(Rejection::new(RejectionCode::MalformedCommand, message));
-            let seq = Some(seq);
-            Ok(Request { client_id, seq, command, expected_version: None, only_after_previous: false })
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_that_cannot_be_read_keeps_its_number() {
-        let text =
-            r#"{"type":"submit","commands":[{"clientId":"a","seq":3,"type":"setEmail","email":"x","paid":true}]}"#;
-        let Ok(Incoming::Submit(requests)) = read_frame(text) else { panic!("not a submit") };
-        assert_eq!(requests[0].seq, Some(3));
-        let rejection = requests[0].command.clone().unwrap_err();
-        assert_eq!(rejection.code, RejectionCode::MalformedCommand);
-        assert!(rejection.message.contains("paid"), "{}", rejection.message);
-    }
-
-    #[test]
-    fn frames_that_are_none_end_the_conversation() {
-        for text in
-            ["", "[]", "{}", r#"{"type":"welcome"}"#, r#"{"type":"submit"}"#, r#"{"type":"submit","commands":[]}"#]
-        {
-            assert!(read_frame(text).is_err_and(|end| end.code == ErrorCode::MalformedFrame), "{text}");
-        }
-        assert!(read_frame(r#"{"type":"submit","commands":[{"type":"setEmail","email":"x"}]}"#).is_err());
     }
 }

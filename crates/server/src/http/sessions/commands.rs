@@ -1,0 +1,153 @@
+//! `POST /v1/sessions/{id}/commands`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use throughline_core::sync::ServerFrame;
+use throughline_core::{ClientId, Command, Rejection, Session};
+use utoipa::ToSchema;
+
+use super::{Target, gap, nameless, not_found, request, visible};
+use crate::http::body::HashedJsonBody;
+use crate::http::idempotent::{Once, Reply};
+use crate::http::problem_schema::ProblemDetails;
+use crate::principal::Principal;
+use crate::problem::Problem;
+use crate::wiring::ServerState;
+
+/// How many commands one request holds at most.
+const MAX_COMMANDS: usize = 50;
+
+/// Commands, in their order.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Commands {
+    /// 1 to 50 commands.
+    commands: Vec<NumberedCommand>,
+}
+
+/// A command. Without `clientId` and `seq` it is not told from another that is the same; an `Idempotency-Key` on the
+/// request does that as well.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NumberedCommand {
+    /// Who issues it: a name of the caller's own.
+    client_id: Option<ClientId>,
+    /// The caller's number for it: 1, 2, 3 and so on under its `clientId`. Sent twice, it is applied once.
+    seq: Option<u64>,
+    /// The command: `type` and its fields.
+    #[serde(flatten)]
+    command: Command,
+}
+
+/// What became of the commands.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Outcomes {
+    /// One for each command, in their order.
+    results: Vec<Outcome>,
+    /// The session after all of them, as the principal may see it.
+    session: Session,
+}
+
+/// What became of a command.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "outcome", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(crate) enum Outcome {
+    /// It was applied, and the database has it.
+    Accepted {
+        /// Who issued it.
+        client_id: ClientId,
+        /// Its number.
+        seq: u64,
+        /// The session's version after it; of a repeated one, now.
+        version: u64,
+        /// Whether it had been applied before and was not applied again.
+        repeated: bool,
+    },
+    /// It was refused, and changed nothing.
+    Rejected {
+        /// Who issued it.
+        client_id: ClientId,
+        /// Its number.
+        seq: u64,
+        /// Why.
+        reason: Rejection,
+    },
+}
+
+/// Issues commands. Each is judged by itself; the answer says what became of each.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/commands", tag = "sessions", request_body = Commands,
+    params(
+        ("id" = String, Path, description = "The session's id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Replays the first answer for 24 hours"),
+    ),
+    responses(
+        (status = 200, description = "What became of each", body = Outcomes),
+        (status = 400, description = "The body is not JSON", body = ProblemDetails),
+        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
+        (status = 403, description = "The token is for another session", body = ProblemDetails),
+        (status = 404, description = "There is no such session", body = ProblemDetails),
+        (status = 409, description = "Numbers are missing between the last command and these", body = ProblemDetails),
+        (status = 413, description = "The body is too large", body = ProblemDetails),
+        (status = 415, description = "The body is not announced as JSON", body = ProblemDetails),
+        (status = 422, description = "A command can't be read, or the key was used with another body", body = ProblemDetails),
+        (status = 503, description = "They could not be stored just now", body = ProblemDetails),
+    ),
+    security(("serviceKey" = []), ("sessionToken" = [])),
+)]
+pub(crate) async fn commands(
+    State(state): State<Arc<ServerState>>,
+    principal: Principal,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    HashedJsonBody { value: Commands { commands }, sha256 }: HashedJsonBody<Commands>,
+) -> Result<Response, Problem> {
+    let target = Target::of(&principal, &id)?;
+    if !(1..=MAX_COMMANDS).contains(&commands.len()) {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
+            .detail(format!("`commands` holds {}; send 1 to {MAX_COMMANDS}", commands.len()))
+            .with("path", "commands")
+            .mendable_by("permanent"));
+    }
+    let once = Once::of(&headers, principal.tenant(), &format!("{} commands {id}", principal.scope()))?;
+    let client_id = once.client_id();
+    let work = async {
+        let nameless = nameless()?;
+        let mut requests = Vec::with_capacity(commands.len());
+        for (index, NumberedCommand { client_id: named, seq, command }) in commands.into_iter().enumerate() {
+            requests.push(match (named, seq, &client_id) {
+                (Some(named), Some(seq), _) => request(&named, Some(seq), command),
+                (None, None, Some(once)) => request(once, Some(index as u64 + 1), command),
+                (None, None, None) => request(&nameless, None, command),
+                _ => {
+                    return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
+                        .detail("`clientId` and `seq` go together: send both, or neither")
+                        .with("path", format!("commands[{index}]"))
+                        .mendable_by("permanent"));
+                }
+            });
+        }
+        state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+        let mut results = Vec::new();
+        for answer in state.sessions.execute(&target.key, target.role, requests).await? {
+            match answer {
+                ServerFrame::Accepted { client_id, seq, version, repeated } => {
+                    results.push(Outcome::Accepted { client_id, seq, version, repeated });
+                }
+                ServerFrame::Rejected { client_id, seq, reason } => {
+                    results.push(Outcome::Rejected { client_id, seq, reason });
+                }
+                ServerFrame::Gap { expected, .. } => return Err(gap(expected)),
+                _ => {}
+            }
+        }
+        let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+        let session = visible(&current, target.role);
+        Ok(Reply::json(StatusCode::OK, &Outcomes { results, session })?.version(current.version()))
+    };
+    once.answer(&state, sha256, work).await
+}

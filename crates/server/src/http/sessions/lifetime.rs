@@ -1,0 +1,128 @@
+//! How long a session and its tokens live: extending, deleting, renewing.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use throughline_core::{Command, Rejection, RejectionCode, Session, Timestamp};
+use utoipa::ToSchema;
+
+use super::{Target, TokenAnswer, all_accepted, issue_token, nameless, not_found, request, session_reply};
+use crate::http::body::JsonBody;
+use crate::http::idempotent::Reply;
+use crate::http::problem_schema::ProblemDetails;
+use crate::principal::{Principal, Role as PrincipalRole};
+use crate::problem::Problem;
+use crate::wiring::ServerState;
+
+/// How long to extend.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Extension {
+    /// How long from now, in milliseconds; the funnel's default where missing.
+    ttl_ms: Option<u32>,
+}
+
+/// Lets the session live longer, up to the funnel's longest life.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/extend", tag = "sessions", request_body = Extension,
+    params(("id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "The session after the change", body = Session),
+        (status = 400, description = "The body is not JSON", body = ProblemDetails),
+        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
+        (status = 403, description = "The token is for another session", body = ProblemDetails),
+        (status = 404, description = "There is no such session", body = ProblemDetails),
+        (status = 409, description = "It is completed, or has reached its longest life", body = ProblemDetails),
+        (status = 410, description = "It has expired or was erased", body = ProblemDetails),
+        (status = 413, description = "The body is too large", body = ProblemDetails),
+        (status = 415, description = "The body is not announced as JSON", body = ProblemDetails),
+        (status = 422, description = "A field is wrong", body = ProblemDetails),
+        (status = 503, description = "It could not be stored just now", body = ProblemDetails),
+    ),
+    security(("serviceKey" = []), ("sessionToken" = [])),
+)]
+pub(crate) async fn extend(
+    State(state): State<Arc<ServerState>>,
+    principal: Principal,
+    Path(id): Path<String>,
+    JsonBody(Extension { ttl_ms }): JsonBody<Extension>,
+) -> Result<Response, Problem> {
+    let target = Target::of(&principal, &id)?;
+    state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let requests = vec![request(&nameless()?, None, Command::Extend { ttl_ms })];
+    all_accepted(state.sessions.execute(&target.key, target.role, requests).await?)?;
+    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    Ok(session_reply(&current, target.role)?.into_response())
+}
+
+/// Removes the session's personal data for good; a tombstone without any stays, so that nothing revives it.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}", tag = "sessions",
+    params(("id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 204, description = "It is gone, or was before"),
+        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
+        (status = 403, description = "Only services and operators delete sessions", body = ProblemDetails),
+        (status = 404, description = "There is no such session", body = ProblemDetails),
+        (status = 503, description = "It could not be stored just now", body = ProblemDetails),
+    ),
+    security(("serviceKey" = [])),
+)]
+pub(crate) async fn delete(
+    State(state): State<Arc<ServerState>>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let target = Target::of(&principal, &id)?;
+    state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let requests = vec![request(&nameless()?, None, Command::Erase {})];
+    all_accepted(state.sessions.execute(&target.key, target.role, requests).await?)?;
+    // Answers that were kept for replaying hold what the session held.
+    let scope = format!("browser:{id}");
+    state.store.forget(principal.tenant(), &scope).await?;
+    Ok(Reply::empty().into_response())
+}
+
+/// Gives out a token for the session: a service gets a new one for a browser, a browser exchanges its own.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/token", tag = "sessions",
+    params(("id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 200, description = "A token", body = TokenAnswer),
+        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
+        (status = 403, description = "The token is for another session", body = ProblemDetails),
+        (status = 404, description = "There is no such session", body = ProblemDetails),
+        (status = 410, description = "The session was erased", body = ProblemDetails),
+        (status = 503, description = "It can't be read just now", body = ProblemDetails),
+    ),
+    security(("serviceKey" = []), ("sessionToken" = [])),
+)]
+pub(crate) async fn renew_token(
+    State(state): State<Arc<ServerState>>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let target = Target::of(&principal, &id)?;
+    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    if current.erased_at.is_some() {
+        let message = "the personal data of this session was erased; start a new session";
+        return Err(Rejection::new(RejectionCode::SessionErased, message).into());
+    }
+    let answer = match &principal.role {
+        PrincipalRole::Browser { claims } => {
+            let renewed = state.authenticator.tokens().renew(claims, state.config.lifetimes, state.clock.now_ms());
+            let renewed = renewed.map_err(|error| {
+                Problem::new(StatusCode::UNAUTHORIZED, "tokenTooOld", "Not authenticated")
+                    .detail(error.to_string())
+                    .mendable_by("forbidden")
+            })?;
+            let token_expires_at = Timestamp::from_millis(renewed.claims.expires_at_ms);
+            TokenAnswer { token: renewed.text, token_expires_at }
+        }
+        PrincipalRole::Service { .. } | PrincipalRole::Operator { .. } => issue_token(&state, &target.key)?,
+    };
+    Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
+}

@@ -1,0 +1,96 @@
+//! Frames from clients, as they are read.
+
+use serde_json::Value;
+use throughline_core::sync::{Hello, Request, Submission};
+use throughline_core::{ClientId, Command, Rejection, RejectionCode};
+
+use super::end::End;
+
+/// How many commands one frame holds at most.
+const MAX_COMMANDS: usize = 50;
+
+/// A frame of a client.
+pub(super) enum Incoming {
+    Hello(Hello),
+    Submit(Vec<Request>),
+    Ping,
+}
+
+/// Reads the first frame.
+pub(super) fn read_hello(text: &str) -> Result<Hello, End> {
+    match read_frame(text)? {
+        Incoming::Hello(hello) => Ok(hello),
+        Incoming::Submit(_) | Incoming::Ping => Err(End::malformed("the first frame has to be hello")),
+    }
+}
+
+/// Reads any frame.
+pub(super) fn read_frame(text: &str) -> Result<Incoming, End> {
+    let not_json = |error: serde_json::Error| End::malformed(&format!("the frame is not JSON: {error}"));
+    let mut frame: Value = serde_json::from_str(text).map_err(not_json)?;
+    let name = frame.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    match name.as_str() {
+        "hello" => {
+            let hello = serde_json::from_value(frame);
+            hello.map(Incoming::Hello).map_err(|error| End::malformed(&format!("hello can't be read: {error}")))
+        }
+        "submit" => {
+            let Some(Value::Array(commands)) = frame.get_mut("commands").map(Value::take) else {
+                return Err(End::malformed("submit has no commands"));
+            };
+            if !(1..=MAX_COMMANDS).contains(&commands.len()) {
+                return Err(End::malformed(&format!("submit holds 1 to {MAX_COMMANDS} commands")));
+            }
+            commands.into_iter().map(read_command).collect::<Result<_, _>>().map(Incoming::Submit)
+        }
+        "ping" => Ok(Incoming::Ping),
+        _ => Err(End::malformed("frames from clients have the type hello, submit or ping")),
+    }
+}
+
+/// A command that can't be read is still numbered: it is refused once, and the queue goes on.
+fn read_command(value: Value) -> Result<Request, End> {
+    let number = (value.get("clientId").cloned(), value.get("seq").and_then(Value::as_u64));
+    match serde_json::from_value::<Submission>(value.clone()) {
+        Ok(submission) => Ok(submission.into()),
+        Err(error) => {
+            let (Some(client_id), Some(seq)) = number else {
+                return Err(End::malformed("a command has no clientId and seq"));
+            };
+            let client_id = serde_json::from_value::<ClientId>(client_id)
+                .map_err(|error| End::malformed(&format!("clientId: {error}")))?;
+            let message = format!("the command can't be read: {error}");
+            let command: Result<Command, _> = Err(Rejection::new(RejectionCode::MalformedCommand, message));
+            let seq = Some(seq);
+            Ok(Request { client_id, seq, command, expected_version: None, only_after_previous: false })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_core::sync::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_read_keeps_its_number() {
+        let text =
+            r#"{"type":"submit","commands":[{"clientId":"a","seq":3,"type":"setEmail","email":"x","paid":true}]}"#;
+        let Ok(Incoming::Submit(requests)) = read_frame(text) else { panic!("not a submit") };
+        assert_eq!(requests[0].seq, Some(3));
+        let rejection = requests[0].command.clone().unwrap_err();
+        assert_eq!(rejection.code, RejectionCode::MalformedCommand);
+        assert!(rejection.message.contains("paid"), "{}", rejection.message);
+    }
+
+    #[test]
+    fn frames_that_are_none_end_the_conversation() {
+        for text in
+            ["", "[]", "{}", r#"{"type":"welcome"}"#, r#"{"type":"submit"}"#, r#"{"type":"submit","commands":[]}"#]
+        {
+            assert!(read_frame(text).is_err_and(|end| end.code == ErrorCode::MalformedFrame), "{text}");
+        }
+        assert!(read_frame(r#"{"type":"submit","commands":[{"type":"setEmail","email":"x"}]}"#).is_err());
+    }
+}
