@@ -5,6 +5,11 @@ import { demoFolder, packageFolder } from './repository.js';
 import { ThroughlineServer } from './server.js';
 import { StaticSite } from './static-site.js';
 
+interface Options {
+  /** More arguments of `throughline serve`. */
+  serverArguments: readonly string[];
+}
+
 interface Fixtures {
   /** An empty page and the package's files under `/throughline/`. */
   site: StaticSite;
@@ -20,7 +25,8 @@ interface Fixtures {
 
 const emptyPage = '<!doctype html><html lang="en"><meta charset="utf-8"><title>test page</title><body></body></html>';
 
-export const test = base.extend<Fixtures>({
+export const test = base.extend<Fixtures & Options>({
+  serverArguments: [[], { option: true }],
   site: async ({}, use) => {
     const site = await StaticSite.start({ pages: { '/': emptyPage, '/elsewhere': emptyPage }, folders: { '/throughline/': packageFolder } });
     await use(site);
@@ -31,8 +37,8 @@ export const test = base.extend<Fixtures>({
     await use(shop);
     await shop.stop();
   },
-  server: async ({ site, shop }, use, info) => {
-    const server = await ThroughlineServer.start({ allowedOrigins: [site.url, shop.url] });
+  server: async ({ site, shop, serverArguments }, use, info) => {
+    const server = await ThroughlineServer.start({ allowedOrigins: [site.url, shop.url], args: serverArguments });
     await use(server);
     await server.stop();
     if (info.status !== info.expectedStatus) {

@@ -91,7 +91,9 @@ async function bringOver(
   try {
     engine.useFunnel(funnel);
     const { pending, version } = engine.progress;
-    if (pending === 0 && version === 0) engine.submit(command);
+    // Where a page has this very session open, it is the one that creates it; here it is only waited for.
+    const isOpen = isBegun && slot.number > 0;
+    if (pending === 0 && version === 0 && !isOpen) engine.submit(command);
     engine.resume();
     return await finished;
   } finally {
