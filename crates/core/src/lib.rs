@@ -39,7 +39,7 @@ pub mod typescript;
 
 pub use claims::{ClaimedItem, ClaimedUpsell, Claims};
 pub use command::{Command, CommandKind, Create, Durability, FunnelChoice, ItemRequest};
-pub use customer::{Address, Customer, EmailAddress};
+pub use customer::{Address, Customer, EmailAddress, InvalidEmailAddress};
 pub use decide::{Context, decide};
 pub use event::{Event, Origin, Record};
 pub use evolve::evolve;
