@@ -25,7 +25,7 @@ export interface OpenOptions {
   /** The first rung of the storage to try. */
   storage?: StorageRung;
   /** The wasm file: an address, a response or bytes, where the one beside this module can't be loaded. */
-  wasm?: Parameters<typeof loadCore>[0];
+  wasm?: string | URL | Request | Response | BufferSource | WebAssembly.Module;
   /** How long to wait for a server where this browser has nothing of the session, in milliseconds. */
   timeoutMs?: number;
 }
