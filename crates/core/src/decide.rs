@@ -95,6 +95,7 @@ fn decide_create(create: &Create, role: Role, context: &Context<'_>) -> Decision
     check_customer(&customer)?;
     let mut items = pricing::price_items(&create.products, role, funnel)?;
     if let Some(claims) = &create.claims {
+        check_claims(claims)?;
         items.extend(claims.products.iter().filter_map(|claimed| {
             let id = ProductId::new(claimed.id.clone()).ok()?;
             let quantity = claimed.quantity.clamp(1, pricing::MAX_QUANTITY);
@@ -173,6 +174,20 @@ fn decide_create(create: &Create, role: Role, context: &Context<'_>) -> Decision
         }
     }
     Ok(events)
+}
+
+/// Claimed amounts are not believed, but they are kept and sent: in a JavaScript number they have to stay exact.
+fn check_claims(claims: &Claims) -> Result<(), Rejection> {
+    let prices = claims.products.iter().map(|claimed| claimed.price);
+    let charges = claims.accepted.iter().filter_map(|claimed| claimed.amount);
+    let mut amounts = prices.chain(charges).chain([claims.amount]);
+    match amounts.find(|amount| amount.minor().unsigned_abs() > Money::MAX.minor().unsigned_abs()) {
+        None => Ok(()),
+        Some(amount) => reject(
+            Code::InvalidAmount,
+            format_args!("the claimed amount {} is larger than {}", amount.minor(), Money::MAX.minor()),
+        ),
+    }
 }
 
 /// When a session that is taken over began and ends. A browser can't name a time in the future, nor a longer life than
