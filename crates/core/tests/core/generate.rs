@@ -220,7 +220,7 @@ fn claims(dice: &mut Dice) -> Claims {
             .map(|_| ClaimedItem {
                 id: dice.pick(&["fitspresso-1-pack", "product-0", "gone", ""]).to_owned(),
                 name: dice.pick(&["", "A bottle", "Two\u{7} bottles"]).to_owned(),
-                price: Money::from_minor(dice.pick(&[0, 1, 7900, i64::MAX])),
+                price: Money::from_minor(dice.pick(&[0, 1, 7900, (1 << 53) - 1])),
                 quantity: dice.pick(&[0, 1, 2, 4000]),
             })
             .collect(),
