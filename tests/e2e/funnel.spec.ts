@@ -123,6 +123,13 @@ test('a buyer goes through the whole funnel, over a reload at each step, and bot
   expect(errors).toEqual([]);
 });
 
+test('what was typed at the very last is there after a reload', async ({ page, shopAddress }) => {
+  await page.goto(shopAddress);
+  await page.getByLabel('Email').fill('ada@example.com');
+  await page.reload();
+  await expect(page.getByLabel('Email')).toHaveValue('ada@example.com');
+});
+
 test('offers that are answered without a network lead to the end, and are charged when it is back', async ({
   context,
   page,

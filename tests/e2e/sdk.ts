@@ -22,9 +22,7 @@ declare global {
     failures: { code: string; message: string }[];
   }
   // So that functions for `page.evaluate` can be written as page code is.
-  // eslint-disable-next-line no-var
   var session: throughline.CheckoutSession;
-  // eslint-disable-next-line no-var
   var refusals: Refusal[];
 }
 

@@ -19,7 +19,7 @@ export function App() {
       return (
         <main className="notice">
           <h1>The shop could not open</h1>
-          <p role="alert">
+          <p role="alert" className="sentence">
             {current.reason} (server: {serverUrl})
           </p>
           <div className="notice-actions">

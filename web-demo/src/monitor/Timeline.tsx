@@ -58,7 +58,7 @@ export function Timeline() {
           ))}
         </ol>
       </div>
-      {entries.length === 0 && <p className="empty">Nothing yet</p>}
+      {entries.length === 0 && <p className="empty">Nothing since this page was opened</p>}
     </section>
   );
 }

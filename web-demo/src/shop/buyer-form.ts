@@ -103,6 +103,21 @@ export function useBuyerForm() {
     issue(write(checkout, field, value), (reason) => setRejections((all) => ({ ...all, [field]: reason })));
   };
 
+  // What was just typed is not lost with the page: at `pagehide` it would be too late for the browser to store it.
+  const flush = useRef(() => {});
+  flush.current = () => {
+    for (const field of [...timers.current.keys()]) send(field, text(field));
+  };
+  useEffect(() => {
+    const leave = () => flush.current();
+    addEventListener('beforeunload', leave);
+    document.addEventListener('visibilitychange', leave);
+    return () => {
+      removeEventListener('beforeunload', leave);
+      document.removeEventListener('visibilitychange', leave);
+    };
+  }, []);
+
   const text = (field: BuyerField) => drafts[field] ?? read(session, field);
 
   return {
@@ -126,7 +141,7 @@ export function useBuyerForm() {
     /** Sends what is still being typed; gives the first field that is not in order. */
     finish: (): BuyerField | undefined => {
       setVisited(new Set(buyerFields));
-      for (const field of [...timers.current.keys()]) send(field, text(field));
+      flush.current();
       return buyerFields.find((field) => problem(field, text(field)) !== undefined);
     },
   };
