@@ -120,6 +120,7 @@ fn rust(tally: &mut Tally) -> Result<ExitStatus> {
 
 fn package(tally: &mut Tally) -> Result<ExitStatus> {
     wasm::build(&wasm::Options::default())?;
+    wasm::build_verdict(&wasm::Options::default())?;
     announce("the package's unit tests");
     let report = fresh_report("vitest.json")?;
     let mut vitest = program(NpmProject::Package.program("vitest"));

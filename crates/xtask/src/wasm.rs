@@ -43,10 +43,24 @@ enum Toolchain {
 
 /// The folder with the finished bindings: `throughline.js`, `throughline.d.ts`, `throughline_bg.wasm`.
 pub fn build(options: &Options) -> Result<PathBuf> {
-    compile(options.toolchain.map_or_else(choose_toolchain, Ok)?)?;
+    announce("building the browser core for WebAssembly");
+    compile(options.toolchain.map_or_else(choose_toolchain, Ok)?, "target/wasm", None)?;
     let bindings = bind_and_optimise()?;
     copy_for_typescript(&bindings)?;
     Ok(bindings)
+}
+
+/// Builds the core once more, with the function by which the tests ask it for verdicts. Not part of the package.
+pub fn build_verdict(options: &Options) -> Result<()> {
+    const TARGET_FOLDER: &str = "target/wasm-verdict";
+    announce("building the core with its verdicts for WebAssembly");
+    compile(options.toolchain.map_or_else(choose_toolchain, Ok)?, TARGET_FOLDER, Some("verdict"))?;
+    let module = workspace::path(TARGET_FOLDER).join(TARGET).join("wasm/throughline_wasm_client.wasm");
+    let folder = workspace::path("target/npm/verdict");
+    fs::create_dir_all(&folder)?;
+    Bindgen::new().input_path(module).out_name("verdict").nodejs(true)?.typescript(false).generate(&folder)?;
+    // Bindings for Node are CommonJS.
+    fs::write(folder.join("package.json"), "{ \"type\": \"commonjs\" }\n").context("writing package.json")
 }
 
 fn choose_toolchain() -> Result<Toolchain> {
@@ -77,15 +91,15 @@ fn target_is_installed() -> Result<bool> {
     Ok(Path::new(&folder).is_dir())
 }
 
-fn compile(toolchain: Toolchain) -> Result<()> {
-    announce("building the browser core for WebAssembly");
+fn compile(toolchain: Toolchain, target_folder: &str, feature: Option<&str>) -> Result<()> {
     let mut command = match toolchain {
         Toolchain::Active => cargo(),
         Toolchain::Debian => debian_cargo()?,
     };
     // A target folder of its own: two compilers that share one rebuild each other's work.
     command.args(["build", "--package", "throughline-wasm-client", "--lib", "--profile", "wasm"]);
-    command.args(["--target", TARGET, "--target-dir", "target/wasm"]);
+    command.args(["--target", TARGET, "--target-dir", target_folder]);
+    command.args(feature.into_iter().flat_map(|feature| ["--features", feature]));
     if toolchain == Toolchain::Debian {
         command.args(["-Z", "build-std=std,panic_abort"]);
     }
