@@ -146,7 +146,7 @@ pub fn funnel(dice: &mut Dice) -> Funnel {
     let states = ["CA", "TX", "ny"];
     let rates = states
         .iter()
-        .filter(|_| dice.0 % 3 != 0)
+        .filter(|_| !dice.0.is_multiple_of(3))
         .map(|name| ((*name).to_owned(), Rate::from_hundredths_of_percent(725)));
     let rates = rates.collect();
     let funnel = Funnel {

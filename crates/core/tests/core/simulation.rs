@@ -470,7 +470,7 @@ impl World {
         match asked {
             Effect::Commit(commit) => {
                 // Below 15 the database does not answer; below 8 it has written all the same.
-                let is_written = (roll < 8 || roll >= 15).then(|| self.store.commit(&commit, self.plant));
+                let is_written = (!(8..15).contains(&roll)).then(|| self.store.commit(&commit, self.plant));
                 match (roll < 15, is_written) {
                     (true, _) => self.ask(server, |authority, _| authority.commit_failed(1000)),
                     (false, Some(false)) => self.ask(server, |authority, _| authority.conflicted()),
@@ -614,7 +614,8 @@ impl World {
         if let Some((tag, count)) = times.iter().find(|(_, count)| **count > 1) {
             return fail(format!("{tag} took effect {count} times"));
         }
-        for tag in self.stored.iter().filter(|tag| !times.contains_key(tag) && !self.rejected.contains(tag)) {
+        let is_unknown = |tag: &&u64| !times.contains_key(tag) && !self.rejected.contains(tag);
+        if let Some(tag) = self.stored.iter().find(is_unknown) {
             return fail(format!("{tag} was stored, and nobody knows what became of it"));
         }
         if journal.iter().fold(None, evolve) != self.store.state {
