@@ -27,7 +27,8 @@ test('a page that is left and come back to goes on with its session', async ({ k
   });
 
   await page.goto(`${site.url}/elsewhere`);
-  // Without its socket, and its commands arrive by themselves or when it is back.
+  // A page that is kept has to let go of its socket.
+  await expect.poll(async () => (await server.request('/metrics')).text()).toMatch(/^throughline_sockets 0$/m);
   await page.goBack({ waitUntil: 'commit' });
   await page.waitForFunction(() => 'cameBack' in window);
   const seq = await page.evaluate(() => (window as unknown as { cameBack: Promise<number> }).cameBack);

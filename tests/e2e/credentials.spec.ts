@@ -1,0 +1,80 @@
+import type { Page } from '@playwright/test';
+
+import { expect, test } from './fixtures.js';
+import { disorder, journal, openIn, settled, shown, stored } from './sdk.js';
+import type { ThroughlineServer } from './server.js';
+
+test.use({ serverArguments: ['--token-ttl', '1s'] });
+
+/** A record of the browser's storage. */
+async function record(page: Page, key: string): Promise<string | undefined> {
+  return page.evaluate(async (key) => {
+    const request = indexedDB.open('throughline');
+    await new Promise((resolve) => (request.onsuccess = resolve));
+    const found = request.result.transaction('records').objectStore('records').get(key);
+    await new Promise((resolve) => (found.onsuccess = resolve));
+    request.result.close();
+    return found.result as string | undefined;
+  }, key);
+}
+
+async function tokenIsOver(server: ThroughlineServer, id: string, token: string): Promise<void> {
+  const headers = { authorization: `Bearer ${token}` };
+  await expect.poll(async () => (await fetch(`${server.url}/v1/sessions/${id}`, { headers })).status).toBe(401);
+}
+
+test('a browser that was away longer than its token lives comes back with its claim', async ({
+  page,
+  site,
+  server,
+}) => {
+  const id = await openIn(page, site, server);
+  await settled(page);
+  await page.evaluate(() => session.goOffline());
+  await page.evaluate(() => void session.setEmail('late@example.com'));
+  const credentials = JSON.parse((await record(page, `${id}/credentials`))!) as { token: string; claim: string };
+  await tokenIsOver(server, id, credentials.token);
+
+  await page.evaluate(() => session.goOnline());
+  await settled(page);
+  expect((await stored(server, id)).email).toBe('late@example.com');
+  expect(await page.evaluate(() => window.failures)).toEqual([]);
+  expect(disorder(await journal(server, id))).toEqual([]);
+  await expect
+    .poll(async () => (JSON.parse((await record(page, `${id}/credentials`))!) as { token: string }).token)
+    .not.toBe(credentials.token);
+});
+
+test('a session that the shop created is opened with its token; when that is over, the page is told', async ({
+  page,
+  site,
+  server,
+}) => {
+  const answer = await server.request('/v1/sessions', {
+    method: 'POST',
+    body: JSON.stringify({ email: 'ada@example.com', products: [{ id: 'fitspresso-1-pack', quantity: 1 }] }),
+  });
+  expect(answer.status).toBe(201);
+  const { session: created, token } = (await answer.json()) as { session: { id: string }; token: string };
+  const { id } = created;
+  expect(await openIn(page, site, server, { sessionId: id, token })).toBe(id);
+  expect(await shown(page)).toMatchObject({ id, email: 'ada@example.com', amount: 7900 });
+  await page.evaluate(() => session.goOffline());
+  await page.evaluate(() => void session.setMetadata({ kept: true }));
+  await tokenIsOver(server, id, JSON.parse((await record(page, `${id}/credentials`))!).token as string);
+  await page.evaluate(() => session.goOnline());
+  await page.waitForFunction(() => window.failures.length > 0);
+  expect(await page.evaluate(() => window.failures)).toMatchObject([{ code: 'unauthorized' }]);
+  expect(await page.evaluate(() => session.sync)).toMatchObject({ connection: 'closed', pending: 1 });
+
+  // What was done meanwhile is not lost: a new token brings it to the server.
+  const renewed = await server.request(`/v1/sessions/${id}/token`, { method: 'POST' });
+  const { token: next } = (await renewed.json()) as { token: string };
+  await openIn(page, site, server, { sessionId: id, token: next });
+  await settled(page);
+  expect((await stored(server, id)).metadata).toEqual({ kept: true });
+});
+
+test('a session of somebody else is not opened', async ({ page, site, server }) => {
+  await expect(openIn(page, site, server, { sessionId: 'ws_mwor0dc0_0123456789abcdefghijklmno' })).rejects.toThrow();
+});

@@ -1,0 +1,150 @@
+import { cp, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import type { Page } from '@playwright/test';
+
+import { expect, test } from './fixtures.js';
+import { asService, disorder, journal, openHere, openIn, settled, shown, stored } from './sdk.js';
+
+/** All records of the browser's first storage. */
+async function records(page: Page): Promise<Record<string, string>> {
+  return page.evaluate(async () => {
+    const request = indexedDB.open('throughline');
+    await new Promise((resolve) => (request.onsuccess = resolve));
+    const store = request.result.transaction('records').objectStore('records');
+    const [keys, texts] = [store.getAllKeys(), store.getAll()];
+    await new Promise((resolve) => (texts.onsuccess = resolve));
+    request.result.close();
+    return Object.fromEntries(keys.result.map((key, index) => [String(key), String(texts.result[index])]));
+  });
+}
+
+async function overwrite(page: Page, key: string, text: string): Promise<void> {
+  await page.evaluate(
+    async ([key, text]) => {
+      const request = indexedDB.open('throughline');
+      await new Promise((resolve) => (request.onsuccess = resolve));
+      const transaction = request.result.transaction('records', 'readwrite');
+      transaction.objectStore('records').put(text, key);
+      await new Promise((resolve) => (transaction.oncomplete = resolve));
+      request.result.close();
+    },
+    [key, text] as const,
+  );
+}
+
+test('where IndexedDB is blocked, localStorage keeps what was done over a reload', async ({ page, site, server }) => {
+  await page.addInitScript(() => {
+    IDBFactory.prototype.open = () => {
+      throw new DOMException('blocked', 'SecurityError');
+    };
+  });
+  const id = await openIn(page, site, server);
+  await settled(page);
+  expect(await page.evaluate(() => session.sync.storage)).toBe('localStorage');
+  await server.kill9();
+  await page.evaluate(() => void session.setEmail('kept@example.com'));
+  await page.reload();
+  expect(await openHere(page, server)).toBe(id);
+  expect((await shown(page)).email).toBe('kept@example.com');
+  await server.restart();
+  await settled(page, 45_000);
+  expect((await stored(server, id)).email).toBe('kept@example.com');
+  expect(disorder(await journal(server, id))).toEqual([]);
+});
+
+test('where all storage is blocked, the session works and says that it is in memory', async ({
+  page,
+  site,
+  server,
+}) => {
+  await page.addInitScript(() => {
+    IDBFactory.prototype.open = () => {
+      throw new DOMException('blocked', 'SecurityError');
+    };
+    Object.defineProperty(window, 'localStorage', {
+      get: () => {
+        throw new DOMException('blocked', 'SecurityError');
+      },
+    });
+  });
+  const id = await openIn(page, site, server);
+  await page.evaluate(() => session.setEmail('ada@example.com').durable);
+  expect(await page.evaluate(() => session.sync.storage)).toBe('memory');
+  expect((await stored(server, id)).email).toBe('ada@example.com');
+});
+
+test('damaged records are set aside, and the server has the rest', async ({ page, site, server }) => {
+  const id = await openIn(page, site, server);
+  await page.evaluate(() => session.setEmail('ada@example.com').durable);
+  await page.evaluate(() => session.close());
+  const damaged = Object.keys(await records(page)).filter((key) => key.includes('/cl_'));
+  expect(damaged.length).toBeGreaterThan(0);
+  for (const key of damaged) await overwrite(page, key, '{"cut off');
+
+  await page.reload();
+  expect(await openHere(page, server)).toBe(id);
+  await settled(page);
+  expect((await shown(page)).email).toBe('ada@example.com');
+  await page.evaluate(() => session.setMetadata({ goes: 'on' }).durable);
+  expect((await stored(server, id)).metadata).toEqual({ goes: 'on' });
+  const kept = await records(page);
+  for (const key of damaged) expect(kept[`damaged/${key}`]).toBe('{"cut off');
+  expect(disorder(await journal(server, id))).toEqual([]);
+});
+
+test('when a session is erased, nothing of it stays in the browser', async ({ page, site, server }) => {
+  const id = await openIn(page, site, server);
+  await page.evaluate(() => session.setEmail('forget-me@example.com').durable);
+  expect(JSON.stringify(await records(page))).toContain('forget-me@example.com');
+  expect((await asService(server, id, { type: 'erase' })).status).toBe(200);
+  await page.waitForFunction(() => session.getSnapshot().email === null);
+  await expect.poll(async () => JSON.stringify(await records(page))).not.toContain('forget-me@example.com');
+  const refused = await page.evaluate(() => session.setEmail('again@example.com').accepted.catch((reason: { code: string }) => reason.code));
+  expect(refused).toBe('sessionErased');
+});
+
+test('when the database comes back from a backup, browsers go on, and receipts keep their word', async ({
+  page,
+  site,
+  server,
+}) => {
+  const id = await openIn(page, site, server);
+  await page.evaluate(() => session.setEmail('before@example.com').durable);
+
+  const backup = await mkdtemp(join(tmpdir(), 'throughline-backup-'));
+  await server.kill9();
+  await cp(server.folder, backup, { recursive: true });
+  await server.restart();
+  await settled(page, 45_000);
+  for (let n = 1; n <= 3; n += 1) await page.evaluate((n) => session.setMetadata({ n }).durable, n);
+  const clientId = await page.evaluate(() => session.sync.clientId);
+
+  await server.kill9();
+  for (const name of await readdir(server.folder)) await rm(join(server.folder, name), { recursive: true });
+  await cp(backup, server.folder, { recursive: true });
+  await rm(backup, { recursive: true });
+  // Issued while the server is away, numbered after those that the backup does not have.
+  await page.evaluate(() => {
+    const told: string[] = [];
+    session.setMetadata({ first: 1 }).durable.then(() => told.push('first'), () => told.push('not first'));
+    session.issue({ type: 'setCoupon', code: 'SAVE10' }).durable.then(() => told.push('second'), () => told.push('not second'));
+    Object.assign(window, { told });
+  });
+  await server.restart();
+  await settled(page, 45_000);
+
+  expect(await page.evaluate(() => (window as unknown as { told: string[] }).told)).toEqual(['first', 'second']);
+  expect(await page.evaluate(() => session.sync.clientId), 'its old numbers are not known any more').not.toBe(clientId);
+  const kept = await stored(server, id);
+  expect(kept).toMatchObject({ email: 'before@example.com', couponCode: 'SAVE10', metadata: { first: 1 } });
+  expect((await shown(page)).metadata).toEqual(kept.metadata);
+  expect(disorder(await journal(server, id))).toEqual([]);
+
+  await page.evaluate(() => session.setMetadata({ last: 1 }).durable);
+  await page.reload();
+  expect(await openHere(page, server)).toBe(id);
+  await settled(page);
+  expect((await stored(server, id)).metadata).toEqual({ first: 1, last: 1 });
+});
