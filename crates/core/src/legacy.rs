@@ -429,7 +429,7 @@ fn read_product(value: &JsonValue) -> Option<(ClaimedItem, bool)> {
     let legacy_id = text("id").unwrap_or_else(|| name.clone());
     let id: String = legacy_id
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "_-.:".contains(c) { c } else { '-' })
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':') { c } else { '-' })
         .take(64)
         .collect();
     ProductId::new(id.clone()).ok()?;

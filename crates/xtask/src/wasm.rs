@@ -17,7 +17,7 @@ const BUILD: &str = "target/npm/build";
 const OPTIMISE: &[&str] = &[
     "-Oz",
     // Brotli finds more repetition in many small functions than in few large ones: 4 % less to download.
-    "--one-caller-inline-max-function-size=40",
+    "--one-caller-inline-max-function-size=20",
     "--enable-bulk-memory",
     "--enable-reference-types",
     "--enable-sign-ext",
