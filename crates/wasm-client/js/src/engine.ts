@@ -63,6 +63,8 @@ export class Engine {
   readonly #events: EngineEvents;
   readonly #connection: Connection;
   #credentials: Credentials;
+  /** A funnel that may be the session's; what the server says at the next greeting decides. */
+  #assumed: KnownFunnel | undefined;
   #serverAheadMs = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #storageFailed = false;
@@ -101,7 +103,7 @@ export class Engine {
     offered: Credentials,
     events: EngineEvents,
   ): Promise<Engine> {
-    const credentials = { ...(await loadCredentials(store, sessionId)), ...offered };
+    const credentials = { ...(await loadText<Credentials>(store, `${sessionId}/credentials`)), ...offered };
     if (offered.token || offered.claim) await saveCredentials(store, sessionId, credentials);
     const prefix = `${sessionId}/${slot.clientId}/`;
     const client = new Client(
@@ -112,6 +114,9 @@ export class Engine {
       credentials.claim,
     );
     const engine = new Engine(url, sessionId, store, slot, client, credentials, events);
+    const kept = await loadText<KnownFunnel>(store, `${sessionId}/funnel`);
+    // Without telling anybody yet: nobody listens before `publish`.
+    if (kept) client.setFunnel(kept.funnel, kept.hash);
     const damaged = client.takeDamaged();
     if (damaged.length > 0) {
       await setAside(store, damaged);
@@ -150,8 +155,21 @@ export class Engine {
     return Date.now() + this.#serverAheadMs;
   }
 
-  useFunnel({ funnel, hash }: KnownFunnel): void {
-    this.#act(() => this.#client.setFunnel(funnel, hash));
+  /** Goes by this funnel until the server names the session's own. */
+  useFunnel(known: KnownFunnel): void {
+    this.#assumed = known;
+    this.#act(() => this.#client.setFunnel(known.funnel, known.hash));
+  }
+
+  /** This funnel is the session's own: it is kept with the session, whatever becomes of newer ones. */
+  pinFunnel(known: KnownFunnel): void {
+    this.useFunnel(known);
+    this.#keepFunnel(known);
+  }
+
+  #keepFunnel(known: KnownFunnel): void {
+    this.#assumed = undefined;
+    void this.#store.write([[`${this.sessionId}/funnel`, JSON.stringify(known)]], []).catch(() => undefined);
   }
 
   /** Shows what the storage had, before anything is heard of the server. */
@@ -208,6 +226,11 @@ export class Engine {
   #receive(frame: unknown): void {
     try {
       this.#act(() => this.#client.handle(frame));
+      const { type, funnel, funnelHash } = frame as { type: string; funnel?: Funnel; funnelHash?: string };
+      if (type === 'welcome' && funnelHash !== undefined) {
+        if (funnel) this.#keepFunnel({ funnel, hash: funnelHash });
+        else if (this.#assumed?.hash === funnelHash) this.#keepFunnel(this.#assumed);
+      }
     } catch {
       // Not a frame of this protocol: whatever it was, another connection starts from a known state.
       this.#connection.reconnectAfter(1000);
@@ -326,16 +349,17 @@ function errorCodeOf(code: string): SessionError['code'] {
   }
 }
 
-async function loadCredentials(store: Store, sessionId: string): Promise<Credentials> {
-  const [entry] = await store.load(`${sessionId}/credentials`);
+/** What the storage has under this key; nothing where it is damaged. */
+async function loadText<T>(store: Store, key: string): Promise<T | undefined> {
+  const [entry] = await store.load(key);
   try {
-    return entry ? (JSON.parse(entry[1]) as Credentials) : {};
+    return entry && (JSON.parse(entry[1]) as T);
   } catch {
-    return {};
+    return undefined;
   }
 }
 
-export async function saveCredentials(store: Store, sessionId: string, credentials: Credentials): Promise<void> {
+async function saveCredentials(store: Store, sessionId: string, credentials: Credentials): Promise<void> {
   await store.write([[`${sessionId}/credentials`, JSON.stringify(credentials)]], []).catch(() => undefined);
 }
 

@@ -64,9 +64,11 @@ async function openIn(store: Store, options: OpenOptions): Promise<CheckoutSessi
   const isHere = (await store.load(`${wanted}/`)).length > 0;
   const credentials = token ? { token } : legacy && !isHere ? { claim: newClaimSecret() } : {};
   const session = await CheckoutSession.open(url, store, wanted, credentials);
-  const funnelId = typeof options.funnel === 'string' ? options.funnel : DEFAULT_FUNNEL;
-  const funnel = await knownFunnel(store, url, funnelId).catch(() => undefined);
-  if (funnel) session.engine.useFunnel(funnel);
+  if (!hasFunnel(session)) {
+    const funnelId = typeof options.funnel === 'string' ? options.funnel : DEFAULT_FUNNEL;
+    const funnel = await knownFunnel(store, url, funnelId).catch(() => undefined);
+    if (funnel) session.engine.useFunnel(funnel);
+  }
   session.connect();
   if (legacy && !isHere) session.issue(legacy);
   if (!session.snapshotOrUndefined) await firstNews(session, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
@@ -82,7 +84,7 @@ async function createSession(store: Store, options: OpenOptions): Promise<Checko
       : await knownFunnel(store, url, options.funnel ?? DEFAULT_FUNNEL);
   const id = newSessionId(Date.now());
   const session = await CheckoutSession.open(url, store, id, { claim: newClaimSecret() });
-  session.engine.useFunnel(known);
+  session.engine.pinFunnel(known);
   const { id: funnelId, version } = known.funnel;
   const receipt = session.issue({ type: 'create', ...options.create, funnel: { id: funnelId, version } });
   if (receipt.seq === 0) {

@@ -327,8 +327,8 @@ export class CheckoutSession {
     // Another tab tells the server what this page had pending, and hears the answers.
     if (slot.clientId !== clientId) this.#giveUpWaiting();
     this.#engine = await Engine.open(this.#url, this.id, this.#store, slot, {}, eventsFor(() => this));
-    // Its hash is not known here, so that the server sends the definition once more.
-    if (funnel) this.#engine.useFunnel({ funnel, hash: '' });
+    // Without storage it is only here; its hash is not, so that the server sends the definition once more.
+    if (funnel && !this.#engine.funnel) this.#engine.useFunnel({ funnel, hash: '' });
     const held = this.#held ?? [];
     this.#held = undefined;
     this.connect();
