@@ -1,6 +1,7 @@
 //! The client's end of the protocol.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +77,7 @@ pub enum Output {
         confirmation: Confirmation,
     },
     /// A record of the server became part of the confirmed state.
-    Applied(Box<Record>),
+    Applied(Arc<Record>),
     /// Call [`Replica::retry`] after this many milliseconds.
     RetryAfter(u64),
     /// The server's clock, as just heard.
@@ -115,7 +116,7 @@ pub enum StorageChange {
     /// Forget a command.
     DeleteCommand(u64),
     /// Keep a confirmed record.
-    PutRecord(Box<Record>),
+    PutRecord(Arc<Record>),
     /// Keep this confirmed state, and forget the records up to its version.
     PutBase(Box<State>),
 }
@@ -457,8 +458,9 @@ impl Replica {
                 return self.resync();
             }
             self.confirmed = evolve(self.confirmed.take(), &record);
-            changes.push(StorageChange::PutRecord(Box::new(record.clone())));
-            self.outputs.push(Output::Applied(Box::new(record)));
+            let record = Arc::new(record);
+            changes.push(StorageChange::PutRecord(Arc::clone(&record)));
+            self.outputs.push(Output::Applied(record));
         }
         self.records_stored += changes.len();
         if self.records_stored >= RECORDS_PER_BASE

@@ -79,7 +79,7 @@ impl Disk {
             match change {
                 StorageChange::PutCommand(command) => drop(self.commands.insert(command.seq, command)),
                 StorageChange::DeleteCommand(seq) => drop(self.commands.remove(&seq)),
-                StorageChange::PutRecord(record) => drop(self.records.insert(record.version, *record)),
+                StorageChange::PutRecord(record) => drop(self.records.insert(record.version, (*record).clone())),
                 StorageChange::PutBase(state) => {
                     self.base = Some(*state);
                     self.records.clear();
