@@ -122,6 +122,29 @@ test(`${kills} kills of the server lose no command and double none`, async ({ co
   }
 });
 
+test('a server that is stopped in good order and started again is met again at once', async ({
+  page,
+  site,
+  server,
+}) => {
+  const id = await openIn(page, site, server);
+  await settled(page);
+  await startWriting(page, 'n');
+  for (let restart = 1; restart <= 5; restart += 1) {
+    const issued = await page.evaluate(() => session.sync.version);
+    await page.waitForFunction((issued) => session.sync.version >= issued + 5, issued);
+    await server.restart();
+    await page.waitForFunction(() => session.sync.connection === 'online');
+  }
+  await stopWriting(page);
+  await settled(page);
+  const { issued, durable, refused, clientId } = await tallyOf(page);
+  expect({ durable: durable.length, refused }).toEqual({ durable: issued, refused: 0 });
+  const records = await journal(server, id);
+  expect(disorder(records)).toEqual([]);
+  expect(countCommands(records, clientId).size).toBe(issued + 1);
+});
+
 test('a command outlives the crash of its page as soon as the browser has stored it', async ({
   context,
   page,

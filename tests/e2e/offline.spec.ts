@@ -181,6 +181,20 @@ test('a session that began offline is claimed later and gets its token', async (
   expect((await fetch(`${server.url}/v1/sessions/${earlier}`, { headers })).status).toBe(403);
 });
 
+test('three thousand commands issued at once all arrive, in order', async ({ page, site, server }) => {
+  const id = await openIn(page, site, server);
+  await settled(page);
+  await page.evaluate(() => {
+    for (let n = 1; n <= 3000; n += 1) session.setMetadata({ n });
+  });
+  expect((await shown(page)).metadata).toEqual({ n: 3000 });
+  await settled(page, 45_000);
+  expect((await stored(server, id)).metadata).toEqual({ n: 3000 });
+  const records = await journal(server, id);
+  expect(disorder(records)).toEqual([]);
+  expect(records).toHaveLength(3001);
+});
+
 test('before the funnel was ever known, opening without a server fails with a reason', async ({
   page,
   site,
