@@ -27,6 +27,8 @@ pub struct Client {
     prefix: String,
     /// The versions of the records in the storage.
     stored_records: Vec<u64>,
+    /// The keys that were used under a client id that is given up.
+    obsolete: Vec<String>,
     damaged: Vec<String>,
 }
 
@@ -57,7 +59,15 @@ impl Client {
         }
         let stored_records = restored.records.iter().map(|record| record.version).collect();
         let replica = Replica::new(session_id, client_id, restored);
-        Ok(Self { replica, published: Vec::new(), arrived: Vec::new(), prefix, stored_records, damaged })
+        Ok(Self {
+            replica,
+            published: Vec::new(),
+            arrived: Vec::new(),
+            prefix,
+            stored_records,
+            obsolete: Vec::new(),
+            damaged,
+        })
     }
 
     /// The keys of the records that are damaged, for being set aside.
@@ -126,7 +136,13 @@ impl Client {
     /// A sentence where the id can't be one.
     #[wasm_bindgen(js_name = renewClient)]
     pub fn renew_client(&mut self, client_id: String) -> Result<(), JsValue> {
-        self.replica.renew_client(ClientId::new(client_id).map_err(sentence)?);
+        let client_id = ClientId::new(client_id).map_err(sentence)?;
+        let records = self.stored_records.iter().map(|version| self.record_key(*version));
+        let commands = self.replica.pending_commands().map(|(seq, _)| self.command_key(seq));
+        self.obsolete = records.chain(commands).chain([format!("{}base", self.prefix)]).collect();
+        self.stored_records.clear();
+        self.prefix = format!("{}/{client_id}/", self.replica.session_id());
+        self.replica.renew_client(client_id);
         Ok(())
     }
 
@@ -284,6 +300,7 @@ impl Client {
                     put.push((self.record_key(record.version), seal(&text)));
                     self.stored_records.push(record.version);
                 }
+                StorageChange::Forget => delete.append(&mut self.obsolete),
                 StorageChange::PutBase(state) => {
                     put.push((format!("{}base", self.prefix), seal(&to_text(&*state))));
                     for version in std::mem::take(&mut self.stored_records) {

@@ -117,6 +117,8 @@ pub enum StorageChange {
     DeleteCommand(u64),
     /// Keep a confirmed record.
     PutRecord(Arc<Record>),
+    /// Forget everything that was stored so far: it was stored under a client id that is given up.
+    Forget,
     /// Keep this confirmed state, and forget the records up to its version.
     PutBase(Box<State>),
 }
@@ -312,16 +314,18 @@ impl Replica {
     /// Goes on under a new client id, with its pending commands numbered anew.
     pub fn renew_client(&mut self, client_id: ClientId) {
         self.client_id = client_id;
-        let mut changes = Vec::new();
         let mut next_seq = 1;
         for pending in &mut self.pending {
-            changes.push(StorageChange::DeleteCommand(pending.seq));
             pending.seq = next_seq;
             pending.stored = false;
             pending.sent = false;
             pending.accepted = None;
             next_seq += 1;
         }
+        // What was stored belongs to the old id; whoever opens the new one has to find everything there.
+        let base = self.confirmed.clone().map(|state| StorageChange::PutBase(Box::new(state)));
+        let mut changes: Vec<StorageChange> = [StorageChange::Forget].into_iter().chain(base).collect();
+        self.records_stored = 0;
         for pending in &self.pending {
             changes.push(StorageChange::PutCommand(StoredCommand {
                 seq: pending.seq,

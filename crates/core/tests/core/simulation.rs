@@ -80,6 +80,11 @@ impl Disk {
                 StorageChange::PutCommand(command) => drop(self.commands.insert(command.seq, command)),
                 StorageChange::DeleteCommand(seq) => drop(self.commands.remove(&seq)),
                 StorageChange::PutRecord(record) => drop(self.records.insert(record.version, (*record).clone())),
+                StorageChange::Forget => {
+                    self.base = None;
+                    self.records.clear();
+                    self.commands.clear();
+                }
                 StorageChange::PutBase(state) => {
                     self.base = Some(*state);
                     self.records.clear();

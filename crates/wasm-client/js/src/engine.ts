@@ -2,7 +2,7 @@ import { Client, newClientId } from '../generated/throughline.js';
 import type { Command, Funnel, RejectionReason, SessionRecord } from '../generated/types.js';
 import { Connection } from './connection.js';
 import { Rejection, SessionError } from './rejection.js';
-import { renameSlot, type Slot } from './slots.js';
+import { slotEntry, type Slot } from './slots.js';
 import type { Entry, Store } from './storage/store.js';
 
 /** What an engine tells its owner. */
@@ -65,6 +65,8 @@ export class Engine {
   #credentials: Credentials;
   /** A funnel that may be the session's; what the server says at the next greeting decides. */
   #assumed: KnownFunnel | undefined;
+  /** The slot's new client id, until it is written with what belongs to it. */
+  #renamed: Entry | undefined;
   #serverAheadMs = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #storageFailed = false;
@@ -275,24 +277,28 @@ export class Engine {
       case 'refused':
         this.#refused(output);
         break;
-      case 'needsNewClient': {
-        const from = this.#slot.clientId;
-        const to = newClientId();
-        this.#slot.clientId = to;
-        void renameSlot(this.#store, this.sessionId, from, to);
-        queueMicrotask(() => {
-          if (this.#closed) return;
-          this.#events.renumbered(this.pendingCommands.map(({ seq }) => seq));
-          this.#act(() => this.#client.renewClient(to));
-        });
+      case 'needsNewClient':
+        queueMicrotask(() => this.#renewClient());
         break;
-      }
     }
   }
 
+  /** Goes on as a new client; the slot's new name and all that belongs to it are written at once. */
+  #renewClient(): void {
+    if (this.#closed) return;
+    this.#events.renumbered(this.pendingCommands.map(({ seq }) => seq));
+    this.#slot.clientId = newClientId();
+    this.#renamed = slotEntry(this.sessionId, this.#slot);
+    this.#act(() => this.#client.renewClient(this.#slot.clientId));
+  }
+
   #write(put: Entry[], remove: string[], seq: number | undefined): void {
+    const { clientId } = this.#slot;
+    if (this.#renamed) put = [this.#renamed, ...put];
+    this.#renamed = undefined;
     const stored = () => {
-      if (seq !== undefined) this.#act(() => this.#client.commandsStored(seq));
+      // What was written under a client id that is given up says nothing about today's numbers.
+      if (seq !== undefined && clientId === this.#slot.clientId) this.#act(() => this.#client.commandsStored(seq));
     };
     if (this.#storageFailed) {
       queueMicrotask(stored);

@@ -1,5 +1,5 @@
 import { newClientId } from '../generated/throughline.js';
-import type { Store } from './storage/store.js';
+import type { Entry, Store } from './storage/store.js';
 
 /**
  * A place in a session's storage that one tab at a time holds: a client id with its outbox.
@@ -56,11 +56,9 @@ async function knownSlots(store: Store, sessionId: string): Promise<Map<number, 
   return new Map(entries.map(([key, clientId]) => [Number(key.slice(prefix.length)), clientId]));
 }
 
-/** Remembers a new client id for a slot, whose old one the server does not know any more. */
-export async function renameSlot(store: Store, sessionId: string, from: string, to: string): Promise<void> {
-  for (const [number, clientId] of await knownSlots(store, sessionId)) {
-    if (clientId === from) await store.write([[slotKey(sessionId, number), to]], []);
-  }
+/** What the storage has of a slot: whose it is. */
+export function slotEntry(sessionId: string, { number, clientId }: Slot): Entry {
+  return [slotKey(sessionId, number), clientId];
 }
 
 /** Runs `work` while no other tab runs work under the same name. */

@@ -125,3 +125,25 @@ test('every frame of a server can be read, and records are stored as they came',
   expect(key).toBe(`${SESSION}/browser/record/000000000001`);
   expect(sealed?.endsWith(JSON.stringify(record))).toBe(true);
 });
+
+test('a client that the server does not know any more goes on under a new id with all that it had', () => {
+  const client = offline();
+  client.submit({ type: 'create' }, NOON);
+  const old = outputs(client).flatMap((output) => output.put ?? []);
+  client.connected();
+  client.submit({ type: 'setEmail', email: 'ada@example.com' }, NOON);
+  old.push(...outputs(client).flatMap((output) => output.put ?? []));
+  client.handle({ type: 'accepted', clientId: 'browser', seq: 1, version: 1 });
+  client.handle({ type: 'durable', version: 1 });
+  client.takeOutputs();
+
+  // The server expects a number that has left the outbox.
+  client.handle({ type: 'gap', clientId: 'browser', expected: 1 });
+  expect(outputs(client).some((output) => output.type === 'needsNewClient')).toBe(true);
+  client.renewClient('again');
+  const stored = outputs(client).find((output) => output.type === 'store');
+  const remaining = new Map([...old.slice(1), ...(stored?.put ?? [])]);
+  for (const key of stored?.delete ?? []) remaining.delete(key);
+  expect([...remaining.keys()]).toEqual([`${SESSION}/again/command/000000000001`]);
+  expect(stored?.seq).toBe(1);
+});

@@ -33,6 +33,9 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(50);
 /// How long one message may take to be sent.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a client has to hear why a conversation ended, and to close its side.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+
 /// How many commands one socket may send in a second, and at once.
 const COMMANDS_PER_SECOND: u32 = 500;
 const COMMANDS_AT_ONCE: u32 = 2000;
@@ -83,6 +86,22 @@ impl Conversation {
             let close = Message::Close(Some(CloseFrame { code: code.close_code(), reason }));
             // The client may be gone already.
             let _ = tokio::time::timeout(SEND_LIMIT, self.sink.send(close)).await;
+            if code != ErrorCode::Restarting {
+                let _ = tokio::time::timeout(FAREWELL_LIMIT, self.farewell()).await;
+            }
+        }
+    }
+
+    /// Waits for the client to close its side. A connection that is dropped while something of the client is unread is
+    /// reset, and the reason is lost on its way.
+    async fn farewell(&mut self) {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Message::Close(_)) | Err(_)) => return,
+                Some(Ok(_)) => {}
+                // After a message that was too large nothing can be read any more; the client still needs the time.
+                None => std::future::pending().await,
+            }
         }
     }
 
