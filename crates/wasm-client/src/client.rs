@@ -245,7 +245,10 @@ impl Client {
                 match confirmation {
                     Confirmation::Accepted(version) => set(&object, "accepted", version as f64),
                     Confirmation::Durable(version) => set(&object, "durable", version as f64),
-                    Confirmation::Rejected(rejection) => set(&object, "rejected", to_js(&rejection)),
+                    Confirmation::Rejected { reason, command } => {
+                        set(&object, "rejected", to_js(&reason));
+                        set(&object, "command", to_js(&*command));
+                    }
                 }
                 object
             }

@@ -105,7 +105,12 @@ pub enum Confirmation {
     /// The database has it.
     Durable(u64),
     /// The server refused it. It is gone.
-    Rejected(Rejection),
+    Rejected {
+        /// Why.
+        reason: Rejection,
+        /// The command, for whoever did not issue it in this life of the page.
+        command: Box<Command>,
+    },
 }
 
 /// A change of the client's storage.
@@ -382,11 +387,12 @@ impl Replica {
                 self.drop_durable();
             }
             ServerFrame::Rejected { client_id, seq, reason } if client_id == self.client_id => {
-                let before = self.pending.len();
-                self.pending.retain(|pending| pending.seq != seq);
-                if self.pending.len() < before {
+                let place = self.pending.iter().position(|pending| pending.seq == seq);
+                if let Some(pending) = place.and_then(|place| self.pending.remove(place)) {
+                    let command = Box::new(pending.command);
                     self.outputs.push(Output::Store(vec![StorageChange::DeleteCommand(seq)]));
-                    self.outputs.push(Output::Confirmed { seq, confirmation: Confirmation::Rejected(reason) });
+                    self.outputs
+                        .push(Output::Confirmed { seq, confirmation: Confirmation::Rejected { reason, command } });
                     self.rebase();
                     self.outputs.push(Output::Changed);
                 }

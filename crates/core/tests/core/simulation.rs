@@ -301,7 +301,7 @@ impl World {
                 let tag = self.tags.get(&number).copied();
                 match confirmation {
                     Confirmation::Accepted(_) | Confirmation::Durable(_) => self.confirmed.extend(tag),
-                    Confirmation::Rejected(_) => self.rejected.extend(tag),
+                    Confirmation::Rejected { .. } => self.rejected.extend(tag),
                 }
                 self.told.insert(number);
             }

@@ -19,7 +19,7 @@ export interface EngineEvents {
   damaged(keys: string[]): void;
 }
 
-export type Confirmation = { accepted: number } | { durable: number } | { rejected: Rejection };
+export type Confirmation = { accepted: number } | { durable: number } | { rejected: Rejection; command: Command };
 
 /** How far an engine is. */
 export interface Progress {
@@ -34,7 +34,7 @@ export interface Progress {
 type Output =
   | { type: 'send'; frame: unknown }
   | { type: 'store'; put: Entry[]; delete: string[]; seq?: number }
-  | { type: 'confirmed'; seq: number; accepted?: number; durable?: number; rejected?: RejectionReason }
+  | { type: 'confirmed'; seq: number; accepted?: number; durable?: number; rejected?: RejectionReason; command?: Command }
   | { type: 'applied'; record: SessionRecord }
   | { type: 'retryAfter'; delayMs: number }
   | { type: 'serverTime'; time: number }
@@ -338,7 +338,9 @@ export class Engine {
 }
 
 function confirmationOf(output: Extract<Output, { type: 'confirmed' }>): Confirmation {
-  if (output.rejected) return { rejected: new Rejection(output.rejected) };
+  if (output.rejected && output.command) {
+    return { rejected: new Rejection(output.rejected), command: output.command };
+  }
   return output.durable === undefined ? { accepted: output.accepted ?? 0 } : { durable: output.durable };
 }
 

@@ -361,7 +361,7 @@ export class CheckoutSession {
     const engine: Engine = await Engine.open(this.#url, this.id, this.#store, slot, {}, {
       changed: () => queueMicrotask(check),
       confirmed: (_seq, confirmation) => {
-        if ('rejected' in confirmation) this.#emit('rejected', confirmation.rejected, { type: 'extend' });
+        if ('rejected' in confirmation) this.#emit('rejected', confirmation.rejected, confirmation.command);
       },
       applied: () => undefined,
       renumbered: () => undefined,
@@ -440,7 +440,7 @@ export class CheckoutSession {
       waiting?.accepted.reject(confirmation.rejected);
       waiting?.durable.reject(confirmation.rejected);
       // Also what was issued before a reload has nobody else to tell.
-      this.#emit('rejected', confirmation.rejected, waiting?.command ?? { type: 'extend' });
+      this.#emit('rejected', confirmation.rejected, confirmation.command);
     } else if ('durable' in confirmation) {
       this.#waiting.delete(seq);
       waiting?.accepted.resolve({ version: confirmation.durable });
