@@ -1,0 +1,146 @@
+//! What is bought, by whom, at which prices: everything that may change before a payment is under way.
+
+use super::{Decider, Decision, reject};
+use crate::command::ItemRequest;
+use crate::customer::{Customer, EmailAddress, MAX_FIELD_CHARS};
+use crate::event::Event;
+use crate::funnel::Funnel;
+use crate::json;
+use crate::json::JsonObject;
+use crate::money::Money;
+use crate::permission::Role;
+use crate::pricing;
+use crate::rejection::{Rejection, RejectionCode as Code};
+use crate::session::{Adjustments, PriceSource, Session};
+
+impl Decider<'_> {
+    pub(super) fn set_email(&self, text: &str) -> Decision {
+        self.check_editable()?;
+        let email = read_email(text)?;
+        Ok(if email == self.session.email { vec![] } else { vec![Event::EmailSet { email }] })
+    }
+
+    pub(super) fn set_customer(&self, patch: &Customer) -> Decision {
+        self.check_editable()?;
+        check_customer(patch)?;
+        let mut customer = self.session.customer.clone();
+        customer.merge(patch);
+        if customer == self.session.customer {
+            return Ok(vec![]);
+        }
+        let mut events = vec![Event::CustomerSet { customer: customer.clone() }];
+        if self.session.adjustments.set_by != PriceSource::Service {
+            let coupon = self.session.coupon_code.as_deref();
+            let adjustments = pricing::adjust(&self.session.products, coupon, &customer, self.context.funnel);
+            events.extend(self.adjusted(adjustments));
+        }
+        Ok(events)
+    }
+
+    pub(super) fn set_items(&self, requests: &[ItemRequest]) -> Decision {
+        self.check_editable()?;
+        self.check_confirmed()?;
+        let items = pricing::price_items(requests, self.role, self.context.funnel)?;
+        if items == self.session.products {
+            return Ok(vec![]);
+        }
+        let coupon = self.session.coupon_code.as_deref();
+        let adjustments = pricing::adjust(&items, coupon, &self.session.customer, self.context.funnel);
+        let mut events = vec![Event::ItemsSet { items }];
+        events.extend(self.adjusted(adjustments));
+        Ok(events)
+    }
+
+    pub(super) fn set_coupon(&self, code: Option<&str>) -> Decision {
+        self.check_editable()?;
+        let code = match code.map(str::trim) {
+            None | Some("") => None,
+            Some(code) => Some(read_coupon(code, self.context.funnel)?),
+        };
+        if code == self.session.coupon_code {
+            return Ok(vec![]);
+        }
+        let Session { products, customer, .. } = self.session;
+        let adjustments = pricing::adjust(products, code.as_deref(), customer, self.context.funnel);
+        let mut events = vec![Event::CouponSet { code }];
+        events.extend(self.adjusted(adjustments));
+        Ok(events)
+    }
+
+    pub(super) fn set_adjustments(
+        &self,
+        discount: Option<Money>,
+        shipping: Option<Money>,
+        tax: Option<Money>,
+    ) -> Decision {
+        self.check_editable()?;
+        for (name, amount) in [("discount", discount), ("shipping", shipping), ("tax", tax)] {
+            if let Some(amount) = amount.filter(|amount| !amount.is_price()) {
+                let message = format_args!("{name} is {}; 0 to {} are possible", amount.minor(), Money::MAX.minor());
+                return reject(Code::InvalidAmount, message);
+            }
+        }
+        let current = self.session.adjustments;
+        let adjustments = Adjustments {
+            discount: discount.unwrap_or(current.discount),
+            shipping: shipping.unwrap_or(current.shipping),
+            tax: tax.unwrap_or(current.tax),
+            set_by: PriceSource::Service,
+        };
+        Ok(self.adjusted(adjustments).into_iter().collect())
+    }
+
+    pub(super) fn adjusted(&self, adjustments: Adjustments) -> Option<Event> {
+        (adjustments != self.session.adjustments).then_some(Event::AdjustmentsSet { adjustments })
+    }
+
+    pub(super) fn set_metadata(&self, patch: &JsonObject) -> Decision {
+        if self.role == Role::Browser {
+            self.check_alive()?;
+        }
+        let mut metadata = self.session.metadata.clone();
+        json::merge_patch(&mut metadata, patch);
+        check_metadata(&metadata)?;
+        // Nulls in a patch count as well: the event is as large as the patch.
+        check_metadata(patch)?;
+        Ok(if metadata == self.session.metadata {
+            vec![]
+        } else {
+            vec![Event::MetadataSet { metadata: patch.clone() }]
+        })
+    }
+}
+
+pub(super) fn read_email(text: &str) -> Result<Option<EmailAddress>, Rejection> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match EmailAddress::new(text) {
+        Ok(email) => Ok(Some(email)),
+        Err(error) => reject(Code::InvalidField, format_args!("email: {error}")),
+    }
+}
+
+pub(super) fn check_customer(customer: &Customer) -> Result<(), Rejection> {
+    match customer.first_invalid_field() {
+        None => Ok(()),
+        Some(field) => reject(
+            Code::InvalidField,
+            format_args!("customer.{field} is longer than {MAX_FIELD_CHARS} characters or holds control characters"),
+        ),
+    }
+}
+
+pub(super) fn check_metadata(metadata: &JsonObject) -> Result<(), Rejection> {
+    match json::check_limits(metadata) {
+        Ok(()) => Ok(()),
+        Err(limit) => reject(Code::MetadataTooLarge, format_args!("the metadata has {limit}")),
+    }
+}
+
+pub(super) fn read_coupon(code: &str, funnel: &Funnel) -> Result<String, Rejection> {
+    match funnel.coupon(code.trim()) {
+        Some(coupon) => Ok(coupon.code.clone()),
+        None => reject(Code::UnknownCoupon, format_args!("this coupon is not known; check its spelling")),
+    }
+}

@@ -1,0 +1,180 @@
+//! Whether a command may happen, and what it causes.
+
+mod cart;
+mod claims;
+mod create;
+mod lifetime;
+mod offers;
+mod payment;
+mod steps;
+
+use std::fmt;
+
+use crate::command::Command;
+use crate::customer::MAX_FIELD_CHARS;
+use crate::event::Event;
+use crate::funnel::Funnel;
+use crate::identifier::SessionId;
+use crate::permission::{Role, may_issue};
+use crate::rejection::{Rejection, RejectionCode as Code};
+use crate::session::{Session, Status};
+use crate::state::State;
+use crate::time::Timestamp;
+use create::decide_create;
+pub(crate) use lifetime::expire;
+
+/// What a decision depends on beside the state and the command.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The time at which it is decided.
+    pub now: Timestamp,
+    /// The funnel that the session is pinned to, or is to be created with.
+    pub funnel: &'a Funnel,
+    /// The session's id; used when it is created.
+    pub session_id: &'a SessionId,
+    /// A random number that tells the new history from any other; used when the session is created.
+    pub epoch: u64,
+    /// Digest of the claim secret of the client that creates the session.
+    pub claim: Option<&'a str>,
+}
+
+type Decision = Result<Vec<Event>, Rejection>;
+
+/// Whether `role` may do `command` to the session now, and which events it causes.
+///
+/// Pure: the same input gives the same answer, in the browser and in the server. No event means that what the
+/// command wants is so already.
+///
+/// # Errors
+/// A [`Rejection`] that says what was wrong and who can mend it; then nothing has happened.
+pub fn decide(state: Option<&State>, command: &Command, role: Role, context: &Context<'_>) -> Decision {
+    let kind = command.kind();
+    if !may_issue(role, kind) {
+        let who = match role {
+            Role::Browser => "a browser",
+            Role::Service => "a service",
+            Role::Operator => "an operator",
+            Role::System => "the server by itself",
+        };
+        return reject(Code::NotPermitted, format_args!("{who} may not issue {}", kind.as_str()));
+    }
+    match (state, command) {
+        (None, Command::Create(create)) => decide_create(create, role, context),
+        (Some(_), Command::Create(_)) => {
+            reject(Code::SessionExists, format_args!("there is a session with this id already"))
+        }
+        (None, _) => reject(Code::SessionNotFound, format_args!("there is no session with this id")),
+        (Some(state), Command::Erase {}) => Ok(if state.erased_at.is_some() { vec![] } else { vec![Event::Erased {}] }),
+        (Some(state), _) if state.erased_at.is_some() => reject(
+            Code::SessionErased,
+            format_args!("the personal data of this session was erased; start a new session"),
+        ),
+        (Some(state), command) => Decider { session: &state.session, role, context }.decide(command),
+    }
+}
+
+fn reject<T>(code: Code, message: fmt::Arguments<'_>) -> Result<T, Rejection> {
+    Err(rejection(code, message))
+}
+
+/// Takes the message unformatted and is never inlined: there are many places that refuse, and each is small so.
+#[inline(never)]
+fn rejection(code: Code, message: fmt::Arguments<'_>) -> Rejection {
+    Rejection::new(code, message.to_string())
+}
+
+fn check_reference(name: &str, text: &str) -> Result<(), Rejection> {
+    if text.is_empty() || text.chars().count() > MAX_FIELD_CHARS || text.chars().any(char::is_control) {
+        let message = format_args!("{name} has to be 1 to {MAX_FIELD_CHARS} characters without control characters");
+        return reject(Code::InvalidField, message);
+    }
+    Ok(())
+}
+
+struct Decider<'a> {
+    session: &'a Session,
+    role: Role,
+    context: &'a Context<'a>,
+}
+
+impl Decider<'_> {
+    fn decide(&self, command: &Command) -> Decision {
+        match command {
+            Command::SetEmail { email } => self.set_email(email),
+            Command::SetCustomer { customer } => self.set_customer(customer),
+            Command::SetItems { items } => self.set_items(items),
+            Command::SetCoupon { code } => self.set_coupon(code.as_deref()),
+            Command::SetAdjustments { discount, shipping, tax } => self.set_adjustments(*discount, *shipping, *tax),
+            Command::GoToStep { step } => self.go_to_step(step),
+            Command::BeginProcessing {} => self.begin_processing(),
+            Command::RecordPayment { transaction_id, amount, vault_id, customer_id, payment_token } => {
+                check_reference("transactionId", transaction_id)?;
+                for (name, value) in
+                    [("vaultId", vault_id), ("customerId", customer_id), ("paymentToken", payment_token)]
+                {
+                    value.as_deref().map_or(Ok(()), |text| check_reference(name, text))?;
+                }
+                self.record_payment(
+                    transaction_id,
+                    *amount,
+                    Event::PaymentRecorded {
+                        transaction_id: Some(transaction_id.clone()),
+                        amount: *amount,
+                        vault_id: vault_id.clone(),
+                        customer_id: customer_id.clone(),
+                        payment_token: payment_token.clone(),
+                    },
+                )
+            }
+            Command::FailPayment { code, message } => self.fail_payment(code, message),
+            Command::AcceptUpsell { offer } => self.accept_upsell(offer),
+            Command::DeclineUpsell { offer } => self.decline_upsell(offer),
+            Command::RecordUpsellCharge { offer, transaction_id, amount } => {
+                self.record_upsell_charge(offer, transaction_id, *amount)
+            }
+            Command::FailUpsellCharge { offer, code, message } => self.fail_upsell_charge(offer, code, message),
+            Command::SetMetadata { metadata } => self.set_metadata(metadata),
+            Command::Extend { ttl_ms } => self.extend(*ttl_ms),
+            Command::Expire {} => expire(self.session, self.context.now),
+            Command::ConfirmClaims { transaction_id, vault_id, customer_id } => {
+                self.confirm_claims(transaction_id.as_deref(), vault_id.as_deref(), customer_id.as_deref())
+            }
+            Command::RefuteClaims {} => self.refute_claims(),
+            Command::Create(_) | Command::Erase {} => Ok(vec![]),
+        }
+    }
+
+    /// The session has to be alive: neither over, nor past its end.
+    fn check_alive(&self) -> Result<(), Rejection> {
+        let is_over = self.context.now >= self.session.expires_at;
+        match self.session.status {
+            Status::Completed => {
+                reject(Code::SessionCompleted, format_args!("this order is complete; start a new session"))
+            }
+            Status::Expired => {
+                reject(Code::SessionExpired, format_args!("this session has expired; start a new session"))
+            }
+            _ if is_over && self.session.is_paid() => reject(
+                Code::SessionCompleted,
+                format_args!("the time of this session is over; the order is complete as it is"),
+            ),
+            _ if is_over => reject(Code::SessionExpired, format_args!("this session has expired; start a new session")),
+            Status::Pending | Status::Processing | Status::Failed => Ok(()),
+        }
+    }
+
+    /// What is bought and who buys may only change before a payment is under way.
+    fn check_editable(&self) -> Result<(), Rejection> {
+        self.check_alive()?;
+        if self.session.is_paid() {
+            return reject(
+                Code::AlreadyPaid,
+                format_args!("this session is paid; what was bought can't be changed any more"),
+            );
+        }
+        if !self.session.is_editable() {
+            return reject(Code::PaymentUnderWay, format_args!("a payment is under way; wait for its outcome"));
+        }
+        Ok(())
+    }
+}

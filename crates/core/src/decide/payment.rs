@@ -1,0 +1,94 @@
+//! The main payment.
+
+use super::{Decider, Decision, check_reference, reject};
+use crate::claims::Claims;
+use crate::event::Event;
+use crate::funnel::StepKind;
+use crate::money::Money;
+use crate::rejection::{Rejection, RejectionCode as Code};
+use crate::session::{PaymentFailure, PriceSource, Session, Status};
+
+impl Decider<'_> {
+    pub(super) fn check_confirmed(&self) -> Result<(), Rejection> {
+        if self.session.claims.as_ref().is_some_and(Claims::claim_payment) {
+            return reject(
+                Code::AwaitingConfirmation,
+                format_args!(
+                    "this session may have been paid before it moved here; the shop has to confirm that first"
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin_processing(&self) -> Decision {
+        self.check_alive()?;
+        if self.session.is_paid() {
+            return reject(Code::AlreadyPaid, format_args!("this session is paid already"));
+        }
+        if self.session.status == Status::Processing {
+            return Ok(vec![]);
+        }
+        self.check_confirmed()?;
+        if self.session.products.iter().any(|item| item.price_source == PriceSource::Claimed) {
+            return reject(
+                Code::AwaitingConfirmation,
+                format_args!("the price of a product is not in the catalogue; the shop has to confirm it first"),
+            );
+        }
+        let current = self.current_step()?;
+        let leads_to = current.next.iter().filter_map(|id| self.context.funnel.step(id));
+        let Some(payment) = leads_to.into_iter().find(|step| step.kind == StepKind::Payment) else {
+            return reject(Code::StepNotAllowed, format_args!("{} does not lead to the payment", current.id));
+        };
+        self.check_requirements(payment)?;
+        Ok(vec![Event::PaymentBegun {}, Event::StepEntered { step: payment.id.clone() }])
+    }
+
+    /// Money that was taken has to be written down, also when the session was given up in the meantime.
+    pub(super) fn record_payment(&self, transaction_id: &str, amount: Money, recorded: Event) -> Decision {
+        let Session { amount: owed, .. } = *self.session;
+        if self.session.is_paid() {
+            if self.session.transaction_id.as_deref() == Some(transaction_id) {
+                return Ok(vec![]);
+            }
+            return reject(
+                Code::AlreadyPaid,
+                format_args!("this session is paid already, by another transaction; refund this one"),
+            );
+        }
+        if amount != owed {
+            let message = format_args!("the payment is {} but the session owes {}", amount.minor(), owed.minor());
+            return reject(Code::AmountMismatch, message);
+        }
+        let mut events = vec![recorded];
+        if self.session.claims.is_some() {
+            events.push(Event::ClaimsConfirmed {});
+        }
+        let funnel = self.context.funnel;
+        let after_payment = funnel.step_of_kind(StepKind::Payment).and_then(|payment| payment.next.first());
+        if self.context.now >= self.session.expires_at {
+            events.push(Event::Completed {});
+        } else if let Some(next) = after_payment.and_then(|id| funnel.step(id)) {
+            events.extend(self.enter(next));
+        }
+        Ok(events)
+    }
+
+    pub(super) fn fail_payment(&self, code: &str, message: &str) -> Decision {
+        check_reference("code", code)?;
+        check_reference("message", message)?;
+        if self.session.is_paid() {
+            return reject(Code::AlreadyPaid, format_args!("this session is paid already"));
+        }
+        if self.session.status != Status::Processing {
+            return reject(Code::PaymentNotBegun, format_args!("no payment is under way"));
+        }
+        let failure = PaymentFailure { code: code.to_owned(), message: message.to_owned() };
+        let mut events = vec![Event::PaymentFailed { failure }];
+        if let Some(back) = self.current_step()?.back.first() {
+            events.push(Event::StepEntered { step: back.clone() });
+        }
+        Ok(events)
+    }
+}

@@ -1,0 +1,94 @@
+//! Moving along the funnel.
+
+use super::offers::lapse;
+use super::{Decider, Decision, reject, rejection};
+use crate::event::Event;
+use crate::funnel::{Step, StepKind};
+use crate::identifier::StepId;
+use crate::rejection::{Rejection, RejectionCode as Code};
+use crate::session::Status;
+
+impl Decider<'_> {
+    pub(super) fn current_step(&self) -> Result<&Step, Rejection> {
+        let current = &self.session.current_step;
+        self.context.funnel.step(current).ok_or_else(|| {
+            rejection(Code::UnknownStep, format_args!("the funnel {} has no step {current}", self.context.funnel.id))
+        })
+    }
+
+    pub(super) fn go_to_step(&self, target: &StepId) -> Decision {
+        self.check_alive()?;
+        let funnel = self.context.funnel;
+        let current = self.current_step()?;
+        if current.id == *target {
+            return Ok(vec![]);
+        }
+        let Some(step) = funnel.step(target) else {
+            return reject(Code::UnknownStep, format_args!("the funnel {} has no step {target}", funnel.id));
+        };
+        let forward = current.next.contains(target);
+        if !forward && !current.back.contains(target) {
+            let choices: Vec<&str> = current.next.iter().chain(&current.back).map(StepId::as_str).collect();
+            let message = format_args!(
+                "{target} can't be reached from {}; from there it goes to {}",
+                current.id,
+                choices.join(", ")
+            );
+            return reject(Code::StepNotAllowed, message);
+        }
+        let is_paid = self.session.is_paid();
+        match (current.kind, step.kind) {
+            (StepKind::Payment, _) if !is_paid && self.session.status == Status::Processing => {
+                return reject(Code::PaymentUnderWay, format_args!("a payment is under way; wait for its outcome"));
+            }
+            (_, StepKind::Payment) if is_paid => {
+                return reject(Code::AlreadyPaid, format_args!("this session is paid already"));
+            }
+            (_, StepKind::Payment) => {
+                return reject(Code::StepNotAllowed, format_args!("{target} is entered by paying (beginProcessing)"));
+            }
+            (_, StepKind::Form) if is_paid => {
+                return reject(Code::StepNotAllowed, format_args!("{target} comes before the payment, which is done"));
+            }
+            (_, StepKind::Offer | StepKind::Terminal) if !is_paid => {
+                return reject(Code::NotPaid, format_args!("{target} comes after the payment, which is not done"));
+            }
+            _ => {}
+        }
+
+        let mut events = Vec::new();
+        if forward {
+            // Whoever walks on without an answer has answered. A step that asks for answers (a guard) refuses instead.
+            self.check_requirements(step)?;
+            events.extend(lapse(self.session, |upsell| upsell.step == current.id));
+        }
+        events.extend(self.enter(step));
+        Ok(events)
+    }
+
+    pub(super) fn check_requirements(&self, step: &Step) -> Result<(), Rejection> {
+        let missing: Vec<String> = step
+            .requires
+            .iter()
+            .filter(|requirement| !requirement.is_met(self.session))
+            .map(ToString::to_string)
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        reject(Code::FieldsMissing, format_args!("before {} these are needed: {}", step.id, missing.join(", ")))
+    }
+
+    /// What entering a step causes: its offers are made, and the terminal one completes the session.
+    pub(super) fn enter(&self, step: &Step) -> Vec<Event> {
+        let mut events = vec![Event::StepEntered { step: step.id.clone() }];
+        let not_made = step.offers.iter().filter(|offer| self.session.upsell(offer).is_none());
+        events.extend(not_made.filter_map(|offer| self.make_offer(offer, step)));
+        if step.kind == StepKind::Terminal {
+            // Offers that were left open on the way, by going back and forth, end here.
+            events.extend(lapse(self.session, |upsell| upsell.step != self.session.current_step));
+            events.push(Event::Completed {});
+        }
+        events
+    }
+}
