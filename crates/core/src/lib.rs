@@ -11,7 +11,7 @@
 //! Nothing here reads a clock, draws a random number or touches a socket: time, ids and the
 //! funnel definition arrive as arguments.
 //!
-//! Start with [`Session`] (what there is), then `decide.rs` (what may happen), then `sync/mod.rs`.
+//! Start with [`Session`] (what there is), then `decide` (what may happen), then `sync/mod.rs`.
 #![warn(missing_docs)]
 
 mod claims;
