@@ -99,6 +99,8 @@ export class ThroughlineServer {
   async request(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
     headers.set('authorization', `Bearer ${this.serviceKey}`);
+    // A connection that is kept for later does not outlive a kill of the server.
+    headers.set('connection', 'close');
     if (init.body !== undefined && !headers.has('content-type')) headers.set('content-type', 'application/json');
     return fetch(this.url + path, { ...init, headers });
   }
