@@ -4,7 +4,8 @@ import { expect, test } from './fixtures.js';
 import { disorder, journal, openIn, settled, shown, stored } from './sdk.js';
 import type { ThroughlineServer } from './server.js';
 
-test.use({ serverArguments: ['--token-ttl', '1s'] });
+// Long enough for a page to open on a busy machine, short enough to wait for its end.
+test.use({ serverArguments: ['--token-ttl', '6s'] });
 
 /** A record of the browser's storage. */
 async function record(page: Page, key: string): Promise<string | undefined> {
@@ -20,7 +21,8 @@ async function record(page: Page, key: string): Promise<string | undefined> {
 
 async function tokenIsOver(server: ThroughlineServer, id: string, token: string): Promise<void> {
   const headers = { authorization: `Bearer ${token}` };
-  await expect.poll(async () => (await fetch(`${server.url}/v1/sessions/${id}`, { headers })).status).toBe(401);
+  const status = async () => (await fetch(`${server.url}/v1/sessions/${id}`, { headers })).status;
+  await expect.poll(status, { timeout: 20_000 }).toBe(401);
 }
 
 test('a browser that was away longer than its token lives comes back with its claim', async ({
