@@ -14,11 +14,11 @@ export { Rejection, SessionError, type SessionErrorCode } from './rejection.js';
 export {
   type CheckoutSession,
   type NewSession,
-  type Receipt,
   type SessionEventMap,
   type SyncState,
-  type TimelineEntry,
 } from './session.js';
+export type { Receipt } from './receipts.js';
 export type { StorageRung } from './storage/store.js';
+export type { TimelineEntry } from './timeline.js';
 export { version } from './version.js';
 export type * from '../generated/types.js';

@@ -1,19 +1,11 @@
-import type { Command, Create, Customer, Event, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
+import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
 import { type Confirmation, Engine, type EngineEvents } from './engine.js';
+import { type Receipt, Receipts, Unsettled } from './receipts.js';
 import { Rejection, SessionError } from './rejection.js';
 import { revive } from './revive.js';
 import { inheritSlot, type Slot, takeSlot, watchSlots } from './slots.js';
 import type { StorageRung, Store } from './storage/store.js';
-
-/** A command on its way. Both promises reject with a {@link Rejection} where the command is refused. */
-export interface Receipt {
-  /** The command's number among this client's; 0 where it was refused before it got one. */
-  readonly seq: number;
-  /** The server applied it. */
-  readonly accepted: Promise<{ version: number }>;
-  /** The database has it: nothing can undo it any more. */
-  readonly durable: Promise<{ version: number }>;
-}
+import { Timeline, type TimelineEntry } from './timeline.js';
 
 /** How the session is connected, and how far it is confirmed. Replaced, never changed. */
 export interface SyncState {
@@ -29,18 +21,6 @@ export interface SyncState {
   readonly clientId: string;
 }
 
-/** One entry of the session's story, as this client knows it. */
-export interface TimelineEntry {
-  /** The session's version after it; `null` while the server has not confirmed it. */
-  readonly version: number | null;
-  /** When the server decided it; `null` while it has not. */
-  readonly at: Date | null;
-  /** The kind of event, or of the command while it is pending. */
-  readonly type: Event['type'] | Command['type'];
-  readonly origin: 'this tab' | 'other client' | 'server';
-  readonly state: 'pending' | 'confirmed' | 'durable';
-}
-
 /** What can be listened to with {@link CheckoutSession.on}. */
 export interface SessionEventMap {
   /** A command was refused, here or by the server. */
@@ -50,22 +30,6 @@ export interface SessionEventMap {
   /** Records of this browser's storage were damaged; they were set aside and the server is asked instead. */
   damaged: (keys: readonly string[]) => void;
 }
-
-interface Waiting {
-  seq: number;
-  readonly command: Command;
-  readonly accepted: Settle;
-  readonly durable: Settle;
-}
-
-interface Settle {
-  promise: Promise<{ version: number }>;
-  resolve(value: { version: number }): void;
-  reject(reason: unknown): void;
-}
-
-/** How many entries the timeline keeps. */
-const TIMELINE_LENGTH = 200;
 
 /**
  * One checkout session in this browser. Everything works without a connection; what was done is kept until the
@@ -78,11 +42,10 @@ export class CheckoutSession {
   #engine: Engine;
   #snapshot: Session | undefined;
   #sync: SyncState;
-  #timeline: readonly TimelineEntry[] | undefined;
-  #records: SessionRecord[] = [];
-  readonly #waiting = new Map<number, Waiting>();
+  readonly #timeline = new Timeline();
+  readonly #receipts = new Receipts();
   /** What was issued while the page comes back from the bfcache; `undefined` while there is an engine to take it. */
-  #held: Waiting[] | undefined;
+  #held: Unsettled[] | undefined;
   /** Engines that bring to the server what closed tabs left behind. */
   readonly #heirs = new Set<Engine>();
   /** Ends waiting for other tabs to close. */
@@ -170,8 +133,7 @@ export class CheckoutSession {
 
   /** What has happened since this page was opened, and what is pending; the newest last. */
   get timeline(): readonly TimelineEntry[] {
-    this.#timeline ??= this.#readTimeline();
-    return this.#timeline;
+    return this.#timeline.entries(this.#engine);
   }
 
   /** Sets the buyer's email address; an empty text removes it. */
@@ -226,26 +188,19 @@ export class CheckoutSession {
 
   /** Issues any command; the methods above are its short forms. */
   issue(command: Command): Receipt {
-    const waiting: Waiting = { seq: 0, command, accepted: settle(), durable: settle() };
-    if (this.#held) this.#held.push(waiting);
-    else this.#submit(waiting);
-    return {
-      get seq() {
-        return waiting.seq;
-      },
-      accepted: waiting.accepted.promise,
-      durable: waiting.durable.promise,
-    };
+    const unsettled = new Unsettled(command);
+    if (this.#held) this.#held.push(unsettled);
+    else this.#submit(unsettled);
+    return unsettled.receipt;
   }
 
-  #submit(waiting: Waiting): void {
+  #submit(unsettled: Unsettled): void {
     try {
-      waiting.seq = this.#engine.submit(waiting.command);
-      this.#waiting.set(waiting.seq, waiting);
+      unsettled.seq = this.#engine.submit(unsettled.command);
+      this.#receipts.add(unsettled);
     } catch (reason) {
-      if (reason instanceof Rejection) this.#emit('rejected', reason, waiting.command);
-      waiting.accepted.reject(reason);
-      waiting.durable.reject(reason);
+      if (reason instanceof Rejection) this.#emit('rejected', reason, unsettled.command);
+      unsettled.reject(reason);
     }
   }
 
@@ -268,19 +223,14 @@ export class CheckoutSession {
     this.#life.abort();
     this.#watch.abort();
     await this.#engine.close();
-    this.#giveUpWaiting();
+    this.#giveUpReceipts();
     this.#store.close();
     this.#notify();
   }
 
-  /** Nobody here will hear of these commands any more. */
-  #giveUpWaiting(): void {
-    const closed = new SessionError('closed', 'the session was closed by the page; the command goes on when it is opened again');
-    for (const { accepted, durable } of this.#waiting.values()) {
-      accepted.reject(closed);
-      durable.reject(closed);
-    }
-    this.#waiting.clear();
+  #giveUpReceipts(): void {
+    const message = 'the session was closed by the page; the command goes on when it is opened again';
+    this.#receipts.giveUp(new SessionError('closed', message));
   }
 
   /** @internal */
@@ -325,14 +275,14 @@ export class CheckoutSession {
     const { clientId, funnel } = this.#engine;
     const slot = await takeSlot(this.#store, this.id);
     // Another tab tells the server what this page had pending, and hears the answers.
-    if (slot.clientId !== clientId) this.#giveUpWaiting();
+    if (slot.clientId !== clientId) this.#giveUpReceipts();
     this.#engine = await Engine.open(this.#url, this.id, this.#store, slot, {}, eventsFor(() => this));
     // Without storage it is only here; its hash is not, so that the server sends the definition once more.
     if (funnel && !this.#engine.funnel) this.#engine.useFunnel({ funnel, hash: '' });
     const held = this.#held ?? [];
     this.#held = undefined;
     this.connect();
-    for (const waiting of held) this.#submit(waiting);
+    for (const unsettled of held) this.#submit(unsettled);
     this.#inheritOtherSlots();
   }
 
@@ -387,27 +337,8 @@ export class CheckoutSession {
     return Object.freeze({ connection, pending, storage, version, confirmedVersion, durableVersion, clientId });
   }
 
-  #readTimeline(): readonly TimelineEntry[] {
-    const { durableVersion } = this.#engine.progress;
-    const confirmed = this.#records.map((record): TimelineEntry => {
-      const isOwn = record.origin?.clientId === this.#engine.clientId;
-      return {
-        version: record.version,
-        at: new Date(record.at),
-        type: record.event.type,
-        origin: isOwn ? 'this tab' : record.by === 'browser' ? 'other client' : 'server',
-        state: record.version <= durableVersion ? 'durable' : 'confirmed',
-      };
-    });
-    const applied = new Set(this.#records.map((record) => record.origin?.seq));
-    const pending = this.#engine.pendingCommands
-      .filter(({ seq }) => !applied.has(seq))
-      .map(({ type }): TimelineEntry => ({ version: null, at: null, type, origin: 'this tab', state: 'pending' }));
-    return Object.freeze([...confirmed, ...pending]);
-  }
-
   #notify(): void {
-    this.#timeline = undefined;
+    this.#timeline.invalidate();
     if (!this.#closed) {
       const sync = this.#readSync();
       const keys = Object.keys(sync) as (keyof SyncState)[];
@@ -434,37 +365,19 @@ export class CheckoutSession {
 
   /** @internal */
   confirmed(seq: number, confirmation: Confirmation): void {
-    const waiting = this.#waiting.get(seq);
-    if ('rejected' in confirmation) {
-      this.#waiting.delete(seq);
-      waiting?.accepted.reject(confirmation.rejected);
-      waiting?.durable.reject(confirmation.rejected);
-      // Also what was issued before a reload has nobody else to tell.
-      this.#emit('rejected', confirmation.rejected, confirmation.command);
-    } else if ('durable' in confirmation) {
-      this.#waiting.delete(seq);
-      waiting?.accepted.resolve({ version: confirmation.durable });
-      waiting?.durable.resolve({ version: confirmation.durable });
-    } else {
-      waiting?.accepted.resolve({ version: confirmation.accepted });
-    }
+    this.#receipts.confirm(seq, confirmation);
+    // Also for what was issued before a reload, which has nobody else to tell.
+    if ('rejected' in confirmation) this.#emit('rejected', confirmation.rejected, confirmation.command);
   }
 
   /** @internal */
   applied(record: SessionRecord): void {
-    this.#records.push(record);
-    if (this.#records.length > TIMELINE_LENGTH) this.#records.shift();
+    this.#timeline.add(record);
   }
 
   /** @internal */
   renumbered(before: number[]): void {
-    const waiting = before.map((seq) => this.#waiting.get(seq));
-    this.#waiting.clear();
-    waiting.forEach((one, index) => {
-      if (!one) return;
-      one.seq = index + 1;
-      this.#waiting.set(one.seq, one);
-    });
+    this.#receipts.renumber(before);
   }
 
   /** @internal */
@@ -493,16 +406,4 @@ function eventsFor(session: () => CheckoutSession | undefined): EngineEvents {
     // Found while opening, so before the page could have asked to be told.
     damaged: (keys) => queueMicrotask(() => session()?.damaged(keys)),
   };
-}
-
-function settle(): Settle {
-  let resolve!: Settle['resolve'];
-  let reject!: Settle['reject'];
-  const promise = new Promise<{ version: number }>((yes, no) => {
-    resolve = yes;
-    reject = no;
-  });
-  // Not every page looks at every receipt; there is `on('rejected')` for that.
-  promise.catch(() => undefined);
-  return { promise, resolve, reject };
 }

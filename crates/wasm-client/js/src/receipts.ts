@@ -1,0 +1,99 @@
+import type { Command } from '../generated/types.js';
+import type { Confirmation } from './engine.js';
+
+/** A command on its way. Both promises reject with a {@link Rejection} where the command is refused. */
+export interface Receipt {
+  /** The command's number among this client's; 0 where it was refused before it got one. */
+  readonly seq: number;
+  /** The server applied it. */
+  readonly accepted: Promise<{ version: number }>;
+  /** The database has it: nothing can undo it any more. */
+  readonly durable: Promise<{ version: number }>;
+}
+
+/** A command whose receipt is not settled. */
+export class Unsettled {
+  seq = 0;
+  readonly command: Command;
+  readonly receipt: Receipt;
+  readonly #accepted = settle();
+  readonly #durable = settle();
+
+  constructor(command: Command) {
+    this.command = command;
+    const unsettled = this;
+    this.receipt = {
+      get seq() {
+        return unsettled.seq;
+      },
+      accepted: this.#accepted.promise,
+      durable: this.#durable.promise,
+    };
+  }
+
+  accept(version: number): void {
+    this.#accepted.resolve({ version });
+  }
+
+  makeDurable(version: number): void {
+    this.#accepted.resolve({ version });
+    this.#durable.resolve({ version });
+  }
+
+  reject(reason: unknown): void {
+    this.#accepted.reject(reason);
+    this.#durable.reject(reason);
+  }
+}
+
+/** The receipts that this page has given out, by the numbers of their commands. */
+export class Receipts {
+  readonly #unsettled = new Map<number, Unsettled>();
+
+  add(unsettled: Unsettled): void {
+    this.#unsettled.set(unsettled.seq, unsettled);
+  }
+
+  confirm(seq: number, confirmation: Confirmation): void {
+    const unsettled = this.#unsettled.get(seq);
+    if ('accepted' in confirmation) return unsettled?.accept(confirmation.accepted);
+    this.#unsettled.delete(seq);
+    if ('durable' in confirmation) unsettled?.makeDurable(confirmation.durable);
+    else unsettled?.reject(confirmation.rejected);
+  }
+
+  /** The pending commands got the numbers 1, 2, 3 and so on, in the place of these. */
+  renumber(before: number[]): void {
+    const kept = before.map((seq) => this.#unsettled.get(seq));
+    this.#unsettled.clear();
+    kept.forEach((unsettled, index) => {
+      if (!unsettled) return;
+      unsettled.seq = index + 1;
+      this.add(unsettled);
+    });
+  }
+
+  /** Nobody here will hear of these commands any more. */
+  giveUp(reason: unknown): void {
+    for (const unsettled of this.#unsettled.values()) unsettled.reject(reason);
+    this.#unsettled.clear();
+  }
+}
+
+interface Settle {
+  promise: Promise<{ version: number }>;
+  resolve(value: { version: number }): void;
+  reject(reason: unknown): void;
+}
+
+function settle(): Settle {
+  let resolve!: Settle['resolve'];
+  let reject!: Settle['reject'];
+  const promise = new Promise<{ version: number }>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  // Not every page looks at every receipt; there is `on('rejected')` for that.
+  promise.catch(() => undefined);
+  return { promise, resolve, reject };
+}
