@@ -25,3 +25,35 @@ test('what a receipt calls durable is in the database, and the page shows the sa
   const there = await shown(page);
   expect({ ...there, lastAccessedAt: kept.lastAccessedAt }).toEqual(kept);
 });
+
+test('what the page gives that can hold no command is refused, and the session goes on', async ({ page, site, server }) => {
+  const id = await openIn(page, site, server);
+  const refused = await page.evaluate(async () => {
+    const codes: unknown[] = [];
+    const values: Record<string, unknown>[] = [
+      { get a() { throw new Error('boom'); } },
+      { a: 10n },
+      { a: Number.NaN },
+      { a: new Map() },
+    ];
+    for (const metadata of values) {
+      const receipt = session.setMetadata(metadata);
+      const { code, message } = await receipt.accepted.then(
+        () => ({ code: 'accepted', message: '' }),
+        (reason: { code: string; message: string }) => reason,
+      );
+      codes.push([receipt.seq, code, message]);
+    }
+    return codes;
+  });
+  expect(refused).toEqual([
+    [0, 'malformedCommand', "metadata.a: can't be read: boom"],
+    [0, 'malformedCommand', "metadata.a: is a bigint, which JSON can't hold"],
+    [0, 'malformedCommand', "metadata.a: is NaN, which JSON can't hold"],
+    [0, 'malformedCommand', "metadata.a: is a Map, which JSON can't hold"],
+  ]);
+  expect(await page.evaluate(() => refusals.length)).toBe(4);
+  expect(await page.evaluate(() => session.sync.pending)).toBe(0);
+  await page.evaluate(() => session.setMetadata({ goes: 'on', left: undefined }).durable);
+  expect((await stored(server, id)).metadata).toEqual({ goes: 'on' });
+});

@@ -2,6 +2,7 @@ import { newClaimSecret, newSessionId } from '../generated/throughline.js';
 import type { Funnel } from '../generated/types.js';
 import { loadCore } from './core.js';
 import type { KnownFunnel } from './engine.js';
+import { plainCopy } from './plain.js';
 import { SessionError } from './rejection.js';
 import { CheckoutSession, type NewSession } from './session.js';
 import { exclusively } from './slots.js';
@@ -80,7 +81,7 @@ async function createSession(store: Store, options: OpenOptions): Promise<Checko
   const { url } = options;
   const known =
     typeof options.funnel === 'object'
-      ? { funnel: options.funnel, hash: '' }
+      ? { funnel: plainCopy(options.funnel), hash: '' }
       : await knownFunnel(store, url, options.funnel ?? DEFAULT_FUNNEL);
   const id = newSessionId(Date.now());
   const session = await CheckoutSession.open(url, store, id, { claim: newClaimSecret() });

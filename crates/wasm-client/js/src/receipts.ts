@@ -14,7 +14,7 @@ export interface Receipt {
 /** A command whose receipt is not settled. */
 export class Unsettled {
   seq = 0;
-  readonly command: Command;
+  command: Command;
   readonly receipt: Receipt;
   readonly #accepted = settle();
   readonly #durable = settle();

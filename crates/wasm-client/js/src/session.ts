@@ -1,5 +1,6 @@
 import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
 import { type Confirmation, Engine, type EngineEvents } from './engine.js';
+import { plainCopy } from './plain.js';
 import { type Receipt, Receipts, Unsettled } from './receipts.js';
 import { Rejection, SessionError } from './rejection.js';
 import { revive } from './revive.js';
@@ -189,6 +190,12 @@ export class CheckoutSession {
   /** Issues any command; the methods above are its short forms. */
   issue(command: Command): Receipt {
     const unsettled = new Unsettled(command);
+    try {
+      unsettled.command = plainCopy(command);
+    } catch (reason) {
+      this.#refuse(unsettled, reason);
+      return unsettled.receipt;
+    }
     if (this.#held) this.#held.push(unsettled);
     else this.#submit(unsettled);
     return unsettled.receipt;
@@ -199,9 +206,13 @@ export class CheckoutSession {
       unsettled.seq = this.#engine.submit(unsettled.command);
       this.#receipts.add(unsettled);
     } catch (reason) {
-      if (reason instanceof Rejection) this.#emit('rejected', reason, unsettled.command);
-      unsettled.reject(reason);
+      this.#refuse(unsettled, reason);
     }
+  }
+
+  #refuse(unsettled: Unsettled, reason: unknown): void {
+    if (reason instanceof Rejection) this.#emit('rejected', reason, unsettled.command);
+    unsettled.reject(reason);
   }
 
   /** Stays away from the network until {@link goOnline}. */
