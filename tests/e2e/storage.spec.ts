@@ -105,6 +105,33 @@ test('when a session is erased, nothing of it stays in the browser', async ({ pa
   expect(refused).toBe('sessionErased');
 });
 
+for (const isOpen of [true, false]) {
+  test(`after a session was erased while ${isOpen ? 'its page is open' : 'no page has it open'}, the browser begins a new one`, async ({
+    page,
+    site,
+    server,
+  }) => {
+    const id = await openIn(page, site, server);
+    await page.evaluate(() => session.setEmail('forget-me@example.com').durable);
+    if (!isOpen) await page.goto(`${site.url}/elsewhere`);
+    const erased = await server.request(`/v1/sessions/${id}`, { method: 'DELETE' });
+    expect(erased.ok).toBe(true);
+    if (!isOpen) {
+      // This page still shows what the browser has, until it hears of the server.
+      expect(await openIn(page, site, server)).toBe(id);
+    }
+    await page.waitForFunction(() => session.getSnapshot().email === null);
+    await expect.poll(async () => JSON.stringify(await records(page))).not.toContain('forget-me@example.com');
+    await expect.poll(async () => Object.keys(await records(page))).not.toContain('current');
+
+    const next = await openIn(page, site, server);
+    expect(next).not.toBe(id);
+    await page.evaluate(() => session.setEmail('new@example.com').durable);
+    expect((await stored(server, next)).email).toBe('new@example.com');
+    expect(await openIn(page, site, server)).toBe(next);
+  });
+}
+
 test('when the database comes back from a backup, browsers go on, and receipts keep their word', async ({
   page,
   site,

@@ -73,6 +73,7 @@ export class Engine {
   /** The writes under way, so that closing can wait for them. */
   #writing: Promise<void> = Promise.resolve();
   #closed = false;
+  #wiped = false;
 
   private constructor(
     url: string,
@@ -146,6 +147,11 @@ export class Engine {
 
   get funnel(): Funnel | undefined {
     return this.#client.funnel() as Funnel | undefined;
+  }
+
+  /** Whether the session's personal data was erased. */
+  get isErased(): boolean {
+    return this.#client.isErased();
   }
 
   get pendingCommands(): { seq: number; type: Command['type'] }[] {
@@ -244,6 +250,7 @@ export class Engine {
     if (this.#closed) return undefined as T;
     const result = change();
     for (const output of this.#client.takeOutputs() as Output[]) this.#perform(output);
+    if (!this.#closed && !this.#wiped && this.isErased) this.#wipe();
     if (!this.#closed) this.#events.changed(this.#client.takePatch() as Record<string, unknown> | undefined);
     return result;
   }
@@ -261,7 +268,6 @@ export class Engine {
         break;
       case 'applied':
         this.#events.applied(output.record);
-        if (output.record.event.type === 'erased') this.#wipe();
         break;
       case 'retryAfter':
         clearTimeout(this.#retry);
@@ -328,11 +334,17 @@ export class Engine {
     this.#events.failed(new SessionError(errorCodeOf(code), message));
   }
 
-  /** The personal data was erased: nothing of the session stays in this browser. */
+  /** The personal data was erased: nothing of the session stays in this browser, nor is it the one to go on with. */
   #wipe(): void {
+    this.#wiped = true;
+    const keys = async () => {
+      const own = await this.#store.load(`${this.sessionId}/`);
+      const current = (await this.#store.load('current')).filter(([key, id]) => key === 'current' && id === this.sessionId);
+      return [...own, ...current].map(([key]) => key);
+    };
     this.#writing = this.#writing
-      .then(() => this.#store.load(`${this.sessionId}/`))
-      .then((entries) => this.#store.write([], entries.map(([key]) => key)))
+      .then(keys)
+      .then((keys) => this.#store.write([], keys))
       .catch(() => undefined);
   }
 }

@@ -73,7 +73,7 @@ async function openIn(store: Store, options: OpenOptions): Promise<CheckoutSessi
   session.connect();
   if (legacy && !isHere) session.issue(legacy);
   if (!session.snapshotOrUndefined) await firstNews(session, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
-  await rememberCurrent(store, wanted);
+  if (!session.engine.isErased) await rememberCurrent(store, wanted);
   return session;
 }
 
@@ -149,7 +149,9 @@ async function fetchFunnel(url: string, id: string): Promise<KnownFunnel> {
 
 async function currentSession(store: Store): Promise<string | undefined> {
   const [entry] = await store.load('current');
-  return entry?.[1];
+  const id = entry?.[1];
+  // Without a token or a claim nobody can go on with it: it was erased, or the storage is damaged.
+  return id !== undefined && (await store.load(`${id}/credentials`)).length > 0 ? id : undefined;
 }
 
 async function rememberCurrent(store: Store, id: string): Promise<void> {
