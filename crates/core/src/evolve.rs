@@ -1,7 +1,7 @@
 //! What an event changes. Total: it never fails, and never asks who did it.
 
 use crate::event::{Event, Record};
-use crate::identifier::OfferId;
+use crate::identifier::{ClientId, OfferId};
 use crate::json::{JsonObject, merge_patch};
 use crate::permission::Role;
 use crate::session::{
@@ -79,7 +79,10 @@ fn note_origin(state: &mut State, record: &Record) {
     let Some(origin) = &record.origin else { return };
     if state.clients.get(&origin.client_id).is_none() {
         if state.clients.len() >= State::MAX_CLIENTS {
-            let longest_silent = state.clients.iter().min_by_key(|(_, ledger)| ledger.heard_at_version);
+            // Names that stand for one request go before those of somebody who may still send something.
+            let is_lasting = |id: &ClientId| !id.as_str().contains(ClientId::ONCE);
+            let longest_silent =
+                state.clients.iter().min_by_key(|(id, ledger)| (is_lasting(id), ledger.heard_at_version));
             if let Some(silent) = longest_silent.map(|(id, _)| id.clone()) {
                 state.clients.retain(|id, _| *id != silent);
             }
@@ -206,6 +209,13 @@ fn answer(session: &mut Session, offer: &OfferId, to: OfferState, at: Option<Tim
 /// Removes whatever tells of a person; what is left (times, steps, amounts) is the tombstone.
 fn erase(state: &mut State, at: Timestamp) {
     let session = &mut state.session;
+    if !session.status.is_terminal() && session.is_paid() {
+        session.status = Status::Completed;
+        session.flow.completed_at = Some(at);
+    } else if !session.status.is_terminal() {
+        session.status = Status::Expired;
+        session.flow.abandoned_at = Some(at);
+    }
     session.email = None;
     session.customer = Default::default();
     session.vault_id = None;

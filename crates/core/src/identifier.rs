@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::json::{Mismatch, read_value, text};
+use crate::permission::Role;
 use crate::time::Timestamp;
 
 /// The text can't be an id of this kind.
@@ -85,8 +86,9 @@ identifier!(
     SessionId, "session id", 64
 );
 identifier!(
-    /// Id of one client of a session: a browser tab's place, or a back end's own name. At most 96 characters.
-    ClientId, "client id", 96
+    /// Id of one client of a session: a browser tab's place, or a back end's own name. At most 96 characters (a few more
+    /// as the journal has it, with the role before it).
+    ClientId, "client id", 112
 );
 identifier!(
     /// Id of a step of a funnel, such as `checkout`.
@@ -113,12 +115,51 @@ impl SessionId {
     }
 }
 
+impl SessionId {
+    /// Whether it has the form of [`SessionId::generate`]: nobody else's id can be guessed or taken first by that.
+    pub fn is_generated(&self) -> bool {
+        let parts: Vec<&str> = self.0.split('_').collect();
+        let is_base36 = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase());
+        matches!(parts.as_slice(), ["ws", millis, random]
+            if !millis.is_empty() && is_base36(millis) && random.len() == 25 && is_base36(random))
+    }
+
+    /// Whether it has the form of the ids that legacy systems gave: they begin with `ws_`.
+    pub fn is_legacy(&self) -> bool {
+        self.0.starts_with("ws_")
+    }
+}
+
 impl FunnelId {
     /// The funnel of sessions that name none.
     pub const DEFAULT: &str = "default";
 }
 
 impl ClientId {
+    /// How the ids begin that a server makes for one request with an idempotency key.
+    pub const ONCE: &str = "once-";
+
+    /// How long an id may be that somebody chooses.
+    pub const MAX_CHOSEN: usize = 96;
+
+    /// Whether somebody in this role may issue commands under this id: a browser's has no `:`, with which the names begin
+    /// that back ends have in the ledger.
+    pub fn may_be_used_by(&self, role: Role) -> bool {
+        self.0.len() <= Self::MAX_CHOSEN && (role != Role::Browser || !self.0.contains(':'))
+    }
+
+    /// The name under which the ledger and the journal have this client. Each role has its own names, so that nobody can use
+    /// up the numbers of somebody with other rights.
+    #[must_use]
+    pub fn in_ledger(&self, role: Role) -> Self {
+        match role {
+            Role::Browser => self.clone(),
+            Role::Service => Self(format!("service:{}", self.0)),
+            Role::Operator => Self(format!("operator:{}", self.0)),
+            Role::System => Self(format!("system:{}", self.0)),
+        }
+    }
+
     /// A new client id from 128 random bits.
     pub fn generate(random: [u8; 16]) -> Self {
         Self(format!("cl_{}", base36(u128::from_le_bytes(random), 25)))

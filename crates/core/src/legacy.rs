@@ -59,7 +59,8 @@ pub fn take_over(key: &str, entry: &JsonValue) -> Result<TakenOver, NotASession>
     };
     let mut fields = Fields { rest: entry.clone() };
     let id = fields.text("id", "id").unwrap_or_else(|| key.to_owned());
-    let id = SessionId::new(id).map_err(|_| NotASession { field: "id", reason: "can't be a session id" })?;
+    let id = SessionId::new(id).ok().filter(SessionId::is_legacy);
+    let id = id.ok_or(NotASession { field: "id", reason: "is no session id; those begin with ws_" })?;
 
     let email_text = fields.text("email", "email");
     let email = email_text.as_ref().filter(|text| EmailAddress::new(text.as_str()).is_ok()).cloned();

@@ -193,7 +193,7 @@ pub struct Adjustments {
     pub shipping: Money,
     /// Tax on the products.
     pub tax: Money,
-    /// Who set them. What a service set holds until products or coupon change.
+    /// Who set them. What a service has set, only a service changes.
     pub set_by: PriceSource,
 }
 

@@ -46,13 +46,13 @@ pub struct ClientLedger {
 }
 
 impl ClientLedger {
-    /// How many rejections are remembered for each client.
-    pub const MAX_REJECTED: usize = 32;
+    /// How many rejections are remembered for each client: as many as it may have unanswered.
+    pub const MAX_REJECTED: usize = 64;
 }
 
 impl State {
-    /// How many clients are remembered. The one not heard for longest gives way to a new one; were it to come
-    /// back, its numbers would not fit, and it is told to start afresh instead of being applied twice.
+    /// How many clients are remembered. The one not heard for longest gives way to a new one. Were it to come back, its
+    /// numbers would not fit and it is told to start afresh; only its very first command would be applied again.
     pub const MAX_CLIENTS: usize = 256;
 
     /// The session's version.

@@ -40,6 +40,7 @@ impl Decider<'_> {
     pub(super) fn set_items(&self, requests: &[ItemRequest]) -> Decision {
         self.check_editable()?;
         self.check_confirmed()?;
+        self.check_own_prices()?;
         let items = pricing::price_items(requests, self.role, self.context.funnel)?;
         if items == self.session.products {
             return Ok(vec![]);
@@ -53,6 +54,7 @@ impl Decider<'_> {
 
     pub(super) fn set_coupon(&self, code: Option<&str>) -> Decision {
         self.check_editable()?;
+        self.check_own_prices()?;
         let code = match code.map(str::trim) {
             None | Some("") => None,
             Some(code) => Some(read_coupon(code, self.context.funnel)?),
@@ -65,6 +67,20 @@ impl Decider<'_> {
         let mut events = vec![Event::CouponSet { code }];
         events.extend(self.adjusted(adjustments));
         Ok(events)
+    }
+
+    /// What the shop itself has priced, a browser can't price again by the catalogue.
+    fn check_own_prices(&self) -> Result<(), Rejection> {
+        let Session { adjustments, products, .. } = self.session;
+        let by_service = adjustments.set_by == PriceSource::Service
+            || products.iter().any(|item| item.price_source == PriceSource::Service);
+        if by_service && self.role == Role::Browser {
+            return reject(
+                Code::PriceNotAllowed,
+                format_args!("the shop has priced this order; only the shop can change what is in it"),
+            );
+        }
+        Ok(())
     }
 
     pub(super) fn set_adjustments(

@@ -22,6 +22,14 @@ pub(super) fn decide_create(create: &Create, role: Role, context: &Context<'_>) 
     let Some(first) = funnel.first_step() else {
         return reject(Code::UnknownFunnel, format_args!("the funnel {} has no steps", funnel.id));
     };
+    let is_own_id = match &create.claims {
+        None => context.session_id.is_generated(),
+        Some(_) => context.session_id.is_legacy(),
+    };
+    if role == Role::Browser && !is_own_id {
+        let message = format_args!("a browser can't choose a session's id; let one be generated");
+        return reject(Code::NotPermitted, message);
+    }
     let chosen = create.funnel.as_ref();
     if chosen.is_some_and(|choice| choice.id != funnel.id || choice.version.is_some_and(|v| v != funnel.version)) {
         return reject(Code::UnknownFunnel, format_args!("the funnel that was asked for is not known here"));

@@ -32,7 +32,7 @@ impl Decider<'_> {
 
     pub(super) fn check_open(&self, upsell: &Upsell) -> Result<(), Rejection> {
         self.check_alive()?;
-        if upsell.closes_at.is_some_and(|closes_at| self.context.now >= closes_at) {
+        if self.is_overdue(upsell) {
             return reject(Code::OfferLapsed, format_args!("the time to answer the offer {} is over", upsell.offer));
         }
         Ok(())

@@ -3,10 +3,10 @@
 use super::offers::lapse;
 use super::{Decider, Decision, reject, rejection};
 use crate::event::Event;
-use crate::funnel::{Step, StepKind};
+use crate::funnel::{Requirement, Step, StepKind};
 use crate::identifier::StepId;
 use crate::rejection::{Rejection, RejectionCode as Code};
-use crate::session::Status;
+use crate::session::{OfferState, Status, Upsell};
 
 impl Decider<'_> {
     pub(super) fn current_step(&self) -> Result<&Step, Rejection> {
@@ -60,23 +60,34 @@ impl Decider<'_> {
         if forward {
             // Whoever walks on without an answer has answered. A step that asks for answers (a guard) refuses instead.
             self.check_requirements(step)?;
-            events.extend(lapse(self.session, |upsell| upsell.step == current.id));
+            events.extend(lapse(self.session, |upsell| upsell.step == current.id || self.is_overdue(upsell)));
         }
         events.extend(self.enter(step));
         Ok(events)
     }
 
     pub(super) fn check_requirements(&self, step: &Step) -> Result<(), Rejection> {
-        let missing: Vec<String> = step
-            .requires
-            .iter()
-            .filter(|requirement| !requirement.is_met(self.session))
-            .map(ToString::to_string)
-            .collect();
+        let missing: Vec<String> =
+            step.requires.iter().filter(|requirement| !self.is_met(requirement)).map(ToString::to_string).collect();
         if missing.is_empty() {
             return Ok(());
         }
         reject(Code::FieldsMissing, format_args!("before {} these are needed: {}", step.id, missing.join(", ")))
+    }
+
+    fn is_met(&self, requirement: &Requirement) -> bool {
+        match requirement {
+            // An offer whose time is over can't be answered any more; it lapses on the way.
+            Requirement::OffersAnswered => {
+                let mut open = self.session.upsells.iter().filter(|upsell| upsell.state == OfferState::Offered);
+                open.all(|upsell| self.is_overdue(upsell))
+            }
+            other => other.is_met(self.session),
+        }
+    }
+
+    pub(super) fn is_overdue(&self, upsell: &Upsell) -> bool {
+        upsell.closes_at.is_some_and(|closes_at| self.context.now >= closes_at)
     }
 
     /// What entering a step causes: its offers are made, and the terminal one completes the session.
@@ -86,7 +97,9 @@ impl Decider<'_> {
         events.extend(not_made.filter_map(|offer| self.make_offer(offer, step)));
         if step.kind == StepKind::Terminal {
             // Offers that were left open on the way, by going back and forth, end here.
-            events.extend(lapse(self.session, |upsell| upsell.step != self.session.current_step));
+            events.extend(lapse(self.session, |upsell| {
+                upsell.step != self.session.current_step && !self.is_overdue(upsell)
+            }));
             events.push(Event::Completed {});
         }
         events

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::definition::{Discount, Funnel, Lifetime, Step, StepKind};
+use super::definition::{Discount, Funnel, Lifetime, Requirement, Step, StepKind};
 use crate::identifier::StepId;
 use crate::money::Rate;
 
@@ -138,6 +138,20 @@ impl Funnel {
         for target in early.filter(|target| matches!(target.kind, StepKind::Offer | StepKind::Terminal)) {
             if step.kind == StepKind::Form {
                 problem(format!("leads to {} past the payment", target.id));
+            }
+        }
+        if matches!(step.kind, StepKind::Offer | StepKind::Terminal) {
+            // After the payment nothing of the order can be changed, so what is missing then stays missing.
+            let payment = self.step_of_kind(StepKind::Payment);
+            let known = payment.map_or(&[][..], |payment| &payment.requires);
+            let late = step.requires.iter().filter(|requirement| {
+                !matches!(requirement, Requirement::Payment | Requirement::OffersAnswered)
+                    && !known.contains(requirement)
+            });
+            for requirement in late {
+                problem(format!(
+                    "requires {requirement}, which can't be entered after the payment; let the payment step require it"
+                ));
             }
         }
         if matches!(step.kind, StepKind::Offer | StepKind::Payment) {

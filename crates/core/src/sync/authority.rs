@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::frame::{Hello, PROTOCOL_VERSION, ServerFrame, Submission};
+use super::frame::{ErrorCode, Hello, PROTOCOL_VERSION, ServerFrame, Submission};
 use crate::command::{Command, CommandKind};
 use crate::decide::{Context, decide, expire};
 use crate::event::{Event, Origin, Record};
@@ -125,9 +125,9 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Whether the content of all earlier records has to be destroyed with it.
-    pub fn erases_history(&self) -> bool {
-        self.records.iter().any(|record| record.event == Event::Erased {})
+    /// The version of the record with which everything before it has to be destroyed, where there is one.
+    pub fn erased_at_version(&self) -> Option<u64> {
+        self.records.iter().rev().find(|record| record.event == Event::Erased {}).map(|record| record.version)
     }
 }
 
@@ -239,7 +239,7 @@ impl Authority {
         self.is_fresh = false;
         let client_id = hello.client_id.clone();
         self.peers.insert(peer, Peer { role, client_id: client_id.clone(), credential });
-        let mut effects = vec![Effect::Send { peer, frame: self.welcome(hello, environment) }];
+        let mut effects = vec![Effect::Send { peer, frame: self.welcome(role, hello, environment) }];
         if let Some(state) = &self.state {
             let same_history = hello.epoch == Some(state.epoch) && hello.known_version <= state.version();
             let lacks = state.version().saturating_sub(hello.known_version);
@@ -315,15 +315,15 @@ impl Authority {
         let version = state.version();
         self.state = Some(state);
         self.is_fresh = true;
-        if records.iter().any(|record| record.event == Event::Erased {}) {
-            self.recent.clear();
-        }
-        let mut effects = Vec::new();
+        let mut effects = self.dismiss_strangers();
         for (peer, Peer { role, client_id, .. }) in &self.peers {
             let records = records.iter().map(|record| record.clone().project(*role, Some(client_id))).collect();
             effects.push(Effect::Send { peer: *peer, frame: ServerFrame::Events { epoch, records } });
         }
         self.recent.extend(records);
+        if let Some(erased) = self.recent.iter().rposition(|record| record.event == Event::Erased {}) {
+            self.recent.drain(..erased);
+        }
         self.recent.drain(..self.recent.len().saturating_sub(RECENT));
         let mut others = Vec::new();
         for (peer, frame) in answers {
@@ -364,7 +364,7 @@ impl Authority {
         let changed = state.as_ref().map(|state| (state.epoch, state.version()))
             != self.state.as_ref().map(|state| (state.epoch, state.version()));
         self.state = state.map(Arc::new);
-        let mut effects = Vec::new();
+        let mut effects = self.dismiss_strangers();
         if changed {
             self.recent.clear();
             if let Some(state) = &self.state {
@@ -401,6 +401,22 @@ impl Authority {
         peers.into_iter().map(|peer| busy(peer, retry_after_ms)).collect()
     }
 
+    /// Whoever waited with a claim for a session that somebody else has created must not hear of it.
+    fn dismiss_strangers(&mut self) -> Vec<Effect> {
+        let is_stranger = |peer: &Peer| !self.is_entitled(&peer.credential);
+        let strangers: Vec<PeerId> =
+            self.peers.iter().filter(|(_, peer)| is_stranger(peer)).map(|(id, _)| *id).collect();
+        strangers
+            .into_iter()
+            .map(|peer| {
+                self.peers.remove(&peer);
+                let message = "this session was created by somebody else; start a new one".to_owned();
+                let frame = ServerFrame::Error { code: ErrorCode::Unauthorized, message, retry_after_ms: None };
+                Effect::Send { peer, frame }
+            })
+            .collect()
+    }
+
     fn is_entitled(&self, credential: &Credential) -> bool {
         match (credential, &self.state) {
             (Credential::Verified, _) | (Credential::Claim(_), None) => true,
@@ -408,7 +424,7 @@ impl Authority {
         }
     }
 
-    fn welcome(&self, hello: &Hello, environment: &Environment<'_>) -> ServerFrame {
+    fn welcome(&self, role: Role, hello: &Hello, environment: &Environment<'_>) -> ServerFrame {
         let state = self.state.as_deref();
         let funnel = state.map(|state| &state.session.funnel);
         let entry = funnel.and_then(|funnel| environment.funnels.find(funnel.id.as_str(), Some(funnel.version)));
@@ -419,7 +435,7 @@ impl Authority {
             epoch: state.map_or(0, |state| state.epoch),
             version: self.version(),
             durable_version: self.version(),
-            last_seq: state.map_or(0, |state| state.last_seq(&hello.client_id)),
+            last_seq: state.map_or(0, |state| state.last_seq(&hello.client_id.in_ledger(role))),
             server_time: environment.now,
             funnel_hash: entry.map(|entry| entry.hash.to_owned()),
             funnel: entry.filter(is_new).map(|entry| Box::new(entry.funnel.clone())),
@@ -539,7 +555,8 @@ impl Batch<'_> {
     /// Judges one command; the answer counts once the batch is committed.
     fn judge(&mut self, session_id: &SessionId, work: &Work, is_void: bool) -> ServerFrame {
         let Work { request: Request { client_id, seq, command, expected_version, .. }, role, credential, .. } = work;
-        let last_seq = self.state.as_ref().map_or(0, |state| state.last_seq(client_id));
+        let ledger_key = client_id.in_ledger(*role);
+        let last_seq = self.state.as_ref().map_or(0, |state| state.last_seq(&ledger_key));
         let (client_id, seq) = (client_id.clone(), seq.unwrap_or(last_seq + 1));
         let refuse = |reason: Rejection| ServerFrame::Rejected { client_id: client_id.clone(), seq, reason };
 
@@ -549,8 +566,19 @@ impl Batch<'_> {
             let message = "this session was created by somebody else; start a new one";
             return refuse(Rejection::new(RejectionCode::ClaimMismatch, message));
         }
+        if !client_id.may_be_used_by(*role) {
+            let message =
+                "this client id is too long, or of the form that is kept for back ends (no ':' in a browser's)";
+            return refuse(Rejection::new(RejectionCode::NotPermitted, message));
+        }
         if let Some(state) = &self.state {
-            let ledger = state.clients.get(&client_id);
+            let is_erasure = matches!(command, Ok(Command::Erase {})) && *role != Role::Browser;
+            if state.erased_at.is_some() && !is_erasure {
+                // Not recorded, not even as refused: what a late command says of a person must not come back.
+                let message = "the personal data of this session was erased; start a new session";
+                return refuse(Rejection::new(RejectionCode::SessionErased, message));
+            }
+            let ledger = state.clients.get(&ledger_key);
             if seq <= last_seq {
                 let rejected = ledger.iter().flat_map(|ledger| &ledger.rejected).find(|(known, _)| *known == seq);
                 return match rejected {
@@ -577,7 +605,7 @@ impl Batch<'_> {
             Err(malformed) => Err(malformed.clone()),
             Ok(command) => self.decide(session_id, command, *role, credential),
         };
-        let origin = Some(Origin { client_id: client_id.clone(), seq });
+        let origin = Some(Origin { client_id: ledger_key, seq });
         match decision {
             Ok(events) if events.is_empty() => self.record(*role, origin, Event::CommandUnneeded {}),
             Ok(events) => {

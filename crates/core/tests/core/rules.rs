@@ -289,12 +289,35 @@ fn an_unknown_coupon_is_refused_and_a_known_one_counts_whatever_its_capitals() {
 }
 
 #[test]
-fn what_a_service_adjusted_holds_until_the_products_change() {
-    let shop = Shop::filled().service(json!({"type": "setAdjustments", "tax": 1}));
+fn what_a_service_has_priced_a_browser_can_not_price_again() {
+    let mut shop = Shop::filled().service(json!({"type": "setAdjustments", "tax": 1}));
+    let items = json!({"type": "setItems", "items": [{"id": "fitspresso-3-pack", "quantity": 1}]});
+    shop.refuses(Browser, items.clone(), Code::PriceNotAllowed);
+    shop.refuses(Browser, json!({"type": "setCoupon", "code": "SAVE10"}), Code::PriceNotAllowed);
     let shop = shop.browser(json!({"type": "setCustomer", "customer": {"billing": {"state": "NY"}}}));
     assert_eq!(shop.session().totals.tax, Money::from_minor(1));
-    let shop = shop.browser(json!({"type": "setItems", "items": [{"id": "fitspresso-3-pack", "quantity": 1}]}));
+    let shop = shop.service(items);
     assert_eq!(shop.session().totals.tax, Money::from_minor(1416));
+
+    let line = json!({"id": "install", "name": "Installation", "price": 5000, "quantity": 1});
+    let mut shop = Shop::filled().service(json!({"type": "setItems", "items": [line]}));
+    shop.refuses(Browser, json!({"type": "setItems", "items": []}), Code::PriceNotAllowed);
+}
+
+#[test]
+fn a_browser_can_not_choose_the_id_of_a_session() {
+    let funnel = default_funnel();
+    let create = Command::Create(Box::default());
+    for (id, role, is_allowed) in [
+        ("order-7", Browser, false),
+        ("ws_1_a", Browser, false),
+        ("ws_mwor0dc0_0ez6uz7hcaq7bct63a1rip2iv", Browser, true),
+        ("order-7", Service, true),
+    ] {
+        let id = SessionId::new(id).unwrap();
+        let context = Context { now: START, funnel: &funnel, session_id: &id, epoch: 9, claim: None };
+        assert_eq!(decide(None, &create, role, &context).is_ok(), is_allowed, "{id} {role:?}");
+    }
 }
 
 #[test]

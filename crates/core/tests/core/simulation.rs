@@ -246,11 +246,11 @@ impl World {
         match frame {
             ServerFrame::Accepted { client_id, seq, .. } => {
                 self.confirmed.extend(tag_of(&self.calls[index].command));
-                self.told.insert((client_id, seq));
+                self.told.insert((client_id.in_ledger(Role::Service), seq));
                 self.calls.remove(index);
             }
             ServerFrame::Rejected { client_id, seq, .. } => {
-                self.told.insert((client_id, seq));
+                self.told.insert((client_id.in_ledger(Role::Service), seq));
                 self.calls.remove(index);
             }
             ServerFrame::Busy { .. } | ServerFrame::Gap { .. } => self.calls[index].peer = None,

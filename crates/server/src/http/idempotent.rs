@@ -119,6 +119,12 @@ impl Once {
         Ok(Self { key: Some(key) })
     }
 
+    /// A request that is not told from another.
+    #[must_use]
+    pub fn never() -> Self {
+        Self { key: None }
+    }
+
     /// A client id that is this request's own, so that its commands are applied once even where the answer to the first
     /// attempt was lost in a crash. `None` without a key.
     #[must_use]
@@ -126,7 +132,7 @@ impl Once {
         let IdempotencyKey { tenant, scope, key } = self.key.as_ref()?;
         let digest = Sha256::digest(format!("{tenant}\n{scope}\n{key}"));
         let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        ClientId::new(format!("once:{hex}")).ok()
+        ClientId::new(format!("{}{hex}", ClientId::ONCE)).ok()
     }
 
     /// Runs `work`, unless the request was answered before.

@@ -38,8 +38,12 @@ pub fn read_record(record: &JournalRecord) -> Result<Option<Record>, Unreadable>
 pub(super) fn append(key: &SessionKey, commit: &Commit) -> Result<Append, Unreadable> {
     let state = &*commit.state;
     let session = &state.session;
+    let erased_at = commit.erased_at_version();
     let records = commit.records.iter().map(|record| {
-        let blob = serde_json::to_vec(record).map_err(|error| unreadable("record", error))?;
+        // What was decided together with an erasure and before it is erased as well.
+        let is_erased = erased_at.is_some_and(|erased_at| record.version < erased_at);
+        let blob = if is_erased { Ok(Vec::new()) } else { serde_json::to_vec(record) };
+        let blob = blob.map_err(|error| unreadable("record", error))?;
         Ok(JournalRecord { version: record.version, blob })
     });
     Ok(Append {
@@ -60,7 +64,7 @@ pub(super) fn append(key: &SessionKey, commit: &Commit) -> Result<Append, Unread
             currency: session.currency.to_string(),
             amount_minor: session.amount.minor(),
         },
-        purge_history: commit.erases_history(),
+        purge_history: erased_at.is_some(),
         answers: None,
     })
 }

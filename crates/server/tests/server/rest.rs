@@ -311,6 +311,57 @@ async fn a_numbered_command_is_applied_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
+async fn a_browser_cannot_use_up_the_numbers_of_a_back_end() {
+    let dev = dev(&[]);
+    let (id, token) = dev.session().await;
+    let begin = json!({ "clientId": "payment-7", "seq": 1, "type": "beginProcessing" });
+    assert_eq!(dev.command(&id, &token, begin).await["outcome"], "accepted");
+    let pay =
+        json!({ "clientId": "payment-7", "seq": 1, "type": "recordPayment", "transactionId": "t", "amount": 7900 });
+    let paid = dev.command(&id, &dev.service_key, pay).await;
+    assert_eq!((&paid["outcome"], &paid["repeated"]), (&json!("accepted"), &json!(false)), "{paid}");
+    let disguised = json!({ "clientId": "service:payment-8", "seq": 1, "type": "extend" });
+    assert_eq!(dev.command(&id, &token, disguised).await["reason"]["code"], "notPermitted");
+}
+
+#[tokio::test]
+async fn what_is_erased_together_with_other_commands_is_erased_as_well() {
+    let dev = dev(&[]);
+    let (id, token) = dev.session().await;
+    let path = format!("/v1/sessions/{id}");
+    let body = json!({ "commands": [{ "type": "setEmail", "email": "canary@example.com" }, { "type": "erase" }] });
+    let sent = dev.as_service(Method::POST, &format!("{path}/commands")).json(&body).send().await.unwrap();
+    assert_eq!(json_of(sent).await["results"][1]["outcome"], "accepted");
+    let late = json!({ "commands": [{ "type": "setMetadata", "metadata": { "name": "canary" } }] });
+    let refused = dev.ask(Method::POST, &format!("{path}/commands")).bearer_auth(&token).json(&late).send().await;
+    assert_eq!(json_of(refused.unwrap()).await["results"][0]["reason"]["code"], "sessionErased");
+    let events = dev.as_service(Method::GET, &format!("{path}/events")).send().await.unwrap().text().await.unwrap();
+    assert!(!events.contains("canary") && !events.contains("commandRejected"), "{events}");
+    let session = json_of(dev.as_service(Method::GET, &path).send().await.unwrap()).await;
+    assert_eq!(session["status"], "expired");
+}
+
+#[tokio::test]
+async fn a_session_is_not_created_without_what_it_was_to_begin_with() {
+    let dev = dev(&[]);
+    let body = |tax: i64| json!({ "id": "order-7", "adjustments": { "tax": tax } });
+    let create = |tax: i64| dev.as_service(Method::POST, "/v1/sessions").json(&body(tax));
+    problem(create(-1), 422, "invalidAmount").await;
+    assert_eq!(create(1).send().await.unwrap().status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn nobody_gets_the_session_of_another_buyer_by_an_idempotency_key() {
+    let dev = dev(&[]);
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let request = dev.ask(Method::POST, "/v1/sessions").header("idempotency-key", "1").json(&json!({}));
+        tokens.push(json_of(request.send().await.unwrap()).await["session"]["id"].clone());
+    }
+    assert_ne!(tokens[0], tokens[1]);
+}
+
+#[tokio::test]
 async fn an_erased_session_keeps_nothing_of_the_buyer_and_is_not_revived() {
     let dev = dev(&[]);
     let (id, token) = dev.session().await;

@@ -112,29 +112,58 @@ impl Socket {
 #[tokio::test]
 async fn a_session_is_created_with_a_claim_and_its_browser_gets_a_token() {
     let dev = dev(&[]);
-    let mut socket = greeted(&dev, "ws_1_a", "first", CLAIM).await;
+    let mut socket = greeted(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa", "first", CLAIM).await;
     assert_eq!(socket.next("welcome").await["version"], 0);
     socket.submit(1, json!({ "type": "create", "products": [{ "id": "fitspresso-1-pack", "quantity": 1 }] })).await;
     let token = socket.next("token").await["token"].as_str().unwrap().to_owned();
     let mut with_token = open(&dev, &[SUBPROTOCOL]).await.unwrap();
-    with_token.id = "ws_1_a".to_owned();
+    with_token.id = "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa".to_owned();
     with_token.client = "with-token";
     with_token.hello(json!({ "token": token })).await;
     with_token.next("snapshot").await;
 
-    let mut same_buyer = greeted(&dev, "ws_1_a", "second", CLAIM).await;
+    let mut same_buyer = greeted(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa", "second", CLAIM).await;
     assert_eq!(same_buyer.next("snapshot").await["state"]["session"]["amount"], 7900);
-    let mut somebody_else = greeted(&dev, "ws_1_a", "third", &CLAIM.replace('0', "1")).await;
+    let mut somebody_else = greeted(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa", "third", &CLAIM.replace('0', "1")).await;
     somebody_else.refused("unauthorized", 4401).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_somebody_elses_session_hears_nothing_of_it() {
+    let dev = dev(&[]);
+    let id = "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa";
+    let mut stranger = greeted(&dev, id, "stranger", &CLAIM.replace('0', "1")).await;
+    assert_eq!(stranger.next("welcome").await["version"], 0);
+    let mut owner = greeted(&dev, id, "first", CLAIM).await;
+    owner.submit(1, json!({ "type": "create", "email": "ada@example.com" })).await;
+    owner.next("accepted").await;
+    // The very next frame ends it; none of the session's came before.
+    let frame = loop {
+        match stranger.message().await {
+            Some(Message::Text(frame)) => break frame,
+            Some(Message::Ping(_)) => {}
+            other => panic!("expected an error, got {other:?}"),
+        }
+    };
+    assert!(frame.contains("unauthorized") && !frame.contains("ada@"), "{frame}");
+}
+
+#[tokio::test]
+async fn a_browser_cannot_take_an_id_that_somebody_else_would_choose() {
+    let dev = dev(&[]);
+    let mut socket = greeted(&dev, "order-7", "first", CLAIM).await;
+    socket.next("welcome").await;
+    socket.submit(1, json!({ "type": "create" })).await;
+    assert_eq!(socket.next("rejected").await["reason"]["code"], "notPermitted");
 }
 
 #[tokio::test]
 async fn a_change_reaches_every_other_client_within_a_tenth_of_a_second() {
     let dev = dev(&[]);
-    let mut sender = created(&dev, "ws_1_a").await;
+    let mut sender = created(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa").await;
     let mut others = Vec::new();
     for client in ["second", "third"] {
-        let mut other = greeted(&dev, "ws_1_a", client, CLAIM).await;
+        let mut other = greeted(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa", client, CLAIM).await;
         other.next("snapshot").await;
         others.push(other);
     }
@@ -155,7 +184,7 @@ async fn a_change_reaches_every_other_client_within_a_tenth_of_a_second() {
 #[tokio::test]
 async fn a_command_is_accepted_and_durable_once_and_repeated_answers_are_the_same() {
     let dev = dev(&[]);
-    let mut socket = created(&dev, "ws_1_a").await;
+    let mut socket = created(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa").await;
     socket.submit(2, json!({ "type": "setEmail", "email": "ada@example.com" })).await;
     let accepted = socket.next("accepted").await;
     assert_eq!(socket.next("durable").await["version"], accepted["version"]);
@@ -175,7 +204,7 @@ async fn a_command_is_accepted_and_durable_once_and_repeated_answers_are_the_sam
 #[tokio::test]
 async fn a_poison_command_is_refused_once_and_the_queue_goes_on() {
     let dev = dev(&[]);
-    let mut socket = created(&dev, "ws_1_a").await;
+    let mut socket = created(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa").await;
     socket.submit(2, json!({ "type": "setEmail", "email": 7 })).await;
     assert_eq!(socket.next("rejected").await["reason"]["code"], "malformedCommand");
     socket.submit(3, json!({ "type": "haveABirthday" })).await;
@@ -187,16 +216,16 @@ async fn a_poison_command_is_refused_once_and_the_queue_goes_on() {
 #[tokio::test]
 async fn who_comes_back_gets_what_is_missing_or_the_whole() {
     let dev = dev(&[]);
-    let mut socket = created(&dev, "ws_1_a").await;
+    let mut socket = created(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa").await;
     let epoch = socket.next("durable").await;
     assert!(epoch["version"].as_u64().unwrap() >= 2);
-    let mut reader = greeted(&dev, "ws_1_a", "second", CLAIM).await;
+    let mut reader = greeted(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa", "second", CLAIM).await;
     let state = reader.next("snapshot").await["state"].clone();
     drop(reader);
     socket.submit(2, json!({ "type": "setMetadata", "metadata": { "n": 1 } })).await;
     socket.next("accepted").await;
     let mut back = open(&dev, &[SUBPROTOCOL]).await.unwrap();
-    back.id = "ws_1_a".to_owned();
+    back.id = "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa".to_owned();
     back.client = "second";
     back.hello(json!({ "claim": CLAIM, "knownVersion": state["session"]["version"], "epoch": state["epoch"] })).await;
     assert_eq!(back.next("events").await["records"].as_array().unwrap().len(), 1);
@@ -218,7 +247,7 @@ async fn strangers_are_refused_before_or_at_hello() {
     assert!(open(&dev, &[SUBPROTOCOL, ("origin", "https://shop.example")]).await.is_ok());
     assert_eq!(status(open(&dev, &[]).await), 400);
 
-    let _owner = created(&dev, "ws_1_a").await;
+    let _owner = created(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa").await;
     for (hello, code, close) in [
         (json!({}), "unauthorized", 4401),
         (json!({ "token": "v4.local.made-up" }), "unauthorized", 4401),
@@ -228,7 +257,7 @@ async fn strangers_are_refused_before_or_at_hello() {
         (json!({ "token": dev.service_key, "sessionId": "ws_1_nobody" }), "sessionNotFound", 4404),
     ] {
         let mut socket = open(&dev, &[SUBPROTOCOL]).await.unwrap();
-        socket.id = "ws_1_a".to_owned();
+        socket.id = "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa".to_owned();
         socket.client = "x";
         socket.hello(hello).await;
         socket.refused(code, close).await;
@@ -239,10 +268,10 @@ async fn strangers_are_refused_before_or_at_hello() {
 async fn frames_that_break_the_protocol_close_the_socket() {
     let dev = dev(&[]);
     for (id, message, reason) in [
-        ("ws_1_a", Message::text("{"), "not JSON"),
-        ("ws_1_b", Message::text(r#"{"type":"welcome"}"#), "hello, submit or ping"),
-        ("ws_1_c", Message::binary(vec![1, 2, 3]), "text"),
-        ("ws_1_d", Message::text("x".repeat(70_000)), "65536 bytes"),
+        ("ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa", Message::text("{"), "not JSON"),
+        ("ws_1_bbbbbbbbbbbbbbbbbbbbbbbbb", Message::text(r#"{"type":"welcome"}"#), "hello, submit or ping"),
+        ("ws_1_ccccccccccccccccccccccccc", Message::binary(vec![1, 2, 3]), "text"),
+        ("ws_1_ddddddddddddddddddddddddd", Message::text("x".repeat(70_000)), "65536 bytes"),
     ] {
         let mut socket = created(&dev, id).await;
         socket.stream.send(message).await.unwrap();
@@ -254,9 +283,9 @@ async fn frames_that_break_the_protocol_close_the_socket() {
 #[tokio::test]
 async fn a_service_follows_a_session_with_its_key_and_sees_everything() {
     let dev = dev(&[]);
-    let mut buyer = created(&dev, "ws_1_a").await;
+    let mut buyer = created(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa").await;
     let mut service = open(&dev, &[SUBPROTOCOL]).await.unwrap();
-    service.id = "ws_1_a".to_owned();
+    service.id = "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa".to_owned();
     service.client = "back-office";
     service.hello(json!({ "token": dev.service_key })).await;
     service.next("snapshot").await;
@@ -283,7 +312,7 @@ async fn a_service_follows_a_session_with_its_key_and_sees_everything() {
 async fn everybody_is_told_when_the_server_stops() {
     let mut dev = dev(&[]);
     let mut sockets = Vec::new();
-    for id in ["ws_1_a", "ws_1_b", "ws_1_c"] {
+    for id in ["ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa", "ws_1_bbbbbbbbbbbbbbbbbbbbbbbbb", "ws_1_ccccccccccccccccccccccccc"] {
         sockets.push(created(&dev, id).await);
     }
     let stopped = tokio::task::spawn_blocking(move || dev.server.stop());

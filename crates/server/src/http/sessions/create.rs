@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use throughline_core::{
-    Command, Create, Customer, FunnelChoice, ItemRequest, Money, Role, Session, SessionId, Source, Timestamp,
-    json::JsonObject,
+    Command, Create, Customer, FunnelChoice, ItemRequest, Money, Rejection, RejectionCode, Role, Session, SessionId,
+    Source, Timestamp, json::JsonObject,
 };
 use utoipa::ToSchema;
 
@@ -82,7 +82,7 @@ pub(crate) struct Created {
 /// carry prices, adjustments and a wanted id.
 #[utoipa::path(
     post, path = "/v1/sessions", tag = "sessions", request_body = NewSession,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Replays the first answer for 24 hours")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "With a service key: replays the first answer for 24 hours")),
     responses(
         (status = 201, description = "It was created", body = Created),
         (status = 400, description = "The body is not JSON", body = ProblemDetails),
@@ -106,21 +106,38 @@ pub(crate) async fn create(
     let (tenant, role, scope) = if headers.contains_key(header::AUTHORIZATION) {
         let principal = state.authenticator.authenticate(&headers, state.clock.now_ms())?;
         match &principal.role {
-            PrincipalRole::Service { tenant, .. } => (tenant.clone(), Role::Service, principal.scope()),
+            PrincipalRole::Service { tenant, .. } => (tenant.clone(), Role::Service, Some(principal.scope())),
             PrincipalRole::Browser { .. } | PrincipalRole::Operator { .. } => return Err(wrong_principal(&principal)),
         }
     } else {
         state.creations_per_address.check(address)?;
-        (TenantId::single(), Role::Browser, format!("address:{address}"))
+        (TenantId::single(), Role::Browser, None)
     };
     if role == Role::Browser && (new.id.is_some() || new.adjustments.is_some() || new.source.is_some()) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
             .detail("id, adjustments and source are for service principals; send a service key, or leave them out")
             .mendable_by("forbidden"));
     }
-    let once = Once::of(&headers, &tenant, &format!("{scope} create"))?;
+    // Without a credential nobody can tell whose key it is, and the answer holds a token: it is not kept.
+    check_adjustments(new.adjustments)?;
+    let once = match scope {
+        Some(scope) => Once::of(&headers, &tenant, &format!("{scope} create"))?,
+        None => Once::never(),
+    };
     let work = create_once(&state, tenant, role, new);
     once.answer(&state, sha256, work).await
+}
+
+/// Before the session is created: it must not be there without what it was to begin with.
+fn check_adjustments(adjustments: Option<NewAdjustments>) -> Result<(), Problem> {
+    let Some(NewAdjustments { discount, shipping, tax }) = adjustments else { return Ok(()) };
+    for (name, amount) in [("discount", discount), ("shipping", shipping), ("tax", tax)] {
+        if let Some(amount) = amount.filter(|amount| !amount.is_price()) {
+            let message = format!("{name} is {}; 0 to {} are possible", amount.minor(), Money::MAX.minor());
+            return Err(Rejection::new(RejectionCode::InvalidAmount, message).into());
+        }
+    }
+    Ok(())
 }
 
 fn wrong_principal(principal: &Principal) -> Problem {

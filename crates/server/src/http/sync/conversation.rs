@@ -224,6 +224,9 @@ impl Conversation {
                         let message = "frames were not read fast enough; come back and catch up";
                         return Some(End::new(ErrorCode::SlowReader, message));
                     };
+                    if let ServerFrame::Error { code, message, retry_after_ms } = frame {
+                        return Some(End { code, message, retry_after_ms });
+                    }
                     if self.send(&frame).await.is_err() {
                         return None;
                     }

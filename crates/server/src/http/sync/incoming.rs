@@ -59,12 +59,22 @@ fn read_command(value: Value) -> Result<Request, End> {
             };
             let client_id = serde_json::from_value::<ClientId>(client_id)
                 .map_err(|error| End::malformed(&format!("clientId: {error}")))?;
-            let message = format!("the command can't be read: {error}");
+            let message = format!("the command can't be read: {}", without_values(&error.to_string()));
             let command: Result<Command, _> = Err(Rejection::new(RejectionCode::MalformedCommand, message));
             let seq = Some(seq);
             Ok(Request { client_id, seq, command, expected_version: None, only_after_previous: false })
         }
     }
+}
+
+/// The sentence without the values that it quotes: it is recorded with the session, and a value may be somebody's name.
+fn without_values(sentence: &str) -> String {
+    let parts: Vec<&str> = sentence.split('"').collect();
+    if parts.len() < 3 {
+        return sentence.to_owned();
+    }
+    // Between the first and the last quotation mark, whatever else is quoted in there.
+    format!("{}…{}", parts[0], parts[parts.len() - 1])
 }
 
 #[cfg(test)]
@@ -82,6 +92,16 @@ mod tests {
         let rejection = requests[0].command.clone().unwrap_err();
         assert_eq!(rejection.code, RejectionCode::MalformedCommand);
         assert!(rejection.message.contains("paid"), "{}", rejection.message);
+    }
+
+    #[test]
+    fn what_a_command_says_of_a_person_is_not_repeated() {
+        let text =
+            r#"{"type":"submit","commands":[{"clientId":"a","seq":1,"type":"setItems","items":"Ada \" Lovelace"}]}"#;
+        let Ok(Incoming::Submit(requests)) = read_frame(text) else { panic!("not a submit") };
+        let message = requests[0].command.clone().unwrap_err().message;
+        assert!(!message.contains("Ada") && !message.contains("Lovelace"), "{message}");
+        assert!(message.contains("invalid type: string …, expected a sequence"), "{message}");
     }
 
     #[test]
