@@ -45,6 +45,8 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body, opaque to the store.
     pub body: Vec<u8>,
+    /// Of which session it tells. It is dropped with the session's erasure, and not kept after that.
+    pub session_id: Option<String>,
 }
 
 /// What is known about a request.
@@ -107,13 +109,6 @@ pub trait IdempotencyStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// See [`IdempotencyError`].
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError>;
-
-    /// Drops all answers that were given in `scope`, such as those about an erased session.
-    /// Returns how many.
-    ///
-    /// # Errors
-    /// See [`IdempotencyError`].
-    async fn forget(&self, tenant: &TenantId, scope: &str) -> Result<u64, IdempotencyError>;
 }
 
 /// What one stored entry amounts to, the same for every store.

@@ -25,6 +25,7 @@ pub struct Reply {
     etag: Option<u64>,
     location: Option<String>,
     body: Vec<u8>,
+    session_id: Option<String>,
 }
 
 impl Reply {
@@ -34,19 +35,26 @@ impl Reply {
     /// An internal problem where it can't be written as JSON.
     pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Self, Problem> {
         let body = serde_json::to_vec(body).map_err(|error| Problem::internal(&error))?;
-        Ok(Self { status, etag: None, location: None, body })
+        Ok(Self { status, etag: None, location: None, body, session_id: None })
     }
 
     /// Answers with nothing but success.
     #[must_use]
     pub fn empty() -> Self {
-        Self { status: StatusCode::NO_CONTENT, etag: None, location: None, body: Vec::new() }
+        Self { status: StatusCode::NO_CONTENT, etag: None, location: None, body: Vec::new(), session_id: None }
     }
 
     /// Adds the session's version as `ETag`.
     #[must_use]
     pub fn version(mut self, version: u64) -> Self {
         self.etag = Some(version);
+        self
+    }
+
+    /// Says of which session it tells, so that it goes when the session is erased.
+    #[must_use]
+    pub fn about(mut self, session_id: &str) -> Self {
+        self.session_id = Some(session_id.to_owned());
         self
     }
 
@@ -150,7 +158,7 @@ impl Once {
         };
         let ticket = match state.store.begin(key, body_sha256, state.clock.now_ms()).await? {
             Begin::Started(ticket) => ticket,
-            Begin::Replay(Answer { status, mut headers, body }) => {
+            Begin::Replay(Answer { status, mut headers, body, .. }) => {
                 headers.push((REPLAYED.to_string(), "true".to_owned()));
                 return Ok(respond(status, &headers, body));
             }
@@ -168,8 +176,9 @@ impl Once {
         // commands' own numbers keep a second attempt from taking effect twice.
         match work.await {
             Ok(reply) => {
-                let answer =
-                    Answer { status: reply.status.as_u16(), headers: reply.headers(), body: reply.body.clone() };
+                let (status, headers) = (reply.status.as_u16(), reply.headers());
+                let session_id = reply.session_id.clone();
+                let answer = Answer { status, headers, body: reply.body.clone(), session_id };
                 if let Err(error) = state.store.finish(ticket, answer).await {
                     tracing::warn!(error = %crate::problem::chain(&error), "an answer was given and could not be kept");
                 }
@@ -180,7 +189,7 @@ impl Once {
                 let kept = if is_final {
                     let headers = vec![(CONTENT_TYPE.to_string(), crate::problem::MEDIA_TYPE.to_owned())];
                     let status = problem.status().as_u16();
-                    state.store.finish(ticket, Answer { status, headers, body: problem.body() }).await
+                    state.store.finish(ticket, Answer { status, headers, body: problem.body(), session_id: None }).await
                 } else {
                     state.store.abandon(ticket).await
                 };

@@ -30,7 +30,7 @@ macro_rules! suite {
             a_late_attempt_does_not_overwrite_its_successor,
             an_answer_is_kept_for_a_day,
             an_answer_is_committed_with_its_change_or_not_at_all,
-            answers_of_a_scope_can_be_forgotten,
+            answers_about_a_session_go_with_its_erasure,
         );
     };
     ($open:ident: $($name:ident),+ $(,)?) => {
@@ -84,7 +84,12 @@ fn request(key: &str) -> IdempotencyKey {
 }
 
 fn answer(body: &str) -> Answer {
-    Answer { status: 201, headers: vec![("etag".to_owned(), "\"1\"".to_owned())], body: body.as_bytes().to_vec() }
+    Answer {
+        status: 201,
+        headers: vec![("etag".to_owned(), "\"1\"".to_owned())],
+        body: body.as_bytes().to_vec(),
+        session_id: None,
+    }
 }
 
 async fn start(store: &Arc<impl Store>, key: &str, now_ms: i64) -> Ticket {
@@ -314,11 +319,20 @@ pub async fn an_answer_is_committed_with_its_change_or_not_at_all(store: Arc<imp
     assert_eq!(store.load(&key).await.unwrap().unwrap().version, 1);
 }
 
-pub async fn answers_of_a_scope_can_be_forgotten(store: Arc<impl Store>) {
-    let ticket = start(&store, "k", 0).await;
-    store.finish(ticket, answer("first")).await.unwrap();
-    let tenant = TenantId::single();
-    assert_eq!(store.forget(&tenant, "another scope").await.unwrap(), 0);
-    assert_eq!(store.forget(&tenant, &request("k").scope).await.unwrap(), 1);
-    start(&store, "k", 1).await;
+pub async fn answers_about_a_session_go_with_its_erasure(store: Arc<impl Store>) {
+    let key = session(TenantId::single().as_str(), "ws_1");
+    store.commit(append(&key, 0)).await.unwrap();
+    let about = |id: &str| Answer { session_id: Some(id.to_owned()), ..answer("ada@example.com") };
+    let (kept, gone) = (start(&store, "kept", 0).await, start(&store, "gone", 0).await);
+    store.finish(kept, about("ws_2")).await.unwrap();
+    store.finish(gone, about("ws_1")).await.unwrap();
+    let late = start(&store, "late", 0).await;
+    let mut erasure = append(&key, 1);
+    erasure.purge_history = true;
+    erasure.columns.erased = true;
+    store.commit(erasure).await.unwrap();
+    store.finish(late, about("ws_1")).await.unwrap();
+    assert!(matches!(store.begin(request("kept"), [1; 32], 1).await.unwrap(), Begin::Replay(_)));
+    assert!(matches!(store.begin(request("gone"), [1; 32], 1).await.unwrap(), Begin::Started(_)));
+    assert_eq!(store.begin(request("late"), [1; 32], 1).await.unwrap(), Begin::InProgress, "it is not kept");
 }

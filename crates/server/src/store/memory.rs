@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use super::{Append, CommitError, Due, JournalRecord, ReadError, SessionKey, SessionStore, StoreFault, Stored};
 use crate::clock::millis;
 use crate::idempotency::{Answer, Begin, Entry, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
-use crate::tenant::TenantId;
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -27,6 +26,7 @@ struct Tables {
 struct Session {
     stored: Stored,
     deadline_at_ms: Option<i64>,
+    erased: bool,
     journal: Vec<JournalRecord>,
 }
 
@@ -53,7 +53,12 @@ impl Tables {
     }
 
     fn finish(&mut self, ticket: &Ticket, answer: Answer) {
-        if self.holds(ticket)
+        let is_erased = answer.session_id.as_ref().is_some_and(|session_id| {
+            let key = SessionKey { tenant: ticket.key.tenant.clone(), session_id: session_id.clone() };
+            self.sessions.get(&key).is_some_and(|session| session.erased)
+        });
+        if !is_erased
+            && self.holds(ticket)
             && let Some(claimed) = self.answers.get_mut(&ticket.key)
         {
             claimed.answer = Some(answer);
@@ -78,12 +83,23 @@ impl SessionStore for MemoryStore {
             return Err(CommitError::Conflict { current_version });
         }
         let stored = Stored { version: change.new_version(), state: change.state };
+        if change.purge_history {
+            let SessionKey { tenant, session_id } = &change.key;
+            let is_about = |key: &IdempotencyKey, claimed: &Claimed| {
+                let answer = claimed.answer.as_ref();
+                key.tenant == *tenant && answer.is_some_and(|answer| answer.session_id.as_ref() == Some(session_id))
+            };
+            tables.answers.retain(|key, claimed| !is_about(key, claimed));
+        }
+        let erased = change.columns.erased;
         let session = tables.sessions.entry(change.key).or_insert_with(|| Session {
             stored: stored.clone(),
             deadline_at_ms: None,
+            erased,
             journal: Vec::new(),
         });
         session.stored = stored;
+        session.erased = erased;
         session.deadline_at_ms = change.columns.deadline_at_ms;
         if change.purge_history {
             for record in &mut session.journal {
@@ -171,10 +187,6 @@ impl IdempotencyStore for MemoryStore {
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
         let before_ms = now_ms.saturating_sub(millis(KEPT));
         Ok(self.drop_answers(|_, claimed| claimed.started_at_ms <= before_ms))
-    }
-
-    async fn forget(&self, tenant: &TenantId, scope: &str) -> Result<u64, IdempotencyError> {
-        Ok(self.drop_answers(|key, _| key.tenant == *tenant && key.scope == scope))
     }
 }
 

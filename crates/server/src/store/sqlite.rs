@@ -262,11 +262,6 @@ impl IdempotencyStore for SqliteStore {
         let before_ms = now_ms.saturating_sub(crate::clock::millis(KEPT));
         self.answer(|tell| Box::new(DropAnswersJob::older_than(before_ms, tell))).await
     }
-
-    async fn forget(&self, tenant: &TenantId, scope: &str) -> Result<u64, IdempotencyError> {
-        let (tenant, scope) = (tenant.clone(), scope.to_owned());
-        self.answer(|tell| Box::new(DropAnswersJob::of_scope(tenant, scope, tell))).await
-    }
 }
 
 /// How the file is opened: by the one that writes, and by those that read.
@@ -296,6 +291,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         migration(1, "sessions", include_str!("../../migrations/sqlite/0001_sessions.sql")),
         migration(2, "idempotency", include_str!("../../migrations/sqlite/0002_idempotency.sql")),
+        migration(3, "answers of sessions", include_str!("../../migrations/sqlite/0003_answers_of_sessions.sql")),
     ])
 }
 

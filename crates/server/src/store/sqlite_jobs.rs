@@ -9,7 +9,6 @@ use super::sqlite::{signed, unsigned};
 use super::sqlite_writer::{Verdict, WriteJob};
 use super::{Append, CommitError, SessionKey, StoreFault};
 use crate::idempotency::{Answer, Begin, Entry, Ticket};
-use crate::tenant::TenantId;
 
 type Tell<T> = oneshot::Sender<Result<T, StoreFault>>;
 
@@ -39,6 +38,11 @@ impl CommitJob {
         }
         if change.purge_history {
             sqlx::query("UPDATE journal SET blob = x'' WHERE tenant = ?1 AND session_id = ?2")
+                .bind(change.key.tenant.as_str())
+                .bind(&change.key.session_id)
+                .execute(&mut *connection)
+                .await?;
+            sqlx::query("DELETE FROM idempotency WHERE tenant = ?1 AND session_id = ?2")
                 .bind(change.key.tenant.as_str())
                 .bind(&change.key.session_id)
                 .execute(&mut *connection)
@@ -143,7 +147,7 @@ impl WriteJob for BeginJob {
     async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
         let Ticket { key, attempt } = &self.ticket;
         let row = sqlx::query(
-            "SELECT body_sha256, started_at_ms, status, headers, body FROM idempotency
+            "SELECT body_sha256, started_at_ms, status, headers, body, session_id FROM idempotency
              WHERE tenant = ?1 AND scope = ?2 AND key = ?3",
         )
         .bind(key.tenant.as_str())
@@ -254,41 +258,24 @@ impl WriteJob for AbandonJob {
     }
 }
 
-/// Drops answers, because they are old or because their session was erased.
+/// Drops answers that are old.
 #[derive(Debug)]
 pub(super) struct DropAnswersJob {
-    which: Which,
+    before_ms: i64,
     dropped: u64,
     tell: Tell<u64>,
 }
 
-#[derive(Debug)]
-enum Which {
-    OlderThan(i64),
-    OfScope(TenantId, String),
-}
-
 impl DropAnswersJob {
     pub(super) fn older_than(before_ms: i64, tell: Tell<u64>) -> Self {
-        Self { which: Which::OlderThan(before_ms), dropped: 0, tell }
-    }
-
-    pub(super) fn of_scope(tenant: TenantId, scope: String, tell: Tell<u64>) -> Self {
-        Self { which: Which::OfScope(tenant, scope), dropped: 0, tell }
+        Self { before_ms, dropped: 0, tell }
     }
 }
 
 #[async_trait]
 impl WriteJob for DropAnswersJob {
     async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
-        let query = match &self.which {
-            Which::OlderThan(before_ms) => {
-                sqlx::query("DELETE FROM idempotency WHERE started_at_ms <= ?1").bind(before_ms)
-            }
-            Which::OfScope(tenant, scope) => sqlx::query("DELETE FROM idempotency WHERE tenant = ?1 AND scope = ?2")
-                .bind(tenant.as_str())
-                .bind(scope),
-        };
+        let query = sqlx::query("DELETE FROM idempotency WHERE started_at_ms <= ?1").bind(self.before_ms);
         self.dropped = query.execute(connection).await?.rows_affected();
         Ok(Verdict::Keep)
     }
@@ -315,8 +302,9 @@ async fn write_answer(
     let headers = serde_json::to_string(&answer.headers).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     let Ticket { key, attempt } = ticket;
     let done = sqlx::query(
-        "UPDATE idempotency SET status = ?1, headers = ?2, body = ?3
-         WHERE tenant = ?4 AND scope = ?5 AND key = ?6 AND attempt = ?7 AND status IS NULL",
+        "UPDATE idempotency SET status = ?1, headers = ?2, body = ?3, session_id = ?8
+         WHERE tenant = ?4 AND scope = ?5 AND key = ?6 AND attempt = ?7 AND status IS NULL
+         AND NOT EXISTS (SELECT 1 FROM sessions WHERE tenant = ?4 AND session_id = ?8 AND erased <> 0)",
     )
     .bind(i64::from(answer.status))
     .bind(headers)
@@ -325,6 +313,7 @@ async fn write_answer(
     .bind(&key.scope)
     .bind(&key.key)
     .bind(attempt.as_slice())
+    .bind(&answer.session_id)
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -338,5 +327,6 @@ fn answer_of(row: &sqlx::sqlite::SqliteRow) -> Result<Option<Answer>, sqlx::Erro
         status: u16::try_from(status).map_err(|error| decode(Box::new(error)))?,
         headers: serde_json::from_str(&headers).map_err(|error| decode(Box::new(error)))?,
         body: row.try_get(4)?,
+        session_id: row.try_get(5)?,
     }))
 }

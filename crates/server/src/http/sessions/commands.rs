@@ -147,7 +147,8 @@ pub(crate) async fn commands(
         }
         let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
         let session = visible(&current, target.role);
-        Ok(Reply::json(StatusCode::OK, &Outcomes { results, session })?.version(current.version()))
+        let reply = Reply::json(StatusCode::OK, &Outcomes { results, session })?;
+        Ok(reply.version(current.version()).about(&target.key.session_id))
     };
     once.answer(&state, sha256, work).await
 }

@@ -184,7 +184,7 @@ async fn create_once(
     let TokenAnswer { token, token_expires_at } = issue_token(state, &key)?;
     let location = format!("/v1/sessions/{}", session.id);
     let body = Created { session, token, token_expires_at };
-    Ok(Reply::json(StatusCode::CREATED, &body)?.version(version).location(location))
+    Ok(Reply::json(StatusCode::CREATED, &body)?.version(version).location(location).about(&key.session_id))
 }
 
 fn taken() -> Problem {

@@ -80,9 +80,6 @@ pub(crate) async fn delete(
     state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
     let requests = vec![request(&nameless()?, None, Command::Erase {})];
     all_accepted(state.sessions.execute(&target.key, target.role, requests).await?)?;
-    // Answers that were kept for replaying hold what the session held.
-    let scope = format!("browser:{id}");
-    state.store.forget(principal.tenant(), &scope).await?;
     Ok(Reply::empty().into_response())
 }
 

@@ -51,7 +51,7 @@ fn visible(state: &State, role: Role) -> Session {
 }
 
 fn session_reply(state: &State, role: Role) -> Result<Reply, Problem> {
-    Ok(Reply::json(StatusCode::OK, &visible(state, role))?.version(state.version()))
+    Ok(Reply::json(StatusCode::OK, &visible(state, role))?.version(state.version()).about(state.session.id.as_str()))
 }
 
 /// The session that a request is about, and the rights it comes with.
