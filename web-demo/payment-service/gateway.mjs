@@ -27,23 +27,24 @@ export class DemoGateway {
     const known = this.#charges.get(idempotencyKey);
     if (known !== undefined) return known;
     await sleep(this.#delayMs);
-    const charge = decide(cardNumber.replace(/\D/g, ''));
+    const charge = this.decide(cardNumber.replace(/\D/g, ''));
     this.#charges.set(idempotencyKey, charge);
     return charge;
   }
-}
 
-/**
- * @param {string} digits
- * @returns {Charge}
- */
-function decide(digits) {
-  switch (digits) {
-    case workingCard:
-      return { outcome: 'charged', transactionId: `demo_${randomUUID()}` };
-    case declinedCard:
-      return { outcome: 'declined', code: 'card_declined', message: 'The bank declined this card.' };
-    default:
-      return { outcome: 'declined', code: 'unknown_card', message: 'Only the demo cards work here.' };
+  /**
+   * @protected
+   * @param {string} digits
+   * @returns {Charge}
+   */
+  decide(digits) {
+    switch (digits) {
+      case workingCard:
+        return { outcome: 'charged', transactionId: `demo_${randomUUID()}` };
+      case declinedCard:
+        return { outcome: 'declined', code: 'card_declined', message: 'The bank declined this card.' };
+      default:
+        return { outcome: 'declined', code: 'unknown_card', message: 'Only the demo cards work here.' };
+    }
   }
 }

@@ -5,9 +5,10 @@ import { createServer } from 'node:http';
 
 import { DemoGateway } from './gateway.mjs';
 import { Payments } from './payments.mjs';
-import { ThroughlineApi } from './throughline-api.mjs';
+import { Refused, ThroughlineApi } from './throughline-api.mjs';
 
 const bodyLimitBytes = 4096;
+const recordEveryMs = 30_000;
 
 const { host, port } = listenAddress(process.env.PAYMENT_LISTEN ?? '127.0.0.1:8788');
 const origins = allowedOrigins();
@@ -19,10 +20,12 @@ const payments = new Payments(
 const server = createServer((request, response) => {
   answer(request, response).catch((error) => {
     console.error(`payment service: ${error instanceof Error ? error.message : error}`);
-    send(response, 502, { error: 'the session could not be reached' });
+    if (error instanceof Refused) send(response, 409, { error: error.message });
+    else send(response, 502, { error: 'the session could not be reached' });
   });
 });
 server.listen(port, host, () => console.log(`demo payment service on http://${host}:${port}`));
+setInterval(() => void payments.recordUnrecorded(), recordEveryMs).unref();
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.on(signal, () => {
     server.close(() => process.exit(0));

@@ -1,13 +1,10 @@
-import { randomUUID } from 'node:crypto';
-
-import { BoundedMap } from './bounded-map.mjs';
-
 /**
  * The fields of a session that this service reads.
  * @typedef {object} Session
  * @property {string} id
  * @property {string} status
  * @property {number} amount
+ * @property {string | null} [transactionId]
  * @property {{ paidAt: string | null, attempts?: number }} payment
  * @property {{ offer: string, price: number, tax?: number, state: string }[]} upsells
  */
@@ -15,17 +12,17 @@ import { BoundedMap } from './bounded-map.mjs';
 /** @typedef {{ type: string } & Record<string, unknown>} Command */
 
 const timeLimitMs = 10_000;
+/** How often a request is sent before it is given up, and how long it waits before the second time. */
+const tries = 5;
+const firstDelayMs = 300;
+
+/** The server's answer is that the command was not applied; the message is its reason. */
+export class Refused extends Error {}
 
 /** Throughline's REST interface, as far as this service needs it. */
 export class ThroughlineApi {
   #url;
   #key;
-  /**
-   * This process is a client of each session and numbers its commands there, without gaps. The numbers begin again with
-   * the process, so each process is another client.
-   * @type {BoundedMap<{ clientId: string, lastSeq: number }>}
-   */
-  #clients = new BoundedMap();
 
   /**
    * @param {string} url
@@ -48,36 +45,49 @@ export class ThroughlineApi {
   }
 
   /**
-   * Issues one command. Sent again with the same number where no answer came: the server applies it once.
+   * Issues one command. Sent again with the same key where no answer came: the server applies it once. It repeats its
+   * first answer for the key, so a command that was refused needs another one.
    * @param {string} sessionId
    * @param {Command} command
+   * @param {string} idempotencyKey
+   * @returns {Promise<void>} when the server has it
+   * @throws {Refused} where it was not applied
    */
-  async issue(sessionId, command) {
-    const client = this.#clients.get(sessionId) ?? { clientId: `payment-service-${randomUUID()}`, lastSeq: 0 };
-    client.lastSeq += 1;
-    this.#clients.set(sessionId, client);
-    const body = JSON.stringify({ commands: [{ clientId: client.clientId, seq: client.lastSeq, ...command }] });
-    for (let tries = 3; ; tries -= 1) {
-      const response = await this.#request(`/v1/sessions/${sessionId}/commands`, { method: 'POST', body }).catch(
-        (error) => (tries > 1 ? undefined : Promise.reject(error)),
-      );
-      if (response?.ok) return;
-      const isPassing = response === undefined || response.status === 429 || response.status >= 500;
-      if (!isPassing || tries <= 1) {
-        throw new Error(`${command.type} was answered with ${response?.status}: ${await response?.text()}`);
+  async issue(sessionId, command, idempotencyKey) {
+    const body = JSON.stringify({ commands: [command] });
+    const headers = { 'idempotency-key': idempotencyKey };
+    for (let tried = 1; ; tried += 1) {
+      /** @type {Error} */
+      let failure;
+      try {
+        const response = await this.#request(`/v1/sessions/${sessionId}/commands`, { method: 'POST', headers, body });
+        const answer = await response.json().catch(() => undefined);
+        if (response.ok) {
+          const result = answer?.results?.[0];
+          if (result?.outcome === 'accepted') return;
+          if (result?.outcome === 'rejected') throw new Refused(result.reason.message);
+        }
+        failure = new Error(`${command.type} was answered with ${response.status}: ${answer?.detail ?? 'nothing to read'}`);
+        const isUnderWay = /InProgress$/.test(answer?.code ?? '');
+        const isPassing = response.ok || isUnderWay || response.status === 429 || response.status >= 500;
+        if (!isPassing) throw new Refused(failure.message);
+      } catch (error) {
+        if (error instanceof Refused) throw error;
+        failure = error instanceof Error ? error : new Error(String(error));
       }
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      if (tried >= tries) throw failure;
+      await new Promise((resolve) => setTimeout(resolve, firstDelayMs * 2 ** (tried - 1)));
     }
   }
 
   /**
    * @param {string} path
-   * @param {RequestInit} [init]
+   * @param {{ method?: string, headers?: Record<string, string>, body?: string }} [init]
    */
   #request(path, init) {
     return fetch(this.#url + path, {
       ...init,
-      headers: { authorization: `Bearer ${this.#key}`, 'content-type': 'application/json' },
+      headers: { authorization: `Bearer ${this.#key}`, 'content-type': 'application/json', ...init?.headers },
       signal: AbortSignal.timeout(timeLimitMs),
     });
   }

@@ -20,8 +20,9 @@ async function post<Answer>(path: string, body: unknown): Promise<Answer> {
     body: JSON.stringify(body),
     signal: AbortSignal.timeout(20_000),
   });
-  if (!response.ok) throw new Error(`the payment service answered ${response.status}`);
-  return (await response.json()) as Answer;
+  const answer: unknown = await response.json().catch(() => undefined);
+  if (response.ok) return answer as Answer;
+  throw new Error((answer as { error?: string } | undefined)?.error ?? `the payment service answered ${response.status}`);
 }
 
 /** Card numbers stay in this page's memory and go to the payment service only, never into the session. */
