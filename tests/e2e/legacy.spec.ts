@@ -368,3 +368,35 @@ test('an entry that can be no session is kept, and the others are brought over',
   expect((await stored(server, good.id)).email).toBe(good.email);
   expect(await leftOver(page)).toMatchObject({ 'left-over/bad': { content: '"text"' } });
 });
+
+test('where the server fails one entry for another reason than the rules, the old key stays for the next page', async ({
+  context,
+  page,
+  site,
+  server,
+}) => {
+  const good = forge('ws_forged_good00002', {});
+  const stuck = forge('ws_forged_stuck0001', {});
+  const text = JSON.stringify({ [good.id]: good, [stuck.id]: stuck });
+  await leave(page, site.url, text);
+  await page.routeWebSocket(/\/v1\/sync$/, (socket) => {
+    const upstream = socket.connectToServer();
+    socket.onMessage((message) => {
+      const frame = JSON.parse(String(message)) as { type: string; sessionId?: string };
+      if (frame.type !== 'hello' || frame.sessionId !== stuck.id) return upstream.send(message);
+      socket.send(JSON.stringify({ type: 'error', code: 'unsupportedProtocol', message: 'another version is spoken here' }));
+    });
+  });
+  await openIn(page, site, server);
+  const reasons = { 'left-over/ws_forged_stuck0001': { reason: 'another version is spoken here' } };
+  await expect.poll(() => leftOver(page)).toMatchObject(reasons);
+  expect((await stored(server, good.id)).email).toBe(good.email);
+  expect(await legacyText(page)).toBe(text);
+  await page.close();
+
+  const next = await context.newPage();
+  await openIn(next, site, server);
+  await takenOver(next);
+  expect((await stored(server, stuck.id)).email).toBe(stuck.email);
+  expect(await leftOver(next)).toEqual({});
+});

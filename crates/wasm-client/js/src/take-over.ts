@@ -1,6 +1,7 @@
 import { forgetLegacyStorage, newClaimSecret, readLegacyStorage } from '../generated/throughline.js';
 import type { Command } from '../generated/types.js';
 import { Engine, type KnownFunnel } from './engine.js';
+import { Rejection, type SessionError } from './rejection.js';
 import { exclusively, takeSlot } from './slots.js';
 import { openStore } from './storage/ladder.js';
 import type { StorageRung, Store } from './storage/store.js';
@@ -22,7 +23,8 @@ export function legacySession(id: string): Command | undefined {
 
 /**
  * Brings every session of the legacy storage to the server, whatever its state; then, and only then, removes the
- * legacy key. What can't be read, or is refused, is kept in the new storage under `left-over/`, with the reason.
+ * legacy key. What can't be read, or is refused by the rules, is kept in the new storage under `left-over/`, with the
+ * reason. What fails otherwise is noted there too, but keeps the legacy key, so that the next page tries again.
  */
 export async function takeOverLegacySessions(
   url: string,
@@ -39,22 +41,38 @@ export async function takeOverLegacySessions(
       const known = await funnel('default');
       const todo = [...legacy.sessions];
       const leftOver = legacy.unreadable.map(({ key, reason, text }) => ({ key, reason, content: text as unknown }));
+      const arrived: string[] = [];
+      let isSettled = true;
       const worker = async () => {
         for (let next = todo.shift(); next; next = todo.shift()) {
-          const refusal = await bringOver(url, store, next, known);
-          if (refusal) leftOver.push({ key: next.id, reason: refusal, content: next.command });
+          const failure = await bringOver(url, store, next, known).catch((reason: unknown) => reason);
+          if (failure === undefined) arrived.push(next.id);
+          else leftOver.push({ key: next.id, reason: messageOf(failure), content: next.command });
+          // The rules will not change their mind; whatever else it was, the next page may have better luck.
+          if (failure !== undefined && !(failure instanceof Rejection)) isSettled = false;
         }
       };
       await Promise.all(Array.from({ length: AT_A_TIME }, worker));
-      await store.write(leftOver.map(({ key, ...rest }) => [`left-over/${key}`, JSON.stringify(rest)]), []);
+      await store.write(
+        leftOver.map(({ key, ...rest }) => [leftOverKey(key), JSON.stringify(rest)]),
+        arrived.map(leftOverKey),
+      );
       // An old page may have written to it meanwhile; then it is taken over again, next time.
-      forgetLegacyStorage(legacy.text);
+      if (isSettled) forgetLegacyStorage(legacy.text);
     });
   } catch {
     // Offline, or the page is going: the legacy storage is as it was, and the next page goes on.
   } finally {
     store.close();
   }
+}
+
+function leftOverKey(key: string): string {
+  return `left-over/${key}`;
+}
+
+function messageOf(failure: unknown): string {
+  return failure instanceof Error ? failure.message : String(failure);
 }
 
 function readStorage(): LegacyStorage | undefined {
@@ -71,21 +89,21 @@ async function bringOver(
   store: Store,
   { id, command }: LegacyStorage['sessions'][number],
   funnel: KnownFunnel,
-): Promise<string | undefined> {
+): Promise<Rejection | SessionError | undefined> {
   const slot = await takeSlot(store, id);
   const isBegun = (await store.load(`${id}/credentials`)).length > 0;
-  let settled: (refusal?: string) => void = () => {};
-  const finished = new Promise<string | undefined>((resolve) => (settled = resolve));
+  let settled: (failure?: Rejection | SessionError) => void = () => {};
+  const finished = new Promise<Rejection | SessionError | undefined>((resolve) => (settled = resolve));
   const check = () => {
     const { pending, durableVersion } = engine.progress;
     if (pending === 0 && durableVersion > 0) settled();
   };
   const engine: Engine = await Engine.open(url, id, store, slot, isBegun ? {} : { claim: newClaimSecret() }, {
     changed: () => queueMicrotask(check),
-    confirmed: (_seq, confirmation) => 'rejected' in confirmation && settled(confirmation.rejected.message),
+    confirmed: (_seq, confirmation) => 'rejected' in confirmation && settled(confirmation.rejected),
     applied: () => undefined,
     renumbered: () => undefined,
-    failed: (error) => settled(error.message),
+    failed: (error) => settled(error),
     damaged: () => undefined,
   });
   try {
