@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 
 import { expect, test } from './fixtures.js';
 import { inRepository } from './repository.js';
-import { openIn, settled, shown, stored } from './sdk.js';
+import { openHere, openIn, settled, shown, stored } from './sdk.js';
 
 test('the package loads from a plain module script', async ({ page, site }) => {
   const manifest = JSON.parse(await readFile(inRepository('target/npm/throughline/package.json'), 'utf8')) as {
@@ -56,4 +56,26 @@ test('what the page gives that can hold no command is refused, and the session g
   expect(await page.evaluate(() => session.sync.pending)).toBe(0);
   await page.evaluate(() => session.setMetadata({ goes: 'on', left: undefined }).durable);
   expect((await stored(server, id)).metadata).toEqual({ goes: 'on' });
+});
+
+test('where the server lets nobody in, opening says why, and other tabs need not wait for that', async ({
+  context,
+  page,
+  site,
+  server,
+}) => {
+  await page.routeWebSocket(/\/v1\/sync$/, (socket) => {
+    const refusal = { type: 'error', code: 'rateLimited', message: 'eight tabs have it open', retryAfterMs: 60_000 };
+    socket.onMessage(() => socket.send(JSON.stringify(refusal)));
+  });
+  await page.goto(site.url);
+  const started = Date.now();
+  const failure = openHere(page, server, { sessionId: 'ws_mwor0dc0_0123456789abcdefghijklmno', token: 'any', timeoutMs: 8000 }).then(
+    () => 'opened',
+    (error: Error) => error.message,
+  );
+  await page.waitForFunction(async () => (await navigator.locks.query()).held!.some(({ name }) => name!.includes('/slot/')));
+  await openIn(await context.newPage(), site, server);
+  expect(Date.now() - started, 'while the first tab still waits').toBeLessThan(7000);
+  expect(await failure).toContain('eight tabs have it open');
 });

@@ -74,6 +74,7 @@ export class Engine {
   #writing: Promise<void> = Promise.resolve();
   #closed = false;
   #wiped = false;
+  #refusal: string | undefined;
 
   private constructor(
     url: string,
@@ -152,6 +153,11 @@ export class Engine {
   /** Whether the session's personal data was erased. */
   get isErased(): boolean {
     return this.#client.isErased();
+  }
+
+  /** Why the server did not let this client in when it was asked last, where it said so. */
+  get refusal(): string | undefined {
+    return this.#refusal;
   }
 
   get pendingCommands(): { seq: number; type: Command['type'] }[] {
@@ -235,6 +241,7 @@ export class Engine {
     try {
       this.#act(() => this.#client.handle(frame));
       const { type, funnel, funnelHash } = frame as { type: string; funnel?: Funnel; funnelHash?: string };
+      if (type === 'welcome') this.#refusal = undefined;
       if (type === 'welcome' && funnelHash !== undefined) {
         if (funnel) this.#keepFunnel({ funnel, hash: funnelHash });
         else if (this.#assumed?.hash === funnelHash) this.#keepFunnel(this.#assumed);
@@ -319,6 +326,7 @@ export class Engine {
   }
 
   #refused({ code, message, passing, retryAfterMs }: Extract<Output, { type: 'refused' }>): void {
+    this.#refusal = message;
     if (passing) {
       this.#connection.reconnectAfter(retryAfterMs ?? 1000 * Math.random());
       return;

@@ -46,7 +46,12 @@ export async function openSession(options: OpenOptions): Promise<CheckoutSession
   await loadCore(options.wasm);
   const store = await openStore(options.storage);
   try {
-    const session = await exclusively(store, 'open', () => openIn(store, options));
+    const { session, isNew } = await exclusively(store, 'open', () => openIn(store, options));
+    if (!isNew) {
+      // Other tabs need not wait while this one waits for the server.
+      if (!session.snapshotOrUndefined) await firstNews(session, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      if (!session.engine.isErased) await rememberCurrent(store, session.id);
+    }
     // The rest of the legacy sessions can follow while the buyer goes on with this one.
     void takeOverLegacySessions(options.url, options.storage, (id) => knownFunnel(store, options.url, id));
     return session;
@@ -56,10 +61,10 @@ export async function openSession(options: OpenOptions): Promise<CheckoutSession
   }
 }
 
-async function openIn(store: Store, options: OpenOptions): Promise<CheckoutSession> {
+async function openIn(store: Store, options: OpenOptions): Promise<{ session: CheckoutSession; isNew: boolean }> {
   const { url, token } = options;
   const wanted = options.sessionId ?? (options.fresh ? undefined : await currentSession(store));
-  if (wanted === undefined) return createSession(store, options);
+  if (wanted === undefined) return { session: await createSession(store, options), isNew: true };
 
   const legacy = legacySession(wanted);
   const isHere = (await store.load(`${wanted}/`)).length > 0;
@@ -72,9 +77,7 @@ async function openIn(store: Store, options: OpenOptions): Promise<CheckoutSessi
   }
   session.connect();
   if (legacy && !isHere) session.issue(legacy);
-  if (!session.snapshotOrUndefined) await firstNews(session, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
-  if (!session.engine.isErased) await rememberCurrent(store, wanted);
-  return session;
+  return { session, isNew: false };
 }
 
 async function createSession(store: Store, options: OpenOptions): Promise<CheckoutSession> {
@@ -109,7 +112,9 @@ function firstNews(session: CheckoutSession, timeoutMs: number): Promise<void> {
       reject(error);
     };
     const timer = setTimeout(() => {
-      end(new SessionError('unreachable', 'the server did not answer, and this browser has nothing of the session'));
+      const { refusal } = session.engine;
+      const why = refusal === undefined ? 'the server did not answer' : `the server did not let it in (${refusal})`;
+      end(new SessionError('unreachable', `${why}, and this browser has nothing of the session`));
     }, timeoutMs);
     const check = () => {
       if (session.error) end(session.error);
