@@ -126,22 +126,42 @@ pub enum Command {
     },
     /// Ends a session whose time is over: unpaid it expires, paid it completes.
     Expire {},
-    /// The shop's back end confirms what a browser's legacy storage claimed.
+    /// The shop's back end confirms what a browser's legacy storage claimed, with what the payment gateway says; nothing of
+    /// a payment is taken from the claims.
     ConfirmClaims {
-        /// The gateway's transaction, where a payment was claimed; the claimed one where missing.
+        /// The gateway's transaction; needed where a payment is claimed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         transaction_id: Option<String>,
-        /// The gateway's vault record; the claimed one where missing.
+        /// What was paid, in minor units; needed where a payment is claimed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        amount: Option<Money>,
+        /// The gateway's vault record.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vault_id: Option<String>,
         /// The gateway's or the shop's number for the customer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         customer_id: Option<String>,
+        /// The claimed offers that were charged. Those that are claimed and not named lapse: nobody charges them again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<Vec<ConfirmedCharge>>"))]
+        charges: Vec<ConfirmedCharge>,
     },
     /// The shop's back end found the claims untrue; the session goes on unpaid, at the catalogue's prices.
     RefuteClaims {},
     /// Removes all personal data and ends the session for good.
     Erase {},
+}
+
+/// An offer that the gateway has charged.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct ConfirmedCharge {
+    /// The offer.
+    pub offer: OfferId,
+    /// The gateway's transaction.
+    pub transaction_id: String,
 }
 
 /// How a session begins.
@@ -295,12 +315,14 @@ read_tagged!(Command, Refused, blank Self::Erase {}, {
     SetMetadata: "setMetadata" { metadata: "metadata" },
     Extend: "extend" { ttl_ms: "ttlMs" },
     Expire: "expire" {},
-    ConfirmClaims: "confirmClaims" { transaction_id: "transactionId", vault_id: "vaultId", customer_id: "customerId" },
+    ConfirmClaims: "confirmClaims" { transaction_id: "transactionId", amount: "amount", vault_id: "vaultId", customer_id: "customerId", charges: "charges" or default },
     RefuteClaims: "refuteClaims" {},
     Erase: "erase" {},
 });
 
 read_struct!(Create, Refused { email: "email", customer: "customer", products: "products" or default, coupon_code: "couponCode", metadata: "metadata" or default, funnel: "funnel", source: "source", ttl_ms: "ttlMs", claims: "claims" });
+
+read_struct!(ConfirmedCharge, Refused { offer: "offer", transaction_id: "transactionId" });
 
 read_struct!(FunnelChoice, Refused { id: "id", version: "version" });
 

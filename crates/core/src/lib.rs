@@ -38,7 +38,7 @@ mod time;
 pub mod typescript;
 
 pub use claims::{ClaimedItem, ClaimedUpsell, Claims};
-pub use command::{Command, CommandKind, Create, Durability, FunnelChoice, ItemRequest};
+pub use command::{Command, CommandKind, ConfirmedCharge, Create, Durability, FunnelChoice, ItemRequest};
 pub use customer::{Address, Customer, EmailAddress, InvalidEmailAddress};
 pub use decide::{Context, decide};
 pub use event::{Event, Origin, Record};

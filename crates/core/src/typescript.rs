@@ -39,6 +39,7 @@ pub fn declarations() -> String {
         crate::Address,
         crate::Command,
         crate::Create,
+        crate::ConfirmedCharge,
         crate::FunnelChoice,
         crate::ItemRequest,
         crate::Event,

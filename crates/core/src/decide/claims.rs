@@ -3,9 +3,11 @@
 use super::offers::made_offer_id;
 use super::{Decider, Decision, check_reference, reject};
 use crate::claims::Claims;
+use crate::command::ConfirmedCharge;
 use crate::event::Event;
 use crate::funnel::StepKind;
 use crate::identifier::OfferId;
+use crate::money::Money;
 use crate::pricing;
 use crate::rejection::RejectionCode as Code;
 use crate::session::{Item, PriceSource, Session, Status};
@@ -13,9 +15,10 @@ use crate::session::{Item, PriceSource, Session, Status};
 impl Decider<'_> {
     pub(super) fn confirm_claims(
         &self,
-        transaction_id: Option<&str>,
-        vault_id: Option<&str>,
-        customer_id: Option<&str>,
+        payment: (Option<&String>, Option<Money>),
+        vault_id: &Option<String>,
+        customer_id: &Option<String>,
+        charges: &[ConfirmedCharge],
     ) -> Decision {
         let Some(claims) = &self.session.claims else {
             return reject(Code::NothingClaimed, format_args!("this session has no claims to confirm"));
@@ -24,21 +27,30 @@ impl Decider<'_> {
         if !claims.claim_payment() || self.session.is_paid() {
             return Ok(events);
         }
-        let Some(transaction_id) = transaction_id.or(claims.transaction_id.as_deref()) else {
+        let (Some(transaction_id), Some(amount)) = (payment.0, payment.1.filter(|amount| amount.is_price())) else {
             return reject(
                 Code::InvalidField,
-                format_args!("transactionId: a payment is claimed, so name the gateway's transaction"),
+                format_args!("a payment is claimed: name the gateway's transactionId, and the amount that it has"),
             );
         };
         check_reference("transactionId", transaction_id)?;
+        for (name, value) in [("vaultId", vault_id), ("customerId", customer_id)] {
+            value.as_deref().map_or(Ok(()), |text| check_reference(name, text))?;
+        }
+        for charge in charges {
+            check_reference("charges.transactionId", &charge.transaction_id)?;
+            if self.context.funnel.offer(&charge.offer).is_none() {
+                return reject(Code::OfferNotMade, format_args!("the funnel has no offer {}", charge.offer));
+            }
+        }
         events.push(Event::PaymentRecorded {
-            transaction_id: Some(transaction_id.to_owned()),
-            amount: self.session.amount,
-            vault_id: vault_id.map(str::to_owned).or_else(|| claims.vault_id.clone()),
-            customer_id: customer_id.map(str::to_owned),
+            transaction_id: Some(transaction_id.clone()),
+            amount,
+            vault_id: vault_id.clone(),
+            customer_id: customer_id.clone(),
             payment_token: None,
         });
-        events.extend(self.claimed_offers(claims));
+        events.extend(self.claimed_offers(claims, charges));
         let is_over = claims.status == Status::Completed || self.context.now >= self.session.expires_at;
         let funnel = self.context.funnel;
         let claimed = funnel.step(&claims.step).filter(|step| step.kind == StepKind::Offer);
@@ -56,27 +68,30 @@ impl Decider<'_> {
         Ok(events)
     }
 
-    /// The offers of the funnel that the claims say were answered, as made and answered.
-    pub(super) fn claimed_offers(&self, claims: &Claims) -> Vec<Event> {
+    /// The offers that the gateway has charged, as charged; those that are only claimed as lapsed or declined, so that nobody
+    /// makes or charges them again.
+    fn claimed_offers(&self, claims: &Claims, charges: &[ConfirmedCharge]) -> Vec<Event> {
         let mut events = Vec::new();
         for step in self.context.funnel.steps.iter() {
             for offer in step.offers.iter().filter(|offer| self.session.upsell(offer).is_none()) {
-                let accepted = claims.accepted.iter().find(|claimed| claimed.code == offer.as_str());
-                let declined = claims.declined.iter().any(|code| code == offer.as_str());
-                if accepted.is_none() && !declined {
-                    continue;
-                }
-                events.extend(self.make_offer(offer, step));
-                match accepted {
-                    None => events.push(Event::OfferDeclined { offer: offer.clone() }),
-                    Some(claimed) => {
-                        events.push(Event::OfferAccepted { offer: offer.clone() });
-                        if claimed.transaction_id.is_some() {
-                            let transaction_id = claimed.transaction_id.clone();
-                            events.push(Event::OfferCharged { offer: offer.clone(), transaction_id });
-                        }
-                    }
-                }
+                let charge = charges.iter().find(|charge| charge.offer == *offer);
+                let is_accepted = claims.accepted.iter().any(|claimed| claimed.code == offer.as_str());
+                let is_declined = claims.declined.iter().any(|code| code == offer.as_str());
+                let offer = offer.clone();
+                let settled = match charge {
+                    Some(charge) => vec![
+                        Event::OfferAccepted { offer: offer.clone() },
+                        Event::OfferCharged {
+                            offer: offer.clone(),
+                            transaction_id: Some(charge.transaction_id.clone()),
+                        },
+                    ],
+                    None if is_accepted => vec![Event::OfferLapsed { offer: offer.clone() }],
+                    None if is_declined => vec![Event::OfferDeclined { offer: offer.clone() }],
+                    None => continue,
+                };
+                events.extend(self.make_offer(&offer, step));
+                events.extend(settled);
             }
         }
         events

@@ -136,8 +136,8 @@ impl Decider<'_> {
             Command::SetMetadata { metadata } => self.set_metadata(metadata),
             Command::Extend { ttl_ms } => self.extend(*ttl_ms),
             Command::Expire {} => expire(self.session, self.context.now),
-            Command::ConfirmClaims { transaction_id, vault_id, customer_id } => {
-                self.confirm_claims(transaction_id.as_deref(), vault_id.as_deref(), customer_id.as_deref())
+            Command::ConfirmClaims { transaction_id, amount, vault_id, customer_id, charges } => {
+                self.confirm_claims((transaction_id.as_ref(), *amount), vault_id, customer_id, charges)
             }
             Command::RefuteClaims {} => self.refute_claims(),
             Command::Create(_) | Command::Erase {} => Ok(vec![]),

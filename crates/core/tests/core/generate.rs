@@ -310,8 +310,10 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
         16 => Command::Expire {},
         17 => Command::ConfirmClaims {
             transaction_id: dice.maybe(|_| format!("{CANARY}-confirmed")),
+            amount: dice.maybe(|dice| Money::from_minor(dice.below(20_000) as i64)),
             vault_id: None,
             customer_id: None,
+            charges: vec![],
         },
         18 => Command::RefuteClaims {},
         _ if dice.percent(15) => Command::Erase {},
@@ -346,7 +348,18 @@ pub fn likely_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -
     match session.status {
         _ if session.claims.is_some() && dice.percent(50) => {
             let transaction_id = Some(format!("{CANARY}-confirmed"));
-            (Role::Service, Command::ConfirmClaims { transaction_id, vault_id: None, customer_id: None })
+            let charges = dice.pick(&[
+                vec![],
+                vec![throughline_core::ConfirmedCharge {
+                    offer: OfferId::new("RC6").unwrap(),
+                    transaction_id: format!("{CANARY}-charged"),
+                }],
+            ]);
+            let amount = Some(session.amount);
+            (
+                Role::Service,
+                Command::ConfirmClaims { transaction_id, amount, vault_id: None, customer_id: None, charges },
+            )
         }
         Status::Pending | Status::Failed => match dice.below(6) {
             0 => (Role::Browser, Command::SetEmail { email: "ada@example.com".to_owned() }),

@@ -668,13 +668,26 @@ fn a_claimed_payment_waits_for_a_service_to_confirm_it() {
     shop.refuses(Browser, json!({"type": "beginProcessing"}), Code::AwaitingConfirmation);
     shop.refuses(Browser, json!({"type": "setItems", "items": []}), Code::AwaitingConfirmation);
     shop.refuses(Browser, json!({"type": "confirmClaims"}), Code::NotPermitted);
-    let shop = shop.service(json!({"type": "confirmClaims"}));
+    shop.refuses(Service, json!({"type": "confirmClaims"}), Code::InvalidField);
+    shop.refuses(Service, json!({"type": "confirmClaims", "transactionId": "t8"}), Code::InvalidField);
+    let charges = json!([{"offer": "RC6", "transactionId": "t7"}]);
+    let confirmation = json!({"type": "confirmClaims", "transactionId": "t8", "amount": 8099, "charges": charges});
+    let shop = shop.service(confirmation);
     let session = shop.session();
-    assert!(session.is_paid());
-    assert_eq!((session.current_step.as_str(), session.transaction_id.as_deref()), ("upsell-1", Some("t9")));
+    assert_eq!(session.payment.amount, Some(Money::from_minor(8099)));
+    assert_eq!((session.current_step.as_str(), session.transaction_id.as_deref()), ("upsell-1", Some("t8")));
+    assert_eq!(session.vault_id, None, "nothing is taken from the claims");
     let states: Vec<_> = session.upsells.iter().map(|upsell| (upsell.offer.as_str(), upsell.state)).collect();
     assert_eq!(states, [("RC6", OfferState::Charged), ("RC12", OfferState::Declined)]);
     assert_eq!(session.claims, None);
+}
+
+#[test]
+fn a_claimed_offer_that_was_not_charged_lapses() {
+    let shop = Shop::claiming(claims_paid());
+    let shop = shop.service(json!({"type": "confirmClaims", "transactionId": "t8", "amount": 7900}));
+    let states: Vec<_> = shop.session().upsells.iter().map(|upsell| (upsell.offer.as_str(), upsell.state)).collect();
+    assert_eq!(states, [("RC6", OfferState::Lapsed), ("RC12", OfferState::Declined)]);
 }
 
 #[test]
@@ -690,7 +703,7 @@ fn a_claimed_payment_without_a_transaction_has_to_name_one() {
     let claims = json!({"status": "completed", "step": "success", "amount": 7900});
     let mut shop = Shop::claiming(claims);
     shop.refuses(Service, json!({"type": "confirmClaims"}), Code::InvalidField);
-    let shop = shop.service(json!({"type": "confirmClaims", "transactionId": "t9"}));
+    let shop = shop.service(json!({"type": "confirmClaims", "transactionId": "t9", "amount": 7900}));
     assert_eq!(shop.session().status, Status::Completed);
 }
 
