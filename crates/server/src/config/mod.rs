@@ -163,7 +163,7 @@ impl Config {
                 options.max_connections_per_address,
                 256,
             )?,
-            max_sockets_per_session: count("max_sockets_per_session", options.max_sockets_per_session, 8)?,
+            max_sockets_per_session: count("max_sockets_per_session", options.max_sockets_per_session, 32)?,
             read_connections: options.read_connections.map_or(4, NonZeroU32::get),
             group_commit: GroupCommitLimits { queue, batch },
             log_format: options.log_format.unwrap_or_default(),

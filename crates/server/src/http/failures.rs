@@ -20,7 +20,7 @@ impl From<CommitError> for Problem {
                     .with("currentVersion", *current_version)
                     .mendable_by("staleVersion")
             }
-            CommitError::Superseded => Self::new(StatusCode::CONFLICT, "idempotencyInProgress", "Request in progress")
+            CommitError::Superseded => Self::new(StatusCode::CONFLICT, "idempotencyKeyInProgress", "Request in progress")
                 .detail(error.to_string())
                 .retry_after(Duration::from_secs(1))
                 .mendable_by("retry"),
@@ -76,7 +76,7 @@ mod tests {
         let after = Duration::from_secs(1);
         let cases: [(Problem, u16, &str); 9] = [
             (CommitError::Conflict { current_version: 3 }.into(), 409, "versionConflict"),
-            (CommitError::Superseded.into(), 409, "idempotencyInProgress"),
+            (CommitError::Superseded.into(), 409, "idempotencyKeyInProgress"),
             (CommitError::Overloaded { retry_after: after }.into(), 503, "overloaded"),
             (CommitError::Unavailable { fault: fault() }.into(), 503, "storeUnavailable"),
             (CommitError::Malformed { detail: "x" }.into(), 500, "internal"),

@@ -44,7 +44,7 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
     (415, "unsupportedMediaType", "The body is not announced as JSON."),
     (422, "idempotencyKeyReused", "The Idempotency-Key was used for a request with another body."),
     (422, "invalidBody", "The body is JSON of another form; the path says where."),
-    (429, "tooManyRequests", "This address has asked too often."),
+    (429, "rateLimited", "This address has asked too often."),
     (500, "internal", "Something went wrong in the server; its log has the request's id."),
     (503, "overloaded", "Too many changes are waiting to be written."),
     (503, "requestTimedOut", "The request took too long; what it had begun may still happen."),
