@@ -75,7 +75,7 @@ pub struct ServeOptions {
     #[arg(long, env = "THROUGHLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
-    /// A folder of funnel definitions, one JSON file each [default: the built-in funnel]
+    /// A folder of funnel definitions, TOML or JSON, one in each file [default: the built-in funnel]
     #[arg(long, env = "THROUGHLINE_FUNNELS", value_name = "FOLDER")]
     pub funnels: Option<PathBuf>,
 
@@ -136,7 +136,7 @@ pub struct ServeOptions {
     #[arg(long, env = "THROUGHLINE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
     pub max_connections_per_address: Option<usize>,
 
-    /// Open sockets of one session; more are refused [default: 8]
+    /// Open sockets of one session; more are refused [default: 32]
     #[arg(long, env = "THROUGHLINE_MAX_SOCKETS_PER_SESSION", value_name = "COUNT")]
     pub max_sockets_per_session: Option<usize>,
 

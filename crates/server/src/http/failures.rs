@@ -20,10 +20,12 @@ impl From<CommitError> for Problem {
                     .with("currentVersion", *current_version)
                     .mendable_by("staleVersion")
             }
-            CommitError::Superseded => Self::new(StatusCode::CONFLICT, "idempotencyKeyInProgress", "Request in progress")
-                .detail(error.to_string())
-                .retry_after(Duration::from_secs(1))
-                .mendable_by("retry"),
+            CommitError::Superseded => {
+                Self::new(StatusCode::CONFLICT, "idempotencyKeyInProgress", "Request in progress")
+                    .detail(error.to_string())
+                    .retry_after(Duration::from_secs(1))
+                    .mendable_by("retry")
+            }
             CommitError::Overloaded { retry_after } => overloaded(*retry_after),
             CommitError::Unavailable { .. } => unavailable(&error),
             // Nobody outside can have caused this.

@@ -107,7 +107,7 @@ pub(crate) async fn create(
         let principal = state.authenticator.authenticate(&headers, state.clock.now_ms())?;
         match &principal.role {
             PrincipalRole::Service { tenant, .. } => (tenant.clone(), Role::Service, Some(principal.scope())),
-            PrincipalRole::Browser { .. } | PrincipalRole::Operator { .. } => return Err(wrong_principal(&principal)),
+            PrincipalRole::Browser { .. } | PrincipalRole::Operator { .. } => return Err(wrong_principal()),
         }
     } else {
         state.creations_per_address.check(address)?;
@@ -140,8 +140,8 @@ fn check_adjustments(adjustments: Option<NewAdjustments>) -> Result<(), Problem>
     Ok(())
 }
 
-fn wrong_principal(principal: &Principal) -> Problem {
-    tracing::warn!(scope = principal.scope(), "a principal that may not create sessions tried to");
+fn wrong_principal() -> Problem {
+    tracing::warn!("a principal that may not create sessions tried to");
     Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
         .detail("sessions are created with a service key, or without any credential; this one is for something else")
         .mendable_by("forbidden")
