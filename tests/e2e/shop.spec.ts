@@ -95,3 +95,57 @@ test('two tabs show the same order, and begin again together', async ({ context,
   await expect(page.getByTestId('session-id')).not.toHaveText(id);
   await expect(other.getByTestId('session-id')).toHaveText(await page.getByTestId('session-id').innerText());
 });
+
+test('a payment whose record is refused is told with the reason, and asked for again', async ({ page, shopAddress, payments }) => {
+  const reason = 'the session owes another amount';
+  await page.route(`${payments.url}/payments`, (route) =>
+    route.request().method() === 'POST'
+      ? route.fulfill({ status: 409, headers: { 'access-control-allow-origin': '*' }, json: { error: reason } })
+      : route.continue(),
+  );
+  await page.goto(shopAddress);
+  await fillIn(page);
+  await page.getByRole('button', { name: 'Use a card that works' }).click();
+  await pay(page).click();
+  await expect(page.getByRole('status').filter({ hasText: reason })).toContainText('You are not charged twice.');
+  await page.unroute(`${payments.url}/payments`);
+  await page.getByRole('button', { name: 'Ask the payment service again' }).click();
+  await expect(page.getByRole('button', { name: 'Yes, add it for $199.00' })).toBeVisible();
+});
+
+test('an order that was paid perhaps before it moved here is not paid again, and the buyer reads why', async ({ page, shop, shopAddress }) => {
+  const now = Date.now();
+  const legacy = {
+    id: 'ws_legacy_paid00001',
+    email: 'ada@example.com',
+    products: [{ id: 'fitspresso-6-pack', name: 'Fitspresso', price: 294, quantity: 1 }],
+    status: 'completed',
+    transactionId: 'of-the-old-shop',
+    amount: 294,
+    currentStep: 'success',
+    upsellsAccepted: [],
+    upsellsDeclined: [],
+    createdAt: new Date(now - 60_000).toISOString(),
+    updatedAt: new Date(now - 60_000).toISOString(),
+    expiresAt: new Date(now + 3_600_000).toISOString(),
+  };
+  await page.goto(`${shop.url}/icon.svg`);
+  await page.evaluate((legacy) => localStorage.setItem('webseed_funnel_sessions', JSON.stringify({ [legacy.id]: legacy })), legacy);
+  await page.goto(shopAddress);
+  await page.waitForFunction(() => localStorage.getItem('webseed_funnel_sessions') === null);
+  // Goes on with it, as it would where that was the last one that the browser had open.
+  await page.evaluate(async (id) => {
+    const request = indexedDB.open('throughline');
+    await new Promise((resolve) => (request.onsuccess = resolve));
+    const transaction = request.result.transaction('records', 'readwrite');
+    transaction.objectStore('records').put(id, 'current');
+    await new Promise((resolve) => (transaction.oncomplete = resolve));
+    request.result.close();
+  }, legacy.id);
+  await page.reload();
+  await expect(page.getByTestId('session-id')).toHaveText(legacy.id);
+  await fillIn(page);
+  await page.getByRole('button', { name: 'Use a card that works' }).click();
+  await pay(page).click();
+  await expect(page.getByText('This order can’t be paid yet:')).toContainText('the shop has to confirm that first');
+});

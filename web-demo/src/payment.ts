@@ -3,6 +3,9 @@ import { paymentUrl } from './addresses';
 /** What the demo payment service answers. */
 export type PaymentOutcome = { outcome: 'paid' } | { outcome: 'declined'; message: string } | { outcome: 'notYet' };
 
+/** The session does not take what became of a payment; the message is its reason. */
+export class PaymentRefused extends Error {}
+
 /** Asks the service to charge the session's amount. Asking again is safe: it charges once. */
 export async function pay(sessionId: string, cardNumber: string): Promise<PaymentOutcome> {
   return post<PaymentOutcome>('/payments', { sessionId, cardNumber });
@@ -22,7 +25,9 @@ async function post<Answer>(path: string, body: unknown): Promise<Answer> {
   });
   const answer: unknown = await response.json().catch(() => undefined);
   if (response.ok) return answer as Answer;
-  throw new Error((answer as { error?: string } | undefined)?.error ?? `the payment service answered ${response.status}`);
+  const reason = (answer as { error?: string } | undefined)?.error;
+  if (response.status === 409 && reason !== undefined) throw new PaymentRefused(reason);
+  throw new Error(`the payment service answered ${response.status}`);
 }
 
 /** Card numbers stay in this page's memory and go to the payment service only, never into the session. */

@@ -1,12 +1,12 @@
 import { useEffect, useRef, useState, type FormEvent } from 'react';
 
-import { dropCard, groupDigits, heldCard, holdCard, isCardNumber, pay } from '../payment';
+import { dropCard, groupDigits, heldCard, holdCard, isCardNumber, pay, PaymentRefused } from '../payment';
 import { isSettled, useSession, useSync } from '../session/hooks';
 import { Field } from './Field';
 import { price } from './money';
 import { StepHeading } from './StepHeading';
 
-type Attempt = 'waiting' | 'asking' | 'answered' | 'unreachable' | 'noCard';
+type Attempt = 'waiting' | 'asking' | 'answered' | 'unreachable' | 'refused' | 'noCard';
 
 /** How long to wait for the outcome of a payment that another tab, or this one before a reload, has begun. */
 const patienceMs = 4000;
@@ -16,6 +16,7 @@ export function ProcessingStep() {
   const session = useSession();
   const sync = useSync();
   const [attempt, setAttempt] = useState<Attempt>('waiting');
+  const [refusal, setRefusal] = useState('');
   const isAsking = useRef(false);
   const settled = isSettled(sync);
   const card = heldCard(session.id);
@@ -33,7 +34,10 @@ export function ProcessingStep() {
         dropCard(session.id);
         setAttempt('answered');
       })
-      .catch(() => setAttempt('unreachable'))
+      .catch((error: unknown) => {
+        if (error instanceof PaymentRefused) setRefusal(error.message);
+        setAttempt(error instanceof PaymentRefused ? 'refused' : 'unreachable');
+      })
       .finally(() => {
         isAsking.current = false;
       });
@@ -42,14 +46,16 @@ export function ProcessingStep() {
   return (
     <section className="step processing">
       <StepHeading>Taking your payment</StepHeading>
-      <Percolator isMoving={attempt !== 'unreachable' && attempt !== 'noCard'} />
+      <Percolator isMoving={!['unreachable', 'refused', 'noCard'].includes(attempt)} />
       <p className="status-line" role="status" aria-live="polite">
-        {statusLine(attempt, sync.connection, settled)}
+        {attempt === 'refused'
+          ? `The payment could not be recorded yet: ${refusal}. You are not charged twice.`
+          : statusLine(attempt, sync.connection, settled)}
       </p>
       <p className="lede">
         {price(session.amount, session.currency)} for your order. You can close this page: the order stays where it is.
       </p>
-      {attempt === 'unreachable' && (
+      {(attempt === 'unreachable' || attempt === 'refused') && (
         <button type="button" className="button primary" onClick={() => setAttempt('waiting')}>
           Ask the payment service again
         </button>

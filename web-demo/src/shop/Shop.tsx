@@ -129,7 +129,10 @@ function Refusals() {
       {refused !== undefined && (
         <div className="banner bad dismissible">
           <span>
-            The shop could not do that: {refused.message} <code>{refused.code}</code>
+            {refused.code === 'awaitingConfirmation'
+              ? 'This order can’t be paid yet:'
+              : 'The shop could not do that:'}{' '}
+            {refused.message} <code>{refused.code}</code>
           </span>
           <button type="button" className="link" onClick={() => setRefused(undefined)}>
             Dismiss
