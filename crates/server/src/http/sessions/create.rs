@@ -17,7 +17,7 @@ use crate::http::body::HashedJsonBody;
 use crate::http::extract::ClientAddress;
 use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::ProblemDetails;
-use crate::principal::{Principal, Role as PrincipalRole};
+use crate::principal::Role as PrincipalRole;
 use crate::problem::Problem;
 use crate::store::SessionKey;
 use crate::tenant::TenantId;
