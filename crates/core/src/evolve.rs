@@ -80,7 +80,7 @@ fn note_origin(state: &mut State, record: &Record) {
     if state.clients.get(&origin.client_id).is_none() {
         if state.clients.len() >= State::MAX_CLIENTS {
             // Names that stand for one request go before those of somebody who may still send something.
-            let is_lasting = |id: &ClientId| !id.as_str().contains(ClientId::ONCE);
+            let is_lasting = |id: &ClientId| !id.is_for_one_request();
             let longest_silent =
                 state.clients.iter().min_by_key(|(id, ledger)| (is_lasting(id), ledger.heard_at_version));
             if let Some(silent) = longest_silent.map(|(id, _)| id.clone()) {

@@ -118,10 +118,10 @@ impl SessionId {
 impl SessionId {
     /// Whether it has the form of [`SessionId::generate`]: nobody else's id can be guessed or taken first by that.
     pub fn is_generated(&self) -> bool {
-        let parts: Vec<&str> = self.0.split('_').collect();
-        let is_base36 = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase());
-        matches!(parts.as_slice(), ["ws", millis, random]
-            if !millis.is_empty() && is_base36(millis) && random.len() == 25 && is_base36(random))
+        let is_base36 = |byte: &u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
+        let Some((millis, random)) = self.0.as_bytes().split_last_chunk::<25>() else { return false };
+        let Some(millis) = millis.strip_prefix(b"ws_").and_then(|rest| rest.strip_suffix(b"_")) else { return false };
+        !millis.is_empty() && millis.iter().all(is_base36) && random.iter().all(is_base36)
     }
 
     /// Whether it has the form of the ids that legacy systems gave: they begin with `ws_`.
@@ -139,13 +139,19 @@ impl ClientId {
     /// How the ids begin that a server makes for one request with an idempotency key.
     pub const ONCE: &str = "once-";
 
+    /// Whether it stands for one request only, in the ledger of any role.
+    pub(crate) fn is_for_one_request(&self) -> bool {
+        let named = self.0.strip_prefix("service:").or(self.0.strip_prefix("operator:")).unwrap_or(&self.0);
+        named.starts_with(Self::ONCE)
+    }
+
     /// How long an id may be that somebody chooses.
     pub const MAX_CHOSEN: usize = 96;
 
     /// Whether somebody in this role may issue commands under this id: a browser's has no `:`, with which the names begin
     /// that back ends have in the ledger.
     pub fn may_be_used_by(&self, role: Role) -> bool {
-        self.0.len() <= Self::MAX_CHOSEN && (role != Role::Browser || !self.0.contains(':'))
+        self.0.len() <= Self::MAX_CHOSEN && (role != Role::Browser || !self.0.bytes().any(|byte| byte == b':'))
     }
 
     /// The name under which the ledger and the journal have this client. Each role has its own names, so that nobody can use
