@@ -57,12 +57,21 @@ pub fn address(line: &str) -> &str {
 }
 
 pub fn request(address: &str, path: &str, headers: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{headers}\r\n").unwrap();
+    ask(address, path, headers).unwrap()
+}
+
+/// The answer, or what went wrong on the way: the server may refuse the connection.
+pub fn try_request(address: &str, path: &str) -> std::io::Result<String> {
+    ask(address, path, "")
+}
+
+fn ask(address: &str, path: &str, headers: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{headers}\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 pub fn failure(output: &Output) -> String {
