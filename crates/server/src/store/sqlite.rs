@@ -5,6 +5,7 @@
 //! less loses acknowledged commits when the power fails.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use sqlx::{ConnectOptions as _, Row as _, SqlStr};
 use tokio::sync::oneshot;
 
 use super::group_commit::{GroupCommit, GroupCommitLimits, SubmitError};
-use super::sqlite_jobs::{AbandonJob, BeginJob, CommitJob, DropAnswersJob, FinishJob};
+use super::sqlite_jobs::{AbandonJob, BeginJob, CommitJob, DropAnswersJob, FinishJob, ProbeJob};
 use super::sqlite_writer::{SqliteWriter, WriteJob};
 use super::{Append, CommitError, Due, JournalRecord, ReadError, SessionKey, SessionStore, StoreFault, Stored};
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
@@ -110,6 +111,8 @@ pub enum OpenError {
 pub struct SqliteStore {
     writer: GroupCommit<Box<dyn WriteJob>>,
     readers: SqlitePool,
+    /// The latest write failed, so whether writing works has to be found out before it is promised.
+    write_failed: AtomicBool,
 }
 
 impl SqliteStore {
@@ -134,7 +137,7 @@ impl SqliteStore {
             .await
             .map_err(failed)?;
         let writer = GroupCommit::start(SqliteWriter::new(writing, connection), settings.group_commit);
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, write_failed: AtomicBool::new(false) })
     }
 
     /// Write jobs and transactions so far: fewer transactions than jobs means that commits
@@ -154,8 +157,14 @@ impl SqliteStore {
             SubmitError::Closed => IdempotencyError::Unavailable { fault: error.into_fault() },
         })?;
         match told.await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(fault)) => Err(IdempotencyError::Unavailable { fault }),
+            Ok(Ok(value)) => {
+                self.write_failed.store(false, Ordering::SeqCst);
+                Ok(value)
+            }
+            Ok(Err(fault)) => {
+                self.write_failed.store(true, Ordering::SeqCst);
+                Err(IdempotencyError::Unavailable { fault })
+            }
             Err(lost) => Err(IdempotencyError::Unavailable { fault: writer_lost(lost) }),
         }
     }
@@ -171,7 +180,11 @@ impl SessionStore for SqliteStore {
             SubmitError::Closed => CommitError::Unavailable { fault: error.into_fault() },
         })?;
         match told.await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                let failed = matches!(outcome, Err(CommitError::Unavailable { .. }));
+                self.write_failed.store(failed, Ordering::SeqCst);
+                outcome
+            }
             Err(lost) => Err(CommitError::Unavailable { fault: writer_lost(lost) }),
         }
     }
@@ -230,7 +243,14 @@ impl SessionStore for SqliteStore {
     async fn ping(&self) -> Result<(), ReadError> {
         // Reads a page of the file: `SELECT 1` would succeed on a disk that is gone.
         let query = sqlx::query("SELECT count(*) FROM sqlite_schema").fetch_one(&self.readers);
-        bounded("asking the database whether it is there", query).await.map(drop)
+        bounded("asking the database whether it is there", query).await?;
+        if self.write_failed.load(Ordering::SeqCst) {
+            self.answer(|tell| Box::new(ProbeJob::new(tell))).await.map_err(|error| match error {
+                IdempotencyError::Unavailable { fault } => ReadError::Unavailable { fault },
+                IdempotencyError::Overloaded { retry_after } => ReadError::Overloaded { retry_after },
+            })?;
+        }
+        Ok(())
     }
 
     async fn close(&self) {
@@ -292,6 +312,7 @@ fn migrations() -> Migrator {
         migration(1, "sessions", include_str!("../../migrations/sqlite/0001_sessions.sql")),
         migration(2, "idempotency", include_str!("../../migrations/sqlite/0002_idempotency.sql")),
         migration(3, "answers of sessions", include_str!("../../migrations/sqlite/0003_answers_of_sessions.sql")),
+        migration(4, "probe", include_str!("../../migrations/sqlite/0004_probe.sql")),
     ])
 }
 

@@ -293,6 +293,36 @@ impl WriteJob for DropAnswersJob {
     }
 }
 
+/// Finds out whether writing works: it needs new pages, as any change does.
+#[derive(Debug)]
+pub(super) struct ProbeJob {
+    tell: Tell<()>,
+}
+
+impl ProbeJob {
+    pub(super) fn new(tell: Tell<()>) -> Self {
+        Self { tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for ProbeJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        let write = "INSERT OR REPLACE INTO probe (id, filler) VALUES (1, zeroblob(65536))";
+        sqlx::query(write).execute(&mut *connection).await?;
+        sqlx::query("DELETE FROM probe").execute(connection).await?;
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(()));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+}
+
 /// Keeps `answer` if the ticket still holds its key; says whether it did.
 async fn write_answer(
     connection: &mut SqliteConnection,

@@ -1,6 +1,7 @@
 //! What is particular to the SQLite file, beside the conformance suite.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::store::conformance::{append, session, suite};
@@ -152,7 +153,7 @@ async fn a_full_disk_refuses_clearly_and_loses_nothing_that_was_acknowledged() {
     let options = connect_options(&settings(&folder).file).0.pragma("max_page_count", "40");
     let connection = options.connect().await.unwrap();
     let writer = GroupCommit::start(SqliteWriter::new(options, connection), GroupCommitLimits::default());
-    let store = SqliteStore { writer, readers };
+    let store = SqliteStore { writer, readers, write_failed: AtomicBool::new(false) };
 
     let keys: Vec<_> = (0..64).map(|number| session("a", &format!("ws_{number}"))).collect();
     let mut acknowledged = Vec::new();
@@ -171,6 +172,7 @@ async fn a_full_disk_refuses_clearly_and_loses_nothing_that_was_acknowledged() {
         }
     }
     assert!(!acknowledged.is_empty() && acknowledged.len() < keys.len(), "{}", acknowledged.len());
+    assert!(matches!(store.ping().await, Err(ReadError::Unavailable { .. })), "what can't be written is not ready");
     store.close().await;
 
     let store = SqliteStore::open(&settings(&folder)).await.unwrap();
