@@ -91,9 +91,6 @@ pub trait IdempotencyStore: Send + Sync + std::fmt::Debug {
 
     /// Keeps the answer. A ticket that was abandoned meanwhile changes nothing.
     ///
-    /// An answer that goes with a change of a session is better handed in with that change:
-    /// see [`crate::store::Append::answers`].
-    ///
     /// # Errors
     /// See [`IdempotencyError`].
     async fn finish(&self, ticket: Ticket, answer: Answer) -> Result<(), IdempotencyError>;

@@ -20,12 +20,6 @@ impl From<CommitError> for Problem {
                     .with("currentVersion", *current_version)
                     .mendable_by("staleVersion")
             }
-            CommitError::Superseded => {
-                Self::new(StatusCode::CONFLICT, "idempotencyKeyInProgress", "Request in progress")
-                    .detail(error.to_string())
-                    .retry_after(Duration::from_secs(1))
-                    .mendable_by("retry")
-            }
             CommitError::Overloaded { retry_after } => overloaded(*retry_after),
             CommitError::Unavailable { .. } => unavailable(&error),
             // Nobody outside can have caused this.
@@ -76,9 +70,8 @@ mod tests {
     fn each_failure_has_its_status_and_code() {
         let fault = || StoreFault::new("test", std::io::Error::other("disk at /secret/path"));
         let after = Duration::from_secs(1);
-        let cases: [(Problem, u16, &str); 9] = [
+        let cases: [(Problem, u16, &str); 8] = [
             (CommitError::Conflict { current_version: 3 }.into(), 409, "versionConflict"),
-            (CommitError::Superseded.into(), 409, "idempotencyKeyInProgress"),
             (CommitError::Overloaded { retry_after: after }.into(), 503, "overloaded"),
             (CommitError::Unavailable { fault: fault() }.into(), 503, "storeUnavailable"),
             (CommitError::Malformed { detail: "x" }.into(), 500, "internal"),

@@ -218,7 +218,7 @@ impl Hosted {
                 Ok(change) => tokio::time::timeout(COMMIT_PATIENCE, hosted.environment.store.commit(change)).await,
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "a session can't be written down");
-                    Ok(Err(CommitError::Superseded))
+                    Ok(Err(CommitError::Malformed { detail: "it can't be written as JSON" }))
                 }
             };
             match outcome {

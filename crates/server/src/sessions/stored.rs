@@ -65,6 +65,5 @@ pub(super) fn append(key: &SessionKey, commit: &Commit) -> Result<Append, Unread
             amount_minor: session.amount.minor(),
         },
         purge_history: erased_at.is_some(),
-        answers: None,
     })
 }

@@ -29,7 +29,6 @@ macro_rules! suite {
             an_abandoned_request_frees_its_key,
             a_late_attempt_does_not_overwrite_its_successor,
             an_answer_is_kept_for_a_day,
-            an_answer_is_committed_with_its_change_or_not_at_all,
             answers_about_a_session_go_with_its_erasure,
         );
     };
@@ -75,7 +74,6 @@ pub fn append(key: &SessionKey, expected_version: u64) -> Append {
         state: format!("state {version}").into_bytes(),
         columns: columns(),
         purge_history: false,
-        answers: None,
     }
 }
 
@@ -299,24 +297,6 @@ pub async fn an_answer_is_kept_for_a_day(store: Arc<impl Store>) {
     assert_eq!(replay, Begin::Replay(answer("first")));
     assert_eq!(store.sweep(millis(KEPT)).await.unwrap(), 1);
     start(&store, "k", millis(KEPT)).await;
-}
-
-pub async fn an_answer_is_committed_with_its_change_or_not_at_all(store: Arc<impl Store>) {
-    let key = session("a", "ws_1");
-    let ticket = start(&store, "k", 0).await;
-    let mut stale = append(&key, 7);
-    stale.answers = Some((ticket.clone(), answer("stale")));
-    assert!(matches!(store.commit(stale).await, Err(CommitError::Conflict { .. })));
-    assert_eq!(store.begin(request("k"), [1; 32], 1).await.unwrap(), Begin::InProgress);
-    let mut change = append(&key, 0);
-    change.answers = Some((ticket.clone(), answer("created")));
-    store.commit(change).await.unwrap();
-    let again = store.begin(request("k"), [1; 32], 2).await.unwrap();
-    assert_eq!(again, Begin::Replay(answer("created")));
-    let mut late = append(&key, 1);
-    late.answers = Some((ticket, answer("late")));
-    assert!(matches!(store.commit(late).await, Err(CommitError::Superseded)));
-    assert_eq!(store.load(&key).await.unwrap().unwrap().version, 1);
 }
 
 pub async fn answers_about_a_session_go_with_its_erasure(store: Arc<impl Store>) {

@@ -75,9 +75,6 @@ impl SessionStore for MemoryStore {
             let fault = StoreFault::new("committing a change", "the store is closed");
             return Err(CommitError::Unavailable { fault });
         }
-        if change.answers.as_ref().is_some_and(|(ticket, _)| !tables.holds(ticket)) {
-            return Err(CommitError::Superseded);
-        }
         let current_version = tables.sessions.get(&change.key).map_or(0, |session| session.stored.version);
         if current_version != change.expected_version {
             return Err(CommitError::Conflict { current_version });
@@ -107,9 +104,6 @@ impl SessionStore for MemoryStore {
             }
         }
         session.journal.extend(change.records);
-        if let Some((ticket, answer)) = change.answers {
-            tables.finish(&ticket, answer);
-        }
         Ok(())
     }
 

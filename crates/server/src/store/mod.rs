@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::idempotency::{Answer, IdempotencyStore, Ticket};
+use crate::idempotency::IdempotencyStore;
 use crate::tenant::TenantId;
 
 /// Names one session of one tenant.
@@ -82,9 +82,6 @@ pub struct Append {
     pub columns: Operational,
     /// Empties the blobs of all earlier records, in the same transaction: erasure.
     pub purge_history: bool,
-    /// The answer to the idempotent request that caused this change, kept in the same
-    /// transaction: a crash can never leave the change without its answer.
-    pub answers: Option<(Ticket, Answer)>,
 }
 
 /// A session as the store has it.
@@ -144,9 +141,6 @@ pub enum CommitError {
         /// When to try again.
         retry_after: Duration,
     },
-    /// Another attempt at the same idempotent request took over, because this one was slow.
-    #[error("another attempt at this request took over; ask again for its answer")]
-    Superseded,
     /// The change contradicts itself: a mistake in the calling code.
     #[error("the change cannot be stored: {detail}")]
     Malformed {

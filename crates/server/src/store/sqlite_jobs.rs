@@ -27,11 +27,6 @@ impl CommitJob {
 
     async fn write(&self, connection: &mut SqliteConnection) -> Result<Result<(), CommitError>, sqlx::Error> {
         let change = &self.change;
-        if let Some((ticket, answer)) = &change.answers
-            && !write_answer(connection, ticket, answer).await?
-        {
-            return Ok(Err(CommitError::Superseded));
-        }
         if !write_state(connection, change).await? {
             let current_version = version(connection, &change.key).await?;
             return Ok(Err(CommitError::Conflict { current_version }));
@@ -323,15 +318,11 @@ impl WriteJob for ProbeJob {
     }
 }
 
-/// Keeps `answer` if the ticket still holds its key; says whether it did.
-async fn write_answer(
-    connection: &mut SqliteConnection,
-    ticket: &Ticket,
-    answer: &Answer,
-) -> Result<bool, sqlx::Error> {
+/// Keeps `answer` if the ticket still holds its key and the session that it tells of was not erased.
+async fn write_answer(connection: &mut SqliteConnection, ticket: &Ticket, answer: &Answer) -> Result<(), sqlx::Error> {
     let headers = serde_json::to_string(&answer.headers).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     let Ticket { key, attempt } = ticket;
-    let done = sqlx::query(
+    sqlx::query(
         "UPDATE idempotency SET status = ?1, headers = ?2, body = ?3, session_id = ?8
          WHERE tenant = ?4 AND scope = ?5 AND key = ?6 AND attempt = ?7 AND status IS NULL
          AND NOT EXISTS (SELECT 1 FROM sessions WHERE tenant = ?4 AND session_id = ?8 AND erased <> 0)",
@@ -346,7 +337,7 @@ async fn write_answer(
     .bind(&answer.session_id)
     .execute(connection)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(())
 }
 
 fn answer_of(row: &sqlx::sqlite::SqliteRow) -> Result<Option<Answer>, sqlx::Error> {

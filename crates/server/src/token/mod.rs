@@ -70,8 +70,7 @@ pub struct Claims {
     pub tenant: TenantId,
     /// The session it is for.
     pub session_id: String,
-    /// When it was issued, in milliseconds since 1970. Compare with a session's
-    /// "tokens valid from" to revoke all of them at once.
+    /// When it was issued, in milliseconds since 1970.
     pub issued_at_ms: i64,
     /// From when on it is refused.
     pub expires_at_ms: i64,
