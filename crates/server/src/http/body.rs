@@ -55,12 +55,17 @@ async fn body_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<axum:
     })
 }
 
-/// Reads `bytes` as one JSON document of the shape `T`.
+/// Reads `bytes` as one JSON object of the shape `T`.
 ///
 /// # Errors
 /// `malformedJson` with line and column where it is not JSON, `invalidBody` with the path
 /// where it is JSON of another shape.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // Serde would read an array as a structure's fields in their order, which no client means.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|error| refusal(&error, "."))?;
+        return Err(invalid("", "an object is due here, not an array"));
+    }
     let mut document = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut document).map_err(|error| {
         let path = error.path().to_string();
@@ -75,11 +80,7 @@ fn refusal(error: &serde_json::Error, path: &str) -> Problem {
         Category::Data => {
             // The whole document is "." to serde_path_to_error.
             let path = if path == "." { "" } else { path };
-            let place = if path.is_empty() { "the body".to_owned() } else { format!("`{path}`") };
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
-                .detail(format!("{place} is not as expected: {}", without_position(error)))
-                .with("path", path)
-                .mendable_by("permanent")
+            invalid(path, &without_position(error))
         }
         Category::Syntax | Category::Eof | Category::Io => {
             let (line, column) = (error.line(), error.column());
@@ -90,6 +91,14 @@ fn refusal(error: &serde_json::Error, path: &str) -> Problem {
                 .mendable_by("permanent")
         }
     }
+}
+
+fn invalid(path: &str, reason: &str) -> Problem {
+    let place = if path.is_empty() { "the body".to_owned() } else { format!("`{path}`") };
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
+        .detail(format!("{place} is not as expected: {reason}"))
+        .with("path", path)
+        .mendable_by("permanent")
 }
 
 /// serde_json ends its messages with the position, which we give in members of their own.
@@ -151,6 +160,16 @@ mod tests {
         let document = refused(r#"{"items":[{"quantity":1},{"quantity":"two"}]}"#).await;
         assert_eq!(document["status"], 422);
         assert_eq!(document["path"], "items[1].quantity");
+    }
+
+    #[tokio::test]
+    async fn an_array_is_not_read_as_an_object() {
+        for array in ["[]", " [[{\"quantity\":1}]]"] {
+            let document = refused(array).await;
+            assert_eq!(document["status"], 422);
+            assert_eq!(document["detail"], "the body is not as expected: an object is due here, not an array");
+        }
+        assert_eq!(refused("[1").await["code"], "malformedJson");
     }
 
     #[tokio::test]
