@@ -117,7 +117,7 @@ async fn bodies_are_limited_with_and_without_a_declared_length() {
     let pieces = futures_util::stream::iter([Ok::<_, std::io::Error>(large)]);
     let streamed = post_of(Body::from_stream(pieces));
     assert_problem(&send(&server, streamed).await, 413, "bodyTooLarge");
-    assert_eq!(send(&server, post_of("[1]")).await.status, StatusCode::OK);
+    assert_eq!(send(&server, post_of(r#"{"a":1}"#)).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
