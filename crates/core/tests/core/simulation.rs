@@ -4,8 +4,7 @@
 //! frames come twice, browsers and servers crash at any moment, commits fail or succeed without an answer. Then
 //! everything heals, and what was promised has to be true.
 //!
-//! A connection keeps the order of its frames, as a WebSocket does; the frames that clients send may also come twice
-//! or change places.
+//! While it lasts, a connection is worse than a WebSocket: frames of both directions may come twice or change places.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -456,12 +455,14 @@ impl World {
         true
     }
 
-    fn deliver_down(&mut self, index: usize) -> bool {
-        let is_twice = self.dice.percent(5);
-        let Some(frame) = self.browsers[index].wire.as_mut().and_then(|wire| wire.down.pop_front()) else {
-            return false;
-        };
-        if is_twice {
+    fn deliver_down(&mut self, index: usize, is_reliable: bool) -> bool {
+        let roll = if is_reliable { 100 } else { self.dice.below(100) };
+        let Some(wire) = &mut self.browsers[index].wire else { return false };
+        if roll < 5 && wire.down.len() > 1 {
+            wire.down.swap(0, 1);
+        }
+        let Some(frame) = wire.down.pop_front() else { return false };
+        if (5..10).contains(&roll) {
             self.browsers[index].replica.handle(frame.clone());
         }
         self.browsers[index].replica.handle(frame);
@@ -537,7 +538,7 @@ impl World {
             450..470 => self.crash_browser(browser),
             470..485 => self.crash_server(server),
             485..640 => drop(self.deliver_up(browser, false)),
-            640..810 => drop(self.deliver_down(browser)),
+            640..810 => drop(self.deliver_down(browser, false)),
             810..920 => drop(self.answer_database(server, false)),
             920..935 => self.call(),
             935..960 => drop(self.send_calls(server)),
@@ -570,7 +571,7 @@ impl World {
                     moved = true;
                 }
                 moved |= self.deliver_up(index, true);
-                moved |= self.deliver_down(index);
+                moved |= self.deliver_down(index, true);
                 if std::mem::take(&mut self.browsers[index].wants_retry) {
                     self.browsers[index].replica.retry();
                     self.pump(index);
