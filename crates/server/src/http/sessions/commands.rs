@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::{Target, gap, nameless, not_found, request, visible};
 use crate::http::body::HashedJsonBody;
 use crate::http::idempotent::{Once, Reply};
-use crate::http::problem_schema::ProblemDetails;
+use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
 use crate::wiring::ServerState;
@@ -87,15 +87,10 @@ pub(crate) enum Outcome {
     ),
     responses(
         (status = 200, description = "What became of each", body = Outcomes),
-        (status = 400, description = "The body is not JSON", body = ProblemDetails),
-        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
-        (status = 403, description = "The token is for another session", body = ProblemDetails),
-        (status = 404, description = "There is no such session", body = ProblemDetails),
+        SessionProblems,
+        BodyProblems,
         (status = 409, description = "Numbers are missing between the last command and these", body = ProblemDetails),
-        (status = 413, description = "The body is too large", body = ProblemDetails),
-        (status = 415, description = "The body is not announced as JSON", body = ProblemDetails),
         (status = 422, description = "A command can't be read, or the key was used with another body", body = ProblemDetails),
-        (status = 503, description = "They could not be stored just now", body = ProblemDetails),
     ),
     security(("serviceKey" = []), ("sessionToken" = [])),
 )]

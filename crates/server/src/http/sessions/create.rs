@@ -16,7 +16,7 @@ use super::{TokenAnswer, all_accepted, issue_token, nameless, not_found, request
 use crate::http::body::HashedJsonBody;
 use crate::http::extract::ClientAddress;
 use crate::http::idempotent::{Once, Reply};
-use crate::http::problem_schema::ProblemDetails;
+use crate::http::problem_schema::{BodyProblems, ProblemDetails};
 use crate::principal::Role as PrincipalRole;
 use crate::problem::Problem;
 use crate::store::SessionKey;
@@ -85,12 +85,10 @@ pub(crate) struct Created {
     params(("Idempotency-Key" = Option<String>, Header, description = "With a service key: replays the first answer for 24 hours")),
     responses(
         (status = 201, description = "It was created", body = Created),
-        (status = 400, description = "The body is not JSON", body = ProblemDetails),
+        BodyProblems,
         (status = 401, description = "The credential proves nothing", body = ProblemDetails),
         (status = 403, description = "Only service principals may send this", body = ProblemDetails),
         (status = 409, description = "The id is taken, or the key's first request is still running", body = ProblemDetails),
-        (status = 413, description = "The body is too large", body = ProblemDetails),
-        (status = 415, description = "The body is not announced as JSON", body = ProblemDetails),
         (status = 422, description = "A field is wrong, or the key was used with another body", body = ProblemDetails),
         (status = 429, description = "This address creates too many sessions", body = ProblemDetails),
         (status = 503, description = "It could not be stored just now", body = ProblemDetails),

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::{Target, TokenAnswer, all_accepted, issue_token, nameless, not_found, request, session_reply};
 use crate::http::body::JsonBody;
 use crate::http::idempotent::Reply;
-use crate::http::problem_schema::ProblemDetails;
+use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
 use crate::wiring::ServerState;
@@ -31,16 +31,10 @@ pub(crate) struct Extension {
     params(("id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The session after the change", body = Session),
-        (status = 400, description = "The body is not JSON", body = ProblemDetails),
-        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
-        (status = 403, description = "The token is for another session", body = ProblemDetails),
-        (status = 404, description = "There is no such session", body = ProblemDetails),
+        SessionProblems,
+        BodyProblems,
         (status = 409, description = "It is completed, or has reached its longest life", body = ProblemDetails),
         (status = 410, description = "It has expired or was erased", body = ProblemDetails),
-        (status = 413, description = "The body is too large", body = ProblemDetails),
-        (status = 415, description = "The body is not announced as JSON", body = ProblemDetails),
-        (status = 422, description = "A field is wrong", body = ProblemDetails),
-        (status = 503, description = "It could not be stored just now", body = ProblemDetails),
     ),
     security(("serviceKey" = []), ("sessionToken" = [])),
 )]
@@ -64,10 +58,8 @@ pub(crate) async fn extend(
     params(("id" = String, Path, description = "The session's id")),
     responses(
         (status = 204, description = "It is gone, or was before"),
-        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
+        SessionProblems,
         (status = 403, description = "Only services and operators delete sessions", body = ProblemDetails),
-        (status = 404, description = "There is no such session", body = ProblemDetails),
-        (status = 503, description = "It could not be stored just now", body = ProblemDetails),
     ),
     security(("serviceKey" = [])),
 )]
@@ -89,11 +81,8 @@ pub(crate) async fn delete(
     params(("id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "A token", body = TokenAnswer),
-        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
-        (status = 403, description = "The token is for another session", body = ProblemDetails),
-        (status = 404, description = "There is no such session", body = ProblemDetails),
+        SessionProblems,
         (status = 410, description = "The session was erased", body = ProblemDetails),
-        (status = 503, description = "It can't be read just now", body = ProblemDetails),
     ),
     security(("serviceKey" = []), ("sessionToken" = [])),
 )]

@@ -20,7 +20,7 @@ use super::create::NewAdjustments;
 use super::{Target, all_accepted, nameless, not_found, request, session_reply};
 use crate::http::body::HashedJsonBody;
 use crate::http::idempotent::Once;
-use crate::http::problem_schema::ProblemDetails;
+use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
 use crate::wiring::ServerState;
@@ -147,17 +147,13 @@ fn read_customer(patch: Map<String, Value>) -> Result<Customer, Problem> {
     ),
     responses(
         (status = 200, description = "The session after the change", body = Session),
-        (status = 400, description = "The body is not JSON", body = ProblemDetails),
-        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
+        SessionProblems,
+        BodyProblems,
         (status = 403, description = "The principal may not change this", body = ProblemDetails),
-        (status = 404, description = "There is no such session", body = ProblemDetails),
         (status = 409, description = "The session's state does not allow it", body = ProblemDetails),
         (status = 410, description = "The session has expired or was erased", body = ProblemDetails),
         (status = 412, description = "The session is not at the version of `If-Match`", body = ProblemDetails),
-        (status = 413, description = "The body is too large", body = ProblemDetails),
-        (status = 415, description = "The body is not announced as JSON", body = ProblemDetails),
         (status = 422, description = "A field is wrong, or the key was used with another body", body = ProblemDetails),
-        (status = 503, description = "It could not be stored just now", body = ProblemDetails),
     ),
     security(("serviceKey" = []), ("sessionToken" = [])),
 )]

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Target, not_found, visible};
 use crate::http::idempotent::{Reply, etag};
-use crate::http::problem_schema::ProblemDetails;
+use crate::http::problem_schema::{ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
 use crate::sessions::read_record;
@@ -33,10 +33,7 @@ const MAX_RECORDS: u32 = 500;
     responses(
         (status = 200, description = "The session; its version is the `ETag`", body = Session),
         (status = 304, description = "It has not changed"),
-        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
-        (status = 403, description = "The token is for another session", body = ProblemDetails),
-        (status = 404, description = "There is no such session", body = ProblemDetails),
-        (status = 503, description = "It can't be read just now", body = ProblemDetails),
+        SessionProblems,
     ),
     security(("serviceKey" = []), ("sessionToken" = [])),
 )]
@@ -96,10 +93,7 @@ pub(crate) struct Obstacle {
     params(("id" = String, Path, description = "The session's id")),
     responses(
         (status = 200, description = "What is known", body = Validity),
-        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
-        (status = 403, description = "The token is for another session", body = ProblemDetails),
-        (status = 404, description = "There is no such session", body = ProblemDetails),
-        (status = 503, description = "It can't be read just now", body = ProblemDetails),
+        SessionProblems,
     ),
     security(("serviceKey" = []), ("sessionToken" = [])),
 )]
@@ -173,11 +167,8 @@ pub(crate) struct Journal {
     params(("id" = String, Path, description = "The session's id"), Range),
     responses(
         (status = 200, description = "A part of the journal", body = Journal),
+        SessionProblems,
         (status = 400, description = "The query can't be read", body = ProblemDetails),
-        (status = 401, description = "No credential, or one that proves nothing", body = ProblemDetails),
-        (status = 403, description = "The token is for another session", body = ProblemDetails),
-        (status = 404, description = "There is no such session", body = ProblemDetails),
-        (status = 503, description = "It can't be read just now", body = ProblemDetails),
     ),
     security(("serviceKey" = []), ("sessionToken" = [])),
 )]
