@@ -34,6 +34,8 @@ pub struct Replica {
     pending: VecDeque<Pending>,
     next_seq: u64,
     link: Link,
+    /// The highest number that the server has settled, as far as this connection has told.
+    settled: u64,
     /// Records in the storage since the last base there.
     records_stored: usize,
     outputs: Vec<Output>,
@@ -197,6 +199,7 @@ impl Replica {
                 .collect(),
             next_seq: applied.max(last_stored) + 1,
             link: Link::Down,
+            settled: 0,
             records_stored,
             outputs: Vec::new(),
         };
@@ -355,6 +358,9 @@ impl Replica {
     /// Takes a frame of the server.
     pub fn handle(&mut self, frame: ServerFrame) {
         match frame {
+            // What was answered before the welcome is asked again after it.
+            ServerFrame::Accepted { .. } | ServerFrame::Rejected { .. } | ServerFrame::Gap { .. }
+                if self.link != Link::Live => {}
             ServerFrame::Welcome {
                 epoch,
                 version,
@@ -380,6 +386,7 @@ impl Replica {
             }
             ServerFrame::Events { epoch, records } => self.apply_records(epoch, records),
             ServerFrame::Accepted { client_id, seq, version, .. } if client_id == self.client_id => {
+                self.settled = self.settled.max(seq);
                 if let Some(pending) = self.pending.iter_mut().find(|pending| pending.seq == seq) {
                     pending.accepted = Some(version);
                     self.outputs.push(Output::Confirmed { seq, confirmation: Confirmation::Accepted(version) });
@@ -387,6 +394,7 @@ impl Replica {
                 self.drop_durable();
             }
             ServerFrame::Rejected { client_id, seq, reason } if client_id == self.client_id => {
+                self.settled = self.settled.max(seq);
                 let place = self.pending.iter().position(|pending| pending.seq == seq);
                 if let Some(pending) = place.and_then(|place| self.pending.remove(place)) {
                     let command = Box::new(pending.command);
@@ -435,7 +443,12 @@ impl Replica {
     }
 
     fn welcomed(&mut self, epoch: u64, version: u64, durable_version: u64, last_seq: u64) {
+        if self.link != Link::Greeting {
+            // It answers a hello that was answered already.
+            return;
+        }
         self.link = Link::Live;
+        self.settled = last_seq;
         let same_history = self.confirmed.as_ref().is_some_and(|state| state.epoch == epoch);
         if !same_history || version < self.confirmed_version() {
             // The server has another history; what it has is on its way as a snapshot.
@@ -459,13 +472,15 @@ impl Replica {
             return self.resync();
         }
         let mut changes = Vec::new();
+        let mut has_hole = false;
         for record in records {
             let version = self.confirmed_version();
             if record.version <= version {
                 continue;
             }
             if record.version != version + 1 {
-                return self.resync();
+                has_hole = true;
+                break;
             }
             self.confirmed = evolve(self.confirmed.take(), &record);
             let record = Arc::new(record);
@@ -484,6 +499,9 @@ impl Replica {
             self.rebase();
             self.outputs.push(Output::Changed);
         }
+        if has_hole {
+            self.resync();
+        }
     }
 
     /// Says hello again, to be told what is missing.
@@ -495,6 +513,11 @@ impl Replica {
     }
 
     fn fill_gap(&mut self, expected: u64) {
+        if expected <= self.settled {
+            // Said before that number was settled, and overtaken by the answer to it; or the server has lost what it
+            // knew. Its next welcome tells which.
+            return self.resync();
+        }
         match self.pending.front().map(|first| first.seq) {
             Some(first) if first <= expected => {
                 for pending in self.pending.iter_mut().filter(|pending| pending.seq >= expected) {

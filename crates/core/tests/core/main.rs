@@ -1,5 +1,6 @@
 //! Tests of the core as its users see it.
 
+mod gaps;
 mod generate;
 mod golden;
 mod properties;
