@@ -133,11 +133,16 @@ test('a client that the server does not know any more goes on under a new id wit
   client.connected();
   client.submit({ type: 'setEmail', email: 'ada@example.com' }, NOON);
   old.push(...outputs(client).flatMap((output) => output.put ?? []));
+  const welcome = { type: 'welcome', protocol: 1, sessionId: SESSION, epoch: 0, lastSeq: 0, serverTime: new Date(NOON).toISOString() };
+  client.handle({ ...welcome, version: 0, durableVersion: 0 });
   client.handle({ type: 'accepted', clientId: 'browser', seq: 1, version: 1 });
   client.handle({ type: 'durable', version: 1 });
   client.takeOutputs();
 
-  // The server expects a number that has left the outbox.
+  // The server expects a number that has left the outbox, and says in a new welcome that it has lost it.
+  client.handle({ type: 'gap', clientId: 'browser', expected: 1 });
+  expect(outputs(client).some(({ frame }) => frame?.type === 'hello')).toBe(true);
+  client.handle({ ...welcome, version: 1, durableVersion: 1 });
   client.handle({ type: 'gap', clientId: 'browser', expected: 1 });
   expect(outputs(client).some((output) => output.type === 'needsNewClient')).toBe(true);
   client.renewClient('again');
