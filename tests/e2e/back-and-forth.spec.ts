@@ -1,7 +1,7 @@
 import { chromium, type Browser } from '@playwright/test';
 
 import { expect, test as base } from './fixtures.js';
-import { disorder, journal, openIn, settled, shown, stored } from './sdk.js';
+import { disorder, journal, openIn, settled, shown, stored, storedByBrowser } from './sdk.js';
 
 /** A browser that keeps pages for going back to, as those of people do; Playwright's own does not. */
 const test = base.extend<{ keeping: Browser }>({
@@ -53,12 +53,13 @@ test('a page in the background cache leaves its session to the other tabs', asyn
     session.goOffline();
     session.setEmail('left@example.com');
   });
+  await storedByBrowser(page, 'left@example.com');
   await page.goto(`${site.url}/elsewhere`);
 
   const other = await context.newPage();
   expect(await openIn(other, site, server)).toBe(id);
   await settled(other);
-  expect((await shown(other)).email).toBe('left@example.com');
+  await other.waitForFunction(() => session.getSnapshot().email === 'left@example.com');
   await other.evaluate(() => session.setMetadata({ other: 1 }).durable);
 
   await page.goBack({ waitUntil: 'commit' });

@@ -4,7 +4,7 @@ import type { Page } from '@playwright/test';
 
 import { expect, test } from './fixtures.js';
 import { seeded, seedOfThisRun } from './random.js';
-import { disorder, journal, openHere, openIn, settled, shown, stored, type SessionRecord } from './sdk.js';
+import { disorder, journal, openHere, openIn, settled, shown, stored, storedByBrowser, type SessionRecord } from './sdk.js';
 
 const kills = 100;
 /** Between the server being ready and its end. */
@@ -112,7 +112,12 @@ test(`${kills} kills of the server lose no command and double none`, async ({ co
   expect(disorder(records)).toEqual([]);
   expect(killedWhilePending, 'the kills met commands on their way').toBeGreaterThan(kills / 4);
 
-  const [a, b, kept] = [await shown(page), await shown(other), await stored(server, id)];
+  const kept = await stored(server, id);
+  // Each page has its own changes by now; those of the other may be on their way still.
+  for (const { page } of writers) {
+    await page.waitForFunction((version) => session.sync.version === version, kept.version);
+  }
+  const [a, b] = [await shown(page), await shown(other)];
   const last = (tally: Tally) => tally.issued - (tally.issued % 10 === 0 ? 1 : 0);
   expect(kept.metadata).toEqual({ a: last(await tallyOf(page)), b: last(await tallyOf(other)) });
   for (const session of [a, b]) {
@@ -153,25 +158,12 @@ test('a command outlives the crash of its page as soon as the browser has stored
 }) => {
   const id = await openIn(page, site, server);
   await settled(page);
-  await page.evaluate(async () => {
+  await page.evaluate(() => {
     session.goOffline();
     session.setEmail('crash@example.com');
     session.setMetadata({ n: 1 });
-    // Until the storage has both: as another reader sees it, not as the page believes.
-    const database = await new Promise<IDBDatabase>((resolve, reject) => {
-      const request = indexedDB.open('throughline');
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
-    });
-    const commandsStored = () =>
-      new Promise<number>((resolve, reject) => {
-        const request = database.transaction('records').objectStore('records').getAll();
-        request.onsuccess = () =>
-          resolve(request.result.filter((text: string) => /crash@example\.com|"n":1/.test(text)).length);
-        request.onerror = () => reject(request.error);
-      });
-    while ((await commandsStored()) < 2) await new Promise((resolve) => requestAnimationFrame(resolve));
   });
+  await storedByBrowser(page, 'crash@example.com', '"n":1');
   expect((await stored(server, id)).email).toBeNull();
 
   const crashed = page.waitForEvent('crash');

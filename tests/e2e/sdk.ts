@@ -64,6 +64,28 @@ export async function settled(page: Page, timeout = 15_000): Promise<void> {
   });
 }
 
+/** Waits until the browser has stored records with all of these texts, as another reader of its storage sees them. */
+export async function storedByBrowser(page: Page, ...texts: string[]): Promise<void> {
+  await page.evaluate(async (texts) => {
+    const database = await new Promise<IDBDatabase>((resolve, reject) => {
+      const request = indexedDB.open('throughline');
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+    const records = () =>
+      new Promise<string[]>((resolve, reject) => {
+        const request = database.transaction('records').objectStore('records').getAll();
+        request.onsuccess = () => resolve(request.result as string[]);
+        request.onerror = () => reject(request.error);
+      });
+    for (let kept = await records(); !texts.every((text) => kept.some((record) => record.includes(text))); ) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      kept = await records();
+    }
+    database.close();
+  }, texts);
+}
+
 /** The session as the page shows it, as JSON. */
 export async function shown(page: Page): Promise<throughline.Session> {
   return page.evaluate(() => JSON.parse(JSON.stringify(session.getSnapshot())) as throughline.Session);

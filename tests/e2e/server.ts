@@ -32,7 +32,8 @@ export class ThroughlineServer {
   readonly serviceKey: string;
   readonly folder: string;
   readonly #environment: NodeJS.ProcessEnv;
-  readonly #arguments: readonly string[];
+  readonly #required: readonly string[];
+  #arguments: readonly string[];
   #process: ChildProcess | undefined;
   #log = '';
 
@@ -46,14 +47,14 @@ export class ThroughlineServer {
       ...(options.allowedOrigins === undefined ? {} : { THROUGHLINE_ALLOWED_ORIGINS: options.allowedOrigins.join(',') }),
       ...options.env,
     };
-    this.#arguments = [
+    this.#required = [
       'serve',
       '--listen',
       `127.0.0.1:${port}`,
       '--database-url',
       `sqlite:${join(folder, 'throughline.db')}`,
-      ...(options.args ?? []),
     ];
+    this.#arguments = options.args ?? [];
   }
 
   /** Starts a server and resolves when it is ready to answer. */
@@ -83,9 +84,14 @@ export class ThroughlineServer {
     await this.#end('SIGKILL');
   }
 
-  /** Starts it again on the same port, database and keys, ending it first where it still runs. */
-  async restart(): Promise<void> {
+  /**
+   * Starts it again on the same port, database and keys, ending it first where it still runs.
+   *
+   * @param args More arguments of `throughline serve`, in place of those that it had.
+   */
+  async restart(args: readonly string[] = this.#arguments): Promise<void> {
     await this.#end('SIGTERM');
+    this.#arguments = args;
     await this.#launch();
   }
 
@@ -106,7 +112,7 @@ export class ThroughlineServer {
   }
 
   async #launch(): Promise<void> {
-    const child = spawn(binary(), this.#arguments, {
+    const child = spawn(binary(), [...this.#required, ...this.#arguments], {
       cwd: this.folder,
       env: this.#environment,
       stdio: ['ignore', 'pipe', 'pipe'],

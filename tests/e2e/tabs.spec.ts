@@ -1,7 +1,7 @@
 import type { Page } from '@playwright/test';
 
 import { expect, test } from './fixtures.js';
-import { asService, disorder, journal, openIn, settled, shown, stored } from './sdk.js';
+import { asService, disorder, journal, openIn, settled, shown, stored, storedByBrowser } from './sdk.js';
 
 const changes = 20;
 const medianLimitMs = 100;
@@ -88,12 +88,13 @@ test('two tabs that were offline agree with each other and with the server', asy
 
 test('what a closed tab left behind is brought to the server by the other', async ({ page, site, server }) => {
   const { id, other } = await twoTabs(page, (page) => openIn(page, site, server));
-  const clientId = await other.evaluate(async () => {
+  const clientId = await other.evaluate(() => {
     session.goOffline();
     session.setEmail('left@example.com');
     session.setMetadata({ left: true });
     return session.sync.clientId;
   });
+  await storedByBrowser(other, 'left@example.com', '"left":true');
   await other.close();
   await expect.poll(async () => (await stored(server, id)).metadata).toEqual({ left: true });
   await page.waitForFunction(() => session.getSnapshot().email === 'left@example.com');

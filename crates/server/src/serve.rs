@@ -178,7 +178,7 @@ mod tests {
 
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::sync::oneshot;
+    use tokio::sync::{Notify, oneshot};
 
     use super::*;
     use crate::clock::SystemClock;
@@ -188,6 +188,8 @@ mod tests {
     struct Running {
         state: Arc<ServerState>,
         address: SocketAddr,
+        /// A request for `/slow` or `/hang` has reached its handler.
+        entered: Arc<Notify>,
         stop: oneshot::Sender<()>,
         served: tokio::task::JoinHandle<()>,
     }
@@ -199,9 +201,17 @@ mod tests {
         let secrets = Secrets::load(&options, |_| None).unwrap();
         let (store, clock) = (Arc::new(MemoryStore::default()), Arc::new(SystemClock));
         let state = ServerState::with(config, secrets, store, clock).unwrap();
-        let features = Router::new()
-            .route("/slow", get(|| async { tokio::time::sleep(Duration::from_millis(200)).await }))
-            .route("/hang", get(std::future::pending::<()>));
+        let entered = Arc::new(Notify::new());
+        let (slow, hang) = (Arc::clone(&entered), Arc::clone(&entered));
+        let slow = async move || {
+            slow.notify_one();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        let hang = async move || {
+            hang.notify_one();
+            std::future::pending::<()>().await;
+        };
+        let features = Router::new().route("/slow", get(slow)).route("/hang", get(hang));
         let app = crate::http::app(&state, features);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -213,14 +223,13 @@ mod tests {
                 serve(&state, app, listener, stopped).await;
             })
         };
-        Running { state, address, stop, served }
+        Running { state, address, entered, stop, served }
     }
 
     async fn ask(address: SocketAddr, path: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = format!("GET {path} HTTP/1.1\r\nhost: t\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
         stream
     }
 
@@ -233,8 +242,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_under_way_is_answered_before_the_server_stops() {
-        let Running { state, address, stop, served } = running(ServeOptions::default()).await;
+        let Running { state, address, entered, stop, served } = running(ServeOptions::default()).await;
         let under_way = ask(address, "/slow").await;
+        entered.notified().await;
         stop.send(()).unwrap();
         assert!(answer(under_way).await.starts_with("HTTP/1.1 200"));
         served.await.unwrap();
@@ -244,13 +254,14 @@ mod tests {
 
     #[tokio::test]
     async fn the_grace_time_is_the_longest_that_a_stop_takes() {
-        let Running { address, stop, served, .. } = running(ServeOptions::default()).await;
+        let Running { address, entered, stop, served, .. } = running(ServeOptions::default()).await;
         let _hanging = ask(address, "/hang").await;
+        entered.notified().await;
         let started = Instant::now();
         stop.send(()).unwrap();
         served.await.unwrap();
         let took = started.elapsed();
-        assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(2), "{took:?}");
+        assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
     }
 
     #[tokio::test]
@@ -270,15 +281,16 @@ mod tests {
     #[tokio::test]
     async fn connections_over_the_limit_wait_until_another_ends() {
         let options = ServeOptions { max_connections: Some(1), ..ServeOptions::default() };
-        let Running { address, stop, served, state } = running(options).await;
+        let Running { address, stop, served, state, .. } = running(options).await;
+        let mut byte = [0; 1];
         let first = ask(address, "/livez").await;
+        assert_eq!(first.peek(&mut byte).await.unwrap(), 1, "it has its place");
         let second = ask(address, "/livez").await;
         assert_eq!(state.connections_per_address.keys(), 1);
-        let mut byte = [0; 1];
         let waited = tokio::time::timeout(Duration::from_millis(200), second.peek(&mut byte)).await;
         assert!(waited.is_err(), "the second one is not answered yet");
         drop(first);
-        let answered = tokio::time::timeout(Duration::from_secs(2), second.peek(&mut byte)).await;
+        let answered = tokio::time::timeout(Duration::from_secs(10), second.peek(&mut byte)).await;
         assert_eq!(answered.unwrap().unwrap(), 1);
         drop(second);
         stop.send(()).unwrap();

@@ -131,14 +131,14 @@ fn connections_of_one_address_are_bounded() {
 
 #[test]
 fn an_idle_connection_does_not_hold_up_a_stop() {
-    let mut server = start(tempfile::tempdir().unwrap(), &["--dev", "--shutdown-grace", "3s"]);
+    let mut server = start(tempfile::tempdir().unwrap(), &["--dev", "--shutdown-grace", "30s"]);
     server.line();
     let line = server.line();
     let mut idle = TcpStream::connect(address(&line)).unwrap();
     write!(idle, "GET /livez HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
     assert!(idle.read(&mut [0; 64]).unwrap() > 0);
     let (status, took) = server.stop();
-    assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
+    assert!(status.success() && took < Duration::from_secs(20), "{status} after {took:?}");
 }
 
 #[test]
