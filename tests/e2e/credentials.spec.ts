@@ -1,23 +1,9 @@
-import type { Page } from '@playwright/test';
-
 import { expect, test } from './fixtures.js';
-import { disorder, journal, openIn, settled, shown, stored } from './sdk.js';
+import { credentials, disorder, journal, openIn, settled, shown, stored, tokenOf } from './sdk.js';
 import type { ThroughlineServer } from './server.js';
 
 // Long enough for a page to open on a busy machine, short enough to wait for its end.
 test.use({ serverArguments: ['--token-ttl', '6s'] });
-
-/** A record of the browser's storage. */
-async function record(page: Page, key: string): Promise<string | undefined> {
-  return page.evaluate(async (key) => {
-    const request = indexedDB.open('throughline');
-    await new Promise((resolve) => (request.onsuccess = resolve));
-    const found = request.result.transaction('records').objectStore('records').get(key);
-    await new Promise((resolve) => (found.onsuccess = resolve));
-    request.result.close();
-    return found.result as string | undefined;
-  }, key);
-}
 
 async function tokenIsOver(server: ThroughlineServer, id: string, token: string): Promise<void> {
   const headers = { authorization: `Bearer ${token}` };
@@ -34,17 +20,15 @@ test('a browser that was away longer than its token lives comes back with its cl
   await settled(page);
   await page.evaluate(() => session.goOffline());
   await page.evaluate(() => void session.setEmail('late@example.com'));
-  const credentials = JSON.parse((await record(page, `${id}/credentials`))!) as { token: string; claim: string };
-  await tokenIsOver(server, id, credentials.token);
+  const token = await tokenOf(page, id);
+  await tokenIsOver(server, id, token);
 
   await page.evaluate(() => session.goOnline());
   await settled(page);
   expect((await stored(server, id)).email).toBe('late@example.com');
   expect(await page.evaluate(() => window.failures)).toEqual([]);
   expect(disorder(await journal(server, id))).toEqual([]);
-  await expect
-    .poll(async () => (JSON.parse((await record(page, `${id}/credentials`))!) as { token: string }).token)
-    .not.toBe(credentials.token);
+  await expect.poll(async () => (await credentials(page, id)).token).not.toBe(token);
 });
 
 test('a session that the shop created is opened with its token; when that is over, the page is told', async ({
@@ -63,7 +47,7 @@ test('a session that the shop created is opened with its token; when that is ove
   expect(await shown(page)).toMatchObject({ id, email: 'ada@example.com', amount: 7900 });
   await page.evaluate(() => session.goOffline());
   await page.evaluate(() => void session.setMetadata({ kept: true }));
-  await tokenIsOver(server, id, JSON.parse((await record(page, `${id}/credentials`))!).token as string);
+  await tokenIsOver(server, id, await tokenOf(page, id));
   await page.evaluate(() => session.goOnline());
   await page.waitForFunction(() => window.failures.length > 0);
   expect(await page.evaluate(() => window.failures)).toMatchObject([{ code: 'unauthorized' }]);

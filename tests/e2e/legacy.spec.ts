@@ -4,7 +4,7 @@ import type { Page } from '@playwright/test';
 
 import { expect, test } from './fixtures.js';
 import { inRepository } from './repository.js';
-import { asService, disorder, journal, openHere, openIn, settled, shown, stored, type Session } from './sdk.js';
+import { asService, disorder, journal, openHere, openIn, records, settled, shown, stored, type Session } from './sdk.js';
 import type { ThroughlineServer } from './server.js';
 
 const key = 'webseed_funnel_sessions';
@@ -58,18 +58,8 @@ async function takenOver(page: Page, timeout = 30_000): Promise<void> {
 
 /** What could not be taken over, as the browser keeps it. */
 async function leftOver(page: Page): Promise<Record<string, unknown>> {
-  return page.evaluate(async () => {
-    const request = indexedDB.open('throughline');
-    await new Promise((resolve) => (request.onsuccess = resolve));
-    const records = request.result.transaction('records').objectStore('records');
-    const range = IDBKeyRange.bound('left-over/', 'left-over/\uffff');
-    const [keys, texts] = [records.getAllKeys(range), records.getAll(range)];
-    await new Promise((resolve) => (texts.onsuccess = resolve));
-    request.result.close();
-    return Object.fromEntries(
-      keys.result.map((key, index) => [String(key), JSON.parse(String(texts.result[index])) as unknown]),
-    );
-  });
+  const kept = Object.entries(await records(page)).filter(([key]) => key.startsWith('left-over/'));
+  return Object.fromEntries(kept.map(([key, text]) => [key, JSON.parse(text) as unknown]));
 }
 
 const cents = (dollars: number) => Math.round(dollars * 100);

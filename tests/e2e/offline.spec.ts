@@ -11,6 +11,7 @@ import {
   settled,
   shown,
   stored,
+  tokenOf,
   type Session,
 } from './sdk.js';
 
@@ -168,15 +169,7 @@ test('a session that began offline is claimed later and gets its token', async (
   expect(disorder(await journal(server, id))).toEqual([]);
 
   // The token is good for this session at the REST API as well.
-  const token = await page.waitForFunction(async (id) => {
-    const request = indexedDB.open('throughline');
-    await new Promise((resolve) => (request.onsuccess = resolve));
-    const found = request.result.transaction('records').objectStore('records').get(`${id}/credentials`);
-    await new Promise((resolve) => (found.onsuccess = resolve));
-    request.result.close();
-    return (JSON.parse(String(found.result)) as { token?: string }).token;
-  }, id);
-  const headers = { authorization: `Bearer ${await token.jsonValue()}` };
+  const headers = { authorization: `Bearer ${await tokenOf(page, id)}` };
   expect((await fetch(`${server.url}/v1/sessions/${id}`, { headers })).status).toBe(200);
   expect((await fetch(`${server.url}/v1/sessions/${earlier}`, { headers })).status).toBe(403);
 });

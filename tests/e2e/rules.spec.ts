@@ -2,7 +2,7 @@ import type { Page } from '@playwright/test';
 
 import { expect, test } from './fixtures.js';
 import type { ThroughlineServer } from './server.js';
-import { disorder, journal, openIn, settled, stored, type Command } from './sdk.js';
+import { disorder, journal, openIn, settled, stored, tokenOf, type Command } from './sdk.js';
 import { StaticSite } from './static-site.js';
 
 /** What a conversation over a socket of the page's own came to. */
@@ -56,25 +56,6 @@ async function speak(
       }),
     [`${server.url.replace('http', 'ws')}/v1/sync`, frames, until] as const,
   );
-}
-
-/** The session's token, from where the browser keeps it. */
-async function tokenOf(page: Page, id: string): Promise<string> {
-  const token = await page.waitForFunction(async (id) => {
-    const database = await new Promise<IDBDatabase>((resolve, reject) => {
-      const request = indexedDB.open('throughline');
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
-    });
-    const text = await new Promise<string | undefined>((resolve, reject) => {
-      const request = database.transaction('records').objectStore('records').get(`${id}/credentials`);
-      request.onsuccess = () => resolve(request.result as string | undefined);
-      request.onerror = () => reject(request.error);
-    });
-    database.close();
-    return (JSON.parse(text ?? '{}') as { token?: string }).token;
-  }, id);
-  return (await token.jsonValue())!;
 }
 
 const forger = 'forger';

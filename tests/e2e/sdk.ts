@@ -1,4 +1,4 @@
-import type { Page } from '@playwright/test';
+import { expect, type Page } from '@playwright/test';
 
 import type * as throughline from 'throughline';
 
@@ -64,26 +64,58 @@ export async function settled(page: Page, timeout = 15_000): Promise<void> {
   });
 }
 
-/** Waits until the browser has stored records with all of these texts, as another reader of its storage sees them. */
-export async function storedByBrowser(page: Page, ...texts: string[]): Promise<void> {
-  await page.evaluate(async (texts) => {
-    const database = await new Promise<IDBDatabase>((resolve, reject) => {
-      const request = indexedDB.open('throughline');
-      request.onsuccess = () => resolve(request.result);
+/** All records of the browser's own storage, as another reader sees them. */
+export async function records(page: Page): Promise<Record<string, string>> {
+  return page.evaluate(async () => {
+    const request = indexedDB.open('throughline');
+    await new Promise((resolve, reject) => {
+      request.onsuccess = resolve;
       request.onerror = () => reject(request.error);
     });
-    const records = () =>
-      new Promise<string[]>((resolve, reject) => {
-        const request = database.transaction('records').objectStore('records').getAll();
-        request.onsuccess = () => resolve(request.result as string[]);
-        request.onerror = () => reject(request.error);
-      });
-    for (let kept = await records(); !texts.every((text) => kept.some((record) => record.includes(text))); ) {
-      await new Promise((resolve) => setTimeout(resolve, 5));
-      kept = await records();
-    }
-    database.close();
-  }, texts);
+    const store = request.result.transaction('records').objectStore('records');
+    const [keys, texts] = [store.getAllKeys(), store.getAll()];
+    await new Promise((resolve, reject) => {
+      texts.onsuccess = resolve;
+      texts.onerror = () => reject(texts.error);
+    });
+    request.result.close();
+    return Object.fromEntries(keys.result.map((key, index) => [String(key), String(texts.result[index])]));
+  });
+}
+
+/** Replaces a record of the browser's own storage. */
+export async function overwrite(page: Page, key: string, text: string): Promise<void> {
+  await page.evaluate(
+    async ([key, text]) => {
+      const request = indexedDB.open('throughline');
+      await new Promise((resolve) => (request.onsuccess = resolve));
+      const transaction = request.result.transaction('records', 'readwrite');
+      transaction.objectStore('records').put(text, key);
+      await new Promise((resolve) => (transaction.oncomplete = resolve));
+      request.result.close();
+    },
+    [key, text] as const,
+  );
+}
+
+/** Waits until the browser has stored each of these texts. */
+export async function storedByBrowser(page: Page, ...texts: string[]): Promise<void> {
+  const missing = async () => {
+    const kept = Object.values(await records(page));
+    return texts.filter((text) => !kept.some((record) => record.includes(text)));
+  };
+  await expect.poll(missing, { intervals: [10] }).toEqual([]);
+}
+
+/** What lets the browser into a session, as it keeps it. */
+export async function credentials(page: Page, id: string): Promise<{ token?: string; claim?: string }> {
+  return JSON.parse((await records(page))[`${id}/credentials`] ?? '{}') as { token?: string; claim?: string };
+}
+
+/** The session's token, once the browser has one. */
+export async function tokenOf(page: Page, id: string): Promise<string> {
+  await expect.poll(async () => (await credentials(page, id)).token).toBeDefined();
+  return (await credentials(page, id)).token!;
 }
 
 /** The session as the page shows it, as JSON. */

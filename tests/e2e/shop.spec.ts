@@ -1,6 +1,7 @@
 import type { Page } from '@playwright/test';
 
 import { expect, test } from './fixtures.js';
+import { overwrite } from './sdk.js';
 
 async function fillIn(page: Page): Promise<void> {
   await page.getByLabel('Email').fill('ada@example.com');
@@ -134,14 +135,7 @@ test('an order that was paid perhaps before it moved here is not paid again, and
   await page.goto(shopAddress);
   await page.waitForFunction(() => localStorage.getItem('webseed_funnel_sessions') === null);
   // Goes on with it, as it would where that was the last one that the browser had open.
-  await page.evaluate(async (id) => {
-    const request = indexedDB.open('throughline');
-    await new Promise((resolve) => (request.onsuccess = resolve));
-    const transaction = request.result.transaction('records', 'readwrite');
-    transaction.objectStore('records').put(id, 'current');
-    await new Promise((resolve) => (transaction.oncomplete = resolve));
-    request.result.close();
-  }, legacy.id);
+  await overwrite(page, 'current', legacy.id);
   await page.reload();
   await expect(page.getByTestId('session-id')).toHaveText(legacy.id);
   await fillIn(page);

@@ -2,37 +2,8 @@ import { cp, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import type { Page } from '@playwright/test';
-
 import { expect, test } from './fixtures.js';
-import { asService, disorder, journal, openHere, openIn, settled, shown, stored } from './sdk.js';
-
-/** All records of the browser's first storage. */
-async function records(page: Page): Promise<Record<string, string>> {
-  return page.evaluate(async () => {
-    const request = indexedDB.open('throughline');
-    await new Promise((resolve) => (request.onsuccess = resolve));
-    const store = request.result.transaction('records').objectStore('records');
-    const [keys, texts] = [store.getAllKeys(), store.getAll()];
-    await new Promise((resolve) => (texts.onsuccess = resolve));
-    request.result.close();
-    return Object.fromEntries(keys.result.map((key, index) => [String(key), String(texts.result[index])]));
-  });
-}
-
-async function overwrite(page: Page, key: string, text: string): Promise<void> {
-  await page.evaluate(
-    async ([key, text]) => {
-      const request = indexedDB.open('throughline');
-      await new Promise((resolve) => (request.onsuccess = resolve));
-      const transaction = request.result.transaction('records', 'readwrite');
-      transaction.objectStore('records').put(text, key);
-      await new Promise((resolve) => (transaction.oncomplete = resolve));
-      request.result.close();
-    },
-    [key, text] as const,
-  );
-}
+import { asService, disorder, journal, openHere, openIn, overwrite, records, settled, shown, stored } from './sdk.js';
 
 test('where IndexedDB is blocked, localStorage keeps what was done over a reload', async ({ page, site, server }) => {
   await page.addInitScript(() => {
