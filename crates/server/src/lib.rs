@@ -26,6 +26,7 @@ pub mod rate_limit;
 pub mod serve;
 pub mod service_key;
 pub mod sessions;
+pub mod shared_cache;
 pub mod store;
 pub mod telemetry;
 pub mod tenant;

@@ -10,6 +10,7 @@
 pub(crate) mod conformance;
 pub mod group_commit;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 mod sqlite_jobs;
 mod sqlite_writer;

@@ -1,0 +1,1 @@
+//! The tier that all server processes share.

@@ -1,0 +1,1 @@
+//! A private Redis, alone or as a cluster.

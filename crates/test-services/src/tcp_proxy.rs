@@ -1,0 +1,1 @@
+//! A TCP proxy that can delay, freeze and cut what passes.
