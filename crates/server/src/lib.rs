@@ -9,6 +9,7 @@
 //! module here reads the clock except [`clock`]; time is an argument everywhere else.
 #![warn(missing_docs)]
 
+pub mod breaker;
 pub mod cli;
 pub mod client_address;
 pub mod clock;

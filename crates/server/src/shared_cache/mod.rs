@@ -1,1 +1,686 @@
-//! The tier that all server processes share.
+//! The tier that all server processes share: recent sessions, what the database does not have
+//! yet, and what servers tell each other about both. In Redis, alone or as a cluster.
+//!
+//! A session has versions 1, 2, 3… The database has those up to the *durable* one. Redis keeps
+//! a *snapshot* of the state at some durable version, and the *tail*: the changes accepted after
+//! it that the database does not have yet. Who reads rebuilds the state from both. All blobs are
+//! opaque. The database stays the arbiter: an error here never means more than "ask the database".
+//!
+//! - [`SharedCache::share`] accepts a change, [`SharedCache::restore`] puts back what Redis lost;
+//! - [`SharedCache::settle`] says that the database has everything up to a version;
+//! - [`SharedCache::fill`] puts what was read from the database, and never overwrites anything newer;
+//! - [`SharedCache::take_abandoned`] finds tails whose server died before it flushed them;
+//! - [`SharedCache::link`] tells whether everything that others say is heard. What is cached in
+//!   this process under one generation of a link is worth nothing under another.
+//!
+//! Sessions are spread over [`PARTITIONS`] partitions, each with its own hash tag and channel,
+//! so nothing here ever touches two slots of a cluster at once. `docs/decisions/0007-redis.md`
+//! says why it is as it is, and how Redis must be configured.
+
+mod calls;
+mod connection;
+mod corruption;
+mod envelope;
+mod fault;
+mod link;
+mod partition;
+mod scripts;
+mod sealed;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use redis::Value;
+use tokio::sync::{mpsc, watch};
+
+use self::calls::{Call, Calls, Reply};
+use self::connection::{Connector, info_field};
+use self::corruption::Corruption;
+pub use self::fault::CacheFault;
+use self::link::LinkBoard;
+pub use self::link::{CacheEvent, HEARTBEAT_AFTER, Link, SILENCE};
+use self::partition::{Names, member, session_of_member};
+pub use self::partition::{PARTITIONS, Partition};
+use self::scripts::Script;
+use self::sealed::Place;
+pub use self::settings::{SettingsError, SharedCacheSettings};
+use crate::breaker::Breaker;
+use crate::store::SessionKey;
+
+/// The largest version and duration that the scripts can hold exactly: 2^53 - 1.
+const MAX_VERSION: u64 = (1 << 53) - 1;
+
+/// How many partitions are asked for abandoned sessions at a time.
+const ASKED_AT_A_TIME: usize = 16;
+
+/// A change to be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Which session.
+    pub key: SessionKey,
+    /// Which history of it the change belongs to.
+    pub epoch: u64,
+    /// The version that the change was decided on.
+    pub expected_version: u64,
+    /// At least one; they make the versions after `expected_version`, one each.
+    pub entries: Vec<Bytes>,
+    /// What the other servers are told when it is taken.
+    pub message: Bytes,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// It is in the tail, and was published. Sharing the same entries again, because the answer
+    /// was lost, gives this answer too.
+    Taken,
+    /// Someone else's change came first, or it belongs to another history. Load the session again.
+    Conflict {
+        /// The version that Redis has, or knows the database to have.
+        version: u64,
+    },
+    /// Redis lacks what the change builds on: it was emptied, or the session was evicted. See
+    /// [`SharedCache::restore`].
+    Missing,
+}
+
+/// A session as a whole, to be put back after Redis lost it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// Which session.
+    pub key: SessionKey,
+    /// Which history of it.
+    pub epoch: u64,
+    /// The version of `snapshot`; the database has it.
+    pub durable_version: u64,
+    /// The state at `durable_version`.
+    pub snapshot: Bytes,
+    /// At least one: all changes accepted after `durable_version`, with the new one at the end;
+    /// they make one version each.
+    pub entries: Vec<Bytes>,
+    /// What the other servers are told when it is taken.
+    pub message: Bytes,
+}
+
+/// What the database has now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    /// Which session.
+    pub key: SessionKey,
+    /// Which history of it.
+    pub epoch: u64,
+    /// The database has everything up to this version.
+    pub version: u64,
+    /// The state at `version`.
+    pub snapshot: Bytes,
+    /// What the other servers are told when it is taken.
+    pub message: Bytes,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// The snapshot is at that version, the tail holds only later changes, and it was published.
+    Taken,
+    /// Redis already knows that the database has more. Nothing was changed or published.
+    Outdated {
+        /// What the database has.
+        version: u64,
+    },
+}
+
+/// What Redis has of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    /// Nothing.
+    Nothing(Vacancy),
+    /// Nothing but the knowledge that the database has at least a certain version.
+    Floor {
+        /// That version.
+        version: u64,
+        /// To fill it.
+        vacancy: Vacancy,
+    },
+    /// The session.
+    Session(SharedSession),
+}
+
+/// Redis had nothing of a session at some moment. Whoever reads the session from the database
+/// after that may [`SharedCache::fill`] it in; the vacancy makes sure that Redis did not lose
+/// its data in between, and with it the knowledge of something newer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vacancy {
+    key: SessionKey,
+    incarnation: String,
+}
+
+/// A session as Redis has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedSession {
+    /// Which history of it.
+    pub epoch: u64,
+    /// The version that was accepted.
+    pub version: u64,
+    /// The version of `snapshot`; the database has it, and may have more.
+    pub durable_version: u64,
+    /// The state at `durable_version`.
+    pub snapshot: Bytes,
+    /// What was accepted after it, in order and without a gap.
+    pub tail: Vec<TailEntry>,
+    /// Whether it was written while this server's link was up, so that nothing about it was
+    /// missed. What was written before is to be compared with the database.
+    pub written_after_link_up: bool,
+}
+
+/// An accepted change that the database may not have yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailEntry {
+    /// The version that it makes.
+    pub version: u64,
+    /// The change.
+    pub blob: Bytes,
+}
+
+/// What Redis had of a session that the database has a newer version of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outdated {
+    /// Something older, or nothing. It is gone, and nothing older can be filled in for a while.
+    Dropped,
+    /// The same or a newer version.
+    Current,
+    /// A tail that has to be flushed or told of first. It was left alone.
+    Tail {
+        /// The version that was accepted.
+        version: u64,
+        /// The version of the snapshot below the tail.
+        durable_version: u64,
+    },
+}
+
+/// How Redis is, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheHealth {
+    /// How long it took to answer.
+    pub latency: Duration,
+    /// Its version.
+    pub version: String,
+    /// Whether it is a cluster. The rest is about any one of its nodes.
+    pub cluster: bool,
+    /// `master` or `slave`, as it calls itself.
+    pub role: String,
+    /// What it does when its memory is full. With `allkeys-…` it may drop what the database
+    /// does not have yet.
+    pub maxmemory_policy: String,
+    /// Whether it writes an append-only file. Without one, a restart loses the tails.
+    pub append_only_file: bool,
+    /// How many partitions do not answer. Only a cluster's can fail alone.
+    pub partitions_away: usize,
+    /// How many partitions' links are up.
+    pub partitions_linked: usize,
+}
+
+/// The shared tier. Lets go of Redis when it is dropped.
+#[derive(Debug)]
+pub struct SharedCache {
+    names: Names,
+    node: envelope::NodeId,
+    entry_lifetime: Duration,
+    floor_lifetime: Duration,
+    calls: Arc<Calls>,
+    board: Arc<LinkBoard>,
+    corruption: Arc<Corruption>,
+}
+
+impl SharedCache {
+    /// Connects, and goes on trying when Redis is away: then the breaker is open.
+    ///
+    /// Waits for the first attempt to connect. The receiver gets what [`CacheEvent`] says; when
+    /// it is too slow for the queue, that is an interruption.
+    ///
+    /// # Errors
+    /// [`SettingsError`], when the settings cannot work whatever Redis says.
+    pub async fn open(settings: SharedCacheSettings) -> Result<(Arc<Self>, mpsc::Receiver<CacheEvent>), SettingsError> {
+        let connector = Arc::new(Connector::new(&settings)?);
+        let mut node = envelope::NodeId::default();
+        getrandom::fill(&mut node).map_err(SettingsError::Random)?;
+        let names = Names::new(&settings.prefix);
+        let corruption = Arc::new(Corruption::default());
+        let calls = Calls::new(&settings, Arc::clone(&connector), node);
+        let (board, events) = LinkBoard::new(names.clone(), node, settings.event_queue, Arc::clone(&corruption));
+        tokio::spawn(link::look_after(Arc::clone(&board), Arc::clone(&calls), connector));
+        calls.first_connection().await;
+        let cache = Self {
+            names,
+            node,
+            entry_lifetime: settings.entry_lifetime,
+            floor_lifetime: settings.floor_lifetime,
+            calls,
+            board,
+            corruption,
+        };
+        Ok((Arc::new(cache), events))
+    }
+
+    /// What Redis has of a session. What is damaged there counts as nothing, and is dropped.
+    ///
+    /// # Errors
+    /// See [`CacheFault`].
+    pub async fn load(&self, key: &SessionKey) -> Result<Loaded, CacheFault> {
+        let partition = Partition::of(key);
+        let keys = vec![self.names.session(key), self.names.sequence(partition)];
+        let reply = self.run(partition, &scripts::LOAD, keys, Vec::new()).await?;
+        let mut rest = reply.rest.into_iter();
+        let version = number(rest.next())?;
+        let vacancy = Vacancy { key: key.clone(), incarnation: text(rest.next())? };
+        match reply.status.as_str() {
+            "floor" => return Ok(Loaded::Floor { version, vacancy }),
+            "session" => {}
+            _ => return Ok(Loaded::Nothing(vacancy)),
+        }
+        let mut fields: HashMap<String, Vec<u8>> = match rest.next() {
+            Some(fields) => redis::from_redis_value(fields).map_err(|_| unreadable("load"))?,
+            None => return Err(unreadable("load")),
+        };
+        match self.read(key, &mut fields) {
+            Ok(session) => Ok(Loaded::Session(session)),
+            Err(kind) => {
+                self.corruption.found(kind, partition);
+                let written = fields.remove("w").unwrap_or_default();
+                let keys = vec![self.names.session(key), self.names.unflushed(partition)];
+                let arguments = vec![member(key).into_bytes(), written, self.milliseconds(self.floor_lifetime)];
+                self.run(partition, &scripts::DISCARD, keys, arguments).await?;
+                Ok(Loaded::Nothing(vacancy))
+            }
+        }
+    }
+
+    /// Rebuilds a session from the fields of its hash.
+    fn read(&self, key: &SessionKey, fields: &mut HashMap<String, Vec<u8>>) -> Result<SharedSession, corruption::Kind> {
+        let number = |name: &str| -> Result<u64, corruption::Kind> {
+            let digits = fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
+            digits.and_then(|digits| digits.parse().ok()).ok_or(corruption::Kind::Foreign)
+        };
+        let (epoch, version, durable_version) = (number("e")?, number("v")?, number("d")?);
+        let written_us = number("w")?;
+        let member = member(key);
+        let mut open = |field: &str, kind: sealed::Kind, version: u64| {
+            let place = Place { member: &member, epoch, version };
+            fields.remove(field).and_then(|blob| sealed::open(kind, place, blob))
+        };
+        let snapshot = open("s", sealed::Kind::Snapshot, durable_version).ok_or(corruption::Kind::Snapshot)?;
+        let mut tail = Vec::new();
+        let mut at = durable_version;
+        while at < version {
+            // Below `version`, so it cannot overflow.
+            at += 1;
+            let blob = open(&format!("t{at}"), sealed::Kind::Entry, at).ok_or(corruption::Kind::TailEntry)?;
+            tail.push(TailEntry { version: at, blob });
+        }
+        let written_after_link_up =
+            self.board.up_since_us(Partition::of(key)).is_some_and(|since_us| written_us > since_us);
+        Ok(SharedSession { epoch, version, durable_version, snapshot, tail, written_after_link_up })
+    }
+
+    /// Accepts a change on top of the version that it was decided on: appends it to the tail,
+    /// marks the session as unflushed, and publishes the message, in one step.
+    ///
+    /// # Errors
+    /// See [`CacheFault`]. After [`CacheFault::TimedOut`] and [`CacheFault::Failed`] it may have been taken.
+    pub async fn share(&self, share: Share) -> Result<Shared, CacheFault> {
+        let Share { key, epoch, expected_version, entries, message } = share;
+        let partition = Partition::of(&key);
+        let member = member(&key);
+        let mut arguments =
+            vec![member.clone().into_bytes(), decimal(epoch), decimal(expected_version), self.message(&key, &message)?];
+        self.seal_entries(&mut arguments, &member, epoch, expected_version, &entries)?;
+        let reply = self.run(partition, &scripts::SHARE, self.keys(&key, partition), arguments).await?;
+        shared(reply)
+    }
+
+    /// Puts a session back that [`SharedCache::share`] found missing, together with the change.
+    /// Refused when meanwhile someone else put something that contradicts it.
+    ///
+    /// # Errors
+    /// See [`CacheFault`]. After [`CacheFault::TimedOut`] and [`CacheFault::Failed`] it may have been taken.
+    pub async fn restore(&self, restore: Restore) -> Result<Shared, CacheFault> {
+        let Restore { key, epoch, durable_version, snapshot, entries, message } = restore;
+        let partition = Partition::of(&key);
+        let member = member(&key);
+        let place = Place { member: &member, epoch, version: durable_version };
+        let mut arguments = vec![
+            member.clone().into_bytes(),
+            decimal(epoch),
+            decimal(durable_version),
+            self.message(&key, &message)?,
+            sealed::seal(sealed::Kind::Snapshot, place, &snapshot),
+        ];
+        self.seal_entries(&mut arguments, &member, epoch, durable_version, &entries)?;
+        let reply = self.run(partition, &scripts::RESTORE, self.keys(&key, partition), arguments).await?;
+        shared(reply)
+    }
+
+    /// Says that the database has everything up to a version: the snapshot moves there, the
+    /// tail up to it goes, and the message is published, in one step.
+    ///
+    /// A tail beyond that version stays, if it belongs to the same history. Where it does not,
+    /// the database is right, and its state replaces everything.
+    ///
+    /// # Errors
+    /// See [`CacheFault`]. After [`CacheFault::TimedOut`] and [`CacheFault::Failed`] it may have been taken.
+    pub async fn settle(&self, settle: Settle) -> Result<Settled, CacheFault> {
+        let Settle { key, epoch, version, snapshot, message } = settle;
+        let partition = Partition::of(&key);
+        let member = member(&key);
+        within_range(version)?;
+        let place = Place { member: &member, epoch, version };
+        let snapshot = sealed::seal(sealed::Kind::Snapshot, place, &snapshot);
+        let arguments = vec![
+            member.clone().into_bytes(),
+            decimal(epoch),
+            decimal(version),
+            self.message(&key, &message)?,
+            snapshot,
+            self.milliseconds(self.entry_lifetime),
+        ];
+        let reply = self.run(partition, &scripts::SETTLE, self.keys(&key, partition), arguments).await?;
+        let version = number(reply.rest.into_iter().next())?;
+        Ok(if reply.status == "outdated" { Settled::Outdated { version } } else { Settled::Taken })
+    }
+
+    /// Puts what was read from the database, unless Redis has the same or something newer, or
+    /// lost its data since the vacancy was seen. Tells whether it was put.
+    ///
+    /// # Errors
+    /// See [`CacheFault`].
+    pub async fn fill(&self, vacancy: &Vacancy, epoch: u64, version: u64, snapshot: &[u8]) -> Result<bool, CacheFault> {
+        within_range(version)?;
+        let key = &vacancy.key;
+        let partition = Partition::of(key);
+        let member = member(key);
+        let snapshot = sealed::seal(sealed::Kind::Snapshot, Place { member: &member, epoch, version }, snapshot);
+        let arguments = vec![
+            member.into_bytes(),
+            decimal(epoch),
+            decimal(version),
+            snapshot,
+            self.milliseconds(self.entry_lifetime),
+            vacancy.incarnation.clone().into_bytes(),
+        ];
+        let keys = vec![self.names.session(key), self.names.unflushed(partition), self.names.sequence(partition)];
+        Ok(self.run(partition, &scripts::FILL, keys, arguments).await?.status == "taken")
+    }
+
+    /// Says that the database has a version: something older without a tail is dropped, and for
+    /// a minute nothing older can be filled in.
+    ///
+    /// # Errors
+    /// See [`CacheFault`].
+    pub async fn outdated(&self, key: &SessionKey, version: u64) -> Result<Outdated, CacheFault> {
+        within_range(version)?;
+        let arguments = vec![decimal(version), self.milliseconds(self.floor_lifetime)];
+        let reply = self.run(Partition::of(key), &scripts::OUTDATED, vec![self.names.session(key)], arguments).await?;
+        let mut rest = reply.rest.into_iter();
+        let (version, durable_version) = (number(rest.next())?, number(rest.next())?);
+        Ok(match reply.status.as_str() {
+            "tail" => Outdated::Tail { version, durable_version },
+            "current" => Outdated::Current,
+            _ => Outdated::Dropped,
+        })
+    }
+
+    /// Gives out sessions with a tail that nobody flushed for `older_than`, each to one caller
+    /// only, who has `lease` to load, flush and [`SharedCache::settle`] it. At most `limit`.
+    ///
+    /// Partitions that cannot be asked are left out.
+    ///
+    /// # Errors
+    /// See [`CacheFault`]; only when no partition could be asked.
+    pub async fn take_abandoned(
+        &self,
+        older_than: Duration,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<SessionKey>, CacheFault> {
+        let mut taken = Vec::new();
+        let (mut asked, mut fault) = (false, None);
+        let mut partitions: Vec<Partition> = Partition::all().collect();
+        // Servers that begin elsewhere find other sessions first.
+        partitions.rotate_left(usize::from(self.node[0]) % PARTITIONS);
+        for some in partitions.chunks(ASKED_AT_A_TIME) {
+            let left = limit.saturating_sub(taken.len());
+            if left == 0 {
+                break;
+            }
+            // The first `left % n` of them may give one more, so together they never exceed it.
+            let share = |index: usize| left / some.len() + usize::from(index < left % some.len());
+            let asking = some
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| share(*index) > 0)
+                .map(|(index, partition)| self.take_from(*partition, older_than, lease, share(index)));
+            for answer in futures_util::future::join_all(asking).await {
+                match answer {
+                    Ok(sessions) => {
+                        asked = true;
+                        taken.extend(sessions);
+                    }
+                    Err(error) => fault = Some(error),
+                }
+            }
+        }
+        match fault {
+            Some(fault) if !asked => Err(fault),
+            _ => Ok(taken),
+        }
+    }
+
+    async fn take_from(
+        &self,
+        partition: Partition,
+        older_than: Duration,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<SessionKey>, CacheFault> {
+        let arguments = vec![
+            self.milliseconds(older_than),
+            self.milliseconds(lease),
+            decimal(limit as u64),
+            self.names.sessions_of(partition).into_bytes(),
+        ];
+        let reply = self.run(partition, &scripts::TAKE, vec![self.names.unflushed(partition)], arguments).await?;
+        let members: Vec<Vec<u8>> = match reply.rest.into_iter().next() {
+            Some(members) => redis::from_redis_value(members).map_err(|_| unreadable("take"))?,
+            None => return Err(unreadable("take")),
+        };
+        let mut sessions = Vec::with_capacity(members.len());
+        for member in members {
+            match session_of_member(&member) {
+                Some(key) => sessions.push(key),
+                None => self.corruption.found(corruption::Kind::Member, partition),
+            }
+        }
+        Ok(sessions)
+    }
+
+    /// Removes a session with its tail: erasure. `version` is the one that the database has
+    /// now; for a minute nothing older can be filled in or put back.
+    ///
+    /// # Errors
+    /// See [`CacheFault`]. Then its bytes may still be there: it has to be done again.
+    pub async fn remove(&self, key: &SessionKey, version: u64) -> Result<(), CacheFault> {
+        within_range(version)?;
+        let partition = Partition::of(key);
+        let keys = vec![self.names.session(key), self.names.unflushed(partition)];
+        let arguments = vec![member(key).into_bytes(), decimal(version), self.milliseconds(self.floor_lifetime)];
+        self.run(partition, &scripts::REMOVE, keys, arguments).await?;
+        Ok(())
+    }
+
+    /// Tells the other servers something about a session, without changing anything.
+    ///
+    /// # Errors
+    /// See [`CacheFault`].
+    pub async fn publish(&self, key: &SessionKey, message: &[u8]) -> Result<(), CacheFault> {
+        let partition = Partition::of(key);
+        let keys = vec![self.names.sequence(partition), self.names.channel(partition)];
+        let arguments = vec![self.message(key, message)?];
+        self.run(partition, &scripts::PUBLISH, keys, arguments).await?;
+        Ok(())
+    }
+
+    /// Whether calls are begun at all. In a cluster, see [`SharedCache::is_available_for`] too.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        !self.calls.breaker().is_some_and(Breaker::is_open)
+    }
+
+    /// Whether calls about this session are begun at all.
+    #[must_use]
+    pub fn is_available_for(&self, key: &SessionKey) -> bool {
+        self.calls.is_available(Partition::of(key))
+    }
+
+    /// Follows whether Redis is away: `true` while it is.
+    #[must_use]
+    pub fn watch_away(&self) -> Option<watch::Receiver<bool>> {
+        self.calls.breaker().map(Breaker::watch)
+    }
+
+    /// Whether everything that is said about a session is heard. Costs two loads of an atomic
+    /// and a look at the clock.
+    #[must_use]
+    pub fn link(&self, key: &SessionKey) -> Link {
+        self.board.link(Partition::of(key))
+    }
+
+    /// The same for a whole partition.
+    #[must_use]
+    pub fn link_of(&self, partition: Partition) -> Link {
+        self.board.link(partition)
+    }
+
+    /// Asks Redis how it is.
+    ///
+    /// # Errors
+    /// See [`CacheFault`].
+    pub async fn health(&self) -> Result<CacheHealth, CacheFault> {
+        let asked = Instant::now();
+        self.calls.ask_any("ping", redis::cmd("PING")).await?;
+        let latency = asked.elapsed();
+        let info = self.calls.ask_any("info", redis::cmd("INFO")).await?;
+        let info: String = redis::from_redis_value(info).map_err(|_| unreadable("info"))?;
+        let field = |name: &str| info_field(&info, name).unwrap_or("unknown").to_owned();
+        Ok(CacheHealth {
+            latency,
+            version: field("redis_version"),
+            cluster: field("redis_mode") == "cluster",
+            role: field("role"),
+            maxmemory_policy: field("maxmemory_policy"),
+            append_only_file: field("aof_enabled") == "1",
+            partitions_away: self.calls.failing_partitions(),
+            partitions_linked: self.board.partitions_up(),
+        })
+    }
+
+    /// Lets go of Redis. Calls fail from now on, and events end.
+    pub fn close(&self) {
+        self.calls.close();
+    }
+
+    async fn run(
+        &self,
+        partition: Partition,
+        script: &'static Script,
+        keys: Vec<String>,
+        arguments: Vec<Vec<u8>>,
+    ) -> Result<Reply, CacheFault> {
+        let reply = self.calls.run(Call { partition, script, keys, arguments }).await?;
+        for _ in 0..reply.foreign {
+            self.corruption.found(corruption::Kind::Foreign, partition);
+        }
+        Ok(reply)
+    }
+
+    /// The keys of the scripts that change a session and publish.
+    fn keys(&self, key: &SessionKey, partition: Partition) -> Vec<String> {
+        vec![
+            self.names.session(key),
+            self.names.unflushed(partition),
+            self.names.sequence(partition),
+            self.names.channel(partition),
+        ]
+    }
+
+    fn message(&self, key: &SessionKey, payload: &[u8]) -> Result<Vec<u8>, CacheFault> {
+        envelope::message(self.node, key, payload)
+            .ok_or(CacheFault::Malformed { detail: "the session's id is longer than 64 KiB" })
+    }
+
+    fn seal_entries(
+        &self,
+        arguments: &mut Vec<Vec<u8>>,
+        member: &str,
+        epoch: u64,
+        after: u64,
+        entries: &[Bytes],
+    ) -> Result<(), CacheFault> {
+        if entries.is_empty() {
+            return Err(CacheFault::Malformed { detail: "it has no entry" });
+        }
+        within_range(after.saturating_add(entries.len() as u64))?;
+        for (version, entry) in (after + 1..).zip(entries) {
+            arguments.push(sealed::seal(sealed::Kind::Entry, Place { member, epoch, version }, entry));
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::unused_self)]
+    fn milliseconds(&self, duration: Duration) -> Vec<u8> {
+        let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(MAX_VERSION).clamp(1, MAX_VERSION);
+        decimal(milliseconds)
+    }
+}
+
+impl Drop for SharedCache {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn decimal(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+fn within_range(version: u64) -> Result<(), CacheFault> {
+    if version > MAX_VERSION {
+        return Err(CacheFault::Malformed { detail: "its version is beyond 2^53 - 1, which is what Redis can count" });
+    }
+    Ok(())
+}
+
+fn shared(reply: Reply) -> Result<Shared, CacheFault> {
+    let version = number(reply.rest.into_iter().next())?;
+    Ok(match reply.status.as_str() {
+        "taken" => Shared::Taken,
+        "conflict" => Shared::Conflict { version },
+        _ => Shared::Missing,
+    })
+}
+
+fn number(value: Option<Value>) -> Result<u64, CacheFault> {
+    value.and_then(|value| redis::from_redis_value(value).ok()).ok_or_else(|| unreadable("a script"))
+}
+
+fn text(value: Option<Value>) -> Result<String, CacheFault> {
+    value.and_then(|value| redis::from_redis_value(value).ok()).ok_or_else(|| unreadable("a script"))
+}
+
+/// Redis answered with something that our own scripts cannot have answered.
+fn unreadable(during: &'static str) -> CacheFault {
+    CacheFault::failed(during, std::io::Error::new(std::io::ErrorKind::InvalidData, "an answer has the wrong form"))
+}
