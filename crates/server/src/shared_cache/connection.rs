@@ -99,6 +99,9 @@ impl Connector {
             operation_limit: settings.operation_limit,
             connect_limit: settings.connect_limit,
         };
+        // The crate takes the process' provider, and panics where several could be meant. That one
+        // was installed before is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // Whatever is wrong without asking Redis is found now.
         if let Some(first) = connector.nodes.first() {
             connector.client(first).map_err(SettingsError::Client)?;
