@@ -7,14 +7,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 
-use crate::config::{Config, ConfigError, Secrets, SecretsError, ServeOptions};
+use crate::config::{self, Config, ConfigError, Secrets, SecretsError, ServeOptions};
 use crate::funnel_command::FunnelCommand;
 use crate::funnels::FunnelError;
 use crate::http;
 use crate::keys_command::{NewKeys, NewKeysError};
+use crate::migrate_command::{self, MigrateCommand};
 use crate::problem::chain;
 use crate::serve::{serve, stop_signal};
 use crate::service_key::Scope;
+use crate::store::{self, OpenError};
 use crate::telemetry::{self, TelemetryError};
 use crate::tenant::TenantId;
 use crate::wiring::{ServerState, WiringError};
@@ -24,7 +26,8 @@ Examples:
   throughline serve --dev                      try it out; prints a service key
   throughline keys generate                    make keys for production
   throughline funnel check funnels/*.toml      check funnel definitions
-  throughline serve --config throughline.toml  run with them in the environment";
+  throughline serve --config throughline.toml  run with them in the environment
+  throughline migrate --database-url postgres://throughline@db.internal/throughline";
 
 const SERVE_EXAMPLES: &str = "\
 Each option can be set as a flag, as a variable in the environment, or under its name with
@@ -54,6 +57,8 @@ enum Command {
     /// Run the server
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeOptions>),
+    /// Bring the tables of a database up to date, and print what was done
+    Migrate(MigrateCommand),
     /// Make keys
     #[command(subcommand)]
     Keys(Keys),
@@ -95,8 +100,10 @@ enum CommandError {
     #[error(transparent)]
     Funnel(#[from] FunnelError),
     #[error(transparent)]
+    Database(#[from] OpenError),
+    #[error(transparent)]
     NewKeys(#[from] NewKeysError),
-    #[error("the keys cannot be written as JSON")]
+    #[error("the outcome cannot be written as JSON")]
     Json(#[from] serde_json::Error),
     #[error("the server cannot listen on {address}; is another process using it? Choose one with --listen")]
     Listen {
@@ -115,6 +122,7 @@ enum CommandError {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(options) => run_server(*options),
+        Command::Migrate(command) => migrate(command),
         Command::Keys(Keys::Generate(options)) => generate_keys(&options),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
@@ -132,6 +140,14 @@ fn generate_keys(options: &Generate) -> Result<(), CommandError> {
     let scope = if options.operator { Scope::Operator } else { Scope::Service };
     let keys = NewKeys::generate(options.tenant.clone(), scope)?;
     print(&if options.json { keys.json()? } else { keys.lines() })
+}
+
+fn migrate(command: MigrateCommand) -> Result<(), CommandError> {
+    let json = command.json;
+    let url = config::database_of(command.into_options())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::System)?;
+    let applied = runtime.block_on(store::migrate(&url))?;
+    print(&if json { migrate_command::json(&applied)? } else { migrate_command::lines(&applied) })
 }
 
 fn run_server(options: ServeOptions) -> Result<(), CommandError> {

@@ -109,6 +109,7 @@ pub trait IdempotencyStore: Send + Sync + std::fmt::Debug {
 }
 
 /// What one stored entry amounts to, the same for every store.
+#[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) body_sha256: Vec<u8>,
     pub(crate) started_at_ms: i64,

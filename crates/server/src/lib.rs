@@ -21,6 +21,7 @@ pub mod funnels;
 pub mod http;
 pub mod idempotency;
 pub mod keys_command;
+pub mod migrate_command;
 pub mod principal;
 pub mod problem;
 pub mod rate_limit;

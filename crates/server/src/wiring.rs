@@ -15,8 +15,7 @@ use crate::funnels::{FunnelError, FunnelLibrary};
 use crate::principal::Authenticator;
 use crate::rate_limit::AddressLimit;
 use crate::sessions::Sessions;
-use crate::store::sqlite::{OpenError, SqliteSettings, SqliteStore};
-use crate::store::{SessionKey, Store};
+use crate::store::{self, OpenError, SessionKey, Store};
 use crate::telemetry::{self, TelemetryError};
 
 /// How often what has gone stale is forgotten.
@@ -78,13 +77,8 @@ impl ServerState {
     /// # Errors
     /// See [`WiringError`].
     pub async fn build(config: Config, secrets: Secrets) -> Result<Arc<Self>, WiringError> {
-        let store = SqliteStore::open(&SqliteSettings {
-            file: config.database_file.clone(),
-            readers: config.read_connections,
-            group_commit: config.group_commit,
-        })
-        .await?;
-        Self::with(config, secrets, Arc::new(store), Arc::new(SystemClock))
+        let store = store::open(&config.database).await?;
+        Self::with(config, secrets, store, Arc::new(SystemClock))
     }
 
     /// Builds everything around a given store and clock. For tests.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::client_address::TrustedProxies;
 use crate::http::origin::AllowedOrigins;
 use crate::store::group_commit::GroupCommitLimits;
-use crate::store::sqlite::{DatabaseUrlError, file_of_url};
+use crate::store::{DatabaseSettings, DatabaseUrl, DatabaseUrlError};
 use crate::token::Lifetimes;
 
 pub use options::{ByteSize, ByteSizeError, LogFormat, ServeOptions};
@@ -22,8 +22,8 @@ pub use secrets::{Secrets, SecretsError};
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The SQLite file.
-    pub database_file: PathBuf,
+    /// Which database, and how it is used.
+    pub database: DatabaseSettings,
     /// The folder of funnel definitions, if there is one beside the built-in funnel.
     pub funnels: Option<PathBuf>,
     /// Which web pages may talk to this server.
@@ -46,10 +46,6 @@ pub struct Config {
     pub max_connections_per_address: usize,
     /// Open sockets of one session.
     pub max_sockets_per_session: usize,
-    /// Database connections that read.
-    pub read_connections: u32,
-    /// Limits of the writing queue.
-    pub group_commit: GroupCommitLimits,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines there are.
@@ -97,22 +93,41 @@ pub enum ConfigError {
     },
 }
 
+impl ServeOptions {
+    /// The database that they name, or the default one.
+    fn database_url(&self) -> Result<DatabaseUrl, DatabaseUrlError> {
+        self.database_url.as_deref().unwrap_or("sqlite:data/throughline.db").parse()
+    }
+}
+
+/// Which database `throughline migrate` works on: the one that a server with the same options would open.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn database_of(options: ServeOptions) -> Result<DatabaseUrl, ConfigError> {
+    Ok(merged(options)?.database_url()?)
+}
+
+/// The options, and those of the file that they name.
+fn merged(flags: ServeOptions) -> Result<ServeOptions, ConfigError> {
+    match flags.config.clone() {
+        Some(file) => Ok(flags.or(ServeOptions::read(&file)?)),
+        None => Ok(flags),
+    }
+}
+
 impl Config {
     /// Reads the file that `flags` name, if any, and fills what is left with defaults.
     ///
     /// # Errors
     /// See [`ConfigError`].
     pub fn resolve(flags: ServeOptions) -> Result<(Self, ServeOptions), ConfigError> {
-        let merged = match flags.config.clone() {
-            Some(file) => flags.or(ServeOptions::read(&file)?),
-            None => flags,
-        };
+        let merged = merged(flags)?;
         Ok((Self::of(&merged)?, merged))
     }
 
     fn of(options: &ServeOptions) -> Result<Self, ConfigError> {
         let dev = options.dev;
-        let url = options.database_url.as_deref().unwrap_or("sqlite:data/throughline.db");
         let period = |value: &Option<humantime::Duration>, default_s: u64| {
             value.map_or(Duration::from_secs(default_s), Into::into)
         };
@@ -138,6 +153,21 @@ impl Config {
             let why = "a token cannot live longer than `token_max_age` allows all its renewals";
             return Err(ConfigError::OutOfRange { option: "token_ttl", why });
         }
+        let connections = count("database_connections", options.database_connections, 8)?;
+        let writers = count("database_writers", options.database_writers, 2.min(connections - 1).max(1))?;
+        if connections < 2 {
+            let why = "it must be at least 2: one connection writes and one reads";
+            return Err(ConfigError::OutOfRange { option: "database_connections", why });
+        }
+        if writers >= connections {
+            let why = "it must be less than `database_connections`, so that a connection is left for reading";
+            return Err(ConfigError::OutOfRange { option: "database_writers", why });
+        }
+        let timeout = options.database_timeout.map_or(Duration::from_millis(900), Into::into);
+        if !(Duration::from_millis(50)..=Duration::from_secs(60)).contains(&timeout) {
+            let why = "it must be from 50ms to 60s";
+            return Err(ConfigError::OutOfRange { option: "database_timeout", why });
+        }
         let queue = count("commit_queue", options.commit_queue, 4096)?;
         let batch = count("commit_batch", options.commit_batch, 256)?;
         if queue > 1_000_000 {
@@ -146,7 +176,15 @@ impl Config {
         }
         Ok(Self {
             listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8787))),
-            database_file: file_of_url(url)?,
+            database: DatabaseSettings {
+                url: options.database_url()?,
+                read_connections: options.read_connections.map_or(4, NonZeroU32::get),
+                connections,
+                writers,
+                timeout,
+                group_commit: GroupCommitLimits { queue, batch },
+                auto_migrate: options.auto_migrate.unwrap_or(true),
+            },
             funnels: options.funnels.clone(),
             allowed_origins: AllowedOrigins::new(options.allowed_origins.clone().unwrap_or_default()),
             trusted_proxies: TrustedProxies::new(options.trusted_proxies.clone().unwrap_or_default()),
@@ -164,8 +202,6 @@ impl Config {
                 256,
             )?,
             max_sockets_per_session: count("max_sockets_per_session", options.max_sockets_per_session, 32)?,
-            read_connections: options.read_connections.map_or(4, NonZeroU32::get),
-            group_commit: GroupCommitLimits { queue, batch },
             log_format: options.log_format.unwrap_or_default(),
             log_filter: options.log.clone().unwrap_or_else(|| "info".to_owned()),
             shutdown_grace: period(&options.shutdown_grace, 5),
@@ -237,6 +273,9 @@ mod tests {
             ("token_ttl = \"48h\"", "token_ttl"),
             ("max_connections = 0", "max_connections"),
             ("commit_queue = 2000000", "commit_queue"),
+            ("database_connections = 1", "database_connections"),
+            ("database_connections = 4\ndatabase_writers = 4", "database_writers"),
+            ("database_timeout = \"1ms\"", "database_timeout"),
         ] {
             let (_file, options) = file(text);
             let error = Config::resolve(options).unwrap_err();

@@ -71,7 +71,8 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub listen: Option<SocketAddr>,
 
-    /// The database file; its folder is created [default: sqlite:data/throughline.db]
+    /// The database: sqlite:FILE for one server, postgres://USER@HOST/DATABASE for several. A password is better set
+    /// as PGPASSWORD or in the variable than as a flag [default: sqlite:data/throughline.db]
     #[arg(long, env = "THROUGHLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
@@ -140,7 +141,24 @@ pub struct ServeOptions {
     #[arg(long, env = "THROUGHLINE_MAX_SOCKETS_PER_SESSION", value_name = "COUNT")]
     pub max_sockets_per_session: Option<usize>,
 
-    /// Database connections that read [default: 4]
+    /// Bring the database's tables up to date at the start. With false, run `throughline migrate` [default: true]
+    #[arg(long, env = "THROUGHLINE_AUTO_MIGRATE", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub auto_migrate: Option<bool>,
+
+    /// Connections to PostgreSQL in all, beside one that listens for changes [default: 8]
+    #[arg(long, env = "THROUGHLINE_DATABASE_CONNECTIONS", value_name = "COUNT")]
+    pub database_connections: Option<usize>,
+
+    /// How many of them write, each its own sessions [default: 2]
+    #[arg(long, env = "THROUGHLINE_DATABASE_WRITERS", value_name = "COUNT")]
+    pub database_writers: Option<usize>,
+
+    /// How long PostgreSQL may take to answer, before a request fails [default: 900ms]
+    #[arg(long, env = "THROUGHLINE_DATABASE_TIMEOUT", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub database_timeout: Option<humantime::Duration>,
+
+    /// Connections that read a SQLite file [default: 4]
     #[arg(long, env = "THROUGHLINE_READ_CONNECTIONS", value_name = "COUNT")]
     pub read_connections: Option<NonZeroU32>,
 
@@ -210,6 +228,10 @@ impl ServeOptions {
             max_connections: self.max_connections.or(other.max_connections),
             max_connections_per_address: self.max_connections_per_address.or(other.max_connections_per_address),
             max_sockets_per_session: self.max_sockets_per_session.or(other.max_sockets_per_session),
+            auto_migrate: self.auto_migrate.or(other.auto_migrate),
+            database_connections: self.database_connections.or(other.database_connections),
+            database_writers: self.database_writers.or(other.database_writers),
+            database_timeout: self.database_timeout.or(other.database_timeout),
             read_connections: self.read_connections.or(other.read_connections),
             commit_queue: self.commit_queue.or(other.commit_queue),
             commit_batch: self.commit_batch.or(other.commit_batch),

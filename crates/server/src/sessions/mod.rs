@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How many sessions one round of [`Sessions::end_overdue`] looks at.
 const DUE_BATCH: u32 = 200;
 
+/// How long the sessions of such a round are left alone by other servers.
+const DUE_LEASE_MS: i64 = 30_000;
+
 /// All sessions that this process hosts.
 #[derive(Debug)]
 pub struct Sessions {
@@ -203,7 +206,8 @@ impl Sessions {
     /// # Errors
     /// See [`SessionError`].
     pub async fn end_overdue(&self) -> Result<usize, SessionError> {
-        let due = self.environment.store.due(self.environment.clock.now_ms(), DUE_BATCH).await?;
+        let now_ms = self.environment.clock.now_ms();
+        let due = self.environment.store.claim_due(now_ms, DUE_LEASE_MS, DUE_BATCH).await?;
         for session in &due {
             let hosted = self.host(&session.key).await?;
             hosted.end_if_overdue(PATIENCE).await?;

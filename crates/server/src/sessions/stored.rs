@@ -59,11 +59,14 @@ pub(super) fn append(key: &SessionKey, commit: &Commit) -> Result<Append, Unread
             created_at_ms: session.created_at.as_millis(),
             updated_at_ms: session.updated_at.as_millis(),
             expires_at_ms: session.expires_at.as_millis(),
+            completed_at_ms: session.flow.completed_at.map(|at| at.as_millis()),
             deadline_at_ms: state.deadline().map(|deadline| deadline.as_millis()),
             erased: state.erased_at.is_some(),
             currency: session.currency.to_string(),
             amount_minor: session.amount.minor(),
+            email_digest: None,
         },
         purge_history: erased_at.is_some(),
+        announce: false,
     })
 }

@@ -48,7 +48,7 @@ async fn an_overdue_session_never_looks_alive() {
     clock.advance(Duration::from_secs(25 * 60 * 60));
     let state = sessions.current(&key).await.unwrap().unwrap();
     assert_eq!(state.session.status, Status::Expired);
-    assert!(store.due(clock.now_ms(), 10).await.unwrap().is_empty());
+    assert!(store.claim_due(clock.now_ms(), 0, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn overdue_sessions_end_without_being_asked_for() {
     assert_eq!(sessions.end_overdue().await.unwrap(), 0);
     clock.advance(Duration::from_secs(25 * 60 * 60));
     assert_eq!(sessions.end_overdue().await.unwrap(), 2);
-    assert!(store.due(clock.now_ms(), 10).await.unwrap().is_empty());
+    assert!(store.claim_due(clock.now_ms(), 0, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -1,29 +1,35 @@
-//! What every store must do. Each implementation runs all of it, by `suite!(open)`, where
-//! `open` is an async function that gives a fresh store and what must outlive it.
+//! What every store must do. Each implementation runs all of it: by `suite!(open)`, where `open` is an async function
+//! that gives a fresh store and what must outlive it, or by calling each with `all!(macro)`.
 
 use std::sync::Arc;
 
-use super::{Append, CommitError, JournalRecord, Operational, SessionKey, Store, Stored};
+use super::{Append, CommitError, Due, JournalRecord, Operational, SessionKey, Store, Stored};
 use crate::clock::millis;
 use crate::idempotency::{ABANDONED, Answer, Begin, IdempotencyKey, KEPT, Ticket};
 use crate::tenant::TenantId;
 
-/// Makes one test of each function below.
-macro_rules! suite {
-    ($open:ident) => {
-        $crate::store::conformance::suite!($open:
+/// Hands the names of all functions below to the macro `$then`, after `$argument`.
+macro_rules! all {
+    ($then:ident $argument:ident) => {
+        $then!($argument:
             a_first_commit_creates_the_session,
             a_session_that_must_not_exist_yet_is_not_overwritten,
             a_stale_commit_is_told_the_current_version_and_changes_nothing,
             of_conflicting_writers_exactly_one_wins,
+            many_writers_of_few_sessions_leave_one_unbroken_history,
             records_must_follow_on_the_expected_version,
             the_journal_is_read_in_order_and_in_pages,
             tenants_do_not_see_each_other,
             purging_empties_the_history_and_keeps_its_versions,
+            versions_are_told_in_the_order_of_the_question,
             due_sessions_come_oldest_first_and_only_when_due,
+            due_sessions_are_shared_without_overlap_and_given_again_after_the_lease,
+            a_commit_ends_the_claim_on_its_session,
+            sessions_that_are_over_are_deleted_with_all_that_tells_of_them,
             a_dropped_commit_is_whole_or_absent,
             a_closed_store_refuses_commits,
             a_first_request_is_started_and_its_repeat_is_in_progress,
+            of_simultaneous_requests_under_one_key_exactly_one_is_started,
             a_finished_request_is_replayed,
             another_body_under_the_same_key_is_a_mismatch,
             an_abandoned_request_frees_its_key,
@@ -32,6 +38,19 @@ macro_rules! suite {
             answers_about_a_session_go_with_its_erasure,
         );
     };
+}
+pub(crate) use all;
+
+/// Makes one test of each function below.
+macro_rules! suite {
+    ($open:ident) => {
+        use $crate::store::conformance::tests_of;
+        $crate::store::conformance::all!(tests_of $open);
+    };
+}
+pub(crate) use suite;
+
+macro_rules! tests_of {
     ($open:ident: $($name:ident),+ $(,)?) => {
         $(
             #[tokio::test]
@@ -42,7 +61,7 @@ macro_rules! suite {
         )+
     };
 }
-pub(crate) use suite;
+pub(crate) use tests_of;
 
 pub fn session(tenant: &str, id: &str) -> SessionKey {
     SessionKey { tenant: tenant.parse().unwrap(), session_id: id.to_owned() }
@@ -57,10 +76,12 @@ pub fn columns() -> Operational {
         created_at_ms: 1_000,
         updated_at_ms: 1_000,
         expires_at_ms: 9_000,
+        completed_at_ms: None,
         deadline_at_ms: None,
         erased: false,
         currency: "EUR".to_owned(),
         amount_minor: 1_999,
+        email_digest: Some(vec![7; 32]),
     }
 }
 
@@ -74,6 +95,7 @@ pub fn append(key: &SessionKey, expected_version: u64) -> Append {
         state: format!("state {version}").into_bytes(),
         columns: columns(),
         purge_history: false,
+        announce: false,
     }
 }
 
@@ -214,12 +236,135 @@ pub async fn due_sessions_come_oldest_first_and_only_when_due(store: Arc<impl St
         change.columns.deadline_at_ms = deadline;
         store.commit(change).await.unwrap();
     }
-    let ids = |due: Vec<super::Due>| -> Vec<String> { due.into_iter().map(|due| due.key.session_id).collect() };
-    assert_eq!(ids(store.due(99, 10).await.unwrap()), [] as [&str; 0]);
-    assert_eq!(ids(store.due(200, 10).await.unwrap()), ["ws_3", "ws_4"]);
-    assert_eq!(ids(store.due(1_000, 2).await.unwrap()), ["ws_3", "ws_4"]);
+    assert_eq!(ids(store.claim_due(99, 0, 10).await.unwrap()), [] as [&str; 0]);
+    assert_eq!(ids(store.claim_due(200, 0, 10).await.unwrap()), ["ws_3", "ws_4"]);
+    assert_eq!(ids(store.claim_due(200, 0, 1).await.unwrap()), ["ws_3"]);
     store.commit(append(&session("a", "ws_3"), 1)).await.unwrap();
-    assert_eq!(ids(store.due(200, 10).await.unwrap()), ["ws_4"]);
+    assert_eq!(ids(store.claim_due(1_000, 0, 10).await.unwrap()), ["ws_4", "ws_1"]);
+}
+
+fn ids(due: Vec<Due>) -> Vec<String> {
+    due.into_iter().map(|due| due.key.session_id).collect()
+}
+
+fn due_at(key: &SessionKey, expected_version: u64, deadline_at_ms: i64) -> Append {
+    let mut change = append(key, expected_version);
+    change.columns.deadline_at_ms = Some(deadline_at_ms);
+    change
+}
+
+pub async fn due_sessions_are_shared_without_overlap_and_given_again_after_the_lease(store: Arc<impl Store>) {
+    for number in 0..40 {
+        let key = session("a", &format!("ws_{number}"));
+        store.commit(due_at(&key, 0, 100 + number)).await.unwrap();
+    }
+    let claimers: Vec<_> = (0..4)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let mut claimed = Vec::new();
+                // Two that claim at the same moment may leave each other nothing, so asking once is not enough.
+                for _ in 0..10 {
+                    claimed.extend(ids(store.claim_due(1_000, 500, 5).await.unwrap()));
+                }
+                claimed
+            })
+        })
+        .collect();
+    let mut claimed = Vec::new();
+    for claimer in claimers {
+        claimed.extend(claimer.await.unwrap());
+    }
+    claimed.sort();
+    let mut expected: Vec<String> = (0..40).map(|number| format!("ws_{number}")).collect();
+    expected.sort();
+    assert_eq!(claimed, expected, "each is given once");
+    assert_eq!(ids(store.claim_due(1_499, 500, 100).await.unwrap()), [] as [&str; 0]);
+    assert_eq!(store.claim_due(1_500, 500, 100).await.unwrap().len(), 40, "the leases ran out");
+}
+
+pub async fn a_commit_ends_the_claim_on_its_session(store: Arc<impl Store>) {
+    let key = session("a", "ws_1");
+    store.commit(due_at(&key, 0, 100)).await.unwrap();
+    assert_eq!(store.claim_due(200, 30_000, 10).await.unwrap().len(), 1);
+    assert_eq!(store.claim_due(200, 30_000, 10).await.unwrap().len(), 0);
+    store.commit(due_at(&key, 1, 150)).await.unwrap();
+    let due = store.claim_due(200, 30_000, 10).await.unwrap();
+    assert_eq!(due, [Due { key, deadline_at_ms: 150 }]);
+}
+
+pub async fn sessions_that_are_over_are_deleted_with_all_that_tells_of_them(store: Arc<impl Store>) {
+    let tenant = TenantId::single();
+    let statuses =
+        [("ws_1", "completed", 10), ("ws_2", "pending", 10), ("ws_3", "expired", 20), ("ws_4", "failed", 30)];
+    for (id, status, updated_at_ms) in statuses {
+        let mut change = append(&session(tenant.as_str(), id), 0);
+        change.columns.status = status.to_owned();
+        change.columns.updated_at_ms = updated_at_ms;
+        store.commit(change).await.unwrap();
+        let ticket = start(&store, id, 0).await;
+        store.finish(ticket, Answer { session_id: Some(id.to_owned()), ..answer("about it") }).await.unwrap();
+    }
+    assert_eq!(store.delete_ended(10, 10).await.unwrap(), 0);
+    assert_eq!(store.delete_ended(30, 1).await.unwrap(), 1, "at most as many as asked for, the oldest first");
+    assert_eq!(store.delete_ended(30, 10).await.unwrap(), 1);
+    assert_eq!(store.delete_ended(30, 10).await.unwrap(), 0);
+    for (id, gone) in [("ws_1", true), ("ws_2", false), ("ws_3", true), ("ws_4", false)] {
+        let key = session(tenant.as_str(), id);
+        assert_eq!(store.load(&key).await.unwrap().is_none(), gone, "{id}");
+        assert_eq!(store.journal(&key, 0, 10).await.unwrap().is_empty(), gone, "{id}");
+        let again = store.begin(request(id), [1; 32], 1).await.unwrap();
+        assert_eq!(matches!(again, Begin::Started(_)), gone, "{id}: {again:?}");
+    }
+    store.commit(append(&session(tenant.as_str(), "ws_1"), 0)).await.unwrap();
+}
+
+pub async fn versions_are_told_in_the_order_of_the_question(store: Arc<impl Store>) {
+    let (once, twice) = (session("a", "ws_1"), session("a", "ws_2"));
+    store.commit(append(&twice, 0)).await.unwrap();
+    store.commit(append(&once, 0)).await.unwrap();
+    store.commit(append(&twice, 1)).await.unwrap();
+    let keys = [twice.clone(), session("b", "ws_1"), once, twice];
+    assert_eq!(store.versions(&keys).await.unwrap(), [Some(2), None, Some(1), Some(2)]);
+    assert_eq!(store.versions(&[]).await.unwrap(), []);
+}
+
+pub async fn many_writers_of_few_sessions_leave_one_unbroken_history(store: Arc<impl Store>) {
+    const SESSIONS: usize = 4;
+    let keys: Arc<Vec<_>> = Arc::new((0..SESSIONS).map(|number| session("a", &format!("ws_{number}"))).collect());
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let (store, keys) = (Arc::clone(&store), Arc::clone(&keys));
+            tokio::spawn(async move {
+                let mut known = [0; SESSIONS];
+                let mut won = [0; SESSIONS];
+                for round in 0..24 {
+                    let index = (writer + round) % SESSIONS;
+                    match store.commit(append(&keys[index], known[index])).await {
+                        Ok(()) => {
+                            known[index] += 1;
+                            won[index] += 1;
+                        }
+                        Err(CommitError::Conflict { current_version }) => known[index] = current_version,
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+                won
+            })
+        })
+        .collect();
+    let mut won = [0; SESSIONS];
+    for writer in writers {
+        for (all, some) in won.iter_mut().zip(writer.await.unwrap()) {
+            *all += some;
+        }
+    }
+    for (key, won) in keys.iter().zip(won) {
+        let journal = store.journal(key, 0, 1_000).await.unwrap();
+        let versions: Vec<u64> = journal.iter().map(|record| record.version).collect();
+        assert_eq!(versions, (1..=won).collect::<Vec<_>>());
+        assert_eq!(store.load(key).await.unwrap().unwrap().version, won);
+    }
 }
 
 pub async fn a_dropped_commit_is_whole_or_absent(store: Arc<impl Store>) {
@@ -254,6 +399,16 @@ pub async fn a_first_request_is_started_and_its_repeat_is_in_progress(store: Arc
     start(&store, "k", 0).await;
     assert_eq!(store.begin(request("k"), [1; 32], 10).await.unwrap(), Begin::InProgress);
     start(&store, "other", 10).await;
+}
+
+pub async fn of_simultaneous_requests_under_one_key_exactly_one_is_started(store: Arc<impl Store>) {
+    for now_ms in [0, millis(ABANDONED)] {
+        let requests = (0..8).map(|_| store.begin(request("k"), [1; 32], now_ms));
+        let known = futures_util::future::join_all(requests).await;
+        let started = known.iter().filter(|known| matches!(known, Ok(Begin::Started(_)))).count();
+        let running = known.iter().filter(|known| matches!(known, Ok(Begin::InProgress))).count();
+        assert_eq!((started, running), (1, 7), "at {now_ms}");
+    }
 }
 
 pub async fn a_finished_request_is_replayed(store: Arc<impl Store>) {

@@ -5,7 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Append, CommitError, Due, JournalRecord, ReadError, SessionKey, SessionStore, StoreFault, Stored};
+use super::{
+    Append, CommitError, Due, ENDED, JournalRecord, Operational, ReadError, SessionKey, SessionStore, StoreFault,
+    Stored,
+};
 use crate::clock::millis;
 use crate::idempotency::{Answer, Begin, Entry, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
 
@@ -25,8 +28,8 @@ struct Tables {
 #[derive(Debug)]
 struct Session {
     stored: Stored,
-    deadline_at_ms: Option<i64>,
-    erased: bool,
+    columns: Operational,
+    claimed_until_ms: Option<i64>,
     journal: Vec<JournalRecord>,
 }
 
@@ -36,6 +39,14 @@ struct Claimed {
     attempt: [u8; 16],
     started_at_ms: i64,
     answer: Option<Answer>,
+}
+
+impl Claimed {
+    fn tells_of(&self, key: &IdempotencyKey, session: &SessionKey) -> bool {
+        let answer = self.answer.as_ref();
+        key.tenant == session.tenant
+            && answer.is_some_and(|answer| answer.session_id.as_ref() == Some(&session.session_id))
+    }
 }
 
 impl MemoryStore {
@@ -55,7 +66,7 @@ impl Tables {
     fn finish(&mut self, ticket: &Ticket, answer: Answer) {
         let is_erased = answer.session_id.as_ref().is_some_and(|session_id| {
             let key = SessionKey { tenant: ticket.key.tenant.clone(), session_id: session_id.clone() };
-            self.sessions.get(&key).is_some_and(|session| session.erased)
+            self.sessions.get(&key).is_some_and(|session| session.columns.erased)
         });
         if !is_erased
             && self.holds(ticket)
@@ -81,23 +92,18 @@ impl SessionStore for MemoryStore {
         }
         let stored = Stored { version: change.new_version(), state: change.state };
         if change.purge_history {
-            let SessionKey { tenant, session_id } = &change.key;
-            let is_about = |key: &IdempotencyKey, claimed: &Claimed| {
-                let answer = claimed.answer.as_ref();
-                key.tenant == *tenant && answer.is_some_and(|answer| answer.session_id.as_ref() == Some(session_id))
-            };
-            tables.answers.retain(|key, claimed| !is_about(key, claimed));
+            tables.answers.retain(|key, claimed| !claimed.tells_of(key, &change.key));
         }
-        let erased = change.columns.erased;
+        let columns = change.columns;
         let session = tables.sessions.entry(change.key).or_insert_with(|| Session {
             stored: stored.clone(),
-            deadline_at_ms: None,
-            erased,
+            columns: columns.clone(),
+            claimed_until_ms: None,
             journal: Vec::new(),
         });
         session.stored = stored;
-        session.erased = erased;
-        session.deadline_at_ms = change.columns.deadline_at_ms;
+        session.columns = columns;
+        session.claimed_until_ms = None;
         if change.purge_history {
             for record in &mut session.journal {
                 record.blob = Vec::new();
@@ -118,19 +124,50 @@ impl SessionStore for MemoryStore {
         Ok(later.take(limit as usize).cloned().collect())
     }
 
-    async fn due(&self, now_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError> {
+    async fn versions(&self, keys: &[SessionKey]) -> Result<Vec<Option<u64>>, ReadError> {
         let tables = self.tables();
+        Ok(keys.iter().map(|key| tables.sessions.get(key).map(|session| session.stored.version)).collect())
+    }
+
+    async fn claim_due(&self, now_ms: i64, lease_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError> {
+        let mut tables = self.tables();
+        let is_free = |session: &Session| session.claimed_until_ms.is_none_or(|until_ms| until_ms <= now_ms);
         let mut due: Vec<Due> = tables
             .sessions
             .iter()
+            .filter(|(_, session)| is_free(session))
             .filter_map(|(key, session)| {
-                let deadline_at_ms = session.deadline_at_ms.filter(|at_ms| *at_ms <= now_ms)?;
+                let deadline_at_ms = session.columns.deadline_at_ms.filter(|at_ms| *at_ms <= now_ms)?;
                 Some(Due { key: key.clone(), deadline_at_ms })
             })
             .collect();
         due.sort_by_key(|due| due.deadline_at_ms);
         due.truncate(limit as usize);
+        for claimed in &due {
+            if let Some(session) = tables.sessions.get_mut(&claimed.key) {
+                session.claimed_until_ms = Some(now_ms.saturating_add(lease_ms));
+            }
+        }
         Ok(due)
+    }
+
+    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {
+        let mut tables = self.tables();
+        let is_over =
+            |columns: &Operational| ENDED.contains(&columns.status.as_str()) && columns.updated_at_ms < before_ms;
+        let mut ended: Vec<(i64, SessionKey)> = tables
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_over(&session.columns))
+            .map(|(key, session)| (session.columns.updated_at_ms, key.clone()))
+            .collect();
+        ended.sort();
+        ended.truncate(limit as usize);
+        for (_, session) in &ended {
+            tables.sessions.remove(session);
+            tables.answers.retain(|key, claimed| !claimed.tells_of(key, session));
+        }
+        Ok(ended.len() as u64)
     }
 
     async fn ping(&self) -> Result<(), ReadError> {

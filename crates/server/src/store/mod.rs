@@ -4,13 +4,22 @@
 //! order of writes: of two commits that expect the same version, exactly one succeeds.
 //!
 //! Each implementation passes the same suite, `conformance.rs`.
+//!
+//! [`open`] chooses by the address: one file of SQLite for one server, PostgreSQL for several.
 
 #[cfg(test)]
 #[allow(missing_docs)] // Each function's name says what it checks.
 pub(crate) mod conformance;
+mod database;
 pub mod group_commit;
 pub mod memory;
+mod migrations;
 pub mod postgres;
+mod postgres_batch;
+mod postgres_connect;
+pub mod postgres_listener;
+mod postgres_pool;
+mod postgres_writer;
 pub mod sqlite;
 mod sqlite_jobs;
 mod sqlite_writer;
@@ -20,8 +29,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::idempotency::IdempotencyStore;
+use crate::idempotency::{IdempotencyError, IdempotencyStore};
 use crate::tenant::TenantId;
+
+pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, migrate, open};
+pub use migrations::{AppliedMigration, MigrationError};
 
 /// Names one session of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +70,8 @@ pub struct Operational {
     pub updated_at_ms: i64,
     /// When it expires.
     pub expires_at_ms: i64,
+    /// When the funnel was completed, if it was.
+    pub completed_at_ms: Option<i64>,
     /// When something must be done about it without being asked, if anything must.
     pub deadline_at_ms: Option<i64>,
     /// Whether its personal data was erased.
@@ -66,6 +80,8 @@ pub struct Operational {
     pub currency: String,
     /// What it costs, in minor units.
     pub amount_minor: i64,
+    /// A keyed hash of the email address, if there is one: never the address itself.
+    pub email_digest: Option<Vec<u8>>,
 }
 
 /// A change to one session, committed as a whole or not at all.
@@ -83,6 +99,9 @@ pub struct Append {
     pub columns: Operational,
     /// Empties the blobs of all earlier records, in the same transaction: erasure.
     pub purge_history: bool,
+    /// Tells the other servers of this database that the session changed, in the same transaction. Costs the database
+    /// more than the change itself, so it is for when there is no better way. A database of one server ignores it.
+    pub announce: bool,
 }
 
 /// A session as the store has it.
@@ -150,7 +169,7 @@ pub enum CommitError {
     },
 }
 
-/// Why nothing could be read.
+/// Why nothing could be read, claimed or deleted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
     /// The database did not answer.
@@ -166,6 +185,16 @@ pub enum ReadError {
         /// When to try again.
         retry_after: Duration,
     },
+}
+
+impl From<IdempotencyError> for ReadError {
+    /// The same fault, met by something that is written on the way of a read.
+    fn from(error: IdempotencyError) -> Self {
+        match error {
+            IdempotencyError::Unavailable { fault } => Self::Unavailable { fault },
+            IdempotencyError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+        }
+    }
 }
 
 /// Both halves of a database: sessions, and answers to idempotent requests.
@@ -196,11 +225,28 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn journal(&self, key: &SessionKey, after_version: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError>;
 
-    /// At most `limit` sessions of all tenants whose deadline has come, the oldest first.
+    /// The versions of several sessions at once, in the order of `keys`; `None` for one that does not exist.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn due(&self, now_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError>;
+    async fn versions(&self, keys: &[SessionKey]) -> Result<Vec<Option<u64>>, ReadError>;
+
+    /// At most `limit` sessions of all tenants whose deadline has come, the oldest first.
+    ///
+    /// They are the caller's for `lease_ms`: nobody else is given them meanwhile. A commit to the session ends that; a
+    /// caller that does nothing about them lets them be given again.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn claim_due(&self, now_ms: i64, lease_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError>;
+
+    /// Deletes at most `limit` sessions that are over (completed, failed, expired) and did not change since
+    /// `before_ms`, with their journals and the answers that tell of them. Returns how many; as many as `limit` means
+    /// that there may be more.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError>;
 
     /// Whether reads are possible at all.
     ///
@@ -211,6 +257,9 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// Writes what is waiting and lets go of the database. Later commits are refused.
     async fn close(&self);
 }
+
+/// The statuses in which a session is over.
+pub(crate) const ENDED: [&str; 3] = ["completed", "failed", "expired"];
 
 impl Append {
     /// Checks what no database should have to find out.

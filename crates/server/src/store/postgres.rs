@@ -1,1 +1,388 @@
-//! Sessions in PostgreSQL.
+//! Sessions in PostgreSQL, for several servers of one database.
+//!
+//! A few connections write (see [`super::group_commit`]), each batch in one transaction with a number of statements that
+//! does not depend on its size; `docs/decisions/0006-postgres.md` says why. All changes of a session go over the same
+//! connection. The others run single statements: reads, claims and deletions.
+//!
+//! Nothing waits for longer than [`PostgresSettings::timeout`], also when the server is frozen or the network swallows
+//! what is sent: our own clock counts, not an answer. sqlx cannot set TCP's keepalive, and nothing here needs it.
+
+use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::Migrator;
+use sqlx::{Connection as _, Row as _, query};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::group_commit::{GroupCommit, GroupCommitLimits, SubmitError};
+use super::migrations::{AppliedMigration, Tables, embedded};
+use super::postgres_batch::{Outcome, Work, key_of, signed, told_of, unsigned};
+use super::postgres_connect::Connector;
+use super::postgres_pool::{Pool, Repeat};
+use super::postgres_writer::{Job, PostgresWriter};
+use super::{
+    Append, CommitError, Due, ENDED, JournalRecord, OpenError, ReadError, SessionKey, SessionStore, StoreFault, Stored,
+    postgres_listener,
+};
+use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
+
+pub use super::postgres_connect::PostgresAddress;
+
+/// What a refused caller is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the first connection may take: a name that is looked up, a server that just starts.
+const FIRST_CONNECTION: Duration = Duration::from_secs(5);
+
+/// How many answers one statement of a sweep drops, so that each of them is quick.
+const SWEEP_BATCH: i64 = 1_000;
+
+/// Which database, and how it is used.
+#[derive(Debug, Clone)]
+pub struct PostgresSettings {
+    /// Where it is.
+    pub address: PostgresAddress,
+    /// Connections in all; `writers` of them write.
+    pub connections: usize,
+    /// Connections that write.
+    pub writers: usize,
+    /// How long it may take to answer.
+    pub timeout: Duration,
+    /// Limits of the writing queue, which the writers share.
+    pub group_commit: GroupCommitLimits,
+    /// Whether the tables are brought up to date; otherwise outdated ones are refused.
+    pub auto_migrate: bool,
+}
+
+/// A store in a PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresStore {
+    writers: Vec<GroupCommit<Job>>,
+    pool: Pool,
+    timeout: Duration,
+    /// The latest write failed, so whether writing works has to be found out before it is promised.
+    write_failed: AtomicBool,
+}
+
+/// Why something was not written.
+enum WriteError {
+    Full,
+    Failed(StoreFault),
+}
+
+impl From<WriteError> for IdempotencyError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Full => Self::Overloaded { retry_after: RETRY_AFTER },
+            WriteError::Failed(fault) => Self::Unavailable { fault },
+        }
+    }
+}
+
+impl From<WriteError> for CommitError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Full => Self::Overloaded { retry_after: RETRY_AFTER },
+            WriteError::Failed(fault) => Self::Unavailable { fault },
+        }
+    }
+}
+
+impl PostgresStore {
+    /// Connects, and brings the tables up to date if that is wanted.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(settings: &PostgresSettings) -> Result<Self, OpenError> {
+        let PostgresSettings { address, timeout, group_commit, .. } = settings;
+        if settings.auto_migrate {
+            migrate(address).await?;
+        } else {
+            with_tables(address, async |tables, connection| tables.check(connection).await).await?;
+        }
+        let unreachable = |source| OpenError::Postgres { place: address.to_string(), source };
+        let count = settings.writers.max(1);
+        let limits = GroupCommitLimits { queue: group_commit.queue.div_ceil(count), batch: group_commit.batch };
+        let connector = Connector::with_limit(address, *timeout);
+        let mut writers = Vec::with_capacity(count);
+        for _ in 0..count {
+            let connection = connector.connect(None).await.map_err(unreachable)?;
+            writers.push(GroupCommit::start(PostgresWriter::new(connector.clone(), connection, *timeout), limits));
+        }
+        let pool = Pool::new(address, settings.connections.saturating_sub(count), *timeout);
+        pool.warm_up().await.map_err(unreachable)?;
+        Ok(Self { writers, pool, timeout: *timeout, write_failed: AtomicBool::new(false) })
+    }
+
+    /// Write jobs and transactions so far: fewer transactions than jobs means that commits were grouped.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let counts = self.writers.iter().map(GroupCommit::counts);
+        counts.fold((0, 0), |(jobs, transactions), (more, other)| (jobs + more, transactions + other))
+    }
+
+    /// Tells the other servers that sessions changed, without changing them.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn announce(&self, changes: &[(SessionKey, u64)]) -> Result<(), ReadError> {
+        let payloads = postgres_listener::payloads(changes.iter().map(|(key, version)| (key, *version)));
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let notify = || postgres_listener::notify(payloads.clone());
+        self.pool.rows("announcing changes", Repeat::Harmless, notify).await.map(drop)
+    }
+
+    /// Hands `work` to the writer that everything about `key` goes to.
+    async fn write(&self, key: &impl std::hash::Hash, work: Work) -> Result<Outcome, WriteError> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % self.writers.len().max(1) as u64).unwrap_or(0);
+        self.write_with(index, work).await
+    }
+
+    async fn write_with(&self, index: usize, work: Work) -> Result<Outcome, WriteError> {
+        const WAITING: &str = "waiting for the writer";
+        let deadline = Instant::now() + self.timeout;
+        let (tell, told) = oneshot::channel();
+        let writer = self.writers.get(index).ok_or(WriteError::Full)?;
+        writer.submit(Job { work, deadline, tell }).map_err(|error| match error {
+            SubmitError::Full => WriteError::Full,
+            SubmitError::Closed => WriteError::Failed(error.into_fault()),
+        })?;
+        let outcome = match timeout_at(deadline, told).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(lost)) => Err(StoreFault::new(WAITING, lost)),
+            Err(late) => Err(StoreFault::new(WAITING, late)),
+        };
+        self.write_failed.store(outcome.is_err(), Ordering::SeqCst);
+        outcome.map_err(WriteError::Failed)
+    }
+}
+
+#[async_trait]
+impl SessionStore for PostgresStore {
+    async fn commit(&self, change: Append) -> Result<(), CommitError> {
+        change.check()?;
+        let key = change.key.clone();
+        match self.write(&key, Work::Commit(change)).await? {
+            Outcome::Written | Outcome::Begun(_) => Ok(()),
+            Outcome::Conflict { current_version } => Err(CommitError::Conflict { current_version }),
+        }
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, ReadError> {
+        const DURING: &str = "loading a session";
+        let select = || {
+            query("SELECT version, state FROM sessions WHERE tenant = $1 AND session_id = $2")
+                .bind(key.tenant.as_str())
+                .bind(&key.session_id)
+        };
+        let rows = self.pool.rows(DURING, Repeat::Harmless, select).await?;
+        let stored = rows.first().map(|row| Ok(Stored { version: unsigned(row.try_get(0)?), state: row.try_get(1)? }));
+        stored.transpose().map_err(unreadable(DURING))
+    }
+
+    async fn journal(&self, key: &SessionKey, after_version: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError> {
+        const DURING: &str = "reading a journal";
+        let select = || {
+            query(
+                "SELECT version, blob FROM journal
+                 WHERE tenant = $1 AND session_id = $2 AND version > $3 ORDER BY version LIMIT $4",
+            )
+            .bind(key.tenant.as_str())
+            .bind(&key.session_id)
+            .bind(signed(after_version))
+            .bind(i64::from(limit))
+        };
+        let rows = self.pool.rows(DURING, Repeat::Harmless, select).await?;
+        rows.iter()
+            .map(|row| Ok(JournalRecord { version: unsigned(row.try_get(0)?), blob: row.try_get(1)? }))
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(unreadable(DURING))
+    }
+
+    async fn versions(&self, keys: &[SessionKey]) -> Result<Vec<Option<u64>>, ReadError> {
+        const DURING: &str = "reading versions";
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tenants: Vec<&str> = keys.iter().map(|key| key.tenant.as_str()).collect();
+        let ids: Vec<&str> = keys.iter().map(|key| key.session_id.as_str()).collect();
+        let select = || {
+            query(
+                "SELECT sessions.version
+                 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (tenant, session_id, place)
+                 LEFT JOIN sessions ON sessions.tenant = wanted.tenant AND sessions.session_id = wanted.session_id
+                 ORDER BY wanted.place",
+            )
+            .bind(&tenants)
+            .bind(&ids)
+        };
+        let rows = self.pool.rows(DURING, Repeat::Harmless, select).await?;
+        rows.iter()
+            .map(|row| Ok(row.try_get::<Option<i64>, _>(0)?.map(unsigned)))
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(unreadable(DURING))
+    }
+
+    async fn claim_due(&self, now_ms: i64, lease_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError> {
+        const DURING: &str = "claiming due sessions";
+        let update = || {
+            query(
+                "WITH due AS MATERIALIZED (
+                    SELECT tenant, session_id FROM sessions
+                    WHERE deadline_at_ms <= $1 AND (claimed_until_ms IS NULL OR claimed_until_ms <= $1)
+                    ORDER BY deadline_at_ms LIMIT $3 FOR UPDATE SKIP LOCKED)
+                 UPDATE sessions SET claimed_until_ms = $2 FROM due
+                 WHERE sessions.tenant = due.tenant AND sessions.session_id = due.session_id
+                 RETURNING sessions.tenant, sessions.session_id, sessions.deadline_at_ms",
+            )
+            .bind(now_ms)
+            .bind(now_ms.saturating_add(lease_ms))
+            .bind(i64::from(limit))
+        };
+        let rows = self.pool.rows(DURING, Repeat::Never, update).await?;
+        let mut due = rows
+            .iter()
+            .map(|row| Ok(Due { key: key_of(row)?, deadline_at_ms: row.try_get(2)? }))
+            .collect::<Result<Vec<_>, sqlx::Error>>()
+            .map_err(unreadable(DURING))?;
+        due.sort_by_key(|due| due.deadline_at_ms);
+        Ok(due)
+    }
+
+    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {
+        // The list stands in the text, so that PostgreSQL sees that the partial index holds every row that is asked for.
+        const DELETE: &str = "WITH ended AS MATERIALIZED (
+                SELECT tenant, session_id FROM sessions
+                WHERE status IN ('completed', 'failed', 'expired') AND updated_at_ms < $1
+                ORDER BY updated_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED),
+             records AS (DELETE FROM journal USING ended
+                WHERE journal.tenant = ended.tenant AND journal.session_id = ended.session_id),
+             answers AS (DELETE FROM idempotency USING ended
+                WHERE idempotency.tenant = ended.tenant AND idempotency.session_id = ended.session_id)
+             DELETE FROM sessions USING ended
+                WHERE sessions.tenant = ended.tenant AND sessions.session_id = ended.session_id
+             RETURNING 1";
+        debug_assert!(ENDED.iter().all(|status| DELETE.contains(status)));
+        let delete = || query(DELETE).bind(before_ms).bind(i64::from(limit));
+        Ok(self.pool.rows("deleting sessions that are over", Repeat::Never, delete).await?.len() as u64)
+    }
+
+    async fn ping(&self) -> Result<(), ReadError> {
+        let select = || query("SELECT 1 FROM sessions LIMIT 1");
+        self.pool.rows("asking the database whether it is there", Repeat::Harmless, select).await?;
+        if self.write_failed.load(Ordering::SeqCst) {
+            for index in 0..self.writers.len() {
+                self.write_with(index, Work::Probe).await.map_err(IdempotencyError::from)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(&self) {
+        for writer in &self.writers {
+            writer.close().await;
+        }
+        self.pool.close().await;
+    }
+}
+
+#[async_trait]
+impl IdempotencyStore for PostgresStore {
+    async fn begin(&self, key: IdempotencyKey, body_sha256: [u8; 32], now_ms: i64) -> Result<Begin, IdempotencyError> {
+        let mut attempt = [0_u8; 16];
+        getrandom::fill(&mut attempt).map_err(|error| IdempotencyError::Unavailable {
+            fault: StoreFault::new("drawing a random number", error),
+        })?;
+        let work = Work::Begin { ticket: Ticket { key: key.clone(), attempt }, body_sha256, now_ms };
+        match self.write(&key, work).await? {
+            Outcome::Begun(begin) => Ok(begin),
+            Outcome::Written | Outcome::Conflict { .. } => Ok(Begin::InProgress),
+        }
+    }
+
+    async fn finish(&self, ticket: Ticket, answer: Answer) -> Result<(), IdempotencyError> {
+        // Over the same connection as the session's changes: they would only wait for each other.
+        let outcome = match told_of(&ticket, &answer) {
+            Some(session) => self.write(&session, Work::Finish(ticket, answer)).await?,
+            None => self.write(&ticket.key.clone(), Work::Finish(ticket, answer)).await?,
+        };
+        debug_assert_eq!(outcome, Outcome::Written);
+        Ok(())
+    }
+
+    async fn abandon(&self, ticket: Ticket) -> Result<(), IdempotencyError> {
+        self.write(&ticket.key.clone(), Work::Abandon(ticket)).await?;
+        Ok(())
+    }
+
+    async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
+        let before_ms = now_ms.saturating_sub(crate::clock::millis(KEPT));
+        let delete = || {
+            query(
+                "WITH old AS MATERIALIZED (
+                    SELECT tenant, scope, key FROM idempotency WHERE started_at_ms <= $1
+                    ORDER BY started_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)
+                 DELETE FROM idempotency USING old
+                 WHERE idempotency.tenant = old.tenant AND idempotency.scope = old.scope AND idempotency.key = old.key
+                 RETURNING 1",
+            )
+            .bind(before_ms)
+            .bind(SWEEP_BATCH)
+        };
+        let mut dropped = 0;
+        loop {
+            let rows = self.pool.rows("dropping old answers", Repeat::Harmless, delete).await;
+            let rows = rows.map_err(|error| match error {
+                ReadError::Unavailable { fault } => IdempotencyError::Unavailable { fault },
+                ReadError::Overloaded { retry_after } => IdempotencyError::Overloaded { retry_after },
+            })?;
+            dropped += rows.len() as u64;
+            if (rows.len() as u64) < SWEEP_BATCH.unsigned_abs() {
+                return Ok(dropped);
+            }
+        }
+    }
+}
+
+/// Brings the database's tables up to date.
+pub(super) async fn migrate(address: &PostgresAddress) -> Result<Vec<AppliedMigration>, OpenError> {
+    with_tables(address, async |tables, connection| tables.migrate(connection).await).await
+}
+
+/// Does something about the tables on a connection of its own: it may take longer than statements usually may, and with
+/// its end a lock is gone that an error has left behind.
+async fn with_tables<T>(
+    address: &PostgresAddress,
+    act: impl AsyncFnOnce(&Tables, &mut sqlx::PgConnection) -> Result<T, super::MigrationError>,
+) -> Result<T, OpenError> {
+    let connector = Connector::without_limit(address, FIRST_CONNECTION);
+    let unreachable = |source| OpenError::Postgres { place: address.to_string(), source };
+    let mut connection = connector.connect(None).await.map_err(unreachable)?;
+    let outcome = act(&Tables::new(connector.address(), migrations()), &mut connection).await;
+    connection.close().await.map_err(|error| unreachable(StoreFault::new("closing a connection", error)))?;
+    Ok(outcome?)
+}
+
+/// The migrations, compiled in: the binary needs no files beside it.
+fn migrations() -> Migrator {
+    embedded(&[
+        (1, "sessions", include_str!("../../migrations/postgres/0001_sessions.sql")),
+        (2, "idempotency", include_str!("../../migrations/postgres/0002_idempotency.sql")),
+        (3, "probe", include_str!("../../migrations/postgres/0003_probe.sql")),
+    ])
+}
+
+fn unreadable(during: &'static str) -> impl FnOnce(sqlx::Error) -> ReadError {
+    move |error| ReadError::Unavailable { fault: StoreFault::new(during, error) }
+}
+
+#[cfg(test)]
+#[path = "postgres_tests.rs"]
+mod tests;

@@ -9,17 +9,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Row as _, SqlStr};
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::oneshot;
 
 use super::group_commit::{GroupCommit, GroupCommitLimits, SubmitError};
-use super::sqlite_jobs::{AbandonJob, BeginJob, CommitJob, DropAnswersJob, FinishJob, ProbeJob};
+use super::migrations::{AppliedMigration, Tables, embedded};
+use super::sqlite_jobs::{
+    AbandonJob, BeginJob, ClaimDueJob, CommitJob, DeleteEndedJob, DropAnswersJob, FinishJob, ProbeJob,
+};
 use super::sqlite_writer::{SqliteWriter, WriteJob};
-use super::{Append, CommitError, Due, JournalRecord, ReadError, SessionKey, SessionStore, StoreFault, Stored};
+use super::{
+    Append, CommitError, Due, JournalRecord, OpenError, ReadError, SessionKey, SessionStore, StoreFault, Stored,
+};
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
-use crate::tenant::TenantId;
 
 /// How long SQLite waits for a lock that some other process holds on the file.
 pub(super) const BUSY_LIMIT: Duration = Duration::from_secs(2);
@@ -40,70 +46,8 @@ pub struct SqliteSettings {
     pub readers: u32,
     /// Limits of the writing queue.
     pub group_commit: GroupCommitLimits,
-}
-
-/// Why a text is not the address of a SQLite file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DatabaseUrlError {
-    /// Another database.
-    #[error("the database address must begin with `sqlite:`, for example sqlite:data/throughline.db")]
-    Scheme,
-    /// No file.
-    #[error("the database address names no file; write for example sqlite:data/throughline.db")]
-    NoFile,
-    /// A database that is lost when the process ends.
-    #[error("`:memory:` would lose every session when the process ends; name a file")]
-    Memory,
-    /// Parameters.
-    #[error("the database address has parameters after `?`; leave them out, the server sets its own")]
-    Parameters,
-}
-
-/// Reads `sqlite:PATH` (or `sqlite://PATH`) into the file's path.
-///
-/// # Errors
-/// See [`DatabaseUrlError`].
-pub fn file_of_url(url: &str) -> Result<PathBuf, DatabaseUrlError> {
-    let path = url.strip_prefix("sqlite:").ok_or(DatabaseUrlError::Scheme)?;
-    let path = path.strip_prefix("//").unwrap_or(path);
-    match path {
-        "" => Err(DatabaseUrlError::NoFile),
-        path if path.contains(":memory:") => Err(DatabaseUrlError::Memory),
-        path if path.contains('?') => Err(DatabaseUrlError::Parameters),
-        path => Ok(PathBuf::from(path)),
-    }
-}
-
-/// Why the database could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Its folder cannot be made.
-    #[error("the folder {folder:?} for the database cannot be created; check its owner and permissions")]
-    Folder {
-        /// Which folder.
-        folder: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file cannot be opened.
-    #[error("the database {file:?} cannot be opened; check its owner and permissions, and that it is a SQLite file")]
-    File {
-        /// Which file.
-        file: PathBuf,
-        /// What SQLite said.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// The tables cannot be brought up to date.
-    #[error("the tables of {file:?} cannot be brought up to date; was it written by a newer version?")]
-    Migration {
-        /// Which file.
-        file: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: sqlx::migrate::MigrateError,
-    },
+    /// Whether the tables are brought up to date; otherwise outdated ones are refused.
+    pub auto_migrate: bool,
 }
 
 /// A store in one SQLite file.
@@ -122,14 +66,15 @@ impl SqliteStore {
     /// See [`OpenError`].
     pub async fn open(settings: &SqliteSettings) -> Result<Self, OpenError> {
         let file = &settings.file;
-        create_folder(file).await?;
         let failed = |source| OpenError::File { file: file.clone(), source };
+        let mut connection = connect(file).await?;
+        let tables = Tables::new(file.display(), migrations());
+        if settings.auto_migrate {
+            tables.migrate(&mut connection).await
+        } else {
+            tables.check(&mut connection).await
+        }?;
         let (writing, reading) = connect_options(file);
-        let mut connection = writing.connect().await.map_err(failed)?;
-        migrations()
-            .run_direct(None, &mut connection, false)
-            .await
-            .map_err(|source| OpenError::Migration { file: file.clone(), source })?;
         let readers = SqlitePoolOptions::new()
             .max_connections(settings.readers.max(1))
             .acquire_timeout(ACQUIRE_LIMIT)
@@ -218,26 +163,29 @@ impl SessionStore for SqliteStore {
             .map_err(|error| read_error(DURING, error))
     }
 
-    async fn due(&self, now_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError> {
-        const DURING: &str = "looking for due sessions";
-        let query = sqlx::query(
-            "SELECT tenant, session_id, deadline_at_ms FROM sessions
-             WHERE deadline_at_ms <= ?1 ORDER BY deadline_at_ms LIMIT ?2",
-        )
-        .bind(now_ms)
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers);
-        bounded(DURING, query)
-            .await?
-            .into_iter()
-            .map(|row| {
-                let tenant = TenantId::try_from(row.try_get::<String, _>(0)?)
-                    .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-                let key = SessionKey { tenant, session_id: row.try_get(1)? };
-                Ok(Due { key, deadline_at_ms: row.try_get(2)? })
-            })
-            .collect::<Result<_, sqlx::Error>>()
-            .map_err(|error| read_error(DURING, error))
+    async fn versions(&self, keys: &[SessionKey]) -> Result<Vec<Option<u64>>, ReadError> {
+        const DURING: &str = "reading versions";
+        let mut versions = Vec::with_capacity(keys.len());
+        for key in keys {
+            let query = sqlx::query("SELECT version FROM sessions WHERE tenant = ?1 AND session_id = ?2")
+                .bind(key.tenant.as_str())
+                .bind(&key.session_id)
+                .fetch_optional(&self.readers);
+            let row = bounded(DURING, query).await?;
+            let version = row.map(|row| row.try_get(0).map(unsigned)).transpose();
+            versions.push(version.map_err(|error| read_error(DURING, error))?);
+        }
+        Ok(versions)
+    }
+
+    async fn claim_due(&self, now_ms: i64, lease_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError> {
+        let claim = self.answer(|tell| Box::new(ClaimDueJob::new(now_ms, lease_ms, limit, tell)));
+        claim.await.map_err(ReadError::from)
+    }
+
+    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {
+        let delete = self.answer(|tell| Box::new(DeleteEndedJob::new(before_ms, limit, tell)));
+        delete.await.map_err(ReadError::from)
     }
 
     async fn ping(&self) -> Result<(), ReadError> {
@@ -245,10 +193,7 @@ impl SessionStore for SqliteStore {
         let query = sqlx::query("SELECT count(*) FROM sqlite_schema").fetch_one(&self.readers);
         bounded("asking the database whether it is there", query).await?;
         if self.write_failed.load(Ordering::SeqCst) {
-            self.answer(|tell| Box::new(ProbeJob::new(tell))).await.map_err(|error| match error {
-                IdempotencyError::Unavailable { fault } => ReadError::Unavailable { fault },
-                IdempotencyError::Overloaded { retry_after } => ReadError::Overloaded { retry_after },
-            })?;
+            self.answer(|tell| Box::new(ProbeJob::new(tell))).await.map_err(ReadError::from)?;
         }
         Ok(())
     }
@@ -284,6 +229,19 @@ impl IdempotencyStore for SqliteStore {
     }
 }
 
+/// Brings the tables of the file up to date, creating it when it is missing.
+pub(super) async fn migrate(file: &Path) -> Result<Vec<AppliedMigration>, OpenError> {
+    let mut connection = connect(file).await?;
+    let applied = Tables::new(file.display(), migrations()).migrate(&mut connection).await?;
+    connection.close().await.map_err(|source| OpenError::File { file: file.to_owned(), source })?;
+    Ok(applied)
+}
+
+async fn connect(file: &Path) -> Result<SqliteConnection, OpenError> {
+    create_folder(file).await?;
+    connect_options(file).0.connect().await.map_err(|source| OpenError::File { file: file.to_owned(), source })
+}
+
 /// How the file is opened: by the one that writes, and by those that read.
 fn connect_options(file: &Path) -> (SqliteConnectOptions, SqliteConnectOptions) {
     let base = SqliteConnectOptions::new()
@@ -304,15 +262,12 @@ fn connect_options(file: &Path) -> (SqliteConnectOptions, SqliteConnectOptions) 
 
 /// The migrations, compiled in: the binary needs no files beside it.
 fn migrations() -> Migrator {
-    let migration = |version, description: &'static str, sql: &'static str| {
-        let sql = SqlStr::from_static(sql);
-        Migration::new(version, description.into(), MigrationType::Simple, sql, false)
-    };
-    Migrator::with_migrations(vec![
-        migration(1, "sessions", include_str!("../../migrations/sqlite/0001_sessions.sql")),
-        migration(2, "idempotency", include_str!("../../migrations/sqlite/0002_idempotency.sql")),
-        migration(3, "answers of sessions", include_str!("../../migrations/sqlite/0003_answers_of_sessions.sql")),
-        migration(4, "probe", include_str!("../../migrations/sqlite/0004_probe.sql")),
+    embedded(&[
+        (1, "sessions", include_str!("../../migrations/sqlite/0001_sessions.sql")),
+        (2, "idempotency", include_str!("../../migrations/sqlite/0002_idempotency.sql")),
+        (3, "answers of sessions", include_str!("../../migrations/sqlite/0003_answers_of_sessions.sql")),
+        (4, "probe", include_str!("../../migrations/sqlite/0004_probe.sql")),
+        (5, "operations", include_str!("../../migrations/sqlite/0005_operations.sql")),
     ])
 }
 

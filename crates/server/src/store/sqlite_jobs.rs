@@ -7,8 +7,9 @@ use tokio::sync::oneshot;
 
 use super::sqlite::{signed, unsigned};
 use super::sqlite_writer::{Verdict, WriteJob};
-use super::{Append, CommitError, SessionKey, StoreFault};
+use super::{Append, CommitError, Due, ENDED, SessionKey, StoreFault};
 use crate::idempotency::{Answer, Begin, Entry, Ticket};
+use crate::tenant::TenantId;
 
 type Tell<T> = oneshot::Sender<Result<T, StoreFault>>;
 
@@ -81,13 +82,14 @@ impl WriteJob for CommitJob {
 async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Result<bool, sqlx::Error> {
     const INSERT: &str = "INSERT INTO sessions (version, state, status, step, funnel_id, funnel_version,
             created_at_ms, updated_at_ms, expires_at_ms, deadline_at_ms, erased, currency,
-            amount_minor, tenant, session_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+            amount_minor, completed_at_ms, email_digest, tenant, session_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
          ON CONFLICT DO NOTHING";
     const UPDATE: &str = "UPDATE sessions SET version = ?1, state = ?2, status = ?3, step = ?4, funnel_id = ?5,
             funnel_version = ?6, created_at_ms = ?7, updated_at_ms = ?8, expires_at_ms = ?9,
-            deadline_at_ms = ?10, erased = ?11, currency = ?12, amount_minor = ?13
-         WHERE tenant = ?14 AND session_id = ?15 AND version = ?16";
+            deadline_at_ms = ?10, erased = ?11, currency = ?12, amount_minor = ?13,
+            completed_at_ms = ?14, email_digest = ?15, claimed_until_ms = NULL
+         WHERE tenant = ?16 AND session_id = ?17 AND version = ?18";
     let columns = &change.columns;
     let creates = change.expected_version == 0;
     let mut query = sqlx::query(if creates { INSERT } else { UPDATE })
@@ -104,6 +106,8 @@ async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Resu
         .bind(columns.erased)
         .bind(&columns.currency)
         .bind(columns.amount_minor)
+        .bind(columns.completed_at_ms)
+        .bind(&columns.email_digest)
         .bind(change.key.tenant.as_str())
         .bind(&change.key.session_id);
     if !creates {
@@ -285,6 +289,111 @@ impl WriteJob for DropAnswersJob {
 
     fn erases(&self) -> bool {
         self.dropped > 0
+    }
+}
+
+/// Takes on what is due about sessions.
+#[derive(Debug)]
+pub(super) struct ClaimDueJob {
+    now_ms: i64,
+    until_ms: i64,
+    limit: u32,
+    claimed: Vec<Due>,
+    tell: Tell<Vec<Due>>,
+}
+
+impl ClaimDueJob {
+    pub(super) fn new(now_ms: i64, lease_ms: i64, limit: u32, tell: Tell<Vec<Due>>) -> Self {
+        Self { now_ms, until_ms: now_ms.saturating_add(lease_ms), limit, claimed: Vec::new(), tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for ClaimDueJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        let rows = sqlx::query(
+            "UPDATE sessions SET claimed_until_ms = ?2 WHERE (tenant, session_id) IN
+                (SELECT tenant, session_id FROM sessions
+                 WHERE deadline_at_ms <= ?1 AND (claimed_until_ms IS NULL OR claimed_until_ms <= ?1)
+                 ORDER BY deadline_at_ms LIMIT ?3)
+             RETURNING tenant, session_id, deadline_at_ms",
+        )
+        .bind(self.now_ms)
+        .bind(self.until_ms)
+        .bind(i64::from(self.limit))
+        .fetch_all(connection)
+        .await?;
+        self.claimed = rows.iter().map(due_of).collect::<Result<_, _>>()?;
+        self.claimed.sort_by_key(|due| due.deadline_at_ms);
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(self.claimed));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+}
+
+/// A session about which something is due, out of its tenant, id and deadline.
+fn due_of(row: &sqlx::sqlite::SqliteRow) -> Result<Due, sqlx::Error> {
+    let tenant = TenantId::try_from(row.try_get::<String, _>(0)?);
+    let tenant = tenant.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Due { key: SessionKey { tenant, session_id: row.try_get(1)? }, deadline_at_ms: row.try_get(2)? })
+}
+
+/// Deletes sessions that are over.
+#[derive(Debug)]
+pub(super) struct DeleteEndedJob {
+    before_ms: i64,
+    limit: u32,
+    deleted: u64,
+    tell: Tell<u64>,
+}
+
+impl DeleteEndedJob {
+    pub(super) fn new(before_ms: i64, limit: u32, tell: Tell<u64>) -> Self {
+        Self { before_ms, limit, deleted: 0, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for DeleteEndedJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        // The list stands in the text, so that SQLite sees that the partial index holds every row that is asked for.
+        const DELETE: &str = "DELETE FROM sessions WHERE (tenant, session_id) IN
+                (SELECT tenant, session_id FROM sessions
+                 WHERE status IN ('completed', 'failed', 'expired') AND updated_at_ms < ?1
+                 ORDER BY updated_at_ms LIMIT ?2)
+             RETURNING tenant, session_id";
+        debug_assert!(ENDED.iter().all(|status| DELETE.contains(status)));
+        let rows =
+            sqlx::query(DELETE).bind(self.before_ms).bind(i64::from(self.limit)).fetch_all(&mut *connection).await?;
+        for row in &rows {
+            let (tenant, session_id): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            for statement in [
+                "DELETE FROM journal WHERE tenant = ?1 AND session_id = ?2",
+                "DELETE FROM idempotency WHERE tenant = ?1 AND session_id = ?2",
+            ] {
+                sqlx::query(statement).bind(&tenant).bind(&session_id).execute(&mut *connection).await?;
+            }
+        }
+        self.deleted = rows.len() as u64;
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(self.deleted));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+
+    fn erases(&self) -> bool {
+        self.deleted > 0
     }
 }
 

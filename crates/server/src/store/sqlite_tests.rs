@@ -11,6 +11,7 @@ fn settings(folder: &tempfile::TempDir) -> SqliteSettings {
         file: folder.path().join("new folder/throughline.db"),
         readers: 2,
         group_commit: GroupCommitLimits::default(),
+        auto_migrate: true,
     }
 }
 
@@ -196,12 +197,26 @@ async fn a_file_that_is_no_database_is_named_in_the_error() {
     assert!(error.to_string().contains("throughline.db"), "{error}");
 }
 
-#[test]
-fn only_the_address_of_a_file_is_taken() {
-    assert_eq!(file_of_url("sqlite:data/t.db"), Ok(PathBuf::from("data/t.db")));
-    assert_eq!(file_of_url("sqlite:///var/t.db"), Ok(PathBuf::from("/var/t.db")));
-    assert_eq!(file_of_url("postgres://x"), Err(DatabaseUrlError::Scheme));
-    assert_eq!(file_of_url("sqlite:"), Err(DatabaseUrlError::NoFile));
-    assert_eq!(file_of_url("sqlite::memory:"), Err(DatabaseUrlError::Memory));
-    assert_eq!(file_of_url("sqlite:t.db?mode=ro"), Err(DatabaseUrlError::Parameters));
+#[tokio::test]
+async fn outdated_tables_are_refused_where_they_are_not_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let apart = SqliteSettings { auto_migrate: false, ..settings(&folder) };
+    let error = SqliteStore::open(&apart).await.unwrap_err().to_string();
+    assert!(error.contains("throughline migrate"), "{error}");
+    assert_eq!(migrate(&apart.file).await.unwrap().len(), 5);
+    assert_eq!(migrate(&apart.file).await.unwrap(), []);
+    SqliteStore::open(&apart).await.unwrap();
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_version_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    migrate(&settings(&folder).file).await.unwrap();
+    let mut connection = connect(&settings(&folder).file).await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations VALUES (99, 'later', 0, TRUE, x'00', 0)";
+    sqlx::query(newer).execute(&mut connection).await.unwrap();
+    for auto_migrate in [true, false] {
+        let error = SqliteStore::open(&SqliteSettings { auto_migrate, ..settings(&folder) }).await.unwrap_err();
+        assert!(error.to_string().contains("newer version of throughline (its migration 99"), "{error}");
+    }
 }

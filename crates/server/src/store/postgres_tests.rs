@@ -1,0 +1,366 @@
+//! PostgreSQL as it is: the conformance suite, and what only several servers, a freeze or a kill shows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use throughline_test_services::postgres::Postgres;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::store::conformance::{self, append, session};
+use crate::store::postgres_listener::{ChangeListener, ListenerEvent};
+
+/// What a call may take that meets a server that is away.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// How long it may take until things go on after the server is back.
+const RECOVERY: Duration = Duration::from_secs(10);
+
+fn settings(postgres: &Postgres, database: &str) -> PostgresSettings {
+    PostgresSettings {
+        address: postgres.url(database).parse().unwrap(),
+        connections: 8,
+        writers: 2,
+        timeout: Duration::from_millis(900),
+        group_commit: GroupCommitLimits::default(),
+        auto_migrate: true,
+    }
+}
+
+async fn open(postgres: &Postgres, database: &str) -> Arc<PostgresStore> {
+    Arc::new(PostgresStore::open(&settings(postgres, database)).await.unwrap())
+}
+
+fn database(postgres: &Postgres) -> &'static str {
+    postgres.create_database("shop").unwrap();
+    "shop"
+}
+
+fn keys(count: usize) -> Vec<SessionKey> {
+    (0..count).map(|number| session("a", &format!("ws_{number:04}"))).collect()
+}
+
+async fn commits(store: &PostgresStore, keys: &[SessionKey], version: u64) -> Vec<Result<(), CommitError>> {
+    futures_util::future::join_all(keys.iter().map(|key| store.commit(append(key, version)))).await
+}
+
+/// Asks again until the answer is yes.
+async fn until<F: Future<Output = bool>>(what: &str, limit: Duration, ask: impl Fn() -> F) {
+    let deadline = Instant::now() + limit;
+    while !ask().await {
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_that_a_store_must_do() {
+    let postgres = Postgres::start().unwrap();
+    postgres.create_database("migrated").unwrap();
+    migrate(&settings(&postgres, "migrated").address).await.unwrap();
+    macro_rules! run_each {
+        ($postgres:ident: $($name:ident),+ $(,)?) => {$({
+            println!("{}", stringify!($name));
+            let number = line_number(stringify!($name));
+            $postgres.copy_database(&number, "migrated").unwrap();
+            let store = open(&$postgres, &number).await;
+            conformance::$name(Arc::clone(&store)).await;
+            store.close().await;
+        })+};
+    }
+    conformance::all!(run_each postgres);
+}
+
+/// PostgreSQL cuts names off at 63 bytes.
+fn line_number(name: &str) -> String {
+    name.chars().take(63).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_servers_that_start_together_bring_an_empty_database_up_to_date() {
+    let postgres = Postgres::start().unwrap();
+    let name = database(&postgres);
+    let apart = PostgresSettings { auto_migrate: false, ..settings(&postgres, name) };
+    let error = PostgresStore::open(&apart).await.unwrap_err().to_string();
+    assert!(error.contains("throughline migrate") && error.contains("/shop"), "{error}");
+
+    let starting = (0..10).map(|_| {
+        let settings = settings(&postgres, name);
+        tokio::spawn(async move { PostgresStore::open(&settings).await })
+    });
+    for (number, started) in futures_util::future::join_all(starting).await.into_iter().enumerate() {
+        let store = started.unwrap().unwrap();
+        store.commit(append(&session("a", &format!("ws_{number}")), 0)).await.unwrap();
+    }
+    assert_eq!(migrate(&apart.address).await.unwrap(), []);
+    PostgresStore::open(&apart).await.unwrap();
+
+    postgres.execute(name, "UPDATE _sqlx_migrations SET checksum = '' WHERE version = 2").unwrap();
+    let error = PostgresStore::open(&apart).await.unwrap_err().to_string();
+    assert!(error.contains("migration 2"), "{error}");
+    postgres.execute(name, "INSERT INTO _sqlx_migrations VALUES (99, 'later', now(), true, '', 0)").unwrap();
+    postgres.execute(name, "DELETE FROM _sqlx_migrations WHERE version = 2").unwrap();
+    for auto_migrate in [true, false] {
+        let error = PostgresStore::open(&PostgresSettings { auto_migrate, ..apart.clone() }).await.unwrap_err();
+        assert!(error.to_string().contains("newer version of throughline (its migration 99"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_opened_is_named_without_the_password() {
+    let postgres = Postgres::start().unwrap();
+    let mut wrong = settings(&postgres, "nowhere");
+    let url = postgres.url("nowhere").replace("postgres@", "postgres:hunter2@");
+    wrong.address = url.parse().unwrap();
+    let error = crate::problem::chain(&PostgresStore::open(&wrong).await.unwrap_err()).to_string();
+    assert!(error.contains("/nowhere") && error.contains("does not exist") && !error.contains("hunter2"), "{error}");
+    drop(postgres);
+    let error = crate::problem::chain(&PostgresStore::open(&wrong).await.unwrap_err()).to_string();
+    assert!(
+        error.contains("/nowhere") && error.contains("check that it runs") && !error.contains("hunter2"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_share_transactions_and_servers_do_not_deadlock() {
+    let postgres = Postgres::options().setting("deadlock_timeout", "50ms").start().unwrap();
+    let name = database(&postgres);
+    let nodes = [open(&postgres, name).await, open(&postgres, name).await];
+    let keys = Arc::new(keys(64));
+    let writers = (0..16_usize).map(|writer| {
+        let (store, keys) = (Arc::clone(&nodes[writer % 2]), Arc::clone(&keys));
+        tokio::spawn(async move {
+            let mut won = 0;
+            for round in 0..4 {
+                // Each in an order of its own, and all at once.
+                let mine: Vec<_> = (0..64).map(|place| &keys[(place * (2 * writer + 1) + round) % 64]).collect();
+                let outcomes = mine.into_iter().map(|key| async {
+                    let version = store.load(key).await.unwrap().map_or(0, |stored| stored.version);
+                    store.commit(append(key, version)).await
+                });
+                for outcome in futures_util::future::join_all(outcomes).await {
+                    match outcome {
+                        Ok(()) => won += 1,
+                        Err(CommitError::Conflict { .. }) => {}
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+            }
+            won
+        })
+    });
+    let mut won = 0;
+    for writer in futures_util::future::join_all(writers).await {
+        won += writer.unwrap();
+    }
+    let mut written = 0;
+    for (key, version) in keys.iter().zip(nodes[0].versions(&keys).await.unwrap()) {
+        let journal = nodes[1].journal(key, 0, 1_000).await.unwrap();
+        assert_eq!(journal.last().map(|record| record.version), version);
+        assert_eq!(journal.len() as u64, version.unwrap());
+        written += version.unwrap();
+    }
+    assert_eq!(written, won, "each success is one version");
+    for node in &nodes {
+        let (jobs, transactions) = node.counts();
+        assert!(transactions < jobs / 4, "{jobs} jobs took {transactions} transactions");
+    }
+}
+
+#[tokio::test]
+async fn a_poisoned_change_does_not_hurt_its_neighbours() {
+    let postgres = Postgres::start().unwrap();
+    let store = open(&postgres, database(&postgres)).await;
+    let keys = keys(32);
+    let poisoned = [5, 6, 31];
+    let changes = keys.iter().enumerate().map(|(number, key)| {
+        let mut change = append(key, 0);
+        if poisoned.contains(&number) {
+            // PostgreSQL has no text with this character.
+            change.columns.step = "\0".to_owned();
+        }
+        store.commit(change)
+    });
+    let outcomes = futures_util::future::join_all(changes).await;
+    for (number, (key, outcome)) in keys.iter().zip(outcomes).enumerate() {
+        let is_poisoned = poisoned.contains(&number);
+        assert_eq!(outcome.is_err(), is_poisoned, "{number}: {outcome:?}");
+        assert_eq!(store.load(key).await.unwrap().is_none(), is_poisoned);
+        assert_eq!(store.journal(key, 0, 10).await.unwrap().is_empty(), is_poisoned);
+    }
+    store.ping().await.unwrap();
+}
+
+/// All that a server asks of its store; each must answer promptly. Says whether all succeeded.
+async fn ask_everything(store: &PostgresStore, keys: &[SessionKey], version: u64) -> bool {
+    let begun = Instant::now();
+    let request = IdempotencyKey {
+        tenant: keys[0].tenant.clone(),
+        scope: "POST".to_owned(),
+        key: format!("{:?}", Instant::now()),
+    };
+    let loads = futures_util::future::join_all(keys.iter().map(|key| store.load(key)));
+    let (commits, loads, journal, versions, due, deleted, ping, begin, sweep) = tokio::join!(
+        commits(store, keys, version),
+        loads,
+        store.journal(&keys[0], 0, 10),
+        store.versions(keys),
+        store.claim_due(0, 0, 1),
+        store.delete_ended(0, 1),
+        store.ping(),
+        store.begin(request, [0; 32], 0),
+        store.sweep(0),
+    );
+    let elapsed = begun.elapsed();
+    assert!(elapsed < PROMPT, "it took {elapsed:?}");
+    commits.iter().all(Result::is_ok)
+        && loads.iter().all(Result::is_ok)
+        && journal.is_ok()
+        && versions.is_ok()
+        && due.is_ok()
+        && deleted.is_ok()
+        && ping.is_ok()
+        && begin.is_ok()
+        && sweep.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_server_is_answered_for_promptly_and_costs_no_connection() {
+    let postgres = Postgres::start().unwrap();
+    let store = open(&postgres, database(&postgres)).await;
+    let keys = keys(16);
+    assert!(ask_everything(&store, &keys, 0).await);
+    for round in 0..3 {
+        postgres.pause().unwrap();
+        for _ in 0..3 {
+            assert!(!ask_everything(&store, &keys, 1).await, "round {round}: it is frozen");
+        }
+        // Callers that give up meanwhile must not take a connection with them.
+        let abandoned = futures_util::future::join_all(keys.iter().map(|key| store.load(key)));
+        let _ = tokio::time::timeout(Duration::from_millis(50), abandoned).await;
+        postgres.resume().unwrap();
+        until("it is ready again", RECOVERY, || async { store.ping().await.is_ok() }).await;
+        // As many at once as there are connections that read: none was lost.
+        let sleep = || query("SELECT 1 FROM pg_sleep(0.15)");
+        let readers = (0..6).map(|_| store.pool.rows("sleeping", Repeat::Never, sleep));
+        let begun = Instant::now();
+        for outcome in futures_util::future::join_all(readers).await {
+            outcome.unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_millis(290), "they waited for each other: {:?}", begun.elapsed());
+    }
+    let version = store.load(&keys[0]).await.unwrap().unwrap().version;
+    store.commit(append(&keys[0], version)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_is_answered_for_promptly_and_found_again() {
+    let mut postgres = Postgres::start().unwrap();
+    let name = database(&postgres);
+    let store = open(&postgres, name).await;
+    let keys = keys(16);
+    assert!(ask_everything(&store, &keys, 0).await);
+    postgres.stop_fast().unwrap();
+    for _ in 0..20 {
+        assert!(!ask_everything(&store, &keys, 1).await);
+    }
+    postgres.start_again().unwrap();
+    until("it is ready again", RECOVERY, || async { store.ping().await.is_ok() }).await;
+    // While it was away nothing can have been written.
+    assert!(ask_everything(&store, &keys, 1).await);
+
+    // A restart that nobody noticed, because nobody asked.
+    postgres.stop_fast().unwrap();
+    postgres.start_again().unwrap();
+    assert!(ask_everything(&store, &keys, 2).await, "old connections are replaced, not reported");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_kill() {
+    let mut postgres = Postgres::options().fsync(true).start().unwrap();
+    let name = database(&postgres);
+    let store = open(&postgres, name).await;
+    for round in 0..2_usize {
+        let (progress, mut written) = mpsc::unbounded_channel();
+        let writers: Vec<_> = (0..16_usize)
+            .map(|writer| {
+                let (store, progress) = (Arc::clone(&store), progress.clone());
+                let key = session("a", &format!("ws_{round}_{writer}"));
+                tokio::spawn(async move {
+                    for version in 0.. {
+                        if store.commit(append(&key, version)).await.is_err() {
+                            return (key, version);
+                        }
+                        let _ = progress.send(());
+                    }
+                    unreachable!("it ends by the kill")
+                })
+            })
+            .collect();
+        for _ in 0..300 {
+            written.recv().await.unwrap();
+        }
+        postgres.kill().unwrap();
+        let mut acknowledged = Vec::new();
+        for writer in writers {
+            acknowledged.push(writer.await.unwrap());
+        }
+        postgres.start_again().unwrap();
+        until("it is ready again", RECOVERY, || async { store.ping().await.is_ok() }).await;
+        for (key, version) in acknowledged {
+            let stored = store.load(&key).await.unwrap().unwrap();
+            // The one change whose outcome was not known may be there or not.
+            assert!((version..=version + 1).contains(&stored.version), "{key:?}: {version} of {}", stored.version);
+            let journal = store.journal(&key, 0, 100_000).await.unwrap();
+            let versions: Vec<u64> = journal.iter().map(|record| record.version).collect();
+            assert_eq!(versions, (1..=stored.version).collect::<Vec<_>>());
+            assert_eq!(stored.state, format!("state {}", stored.version).into_bytes());
+            store.commit(append(&key, stored.version)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_tell_each_other_what_changed() {
+    let mut postgres = Postgres::start().unwrap();
+    let name = database(&postgres);
+    let store = open(&postgres, name).await;
+    let (listener, mut events) = ChangeListener::start(&settings(&postgres, name).address, 64);
+    let next = async |events: &mut mpsc::Receiver<ListenerEvent>, limit: Duration| {
+        tokio::time::timeout(limit, events.recv()).await.expect("an event in time").unwrap()
+    };
+    let changed = |key: &SessionKey, version| ListenerEvent::Changed { key: key.clone(), version };
+    assert_eq!(next(&mut events, RECOVERY).await, ListenerEvent::Up);
+
+    let keys = keys(400);
+    store.commit(append(&keys[0], 0)).await.unwrap();
+    let mut stale = append(&keys[0], 0);
+    stale.announce = true;
+    store.commit(stale).await.unwrap_err();
+    let mut told = append(&keys[1], 0);
+    told.announce = true;
+    store.commit(told).await.unwrap();
+    let event = next(&mut events, RECOVERY).await;
+    assert_eq!(event, changed(&keys[1], 1), "neither what is not to be announced nor what was not committed");
+
+    let all: Vec<_> = keys.iter().map(|key| (key.clone(), 7)).collect();
+    store.announce(&all).await.unwrap();
+    for key in &keys {
+        assert_eq!(next(&mut events, RECOVERY).await, changed(key, 7));
+    }
+
+    postgres.pause().unwrap();
+    assert_eq!(next(&mut events, Duration::from_millis(2_500)).await, ListenerEvent::Down, "frozen");
+    postgres.resume().unwrap();
+    assert_eq!(next(&mut events, RECOVERY).await, ListenerEvent::Up);
+    postgres.kill().unwrap();
+    assert_eq!(next(&mut events, Duration::from_millis(2_500)).await, ListenerEvent::Down, "gone");
+    postgres.start_again().unwrap();
+    assert_eq!(next(&mut events, RECOVERY).await, ListenerEvent::Up);
+    until("it is ready again", RECOVERY, || async { store.ping().await.is_ok() }).await;
+    store.announce(&all[..1]).await.unwrap();
+    assert_eq!(next(&mut events, RECOVERY).await, changed(&keys[0], 7));
+    drop(listener);
+    assert_eq!(events.recv().await, None, "it ends with its owner");
+}
