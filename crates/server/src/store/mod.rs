@@ -248,6 +248,15 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError>;
 
+    /// Tells the other servers of this database that sessions are at these versions, without changing anything. It is
+    /// a hint, and may be lost. A database of one server has nobody to tell.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn announce(&self, _changes: &[(SessionKey, u64)]) -> Result<(), ReadError> {
+        Ok(())
+    }
+
     /// Whether reads are possible at all.
     ///
     /// # Errors

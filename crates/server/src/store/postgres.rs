@@ -21,7 +21,7 @@ use super::group_commit::{GroupCommit, GroupCommitLimits, SubmitError};
 use super::migrations::{AppliedMigration, Tables, embedded};
 use super::postgres_batch::{Outcome, Work, key_of, signed, told_of, unsigned};
 use super::postgres_connect::Connector;
-use super::postgres_pool::{Pool, Repeat};
+use super::postgres_pool::Pool;
 use super::postgres_writer::{Job, PostgresWriter};
 use super::{
     Append, CommitError, Due, ENDED, JournalRecord, OpenError, ReadError, SessionKey, SessionStore, StoreFault, Stored,
@@ -124,19 +124,6 @@ impl PostgresStore {
         counts.fold((0, 0), |(jobs, transactions), (more, other)| (jobs + more, transactions + other))
     }
 
-    /// Tells the other servers that sessions changed, without changing them.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn announce(&self, changes: &[(SessionKey, u64)]) -> Result<(), ReadError> {
-        let payloads = postgres_listener::payloads(changes.iter().map(|(key, version)| (key, *version)));
-        if payloads.is_empty() {
-            return Ok(());
-        }
-        let notify = || postgres_listener::notify(payloads.clone());
-        self.pool.rows("announcing changes", Repeat::Harmless, notify).await.map(drop)
-    }
-
     /// Hands `work` to the writer that everything about `key` goes to.
     async fn write(&self, key: &impl std::hash::Hash, work: Work) -> Result<Outcome, WriteError> {
         let mut hasher = DefaultHasher::new();
@@ -182,7 +169,7 @@ impl SessionStore for PostgresStore {
                 .bind(key.tenant.as_str())
                 .bind(&key.session_id)
         };
-        let rows = self.pool.rows(DURING, Repeat::Harmless, select).await?;
+        let rows = self.pool.rows(DURING, select).await?;
         let stored = rows.first().map(|row| Ok(Stored { version: unsigned(row.try_get(0)?), state: row.try_get(1)? }));
         stored.transpose().map_err(unreadable(DURING))
     }
@@ -199,7 +186,7 @@ impl SessionStore for PostgresStore {
             .bind(signed(after_version))
             .bind(i64::from(limit))
         };
-        let rows = self.pool.rows(DURING, Repeat::Harmless, select).await?;
+        let rows = self.pool.rows(DURING, select).await?;
         rows.iter()
             .map(|row| Ok(JournalRecord { version: unsigned(row.try_get(0)?), blob: row.try_get(1)? }))
             .collect::<Result<_, sqlx::Error>>()
@@ -223,7 +210,7 @@ impl SessionStore for PostgresStore {
             .bind(&tenants)
             .bind(&ids)
         };
-        let rows = self.pool.rows(DURING, Repeat::Harmless, select).await?;
+        let rows = self.pool.rows(DURING, select).await?;
         rows.iter()
             .map(|row| Ok(row.try_get::<Option<i64>, _>(0)?.map(unsigned)))
             .collect::<Result<_, sqlx::Error>>()
@@ -246,7 +233,7 @@ impl SessionStore for PostgresStore {
             .bind(now_ms.saturating_add(lease_ms))
             .bind(i64::from(limit))
         };
-        let rows = self.pool.rows(DURING, Repeat::Never, update).await?;
+        let rows = self.pool.rows(DURING, update).await?;
         let mut due = rows
             .iter()
             .map(|row| Ok(Due { key: key_of(row)?, deadline_at_ms: row.try_get(2)? }))
@@ -271,16 +258,24 @@ impl SessionStore for PostgresStore {
              RETURNING 1";
         debug_assert!(ENDED.iter().all(|status| DELETE.contains(status)));
         let delete = || query(DELETE).bind(before_ms).bind(i64::from(limit));
-        Ok(self.pool.rows("deleting sessions that are over", Repeat::Never, delete).await?.len() as u64)
+        Ok(self.pool.rows("deleting sessions that are over", delete).await?.len() as u64)
+    }
+
+    async fn announce(&self, changes: &[(SessionKey, u64)]) -> Result<(), ReadError> {
+        let payloads = postgres_listener::payloads(changes.iter().map(|(key, version)| (key, *version)));
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let notify = || postgres_listener::notify(payloads.clone());
+        self.pool.rows("announcing changes", notify).await.map(drop)
     }
 
     async fn ping(&self) -> Result<(), ReadError> {
         let select = || query("SELECT 1 FROM sessions LIMIT 1");
-        self.pool.rows("asking the database whether it is there", Repeat::Harmless, select).await?;
+        self.pool.rows("asking the database whether it is there", select).await?;
         if self.write_failed.load(Ordering::SeqCst) {
-            for index in 0..self.writers.len() {
-                self.write_with(index, Work::Probe).await.map_err(IdempotencyError::from)?;
-            }
+            let probes = (0..self.writers.len()).map(|index| self.write_with(index, Work::Probe));
+            futures_util::future::try_join_all(probes).await.map_err(IdempotencyError::from)?;
         }
         Ok(())
     }
@@ -338,7 +333,7 @@ impl IdempotencyStore for PostgresStore {
         };
         let mut dropped = 0;
         loop {
-            let rows = self.pool.rows("dropping old answers", Repeat::Harmless, delete).await;
+            let rows = self.pool.rows("dropping old answers", delete).await;
             let rows = rows.map_err(|error| match error {
                 ReadError::Unavailable { fault } => IdempotencyError::Unavailable { fault },
                 ReadError::Overloaded { retry_after } => IdempotencyError::Overloaded { retry_after },

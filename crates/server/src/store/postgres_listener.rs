@@ -95,6 +95,7 @@ async fn run(connector: Connector, events: mpsc::Sender<ListenerEvent>) {
 }
 
 /// A listener with a connection and a pool of its own: sqlx's listeners need a pool, and one that hung is not used again.
+/// When such a listener is dropped, sqlx says goodbye in a task that ends with the connection: one for each outage.
 async fn subscribe(connector: &Connector) -> Result<PgListener, StoreFault> {
     const DURING: &str = "listening to PostgreSQL";
     let connected = async {

@@ -29,13 +29,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_millis(200);
 
-/// Whether the same statement may be run twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
-    Harmless,
-    Never,
-}
-
 /// A bounded number of connections, each opened when it is needed.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -69,19 +62,18 @@ impl Pool {
         Ok(())
     }
 
-    /// Runs the statement that `make` makes, and gives all its rows.
+    /// Runs the statement that `make` makes, and gives all its rows. It must be one that may run twice, when the answer
+    /// to the first one was lost.
     pub(super) async fn rows<'q>(
         &self,
         during: &'static str,
-        repeat: Repeat,
         make: impl Fn() -> Query<'q, Postgres, PgArguments> + Send + Sync,
     ) -> Result<Vec<PgRow>, ReadError> {
         let deadline = Instant::now() + self.limit;
         let _slot = self.slot(during).await?;
         if let Some(mut connection) = self.take_idle() {
             let outcome = timeout_at(deadline, make().fetch_all(&mut connection)).await;
-            let died_idle = matches!(&outcome, Ok(Err(error)) if Cause::of(error) == Cause::Connection);
-            if !(died_idle && repeat == Repeat::Harmless) {
+            if !matches!(&outcome, Ok(Err(error)) if Cause::of(error) == Cause::Connection) {
                 return self.settle(during, connection, outcome);
             }
             // It ended while nobody looked, and so did most likely the others: PostgreSQL was started again.
@@ -90,6 +82,12 @@ impl Pool {
         let mut connection = self.connector.connect(Some(deadline)).await.map_err(|fault| self.failed(fault))?;
         let outcome = timeout_at(deadline, make().fetch_all(&mut connection)).await;
         self.settle(during, connection, outcome)
+    }
+
+    /// Connections that nobody uses, opened or not.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.slots.available_permits()
     }
 
     /// Lets go of all connections; later statements are refused.

@@ -60,6 +60,7 @@ enum Link {
         opened: AbortOnDropHandle<PgConnection>,
         fault: StoreFault,
     },
+    Closed,
 }
 
 /// Why a transaction did not commit.
@@ -70,6 +71,8 @@ enum Failure {
     Refused(StoreFault),
     /// The connection was gone before anything could have been committed.
     NotBegun(StoreFault),
+    /// There is no connection, which was told when it was lost.
+    Away(StoreFault),
     /// Anything else. When it happened during the commit, its outcome is not known.
     Final(StoreFault),
 }
@@ -88,21 +91,21 @@ impl PostgresWriter {
     /// The connection, if there is one within `patience`.
     async fn connection(&mut self, patience: Duration) -> Result<&mut PgConnection, StoreFault> {
         if let Link::Opening { opened, fault } = &mut self.link {
-            if !opened.is_finished() && patience.is_zero() {
-                return Err(fault.clone());
-            }
-            match timeout(patience.max(Duration::from_millis(1)), opened).await {
+            let fault = fault.clone();
+            match timeout(patience, opened).await {
                 Ok(Ok(connection)) => self.link = Link::Open(connection),
                 Ok(Err(_)) => {
-                    let fault = fault.clone();
-                    self.reconnect(fault);
+                    // The task that connects was ended from outside; there is no other way for it to fail.
+                    self.reconnect(fault.clone());
+                    return Err(fault);
                 }
-                Err(_) => return Err(fault.clone()),
+                Err(_) => return Err(fault),
             }
         }
         match &mut self.link {
             Link::Open(connection) => Ok(connection),
             Link::Opening { fault, .. } => Err(fault.clone()),
+            Link::Closed => Err(StoreFault::new("writing a batch", "the store is closed")),
         }
     }
 
@@ -115,7 +118,7 @@ impl PostgresWriter {
     ) -> Result<Vec<Outcome>, Failure> {
         const DURING: &str = "writing a batch";
         let works: Vec<&Work> = jobs.iter().map(|job| &job.work).collect();
-        let connection = self.connection(patience).await.map_err(Failure::Final)?;
+        let connection = self.connection(patience).await.map_err(Failure::Away)?;
         let mut committing = false;
         let run = async {
             query("BEGIN").execute(&mut *connection).await?;
@@ -190,6 +193,7 @@ impl PostgresWriter {
                     waiting.push(jobs);
                     attempt = 1;
                 }
+                Err(Failure::Away(fault)) => fail(jobs, &fault),
                 Err(
                     Failure::Contention(fault)
                     | Failure::Refused(fault)
@@ -197,10 +201,7 @@ impl PostgresWriter {
                     | Failure::Final(fault),
                 ) => {
                     tracing::warn!(error = %chain(&fault), jobs = jobs.len(), "a batch of commits failed");
-                    metrics::counter!("throughline_store_failed_batches_total").increment(1);
-                    for job in jobs {
-                        job.tell(Err(fault.clone()));
-                    }
+                    fail(jobs, &fault);
                     attempt = 1;
                 }
             }
@@ -232,12 +233,17 @@ impl BatchWriter for PostgresWriter {
     }
 
     async fn finish(&mut self) {
-        let fault = StoreFault::new("writing a batch", "the store is closed");
-        let opened = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
-        if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::Opening { opened, fault }) {
+        if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::Closed) {
             // Closing only spares the server a line in its log.
             let _ = timeout(CLOSE_LIMIT, connection.close()).await;
         }
+    }
+}
+
+fn fail(jobs: Vec<Job>, fault: &StoreFault) {
+    metrics::counter!("throughline_store_failed_batches_total").increment(1);
+    for job in jobs {
+        job.tell(Err(fault.clone()));
     }
 }
 
