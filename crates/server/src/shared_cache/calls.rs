@@ -2,12 +2,16 @@
 //! Redis is away.
 //!
 //! One task keeps the connection. A call that finds none waits for it as long as its own limit
-//! allows; a call that finds the connection broken says so, and the task makes a new one. In a
-//! cluster each partition has a breaker of its own, so that one dead node does not take the
-//! others with it.
+//! allows; a call that finds the connection broken says so, and the task makes a new one.
+//!
+//! In a cluster each partition has a breaker of its own, so that one dead node does not take the
+//! others with it. Partitions that fail are probed through a connection of their own: where a
+//! node hangs, the crate lets all calls of a connection wait while it tries to reach it. The
+//! same connection knows the cluster as it is now, so when a probe through it succeeds, it
+//! becomes the one for all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionLike;
@@ -30,9 +34,10 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(250);
 /// How often the health of a cluster's partitions is looked at.
 const LOOK_AT_PARTITIONS_EVERY: Duration = Duration::from_millis(500);
 
-/// How often a cluster connection is made anew while partitions fail: the crate finds out by
-/// itself that slots moved, but not that a node hangs and another one took its place.
-const RENEW_CLUSTER_EVERY: Duration = Duration::from_secs(2);
+/// How often the connection for probes is made anew while partitions of a cluster fail: a
+/// connection finds out by itself that slots moved, but not that a node hangs and another one
+/// took its place.
+const RENEW_PROBING_EVERY: Duration = Duration::from_secs(2);
 
 /// What a script is called with.
 pub(super) struct Call {
@@ -58,6 +63,8 @@ pub(super) struct Calls {
     concurrent: usize,
     permits: Semaphore,
     state: watch::Sender<State>,
+    /// For probes of a cluster's partitions, while some fail.
+    probing: Mutex<Option<Live>>,
     /// Somebody found the connection broken.
     given_up: Notify,
     next_id: AtomicU64,
@@ -95,6 +102,7 @@ impl Calls {
             concurrent: settings.concurrent_operations,
             permits: Semaphore::new(settings.concurrent_operations),
             state: watch::Sender::new(State::Connecting),
+            probing: Mutex::default(),
             given_up: Notify::new(),
             next_id: AtomicU64::new(1),
             breakers: OnceLock::new(),
@@ -289,24 +297,50 @@ impl Calls {
 
     /// Does what a call does, but past the breaker.
     async fn probe(&self, partition: Option<Partition>) -> bool {
-        let Ok(mut live) = self.live().await else { return false };
-        let cluster = live.connected.connection.is_cluster();
-        let connection = &mut live.connected.connection;
-        let probing = async {
-            match partition {
-                // In a cluster the whole is there when any node answers; the parts have breakers of their own.
-                None if cluster => connection.ask_any(redis::cmd("PING")).await,
-                None => evaluate(connection, &self.heartbeat(Partition::first())).await,
-                Some(_) if !cluster => Ok(Value::Okay),
-                Some(partition) => evaluate(connection, &self.heartbeat(partition)).await,
+        let probing = match partition {
+            Some(_) if self.is_cluster() => self.probing().clone(),
+            // Its breaker guards nothing where there is only one Redis.
+            Some(_) => return true,
+            None => self.live().await.ok(),
+        };
+        let Some(live) = probing else { return false };
+        let mut connection = live.connected.connection.clone();
+        let heartbeat = match partition {
+            Some(partition) => Some(partition),
+            // In a cluster the whole is there when any node answers.
+            None if connection.is_cluster() => None,
+            None => Some(Partition::first()),
+        };
+        let asking = async {
+            match heartbeat {
+                Some(partition) => evaluate(&mut connection, &self.heartbeat(partition)).await,
+                None => connection.ask_any(redis::cmd("PING")).await,
             }
         };
-        let answered = matches!(tokio::time::timeout(self.limit, probing).await, Ok(Ok(_)));
-        if !answered {
+        let answered = matches!(tokio::time::timeout(self.limit, asking).await, Ok(Ok(_)));
+        match (answered, partition) {
+            (true, Some(_)) => self.promote(live),
             // It may be this connection that is dead, without Redis being so.
-            self.give_up(Some(live.id));
+            (false, None) => self.give_up(Some(live.id)),
+            _ => {}
         }
         answered
+    }
+
+    fn probing(&self) -> MutexGuard<'_, Option<Live>> {
+        // Nothing panics while it is held; if something did, the value would still be whole.
+        self.probing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the connection that reached a partition the one for all.
+    fn promote(&self, live: Live) {
+        self.state.send_if_modified(|state| match state {
+            State::Up(current) if current.id != live.id => {
+                *current = live;
+                true
+            }
+            _ => false,
+        });
     }
 
     /// Sends a command that is about no key, through the breaker and within the limit.
@@ -364,21 +398,22 @@ impl Calls {
         }
     }
 
+    fn name(&self, connected: Connected) -> Live {
+        Live { id: self.next_id.fetch_add(1, Ordering::Relaxed), connected }
+    }
+
     fn install(&self, connected: Connected) {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.state.send_replace(State::Up(Live { id, connected }));
-        if let Some(breakers) = self.breakers.get() {
-            for breaker in std::iter::once(&breakers.whole).chain(&breakers.partitions) {
-                breaker.probe_now();
-            }
+        self.state.send_replace(State::Up(self.name(connected)));
+        if let Some(breaker) = self.breaker() {
+            breaker.probe_now();
         }
     }
 
-    /// Tells of partitions that stop and begin to answer, and replaces the connection while
-    /// some don't: first the new one is made, then the old one goes.
+    /// Tells of partitions that stop and begin to answer, and keeps the connection that they
+    /// are probed through.
     async fn look_after_cluster(&self) {
         let mut failing_before = 0;
-        let mut renewed = Instant::now();
+        let mut renewed: Option<Instant> = None;
         loop {
             tokio::time::sleep(LOOK_AT_PARTITIONS_EVERY).await;
             let failing = self.failing_partitions();
@@ -390,18 +425,33 @@ impl Calls {
                 _ => {}
             }
             failing_before = failing;
-            if failing > 0 && renewed.elapsed() >= RENEW_CLUSTER_EVERY {
-                renewed = Instant::now();
-                match self.connector.connect(None).await {
-                    Ok(connected) => self.install(connected),
-                    Err(fault) => {
-                        tracing::debug!(error = %chain(&fault), "the connection to the Redis cluster was not renewed");
-                        if failing == PARTITIONS
-                            && let Some(breaker) = self.breaker()
-                        {
-                            breaker.trip(&fault);
-                        }
-                    }
+            if failing == 0 {
+                *self.probing() = None;
+                renewed = None;
+                continue;
+            }
+            let promoted = self.probing().as_ref().is_some_and(|probing| Some(probing.id) == self.current_id());
+            if promoted || renewed.is_none_or(|renewed| renewed.elapsed() >= RENEW_PROBING_EVERY) {
+                self.renew_probing(failing).await;
+                renewed = Some(Instant::now());
+            }
+        }
+    }
+
+    async fn renew_probing(&self, failing: usize) {
+        match self.connector.connect(None).await {
+            Ok(connected) => {
+                *self.probing() = Some(self.name(connected));
+                for breaker in self.breakers.get().iter().flat_map(|breakers| &breakers.partitions) {
+                    breaker.probe_now();
+                }
+            }
+            Err(fault) => {
+                tracing::debug!(error = %chain(&fault), "no connection to probe the Redis cluster through");
+                if failing == PARTITIONS
+                    && let Some(breaker) = self.breaker()
+                {
+                    breaker.trip(&fault);
                 }
             }
         }

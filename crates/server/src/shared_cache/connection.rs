@@ -141,11 +141,12 @@ impl Connector {
     }
 
     async fn connect_to_cluster(&self, pushes: Option<PushHandler>) -> Result<Connected, ConnectFault> {
-        // The nodes are connected to at the same time, first the seeds and then the rest. One that
-        // hangs takes up its own limit, not that of the whole.
+        // The nodes are connected to at the same time, first the seeds and then the rest. While the
+        // crate connects to a node again, all calls wait for it: less than their own limit.
+        let node_limit = (self.connect_limit / 2).min(self.operation_limit / 2);
         let mut builder = ClusterClientBuilder::new(self.nodes.iter().cloned())
             .use_protocol(ProtocolVersion::RESP3)
-            .connection_timeout(self.connect_limit / 2)
+            .connection_timeout(node_limit)
             .response_timeout(self.operation_limit)
             .overall_response_timeout(Some(self.operation_limit))
             // For redirections after slots moved, no more.

@@ -32,6 +32,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -234,6 +235,7 @@ pub struct SharedCache {
     calls: Arc<Calls>,
     board: Arc<LinkBoard>,
     corruption: Arc<Corruption>,
+    next_taken_from: AtomicUsize,
 }
 
 impl SharedCache {
@@ -262,6 +264,7 @@ impl SharedCache {
             calls,
             board,
             corruption,
+            next_taken_from: AtomicUsize::new(usize::from(node[0])),
         };
         Ok((Arc::new(cache), events))
     }
@@ -449,20 +452,19 @@ impl SharedCache {
         let mut taken = Vec::new();
         let (mut asked, mut fault) = (false, None);
         let mut partitions: Vec<Partition> = Partition::all().collect();
-        // Servers that begin elsewhere find other sessions first.
-        partitions.rotate_left(usize::from(self.node[0]) % PARTITIONS);
-        for some in partitions.chunks(ASKED_AT_A_TIME) {
-            let left = limit.saturating_sub(taken.len());
-            if left == 0 {
-                break;
-            }
+        // Each call begins elsewhere: none of the partitions is always the one that is too late.
+        partitions.rotate_left(self.next_taken_from.fetch_add(1, Ordering::Relaxed) % PARTITIONS);
+        let mut unasked = partitions.as_slice();
+        while taken.len() < limit
+            && let left = limit - taken.len()
+            && let (some, rest) = unasked.split_at(unasked.len().min(left).min(ASKED_AT_A_TIME))
+            && !some.is_empty()
+        {
+            unasked = rest;
             // The first `left % n` of them may give one more, so together they never exceed it.
             let share = |index: usize| left / some.len() + usize::from(index < left % some.len());
-            let asking = some
-                .iter()
-                .enumerate()
-                .filter(|(index, _)| share(*index) > 0)
-                .map(|(index, partition)| self.take_from(*partition, older_than, lease, share(index)));
+            let asking =
+                some.iter().enumerate().map(|(index, part)| self.take_from(*part, older_than, lease, share(index)));
             for answer in futures_util::future::join_all(asking).await {
                 match answer {
                     Ok(sessions) => {
