@@ -98,6 +98,9 @@ impl PostgresStore {
     /// See [`OpenError`].
     pub async fn open(settings: &PostgresSettings) -> Result<Self, OpenError> {
         let PostgresSettings { address, timeout, group_commit, .. } = settings;
+        if address.is_exposed() {
+            tracing::warn!(database = %address, "traffic to the database can be read or changed on the way; add sslmode=verify-full to its address");
+        }
         if settings.auto_migrate {
             migrate(address).await?;
         } else {
@@ -360,9 +363,9 @@ async fn with_tables<T>(
     let connector = Connector::without_limit(address, FIRST_CONNECTION);
     let unreachable = |source| OpenError::Postgres { place: address.to_string(), source };
     let mut connection = connector.connect(None).await.map_err(unreachable)?;
-    let outcome = act(&Tables::new(connector.address(), migrations()), &mut connection).await;
+    let done = act(&Tables::new(connector.address(), migrations()), &mut connection).await?;
     connection.close().await.map_err(|error| unreachable(StoreFault::new("closing a connection", error)))?;
-    Ok(outcome?)
+    Ok(done)
 }
 
 /// The migrations, compiled in: the binary needs no files beside it.

@@ -1,24 +1,35 @@
 //! How PostgreSQL is reached: its address, and connections that are bounded in time.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use tokio::time::Instant;
 
 use super::{DatabaseUrlError, StoreFault};
 
 /// The parameters of an address that mean something. `options` is not one: the server sets its own limits.
-const PARAMETERS: [&str; 6] = ["application_name", "host", "port", "sslcert", "sslkey", "sslmode"];
-const MORE_PARAMETERS: [&str; 1] = ["sslrootcert"];
-const PARAMETER_NAMES: &str = "application_name, host, port, sslcert, sslkey, sslmode and sslrootcert";
+const PARAMETERS: [&str; 8] =
+    ["application_name", "host", "port", "sslcert", "sslkey", "sslmode", "sslrootcert", "user"];
+const PARAMETER_NAMES: &str = "application_name, host, port, sslcert, sslkey, sslmode, sslrootcert and user";
 
 /// Where a PostgreSQL database is, and who we are to it. Prints without the password.
 #[derive(Clone)]
 pub struct PostgresAddress {
     options: Box<PgConnectOptions>,
+}
+
+impl PostgresAddress {
+    /// Whether somebody on the way could read what is sent, or pretend to be the database.
+    pub(super) fn is_exposed(&self) -> bool {
+        let host = self.options.get_host().trim_matches(['[', ']']);
+        let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let is_verified = matches!(self.options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+        self.options.get_socket().is_none() && !is_local && !is_verified
+    }
 }
 
 impl fmt::Display for PostgresAddress {
@@ -49,7 +60,7 @@ impl FromStr for PostgresAddress {
         let query = url.split_once('?').map_or("", |(_, query)| query);
         for name in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split('=').next().unwrap_or(pair))
         {
-            if !PARAMETERS.contains(&name) && !MORE_PARAMETERS.contains(&name) {
+            if !PARAMETERS.contains(&name) {
                 return Err(DatabaseUrlError::Parameter { name: name.to_owned(), allowed: PARAMETER_NAMES });
             }
         }
@@ -154,6 +165,28 @@ impl Cause {
                 Some("08" | "57") if &*code != "57014" => Self::Connection,
                 _ => Self::Server,
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_verified_or_local_connection_is_not_exposed() {
+        for (url, exposed) in [
+            ("postgres://ada@db.internal/shop", true),
+            ("postgres://ada@db.internal/shop?sslmode=require", true),
+            ("postgres://ada@db.internal/shop?sslmode=verify-full", false),
+            ("postgres://ada@10.0.0.1/shop", true),
+            ("postgres://ada@127.0.0.1/shop", false),
+            ("postgres://ada@[::1]/shop", false),
+            ("postgres://ada@localhost/shop", false),
+            ("postgres:///shop?user=ada&host=/var/run/postgresql", false),
+            ("postgres://ada@%2Fvar%2Frun%2Fpostgresql/shop", false),
+        ] {
+            assert_eq!(url.parse::<PostgresAddress>().unwrap().is_exposed(), exposed, "{url}");
         }
     }
 }

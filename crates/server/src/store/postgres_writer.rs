@@ -167,6 +167,10 @@ impl PostgresWriter {
         let mut attempt = 1;
         let mut patience = Duration::ZERO;
         while let Some(mut jobs) = waiting.pop() {
+            if Instant::now() >= deadline {
+                fail(jobs, &StoreFault::new("writing a batch", "there was no time left for it"));
+                continue;
+            }
             begun += 1;
             match self.transaction(&jobs, deadline, patience).await {
                 Ok(outcomes) => {
