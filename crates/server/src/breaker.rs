@@ -7,6 +7,7 @@
 //! An attempt that began before the last change of state says nothing about now, and an
 //! attempt that is dropped (its caller was cancelled) says nothing at all.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -24,28 +25,24 @@ use crate::problem::chain;
 #[derive(Debug, Clone)]
 pub struct BreakerSettings {
     /// What is guarded, as it is called in logs and metrics.
-    pub dependency: &'static str,
+    pub dependency: Cow<'static, str>,
     /// After how many failures in a row it opens.
     pub failures: u32,
     /// How often it probes while it is open.
     pub probe_every: Duration,
     /// How long one probe may take.
     pub probe_limit: Duration,
-    /// Whether its changes are logged and counted. Off where many breakers guard the parts of
-    /// one thing, and their owner tells of them together.
-    pub announced: bool,
 }
 
 impl BreakerSettings {
     /// Three failures in a row open it; probes of at most 250 ms follow every 500 ms.
     #[must_use]
-    pub fn new(dependency: &'static str) -> Self {
+    pub fn new(dependency: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            dependency,
+            dependency: dependency.into(),
             failures: 3,
             probe_every: Duration::from_millis(500),
             probe_limit: Duration::from_millis(250),
-            announced: true,
         }
     }
 }
@@ -78,11 +75,11 @@ struct State {
 }
 
 /// The breaker is open: nothing may be begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{dependency} failed before and is not asked until it answers a probe")]
 pub struct Open {
     /// What is guarded.
-    pub dependency: &'static str,
+    pub dependency: Cow<'static, str>,
 }
 
 /// Something that was admitted, and whose end the breaker wants to hear of.
@@ -136,7 +133,7 @@ impl Breaker {
     /// [`Open`] while it may not.
     pub fn admit(&self) -> Result<Attempt, Open> {
         if self.is_open() {
-            return Err(Open { dependency: self.inner.settings.dependency });
+            return Err(Open { dependency: self.inner.settings.dependency.clone() });
         }
         let turn = self.inner.state().turn;
         Ok(Attempt { breaker: self.clone(), turn })
@@ -166,13 +163,11 @@ impl Breaker {
         self.inner.watchers.send_replace(true);
         self.inner.measure(true);
         drop(state);
-        if settings.announced {
-            tracing::warn!(
-                dependency = settings.dependency,
-                error = %chain(cause),
-                "does not work; it is not asked until it answers a probe"
-            );
-        }
+        tracing::warn!(
+            dependency = %settings.dependency,
+            error = %chain(cause),
+            "does not work; it is not asked until it answers a probe"
+        );
         self.inner.runtime.spawn(Inner::probe_until_closed(Arc::downgrade(&self.inner)));
     }
 }
@@ -218,10 +213,8 @@ impl Inner {
     }
 
     fn measure(&self, open: bool) {
-        if self.settings.announced {
-            let gauge = metrics::gauge!("throughline_breaker_open", "dependency" => self.settings.dependency);
-            gauge.set(if open { 1.0 } else { 0.0 });
-        }
+        let gauge = metrics::gauge!("throughline_breaker_open", "dependency" => self.settings.dependency.clone());
+        gauge.set(if open { 1.0 } else { 0.0 });
     }
 
     /// Ends when the breaker closed or nobody has it any more.
@@ -253,11 +246,16 @@ impl Inner {
         self.watchers.send_replace(false);
         self.measure(false);
         drop(state);
-        if self.settings.announced {
-            #[allow(clippy::cast_possible_truncation)] // Half a billion years.
-            let open_for_ms = open_for.as_millis() as u64;
-            tracing::info!(dependency = self.settings.dependency, open_for_ms, "works again");
-        }
+        #[allow(clippy::cast_possible_truncation)] // Half a billion years.
+        let open_for_ms = open_for.as_millis() as u64;
+        tracing::info!(dependency = %self.settings.dependency, open_for_ms, "works again");
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What is not used any more does not fail any more.
+        self.measure(false);
     }
 }
 
@@ -297,7 +295,7 @@ mod tests {
         assert!(!fail(&breaker) && !fail(&breaker), "a success between them begins the count anew");
         assert!(fail(&breaker));
         assert!(breaker.is_open());
-        assert_eq!(breaker.admit().expect_err("it is open"), Open { dependency: "test" });
+        assert_eq!(breaker.admit().expect_err("it is open"), Open { dependency: "test".into() });
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(breaker.is_open(), "no probe was answered");
         works.store(true, Ordering::SeqCst);

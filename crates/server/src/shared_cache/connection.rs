@@ -1,85 +1,32 @@
-//! Connections to one Redis or to a cluster, made within a time limit.
+//! Connections to single nodes, made within a time limit.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClientBuilder;
-use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, RedisError, RedisFuture,
-    TlsCertificates, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ProtocolVersion, PushInfo, RedisError,
+    TlsCertificates,
 };
 
 use super::fault::ConnectFault;
 use super::settings::{Endpoints, SettingsError, SharedCacheSettings};
 
-/// Receives what Redis sends unasked. Must not block.
+/// Receives what Redis sends unasked, and learns when the connection ends. Must not block.
 pub(super) type PushHandler = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
-/// A connection that many callers use at a time.
-#[derive(Clone)]
-pub(super) enum Connection {
-    Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
-
-/// A connection, and who is at its other end.
+/// A connection that many callers use at a time, and who is at its other end.
 #[derive(Clone)]
 pub(super) struct Connected {
-    pub(super) connection: Connection,
+    pub(super) connection: MultiplexedConnection,
     pub(super) version: String,
+    /// Whether it is a node of a cluster.
+    pub(super) cluster: bool,
 }
 
-impl Connection {
-    pub(super) fn is_cluster(&self) -> bool {
-        matches!(self, Self::Cluster(_))
-    }
-
-    /// Sends a command that is about no key: to the one Redis, or to any node of a cluster.
-    pub(super) async fn ask_any(&mut self, command: Cmd) -> Result<Value, RedisError> {
-        match self {
-            Self::Single(connection) => connection.send_packed_command(&command).await?.extract_error(),
-            Self::Cluster(connection) => {
-                let anywhere = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-                connection.route_command(command, anywhere).await?.extract_error()
-            }
-        }
-    }
-}
-
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            Self::Single(connection) => connection.req_packed_command(command),
-            Self::Cluster(connection) => connection.req_packed_command(command),
-        }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::Single(connection) => connection.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::Single(connection) => connection.get_db(),
-            Self::Cluster(connection) => connection.get_db(),
-        }
-    }
-}
-
-/// Makes connections.
+/// Makes connections. Password, database and TLS are the same for all nodes.
 pub(super) struct Connector {
-    nodes: Vec<ConnectionInfo>,
+    seeds: Vec<ConnectionInfo>,
     certificates: Option<TlsCertificates>,
     operation_limit: Duration,
     connect_limit: Duration,
@@ -89,12 +36,12 @@ impl Connector {
     pub(super) fn new(settings: &SharedCacheSettings) -> Result<Self, SettingsError> {
         let Endpoints { nodes, certificates } = settings.endpoints()?;
         let resp3 = |node: ConnectionInfo| {
-            // Only RESP3 lets one connection both subscribe and ask.
+            // What a connection is sent unasked, it can tell from answers only in RESP3.
             let redis = node.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
             node.set_redis_settings(redis)
         };
         let connector = Self {
-            nodes: nodes.into_iter().map(resp3).collect(),
+            seeds: nodes.into_iter().map(resp3).collect(),
             certificates: certificates.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem) }),
             operation_limit: settings.operation_limit,
             connect_limit: settings.connect_limit,
@@ -103,21 +50,38 @@ impl Connector {
         // was installed before is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Whatever is wrong without asking Redis is found now.
-        if let Some(first) = connector.nodes.first() {
-            connector.client(first).map_err(SettingsError::Client)?;
+        for seed in &connector.seeds {
+            connector.client(seed).map_err(SettingsError::Client)?;
         }
         Ok(connector)
     }
 
+    /// The nodes that the operator named.
+    pub(super) fn seeds(&self) -> &[ConnectionInfo] {
+        &self.seeds
+    }
+
+    /// Another node of the same cluster.
+    pub(super) fn node_at(&self, host: &str, port: u16) -> Option<ConnectionInfo> {
+        let seed = self.seeds.first()?;
+        let address = match seed.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host: host.to_owned(),
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host.to_owned(), port),
+        };
+        Some(seed.clone().set_addr(address))
+    }
+
     /// Connects, and checks that the other end can do what is needed.
-    pub(super) async fn connect(&self, pushes: Option<PushHandler>) -> Result<Connected, ConnectFault> {
-        match self.nodes.as_slice() {
-            [node] => {
-                let mut connection = self.connect_to(node, pushes.clone()).await?;
-                let info = within(self.connect_limit, info(&mut connection)).await?;
-                if info.cluster { self.connect_to_cluster(pushes).await } else { checked(connection, info) }
-            }
-            _ => self.connect_to_cluster(pushes).await,
+    pub(super) async fn connect(&self, node: &ConnectionInfo, pushes: PushHandler) -> Result<Connected, ConnectFault> {
+        let limit = self.connect_limit;
+        match tokio::time::timeout(limit, self.connect_and_check(node, pushes)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ConnectFault::TimedOut { limit }),
         }
     }
 
@@ -128,78 +92,36 @@ impl Connector {
         }
     }
 
-    async fn connect_to(&self, node: &ConnectionInfo, pushes: Option<PushHandler>) -> Result<Connection, ConnectFault> {
-        let mut config = AsyncConnectionConfig::new()
+    async fn connect_and_check(&self, node: &ConnectionInfo, pushes: PushHandler) -> Result<Connected, ConnectFault> {
+        let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_limit))
-            .set_response_timeout(Some(self.operation_limit));
-        if let Some(pushes) = pushes {
-            config = config.set_push_sender(sender(pushes));
-        }
+            .set_response_timeout(Some(self.operation_limit))
+            .set_push_sender(move |push| {
+                pushes(push);
+                Ok::<_, redis::aio::SendError>(())
+            });
         let client = self.client(node).map_err(ConnectFault::Connection)?;
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        Ok(Connection::Single(within(self.connect_limit, connecting).await?))
-    }
-
-    async fn connect_to_cluster(&self, pushes: Option<PushHandler>) -> Result<Connected, ConnectFault> {
-        // The nodes are connected to at the same time, first the seeds and then the rest. While the
-        // crate connects to a node again, all calls wait for it: less than their own limit.
-        let node_limit = (self.connect_limit / 2).min(self.operation_limit / 2);
-        let mut builder = ClusterClientBuilder::new(self.nodes.iter().cloned())
-            .use_protocol(ProtocolVersion::RESP3)
-            .connection_timeout(node_limit)
-            .response_timeout(self.operation_limit)
-            .overall_response_timeout(Some(self.operation_limit))
-            // For redirections after slots moved, no more.
-            .retries(2)
-            .min_retry_wait(5)
-            .max_retry_wait(20);
-        if let Some(certificates) = &self.certificates {
-            builder = builder.certs(certificates.clone());
+        let mut connection = connecting.await.map_err(ConnectFault::Connection)?;
+        let info: String =
+            ask(&mut connection, redis::cmd("INFO").arg("server")).await.map_err(ConnectFault::Connection)?;
+        let version = info_field(&info, "redis_version").unwrap_or("of an unknown version");
+        check_version(version)?;
+        let cluster = info_field(&info, "redis_mode") == Some("cluster");
+        if self.seeds.len() > 1 && !cluster {
+            return Err(ConnectFault::NotACluster);
         }
-        if let Some(pushes) = pushes {
-            builder = builder.push_sender(sender(pushes));
-        }
-        let client = builder.build().map_err(ConnectFault::Connection)?;
-        let connecting = async { client.get_async_connection().await };
-        let connection = within(self.connect_limit * 2, connecting).await.map_err(|fault| match fault {
-            ConnectFault::Connection(error) if error.to_string().contains("cluster support disabled") => {
-                ConnectFault::NotACluster
-            }
-            fault => fault,
-        })?;
-        let mut connection = Connection::Cluster(connection);
-        let info = within(self.connect_limit, info(&mut connection)).await?;
-        checked(connection, info)
+        Ok(Connected { connection, version: version.to_owned(), cluster })
     }
 }
 
-fn sender(pushes: PushHandler) -> impl Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static {
-    move |push| {
-        pushes(push);
-        Ok(())
-    }
-}
-
-async fn within<T>(limit: Duration, doing: impl Future<Output = Result<T, RedisError>>) -> Result<T, ConnectFault> {
-    match tokio::time::timeout(limit, doing).await {
-        Ok(done) => done.map_err(ConnectFault::Connection),
-        Err(_) => Err(ConnectFault::TimedOut { limit }),
-    }
-}
-
-struct Info {
-    version: String,
-    cluster: bool,
-}
-
-async fn info(connection: &mut Connection) -> Result<Info, RedisError> {
-    let mut command = redis::cmd("INFO");
-    command.arg("server");
-    let text: String = redis::from_redis_value(connection.ask_any(command).await?)?;
-    Ok(Info {
-        version: info_field(&text, "redis_version").unwrap_or("of an unknown version").to_owned(),
-        cluster: info_field(&text, "redis_mode") == Some("cluster"),
-    })
+/// Sends a command, and reads its answer.
+pub(super) async fn ask<T: redis::FromRedisValue>(
+    connection: &mut MultiplexedConnection,
+    command: &Cmd,
+) -> Result<T, RedisError> {
+    let answer = connection.send_packed_command(command).await?.extract_error()?;
+    Ok(redis::from_redis_value(answer)?)
 }
 
 /// One line of what `INFO` answers.
@@ -207,12 +129,12 @@ pub(super) fn info_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-fn checked(connection: Connection, info: Info) -> Result<Connected, ConnectFault> {
-    let major = info.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+/// An unknown version gets its chance; it fails soon if it knows no sharded channels.
+fn check_version(version: &str) -> Result<(), ConnectFault> {
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     match major {
-        Some(major) if major < 7 => Err(ConnectFault::TooOld { version: info.version }),
-        // An unknown version gets its chance; it fails soon if it knows no sharded channels.
-        _ => Ok(Connected { connection, version: info.version }),
+        Some(major) if major < 7 => Err(ConnectFault::TooOld { version: version.to_owned() }),
+        _ => Ok(()),
     }
 }
 
@@ -226,5 +148,16 @@ mod tests {
         assert_eq!(info_field(text, "redis_version"), Some("7.0.15"));
         assert_eq!(info_field(text, "mode"), Some("x"));
         assert_eq!(info_field(text, "redis"), None);
+    }
+
+    #[test]
+    fn a_version_without_sharded_channels_is_refused_by_name() {
+        for version in ["7.0.0", "7.2.4", "8.4.0", "of an unknown version"] {
+            assert!(check_version(version).is_ok(), "{version}");
+        }
+        for version in ["6.2.14", "5.0.7"] {
+            let told = check_version(version).map_err(|fault| fault.to_string());
+            assert!(told.is_err_and(|told| told.contains(version) && told.contains("7.0")), "{version}");
+        }
     }
 }

@@ -6,10 +6,10 @@
 //! neither happened. When it is interrupted, its generation grows, and whatever was cached
 //! under the old generation is worth nothing.
 //!
-//! A connection with the subscriptions of some partitions is a *strand*. Usually there is one.
-//! Partitions that stay silent are moved to a new strand, which in a cluster leaves those of
-//! the healthy nodes alone; a strand without partitions is dropped. A message counts only if
-//! it comes from the strand that its partition belongs to.
+//! A connection with the subscriptions of some partitions is a *strand*; usually there is one
+//! to each node. Partitions that stay silent get a new strand, to the node that serves them by
+//! then; a strand without partitions is dropped. A message counts only if it comes from the
+//! strand that its partition belongs to.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,13 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redis::aio::ConnectionLike;
-use redis::{PushInfo, PushKind, Value};
+use redis::aio::MultiplexedConnection;
+use redis::{ConnectionInfo, ErrorKind, PushInfo, PushKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::calls::Calls;
-use super::connection::{Connection, Connector};
+use super::calls::{Calls, node_name};
+use super::connection::{Connector, ask};
 use super::corruption::{Corruption, Kind};
 use super::envelope::{self, NodeId};
 use super::fault::ConnectFault;
@@ -84,7 +84,8 @@ pub(super) struct LinkBoard {
     started: Instant,
     partitions: Vec<Part>,
     events: mpsc::Sender<CacheEvent>,
-    strands: Mutex<HashMap<u64, Connection>>,
+    strands: Mutex<HashMap<u64, MultiplexedConnection>>,
+    last_strand: AtomicU64,
     corruption: Arc<Corruption>,
 }
 
@@ -130,6 +131,7 @@ impl LinkBoard {
             partitions: (0..PARTITIONS).map(|_| Part::default()).collect(),
             events,
             strands: Mutex::default(),
+            last_strand: AtomicU64::new(0),
             corruption,
         };
         (Arc::new(board), receiver)
@@ -262,19 +264,8 @@ impl LinkBoard {
     }
 
     fn disconnected(&self, strand: u64) {
-        // A cluster's strand has several connections, and reconnects each by itself; which one
-        // this was is not told. So what it carries is interrupted, but stays with it.
-        let mends_itself = self.strands().get(&strand).is_some_and(Connection::is_cluster);
         for partition in Partition::all() {
-            if mends_itself {
-                let part = self.part(partition);
-                let mut hearing = part.hearing();
-                if hearing.strand == strand {
-                    self.interrupt(partition, part, &mut hearing);
-                }
-            } else {
-                self.let_go(partition, strand);
-            }
+            self.let_go(partition, strand);
         }
     }
 
@@ -295,14 +286,16 @@ impl LinkBoard {
             }
             if hearing.strand == 0 {
                 unheard.push(partition);
-            } else if silent_ms >= millis(HEARTBEAT_AFTER) {
+            }
+            // Heartbeats are also how a node is found to be away while nobody asks it anything.
+            if silent_ms >= millis(HEARTBEAT_AFTER) {
                 quiet.push(partition);
             }
         }
         (unheard, quiet)
     }
 
-    fn strands(&self) -> MutexGuard<'_, HashMap<u64, Connection>> {
+    fn strands(&self) -> MutexGuard<'_, HashMap<u64, MultiplexedConnection>> {
         // Nothing panics while it is held; if something did, the map would still be whole.
         self.strands.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -312,10 +305,11 @@ impl LinkBoard {
         self.strands().retain(|strand, _| used.contains(strand));
     }
 
-    /// Makes a strand for `partitions`. Those that could be subscribed to belong to it then.
+    /// Makes a strand to a node for `partitions`. Those that could be subscribed to belong to it then.
     async fn make_strand(
         self: &Arc<Self>,
         strand: u64,
+        node: &ConnectionInfo,
         partitions: &[Partition],
         connector: &Connector,
     ) -> Result<Vec<Partition>, ConnectFault> {
@@ -325,7 +319,7 @@ impl LinkBoard {
                 board.received(strand, push);
             }
         });
-        let connection = connector.connect(Some(pushes)).await?.connection;
+        let connection = connector.connect(node, pushes).await?.connection;
         self.strands().insert(strand, connection.clone());
         let subscribing = partitions.iter().map(|partition| {
             let mut connection = connection.clone();
@@ -339,26 +333,25 @@ impl LinkBoard {
                 }
                 let mut command = redis::cmd("SSUBSCRIBE");
                 command.arg(self.names.channel(*partition));
-                let subscribing = async { connection.req_packed_command(&command).await?.extract_error() };
-                let error = match tokio::time::timeout(SUBSCRIBE_LIMIT, subscribing).await {
-                    Ok(Ok(_)) => return Ok(*partition),
-                    Ok(Err(error)) => ConnectFault::Connection(error),
-                    Err(_) => ConnectFault::TimedOut { limit: SUBSCRIBE_LIMIT },
-                };
-                self.let_go(*partition, strand);
-                Err(error)
+                let subscribed = ask::<Value>(&mut connection, &command).await;
+                if subscribed.is_err() {
+                    self.let_go(*partition, strand);
+                }
+                subscribed.map(|_| *partition)
             }
         });
-        let (mut subscribed, mut failed) = (Vec::new(), None);
-        for outcome in futures_util::future::join_all(subscribing).await {
-            match outcome {
-                Ok(partition) => subscribed.push(partition),
-                Err(fault) => failed = Some(fault),
+        let outcomes = match tokio::time::timeout(SUBSCRIBE_LIMIT, futures_util::future::join_all(subscribing)).await {
+            Ok(outcomes) => outcomes,
+            Err(_) => {
+                self.disconnected(strand);
+                return Err(ConnectFault::TimedOut { limit: SUBSCRIBE_LIMIT });
             }
-        }
-        match failed {
-            Some(fault) if subscribed.is_empty() => Err(fault),
-            _ => Ok(subscribed),
+        };
+        let subscribed = outcomes.iter().flatten().copied().collect();
+        match outcomes.into_iter().find_map(Result::err) {
+            // Some stay with the strand all the same; the others get another one.
+            Some(error) => Err(ConnectFault::Connection(error)),
+            None => Ok(subscribed),
         }
     }
 }
@@ -387,7 +380,7 @@ pub(super) async fn look_after(board: Arc<LinkBoard>, calls: Arc<Calls>, connect
     let looking = async {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let making = Making::default();
+        let mut making: HashMap<String, Making> = HashMap::new();
         let beating = Arc::new(AtomicBool::new(false));
         loop {
             ticks.tick().await;
@@ -395,8 +388,15 @@ pub(super) async fn look_after(board: Arc<LinkBoard>, calls: Arc<Calls>, connect
             board.drop_empty_strands();
             #[allow(clippy::cast_precision_loss)] // At most 64.
             metrics::gauge!("throughline_cache_partitions_linked").set(board.partitions_up() as f64);
-            if !unheard.is_empty() {
-                making.begin(&board, &calls, &connector, unheard);
+            let mut by_node: HashMap<String, (ConnectionInfo, Vec<Partition>)> = HashMap::new();
+            for partition in unheard {
+                if let Some(node) = calls.node_info(partition) {
+                    by_node.entry(node_name(&node)).or_insert((node, Vec::new())).1.push(partition);
+                }
+            }
+            making.retain(|node, making| by_node.contains_key(node) || making.is_running());
+            for (name, (node, partitions)) in by_node {
+                making.entry(name).or_default().begin(&board, &calls, &connector, node, partitions);
             }
             if !quiet.is_empty() {
                 beat(&calls, &beating, quiet);
@@ -410,7 +410,7 @@ pub(super) async fn look_after(board: Arc<LinkBoard>, calls: Arc<Calls>, connect
     board.strands().clear();
 }
 
-/// Attempts at new strands: one at a time, with growing waits between those that fail.
+/// Attempts at new strands to one node: one at a time, with growing waits between those that fail.
 #[derive(Default, Clone)]
 struct Making(Arc<Mutex<Attempts>>);
 
@@ -419,42 +419,55 @@ struct Attempts {
     running: bool,
     not_before: Option<Instant>,
     wait: Duration,
-    last_strand: u64,
 }
 
 impl Making {
-    fn begin(&self, board: &Arc<LinkBoard>, calls: &Arc<Calls>, connector: &Arc<Connector>, unheard: Vec<Partition>) {
-        let strand = {
+    fn is_running(&self) -> bool {
+        self.attempts().running
+    }
+
+    fn begin(
+        &self,
+        board: &Arc<LinkBoard>,
+        calls: &Arc<Calls>,
+        connector: &Arc<Connector>,
+        node: ConnectionInfo,
+        unheard: Vec<Partition>,
+    ) {
+        {
             let mut attempts = self.attempts();
             if attempts.running || attempts.not_before.is_some_and(|instant| Instant::now() < instant) {
                 return;
             }
             attempts.running = true;
-            attempts.last_strand += 1;
-            attempts.last_strand
-        };
-        let (making, board, calls, connector) =
-            (self.clone(), Arc::clone(board), Arc::clone(calls), Arc::clone(connector));
+        }
+        let strand = board.last_strand.fetch_add(1, Ordering::Relaxed) + 1;
+        let (making, board) = (self.clone(), Arc::clone(board));
+        let (calls, connector) = (Arc::clone(calls), Arc::clone(connector));
         tokio::spawn(async move {
             let closed = calls.closed().clone();
             let made = tokio::select! {
                 () = closed.cancelled() => return,
-                made = board.make_strand(strand, &unheard, &connector) => made,
+                made = board.make_strand(strand, &node, &unheard, &connector) => made,
             };
-            let whole = made.as_ref().is_ok_and(|subscribed| subscribed.len() == unheard.len());
-            making.end(whole);
+            making.end(made.is_ok());
             match made {
                 // The first message brings a partition up: not to wait until it is due.
                 Ok(subscribed) => heartbeats(&calls, subscribed).await,
-                Err(fault) => tracing::debug!(error = %chain(&fault), "the link to Redis was not made"),
+                Err(fault) => {
+                    tracing::debug!(node = %node.addr(), error = %chain(&fault), "a link to Redis was not made");
+                    if matches!(&fault, ConnectFault::Connection(error) if moved(error)) {
+                        calls.know_more().await;
+                    }
+                }
             }
         });
     }
 
-    fn end(&self, whole: bool) {
+    fn end(&self, made: bool) {
         let mut attempts = self.attempts();
         attempts.running = false;
-        attempts.wait = if whole { SHORTEST_WAIT } else { (attempts.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT) };
+        attempts.wait = if made { SHORTEST_WAIT } else { (attempts.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT) };
         attempts.not_before = Some(Instant::now() + attempts.wait);
     }
 
@@ -462,6 +475,10 @@ impl Making {
         // Nothing panics while it is held; if something did, the fields would still be sound.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn moved(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
 }
 
 /// Sends heartbeats, unless some are still under way.

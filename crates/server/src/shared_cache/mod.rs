@@ -23,12 +23,14 @@ mod corruption;
 mod envelope;
 mod fault;
 mod link;
+mod node;
 mod partition;
 mod scripts;
 mod sealed;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,18 +41,18 @@ use bytes::Bytes;
 use redis::Value;
 use tokio::sync::{mpsc, watch};
 
-use self::calls::{Call, Calls, Reply};
+use self::calls::Calls;
 use self::connection::{Connector, info_field};
 use self::corruption::Corruption;
 pub use self::fault::CacheFault;
 use self::link::LinkBoard;
 pub use self::link::{CacheEvent, HEARTBEAT_AFTER, Link, SILENCE};
+use self::node::{Call, Reply};
 use self::partition::{Names, member, session_of_member};
 pub use self::partition::{PARTITIONS, Partition};
 use self::scripts::Script;
 use self::sealed::Place;
 pub use self::settings::{SettingsError, SharedCacheSettings};
-use crate::breaker::Breaker;
 use crate::store::SessionKey;
 
 /// The largest version and duration that the scripts can hold exactly: 2^53 - 1.
@@ -535,22 +537,22 @@ impl SharedCache {
         Ok(())
     }
 
-    /// Whether calls are begun at all. In a cluster, see [`SharedCache::is_available_for`] too.
+    /// Whether any calls are begun. In a cluster, see [`SharedCache::is_available_for`] too.
     #[must_use]
     pub fn is_available(&self) -> bool {
-        !self.calls.breaker().is_some_and(Breaker::is_open)
+        !self.calls.is_away()
     }
 
-    /// Whether calls about this session are begun at all.
+    /// Whether calls about this session are begun.
     #[must_use]
     pub fn is_available_for(&self, key: &SessionKey) -> bool {
         self.calls.is_available(Partition::of(key))
     }
 
-    /// Follows whether Redis is away: `true` while it is.
+    /// Follows whether all of Redis is away: `true` while it is.
     #[must_use]
-    pub fn watch_away(&self) -> Option<watch::Receiver<bool>> {
-        self.calls.breaker().map(Breaker::watch)
+    pub fn watch_away(&self) -> watch::Receiver<bool> {
+        self.calls.watch_away()
     }
 
     /// Whether everything that is said about a session is heard. Costs two loads of an atomic
@@ -584,7 +586,7 @@ impl SharedCache {
             role: field("role"),
             maxmemory_policy: field("maxmemory_policy"),
             append_only_file: field("aof_enabled") == "1",
-            partitions_away: self.calls.failing_partitions(),
+            partitions_away: self.calls.partitions_away(),
             partitions_linked: self.board.partitions_up(),
         })
     }

@@ -28,11 +28,6 @@ impl Partition {
         Self((folded % PARTITIONS as u64) as u8)
     }
 
-    /// The one with the number 0.
-    pub(super) fn first() -> Self {
-        Self(0)
-    }
-
     /// All partitions, in order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..PARTITIONS).map(|index| {

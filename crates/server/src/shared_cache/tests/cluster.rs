@@ -26,7 +26,7 @@ async fn a_node_that_dies_takes_only_its_own_partitions_with_it() {
     let (lost, kept): (Vec<SessionKey>, Vec<SessionKey>) = keys.iter().cloned().partition(on_it);
     assert!(!lost.is_empty() && !kept.is_empty());
 
-    for (version, hangs) in [(1, true)] {
+    for (version, hangs) in [(1, true), (2, false)] {
         if hangs {
             cluster.nodes()[dying].pause().expect("it is stopped");
         } else {
