@@ -222,31 +222,40 @@ async fn who_gets_in_the_way_delays_a_batch_and_does_not_fail_it() {
     let other = open(&postgres, name).await;
     let mut intruder = intruder(&postgres, name).await;
     let keys = keys(3);
-    let commit_all = |version| {
-        let (store, keys) = (Arc::clone(&store), keys.clone());
+    let commit_all = |keys: &[SessionKey], version| {
+        let (store, keys) = (Arc::clone(&store), keys.to_vec());
         tokio::spawn(async move { commits(&store, &keys, version).await })
     };
 
-    // Another server creates one of the sessions at the same moment.
-    let insert =
-        "INSERT INTO sessions SELECT tenant, 'ws_0001', version, state, status, step, funnel_id, funnel_version,
+    // Another server creates one of the sessions at the same moment; then the only one, so that writing the others
+    // without it is no way out.
+    let copy = "INSERT INTO sessions SELECT tenant, $1, version, state, status, step, funnel_id, funnel_version,
         created_at_ms, updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor
-        FROM sessions";
+        FROM sessions WHERE session_id = 'template'";
     other.commit(append(&session("a", "template"), 0)).await.unwrap();
-    query("BEGIN").execute(&mut intruder).await.unwrap();
-    query(insert).execute(&mut intruder).await.unwrap();
-    let commits = commit_all(0);
-    until_blocked(&other).await;
-    query("COMMIT").execute(&mut intruder).await.unwrap();
-    let outcomes = commits.await.unwrap();
-    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
-    assert!(matches!(outcomes[1], Err(CommitError::Conflict { current_version: 1 })), "{outcomes:?}");
+    let lone = vec![session("a", "lone")];
+    for (keys, overtaken) in [(&keys, 1), (&lone, 0)] {
+        query("BEGIN").execute(&mut intruder).await.unwrap();
+        query(copy).bind(&keys[overtaken].session_id).execute(&mut intruder).await.unwrap();
+        let commits = commit_all(keys, 0);
+        until_blocked(&other).await;
+        query("COMMIT").execute(&mut intruder).await.unwrap();
+        for (number, outcome) in commits.await.unwrap().into_iter().enumerate() {
+            let expected = if number == overtaken { Some(1) } else { None };
+            let conflict = match outcome {
+                Ok(()) => None,
+                Err(CommitError::Conflict { current_version }) => Some(current_version),
+                Err(other) => panic!("{other:?}"),
+            };
+            assert_eq!(conflict, expected, "{number}");
+        }
+    }
 
     // Somebody locks in another order than the servers do. The batch waits longer, so it is the one that is given up.
     let lock = |id: &'static str| query("UPDATE sessions SET claimed_until_ms = 1 WHERE session_id = $1").bind(id);
     query("BEGIN").execute(&mut intruder).await.unwrap();
     lock("ws_0002").execute(&mut intruder).await.unwrap();
-    let commits = commit_all(1);
+    let commits = commit_all(&keys, 1);
     until_blocked(&other).await;
     lock("ws_0000").execute(&mut intruder).await.unwrap();
     query("ROLLBACK").execute(&mut intruder).await.unwrap();
