@@ -1,6 +1,7 @@
 //! The real binary, from outside.
 
 mod binary;
+mod postgres;
 mod process;
 mod rest;
 mod socket;
