@@ -40,7 +40,7 @@ pub mod typescript;
 pub use claims::{ClaimedItem, ClaimedUpsell, Claims};
 pub use command::{Command, CommandKind, ConfirmedCharge, Create, Durability, FunnelChoice, ItemRequest};
 pub use customer::{Address, Customer, EmailAddress, InvalidEmailAddress};
-pub use decide::{Context, decide};
+pub use decide::{Context, decide, ended};
 pub use event::{Event, Origin, Record};
 pub use evolve::evolve;
 pub use funnel::Funnel;
@@ -53,5 +53,5 @@ pub use session::{
     Adjustments, Flow, FunnelRef, Item, OfferState, Payment, PaymentFailure, PriceSource, Session, Source, Status,
     StepVisit, Totals, Upsell,
 };
-pub use state::{ClientLedger, State};
+pub use state::{ClientLedger, State, StateMark};
 pub use time::{InvalidTimeSpan, InvalidTimestamp, TimeSpan, Timestamp};

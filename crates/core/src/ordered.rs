@@ -10,7 +10,7 @@ use crate::json::{FromJson, JsonValue, Mismatch};
 ///
 /// For a bounded number of entries only: adding one in front moves all others. `BTreeMap` would do the same, but its code is
 /// compiled once more for every type that it holds, ten kilobytes each in the browser's module.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct OrderedMap<K, V>(Vec<(K, V)>);
 
 impl<K, V> Default for OrderedMap<K, V> {

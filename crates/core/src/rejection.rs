@@ -10,7 +10,7 @@ use crate::json::{read_enum, read_struct};
 ///
 /// `code` is stable and for programs, `message` is a sentence for people. It holds the offending value where that
 /// helps, never personal data.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "RejectionReason"))]

@@ -1,5 +1,7 @@
 //! The session with what the protocol needs beside it. This is what every tier stores.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::ClientId;
@@ -13,7 +15,7 @@ use crate::time::Timestamp;
 ///
 /// The highest number applied for each client is in here, in the same atom as its effects, so a
 /// command that is sent twice can't take effect twice.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
     /// The session.
@@ -33,7 +35,7 @@ pub struct State {
 }
 
 /// What was applied from one client.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientLedger {
     /// The highest number applied; commands up to it are settled.
@@ -65,9 +67,43 @@ impl State {
         self.clients.get(client).map_or(0, |ledger| ledger.last_seq)
     }
 
+    /// The mark by which servers tell whether they speak of the same state.
+    pub fn mark(&self) -> StateMark {
+        let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+        self.hash(&mut hasher);
+        StateMark { version: self.version(), tag: hasher.finish() }
+    }
+
     /// When the server has to look at the session again by itself: the end of its life, unless that is over.
     pub fn deadline(&self) -> Option<Timestamp> {
         (!self.session.status.is_terminal() && self.erased_at.is_none()).then_some(self.session.expires_at)
+    }
+}
+
+/// Names a state: two servers can have different states of one version, when each has accepted what the other has not
+/// heard of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StateMark {
+    /// The version.
+    pub version: u64,
+    /// A digest of all of the state, the same on every server of one release. Servers of two releases may give one state
+    /// two tags; they then take each other's for another history, and the database tells that it is the same.
+    pub tag: u64,
+}
+
+/// FNV-1a with 64 bits: nobody gains by finding two states with one tag, and this needs no library.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
     }
 }
 

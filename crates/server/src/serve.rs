@@ -183,6 +183,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::config::{Config, Secrets, ServeOptions};
+    use crate::sessions::Tiers;
     use crate::store::memory::MemoryStore;
 
     /// Far longer than `/slow` takes on a busy machine.
@@ -202,7 +203,7 @@ mod tests {
         let (config, options) = Config::resolve(options).unwrap();
         let secrets = Secrets::load(&options, |_| None).unwrap();
         let (store, clock) = (Arc::new(MemoryStore::default()), Arc::new(SystemClock));
-        let state = ServerState::with(config, secrets, store, clock).unwrap();
+        let state = ServerState::with(config, secrets, Tiers::single(store), clock).unwrap();
         let entered = Arc::new(Notify::new());
         let (slow, hang) = (Arc::clone(&entered), Arc::clone(&entered));
         let slow = async move || {

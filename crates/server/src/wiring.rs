@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,8 +15,11 @@ use crate::connection_limit::ConnectionLimit;
 use crate::funnels::{FunnelError, FunnelLibrary};
 use crate::principal::Authenticator;
 use crate::rate_limit::AddressLimit;
-use crate::sessions::Sessions;
-use crate::store::{self, OpenError, SessionKey, Store};
+use crate::sessions::{Announcements, Sessions, Tiers};
+use crate::shared_cache::{CacheEvent, SettingsError, SharedCache};
+use crate::store::{
+    self, ChangeListener, DatabaseHealth, DatabaseUrl, GuardedStore, ListenerEvent, OpenError, SessionKey, Store,
+};
 use crate::telemetry::{self, TelemetryError};
 
 /// How often what has gone stale is forgotten.
@@ -23,6 +27,12 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
 /// How often sessions are looked for whose time is over.
 const OVERDUE: Duration = Duration::from_secs(1);
+
+/// How often what was missed or left behind by others is made up for.
+const MAKE_UP: Duration = Duration::from_secs(1);
+
+/// How many announcements of other servers may wait.
+const ANNOUNCEMENTS: usize = 4096;
 
 /// Every how many rounds of housekeeping the table of answers is swept: once an hour.
 const ROUNDS_PER_SWEEP: u32 = 60;
@@ -36,6 +46,10 @@ pub struct ServerState {
     pub clock: Arc<dyn Clock>,
     /// Where sessions and answers are kept.
     pub store: Arc<dyn Store>,
+    /// Whether the database is away.
+    pub database: DatabaseHealth,
+    /// The shared tier, if there is one.
+    pub cache: Option<Arc<SharedCache>>,
     /// The funnel definitions.
     pub funnels: Arc<FunnelLibrary>,
     /// The sessions in use.
@@ -63,6 +77,9 @@ pub enum WiringError {
     /// No database.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// No shared tier.
+    #[error(transparent)]
+    SharedCache(#[from] SettingsError),
     /// No funnels.
     #[error(transparent)]
     Funnels(#[from] FunnelError),
@@ -71,34 +88,70 @@ pub enum WiringError {
     Telemetry(#[from] TelemetryError),
 }
 
+/// Where what other servers tell arrives.
+struct TierEvents {
+    listener: Option<ChangeListener>,
+    announced: Option<mpsc::Receiver<ListenerEvent>>,
+    told: Option<mpsc::Receiver<CacheEvent>>,
+}
+
+/// Opens the database, and the shared tier if there is to be one.
+async fn open_tiers(config: &Config) -> Result<(Tiers, TierEvents), WiringError> {
+    let store = store::open(&config.database).await?;
+    let mut events = TierEvents { listener: None, announced: None, told: None };
+    let mut tiers = Tiers::single(store);
+    if let DatabaseUrl::Postgres(address) = &config.database.url {
+        let guarded = GuardedStore::new(tiers.store);
+        let (listener, announced) = ChangeListener::start(address, ANNOUNCEMENTS);
+        events = TierEvents { listener: Some(listener), announced: Some(announced), ..events };
+        tiers = Tiers {
+            database: guarded.health(),
+            store: Arc::new(guarded),
+            announcements: Some(Arc::new(Announcements::default())),
+            cache: None,
+        };
+    }
+    if let Some(settings) = &config.shared_cache {
+        let (cache, told) = SharedCache::open(settings.clone()).await?;
+        tiers.cache = Some(cache);
+        events.told = Some(told);
+    }
+    Ok((tiers, events))
+}
+
 impl ServerState {
-    /// Opens the database and builds everything around it.
+    /// Opens the tiers and builds everything around them.
     ///
     /// # Errors
     /// See [`WiringError`].
     pub async fn build(config: Config, secrets: Secrets) -> Result<Arc<Self>, WiringError> {
-        let store = store::open(&config.database).await?;
-        Self::with(config, secrets, store, Arc::new(SystemClock))
+        let (tiers, events) = open_tiers(&config).await?;
+        let state = Self::with(config, secrets, tiers, Arc::new(SystemClock))?;
+        state.start_listening(events);
+        Ok(state)
     }
 
-    /// Builds everything around a given store and clock. For tests.
+    /// Builds everything around given tiers and a given clock. For tests.
     ///
     /// # Errors
     /// See [`WiringError`].
     pub fn with(
         config: Config,
         secrets: Secrets,
-        store: Arc<dyn Store>,
+        tiers: Tiers,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, WiringError> {
         let funnels = Arc::new(FunnelLibrary::load(config.funnels.as_deref())?);
         let tasks = TaskTracker::new();
-        let hosting = (Arc::clone(&store), Arc::clone(&funnels), Arc::clone(&clock), tasks.clone());
+        let (store, database, cache) = (Arc::clone(&tiers.store), tiers.database.clone(), tiers.cache.clone());
+        let hosting = (Arc::clone(&funnels), Arc::clone(&clock), tasks.clone());
         Ok(Arc::new(Self {
-            sessions: Sessions::new(hosting.0, hosting.1, hosting.2, hosting.3),
+            sessions: Sessions::new(tiers, config.sessions, hosting.0, hosting.1, hosting.2),
             funnels,
             clock,
             store,
+            database,
+            cache,
             authenticator: Authenticator::new(secrets.tokens, secrets.service_keys),
             creations_per_address: AddressLimit::per_minute(config.session_creations_per_minute),
             connections_per_address: ConnectionLimit::new(config.max_connections_per_address),
@@ -110,16 +163,40 @@ impl ServerState {
         }))
     }
 
+    /// Starts hearing what other servers tell. These tasks end with the process: a stopping server still hears.
+    fn start_listening(self: &Arc<Self>, events: TierEvents) {
+        let TierEvents { listener, announced, told } = events;
+        if let Some(announced) = announced {
+            let state = Arc::clone(self);
+            tokio::spawn(async move {
+                let _listener = listener;
+                state.sessions.listen_to_database(announced).await;
+            });
+        }
+        if let Some(told) = told {
+            let state = Arc::clone(self);
+            tokio::spawn(async move { state.sessions.listen_to_cache(told).await });
+        }
+    }
+
     /// Starts the tasks that end what is overdue and forget what is stale, until the server stops.
     pub fn start_background_tasks(self: &Arc<Self>) {
         self.start_housekeeping();
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = state.shutdown.cancelled() => return,
-                    () = tokio::time::sleep(OVERDUE) => {}
-                }
+            while state.goes_on_after(state.config.flush_interval).await {
+                state.sessions.flush();
+            }
+        });
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while state.goes_on_after(MAKE_UP).await {
+                state.sessions.make_up().await;
+            }
+        });
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while state.goes_on_after(OVERDUE).await {
                 if let Err(error) = state.sessions.end_overdue().await {
                     tracing::warn!(error = %crate::problem::chain(&error), "overdue sessions stay for now");
                 }
@@ -127,18 +204,21 @@ impl ServerState {
         });
     }
 
+    /// Waits; `false` when the server stops.
+    async fn goes_on_after(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.shutdown.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
+        }
+    }
+
     /// Starts the task that forgets what has gone stale, until the server stops.
     fn start_housekeeping(self: &Arc<Self>) {
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             let mut round: u32 = 0;
-            loop {
-                tokio::select! {
-                    () = state.shutdown.cancelled() => return,
-                    () = tokio::time::sleep(HOUSEKEEPING) => {}
-                }
+            while state.goes_on_after(HOUSEKEEPING).await {
                 state.creations_per_address.forget_idle();
-                state.sessions.forget_idle();
                 state.metrics.run_upkeep();
                 if round.is_multiple_of(ROUNDS_PER_SWEEP)
                     && let Err(error) = state.store.sweep(state.clock.now_ms()).await

@@ -2,9 +2,12 @@
 
 use super::offers::lapse;
 use super::{Decider, Decision, reject};
-use crate::event::Event;
+use crate::event::{Event, Record};
+use crate::evolve::evolve;
+use crate::permission::Role;
 use crate::rejection::RejectionCode as Code;
 use crate::session::Session;
+use crate::state::State;
 use crate::time::{TimeSpan, Timestamp};
 
 impl Decider<'_> {
@@ -36,4 +39,16 @@ pub(crate) fn expire(session: &Session, now: Timestamp) -> Decision {
     let mut events = lapse(session, |_| true);
     events.push(Event::Completed {});
     Ok(events)
+}
+
+/// The state as it is once somebody has written down that its time is over; the same where it is not, or was ended before.
+///
+/// For showing it while it can't be written down: an ended session never looks alive.
+pub fn ended(state: &State, now: Timestamp) -> State {
+    let is_due = state.deadline().is_some_and(|deadline| now >= deadline);
+    let events = if is_due { expire(&state.session, now).unwrap_or_default() } else { Vec::new() };
+    events.into_iter().fold(state.clone(), |state, event| {
+        let record = Record { version: state.version() + 1, at: now, by: Role::System, origin: None, event };
+        evolve(Some(state.clone()), &record).unwrap_or(state)
+    })
 }

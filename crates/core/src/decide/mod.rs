@@ -21,6 +21,7 @@ use crate::session::{Session, Status};
 use crate::state::State;
 use crate::time::Timestamp;
 use create::decide_create;
+pub use lifetime::ended;
 pub(crate) use lifetime::expire;
 
 /// What a decision depends on beside the state and the command.

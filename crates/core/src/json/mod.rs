@@ -37,6 +37,22 @@ pub enum JsonValue {
     Object(JsonObject),
 }
 
+impl std::hash::Hash for JsonValue {
+    fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
+        std::mem::discriminant(self).hash(hasher);
+        match self {
+            Self::Null => {}
+            Self::Bool(value) => value.hash(hasher),
+            Self::Integer(number) => number.hash(hasher),
+            // Zero and minus zero are equal, and have to count as such.
+            Self::Float(number) => (number + 0.0).to_bits().hash(hasher),
+            Self::String(text) => text.hash(hasher),
+            Self::Array(values) => values.hash(hasher),
+            Self::Object(object) => object.hash(hasher),
+        }
+    }
+}
+
 /// What metadata may hold at most.
 pub mod limits {
     /// Keys at the top level.

@@ -19,7 +19,7 @@
 //! # let funnel: Funnel = toml::from_str(include_str!("../../funnels/default.toml")).unwrap();
 //! # let funnels = FixedFunnel::new(funnel.clone(), "hash");
 //! # let now = Timestamp::from_millis(1_795_165_200_000);
-//! # let environment = Environment { now, funnels: &funnels, epoch: 7 };
+//! # let environment = Environment { now, funnels: &funnels, epoch: 7, relaxed: false };
 //! # let session_id = SessionId::generate(now, [1; 16]);
 //! # let client = ClientId::generate([2; 16]);
 //! // A browser that is offline creates a session and sets an email address.
@@ -55,7 +55,7 @@
 //!         match effect {
 //!             Effect::Send { frame, .. } => replica.handle(frame),
 //!             Effect::Commit(_) => effects.extend(authority.committed(&environment)),
-//!             Effect::Reload => unreachable!("the store never failed"),
+//!             other => unreachable!("the store never failed, and nothing is relaxed: {other:?}"),
 //!         }
 //!     }
 //! }
@@ -68,7 +68,8 @@ mod frame;
 mod replica;
 
 pub use authority::{
-    Authority, Commit, Credential, Effect, Environment, FixedFunnel, FunnelEntry, Funnels, JoinRefused, PeerId, Request,
+    Authority, Commit, Credential, DatabaseView, Effect, Environment, FixedFunnel, FunnelEntry, Funnels, Issued,
+    JoinRefused, Loaded, News, PeerId, Request, Share, SharedView, TailEntry,
 };
 pub use frame::{ClientFrame, ErrorCode, Hello, PROTOCOL_VERSION, ServerFrame, Submission};
 pub use replica::{Confirmation, Link, Output, Replica, Restored, StorageChange, StoredCommand};

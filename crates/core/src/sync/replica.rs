@@ -36,6 +36,12 @@ pub struct Replica {
     link: Link,
     /// The highest number that the server has settled, as far as this connection has told.
     settled: u64,
+    /// Confirmed records that are not durable yet. Only what is durable is stored: it is never taken back.
+    unstored: Vec<Arc<Record>>,
+    /// The confirmed state came as a whole and is not stored yet.
+    is_base_unstored: bool,
+    /// The confirmed state may not be part of the history that won: a snapshot was asked for.
+    awaits_snapshot: bool,
     /// Records in the storage since the last base there.
     records_stored: usize,
     outputs: Vec<Output>,
@@ -175,6 +181,7 @@ impl Replica {
                 confirmed = evolve(confirmed, record);
             }
         }
+        let durable_version = confirmed.as_ref().map_or(0, State::version);
         let applied = confirmed.as_ref().map_or(0, |state| state.last_seq(&client_id));
         let last_stored = commands.last().map_or(0, |command| command.seq);
         let mut replica = Self {
@@ -185,7 +192,7 @@ impl Replica {
             funnel: None,
             confirmed,
             optimistic: None,
-            durable_version: 0,
+            durable_version,
             pending: commands
                 .into_iter()
                 .map(|StoredCommand { seq, at, command }| Pending {
@@ -200,6 +207,9 @@ impl Replica {
             next_seq: applied.max(last_stored) + 1,
             link: Link::Down,
             settled: 0,
+            unstored: Vec::new(),
+            is_base_unstored: false,
+            awaits_snapshot: false,
             records_stored,
             outputs: Vec::new(),
         };
@@ -331,9 +341,9 @@ impl Replica {
             next_seq += 1;
         }
         // What was stored belongs to the old id; whoever opens the new one has to find everything there.
-        let base = self.confirmed.clone().map(|state| StorageChange::PutBase(Box::new(state)));
-        let mut changes: Vec<StorageChange> = [StorageChange::Forget].into_iter().chain(base).collect();
-        self.records_stored = 0;
+        let mut changes = vec![StorageChange::Forget];
+        self.is_base_unstored = true;
+        self.store_durable(&mut changes);
         for pending in &self.pending {
             changes.push(StorageChange::PutCommand(StoredCommand {
                 seq: pending.seq,
@@ -378,9 +388,22 @@ impl Replica {
                 self.welcomed(epoch, version, durable_version, last_seq);
             }
             ServerFrame::Snapshot { state } => {
-                self.confirmed = Some((*state).clone());
-                self.records_stored = 0;
-                self.outputs.push(Output::Store(vec![StorageChange::PutBase(state)]));
+                let (last_seq, version) = (state.last_seq(&self.client_id), state.version());
+                for pending in &mut self.pending {
+                    if pending.seq > last_seq {
+                        // Accepted once, and not part of the history that won: it has to be sent again.
+                        pending.sent = false;
+                        pending.accepted = None;
+                    } else if pending.accepted.is_some() {
+                        // Perhaps at another version than before: it is durable when all of this is.
+                        pending.accepted = Some(version);
+                    }
+                }
+                self.confirmed = Some(*state);
+                self.unstored.clear();
+                self.awaits_snapshot = false;
+                self.is_base_unstored = true;
+                self.store();
                 self.rebase();
                 self.outputs.push(Output::Changed);
             }
@@ -391,7 +414,7 @@ impl Replica {
                     pending.accepted = Some(version);
                     self.outputs.push(Output::Confirmed { seq, confirmation: Confirmation::Accepted(version) });
                 }
-                self.drop_durable();
+                self.store();
             }
             ServerFrame::Rejected { client_id, seq, reason } if client_id == self.client_id => {
                 self.settled = self.settled.max(seq);
@@ -407,7 +430,7 @@ impl Replica {
             }
             ServerFrame::Durable { version } => {
                 self.durable_version = self.durable_version.max(version);
-                self.drop_durable();
+                self.store();
                 self.outputs.push(Output::Changed);
             }
             ServerFrame::Gap { client_id, expected } if client_id == self.client_id => self.fill_gap(expected),
@@ -430,12 +453,15 @@ impl Replica {
     }
 
     fn greet(&mut self) {
+        // What is not durable may turn out not to have happened, so all of it is asked for again.
+        self.awaits_snapshot |= self.confirmed_version() > self.durable_version;
+        let is_durable = !self.awaits_snapshot;
         self.outputs.push(Output::Send(ClientFrame::Hello(Hello {
             protocol: PROTOCOL_VERSION,
             session_id: self.session_id.clone(),
             client_id: self.client_id.clone(),
-            known_version: self.confirmed_version(),
-            epoch: self.confirmed.as_ref().map(|state| state.epoch),
+            known_version: if is_durable { self.confirmed_version() } else { 0 },
+            epoch: self.confirmed.as_ref().filter(|_| is_durable).map(|state| state.epoch),
             funnel_hash: self.funnel.as_ref().map(|(_, hash)| hash.clone()),
             token: self.token.clone(),
             claim: self.claim.clone(),
@@ -456,23 +482,24 @@ impl Replica {
         }
         self.durable_version = self.durable_version.max(durable_version);
         for pending in &mut self.pending {
+            // What was accepted and is not durable may have been lost since, or decided again: it is asked for again.
             pending.sent = false;
-            if pending.seq > last_seq {
-                // Accepted once, and lost by the server since: it has to be sent again.
-                pending.accepted = None;
-            }
+            pending.accepted = None;
         }
         self.next_seq = self.next_seq.max(last_seq + 1);
-        self.drop_durable();
+        self.store();
         self.outputs.push(Output::Changed);
     }
 
     fn apply_records(&mut self, epoch: u64, records: Vec<Record>) {
+        if self.awaits_snapshot {
+            return;
+        }
         if self.confirmed.as_ref().is_some_and(|state| state.epoch != epoch) {
             return self.resync();
         }
-        let mut changes = Vec::new();
         let mut has_hole = false;
+        let mut is_changed = false;
         for record in records {
             let version = self.confirmed_version();
             if record.version <= version {
@@ -484,18 +511,12 @@ impl Replica {
             }
             self.confirmed = evolve(self.confirmed.take(), &record);
             let record = Arc::new(record);
-            changes.push(StorageChange::PutRecord(Arc::clone(&record)));
+            self.unstored.push(Arc::clone(&record));
             self.outputs.push(Output::Applied(record));
+            is_changed = true;
         }
-        self.records_stored += changes.len();
-        if self.records_stored >= RECORDS_PER_BASE
-            && let Some(confirmed) = &self.confirmed
-        {
-            self.records_stored = 0;
-            changes = vec![StorageChange::PutBase(Box::new(confirmed.clone()))];
-        }
-        if !changes.is_empty() {
-            self.outputs.push(Output::Store(changes));
+        if is_changed {
+            self.store();
             self.rebase();
             self.outputs.push(Output::Changed);
         }
@@ -541,8 +562,10 @@ impl Replica {
         }
     }
 
-    fn drop_durable(&mut self) {
+    /// Stores what has become durable, and lets go of the commands in it.
+    fn store(&mut self) {
         let mut changes = Vec::new();
+        self.store_durable(&mut changes);
         let durable_version = self.durable_version;
         let outputs = &mut self.outputs;
         self.pending.retain(|pending| match pending.accepted {
@@ -556,7 +579,21 @@ impl Replica {
         });
         if !changes.is_empty() {
             self.outputs.push(Output::Store(changes));
-            self.outputs.push(Output::Changed);
+        }
+    }
+
+    fn store_durable(&mut self, changes: &mut Vec<StorageChange>) {
+        let Some(confirmed) = self.confirmed.as_ref().filter(|_| !self.awaits_snapshot) else { return };
+        let is_all = confirmed.version() <= self.durable_version;
+        let durable = self.unstored.iter().take_while(|record| record.version <= self.durable_version).count();
+        if is_all && (self.is_base_unstored || self.records_stored + durable >= RECORDS_PER_BASE) {
+            changes.push(StorageChange::PutBase(Box::new(confirmed.clone())));
+            self.unstored.clear();
+            self.is_base_unstored = false;
+            self.records_stored = 0;
+        } else if !self.is_base_unstored {
+            self.records_stored += durable;
+            changes.extend(self.unstored.drain(..durable).map(StorageChange::PutRecord));
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::legacy::take_over;
 use throughline_core::sync::{
-    Authority, Credential, Effect, Environment, FixedFunnel, Hello, PeerId, Request, ServerFrame,
+    Authority, Credential, DatabaseView, Effect, Environment, FixedFunnel, Hello, Loaded, PeerId, Request, ServerFrame,
 };
 use throughline_core::{
     Command, Context, Create, Funnel, Money, OfferState, PriceSource, Record, Rejection, RejectionCode as Code, Role,
@@ -459,10 +459,15 @@ fn a_session_is_extended_up_to_the_funnels_longest_life() {
     shop.refuses(Browser, json!({"type": "extend"}), Code::LifetimeExceeded);
 }
 
+/// What is read where only the database has the session, with a journal that nobody needs.
+fn database(state: Option<State>) -> Loaded {
+    Loaded { database: Some(DatabaseView { state, journal: Vec::new() }), shared: None }
+}
+
 /// What the server's end answers to requests of one peer, after another session was created with a claim.
 fn answers(credential: Credential, requests: Vec<Request>) -> Vec<ServerFrame> {
     let funnels = FixedFunnel::new(default_funnel(), "hash");
-    let environment = Environment { now: START, funnels: &funnels, epoch: 9 };
+    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
     let mut walk = Walk::new(default_funnel());
     walk.issue(Browser, Command::Create(Box::default()));
     let mut authority = Authority::new(session_id(), walk.state);
@@ -474,15 +479,16 @@ fn answers(credential: Credential, requests: Vec<Request>) -> Vec<ServerFrame> {
             Effect::Commit(_) => effects.extend(authority.committed(&environment)),
             Effect::Reload => {
                 let state = authority.state().map(|state| State::clone(state));
-                effects.extend(authority.reloaded(state, &environment));
+                effects.extend(authority.reloaded(database(state), &environment));
             }
+            other => panic!("{other:?}"),
         }
     }
     frames
 }
 
 fn request(command: Result<Command, Rejection>, expected_version: Option<u64>) -> Request {
-    Request { client_id: client("tab"), seq: Some(1), command, expected_version, only_after_previous: false }
+    Request { expected_version, ..Request::new(client("tab"), Some(1), command) }
 }
 
 fn refused_code(frames: &[ServerFrame]) -> Option<Code> {
@@ -502,7 +508,7 @@ fn a_claim_opens_only_the_session_that_was_created_with_it() {
     walk.issue(Browser, Command::Create(Box::default()));
     let mut authority = Authority::new(session_id(), walk.state);
     let funnels = FixedFunnel::new(default_funnel(), "hash");
-    let environment = Environment { now: START, funnels: &funnels, epoch: 9 };
+    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
     let hello = Hello {
         protocol: 1,
         session_id: session_id(),
@@ -537,23 +543,18 @@ fn a_command_for_another_version_is_refused() {
 #[test]
 fn a_refusal_that_is_not_written_comes_from_a_fresh_state() {
     let funnels = FixedFunnel::new(default_funnel(), "hash");
-    let environment = Environment { now: START, funnels: &funnels, epoch: 9 };
+    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
     let mut walk = Walk::new(default_funnel());
     walk.issue(Browser, Command::Create(Box::default()));
     let old = walk.state.clone();
     walk.issue(Browser, Command::SetEmail { email: "ada@example.com".to_owned() });
     let mut authority = Authority::new(session_id(), old);
     authority.tick(&environment);
-    let third = Request {
-        client_id: client("browser"),
-        seq: Some(3),
-        command: Ok(Command::SetCoupon { code: Some("SAVE10".to_owned()) }),
-        expected_version: None,
-        only_after_previous: false,
-    };
+    let coupon = Command::SetCoupon { code: Some("SAVE10".to_owned()) };
+    let third = Request::new(client("browser"), Some(3), Ok(coupon));
     let effects = authority.submit_once(PeerId(1), Browser, Credential::Verified, [third], &environment);
     assert_eq!(effects, [Effect::Reload], "its own memory would have answered: a gap");
-    let effects = authority.reloaded(walk.state, &environment);
+    let effects = authority.reloaded(database(walk.state), &environment);
     assert!(matches!(effects.as_slice(), [Effect::Commit(_)]), "{effects:?}");
 }
 

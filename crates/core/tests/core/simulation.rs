@@ -1,8 +1,10 @@
-//! A fleet with a failing network, failing disks and a failing database, in one thread and from one number.
+//! A fleet with a failing network, failing disks, a failing shared tier and a failing database, in one thread and from
+//! one number.
 //!
-//! Several browsers and a back end work on one session through two servers that share a database. Connections break,
-//! frames come twice, browsers and servers crash at any moment, commits fail or succeed without an answer. Then
-//! everything heals, and what was promised has to be true.
+//! Several browsers and a back end work on one session through two servers that share a tier in memory and a database.
+//! Connections break, frames come twice, browsers and servers crash at any moment, commits fail or succeed without an
+//! answer, servers are cut off from the shared tier, and that loses everything or goes back in time. Then everything
+//! heals, and what was promised has to be true.
 //!
 //! While it lasts, a connection is worse than a WebSocket: frames of both directions may come twice or change places.
 
@@ -10,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::sync::{
-    Authority, ClientFrame, Commit, Confirmation, Credential, Effect, Environment, FixedFunnel, Link, Output, PeerId,
-    Replica, Request, Restored, ServerFrame, StorageChange, StoredCommand,
+    Authority, ClientFrame, Commit, Confirmation, Credential, DatabaseView, Effect, Environment, FixedFunnel, Link,
+    Loaded, News, Output, PeerId, Replica, Request, Restored, ServerFrame, Share, SharedView, StorageChange,
+    StoredCommand, TailEntry,
 };
 use throughline_core::{ClientId, Command, Event, Record, Role, SessionId, State, StepId, TimeSpan, Timestamp, evolve};
 
@@ -34,6 +37,10 @@ enum Plant {
     WriteWithoutComparing,
     /// A server that starts forgets which numbers were applied.
     ForgetNumbers,
+    /// A server whose tail lost against another history forgets the commands in it, and tells everybody that all is well.
+    ForgetForks,
+    /// The shared tier compares versions only, not histories.
+    ShareWithoutComparing,
 }
 
 /// The database: survives everything.
@@ -60,6 +67,73 @@ impl Store {
         self.state = Some((*commit.state).clone());
         true
     }
+}
+
+/// The tier that all servers share: in memory, and sometimes all of it is gone.
+#[derive(Clone, Default)]
+struct Tier {
+    session: Option<TierSession>,
+}
+
+#[derive(Clone)]
+struct TierSession {
+    durable: State,
+    /// What was shared after it, each with the state that it led to.
+    tail: Vec<(Vec<TailEntry>, State)>,
+}
+
+impl TierSession {
+    fn state(&self) -> &State {
+        self.tail.last().map_or(&self.durable, |(_, state)| state)
+    }
+
+    fn view(&self) -> SharedView {
+        let tail = self.tail.iter().flat_map(|(entries, _)| entries).cloned().collect();
+        SharedView { state: self.durable.clone(), tail }
+    }
+}
+
+/// What the shared tier says to a change.
+enum Taken {
+    Yes,
+    Conflict,
+    Missing,
+}
+
+impl Tier {
+    fn share(&mut self, share: &Share, plant: Plant) -> Taken {
+        let Some(session) = &mut self.session else { return Taken::Missing };
+        let is_expected = match plant {
+            Plant::ShareWithoutComparing => session.state().version() == share.previous.version(),
+            _ => session.state() == &*share.previous,
+        };
+        if !is_expected {
+            return Taken::Conflict;
+        }
+        session.tail.push((share.entries.clone(), (*share.state).clone()));
+        Taken::Yes
+    }
+
+    /// The database has this state. What was shared after it stays; what was shared instead of it does not.
+    fn settle(&mut self, state: &State) {
+        let Some(session) = &mut self.session else {
+            self.session = Some(TierSession { durable: state.clone(), tail: Vec::new() });
+            return;
+        };
+        if session.durable.epoch == state.epoch && session.durable.version() >= state.version() {
+            return;
+        }
+        let place = session.tail.iter().position(|(_, shared)| shared == state);
+        let kept = place.map(|place| session.tail.split_off(place + 1)).unwrap_or_default();
+        *session = TierSession { durable: state.clone(), tail: kept };
+    }
+}
+
+/// What a server hears of the others, in its order.
+enum Heard {
+    News(News),
+    /// Something may have been missed.
+    Interrupted,
 }
 
 /// What a browser keeps over a crash.
@@ -127,8 +201,18 @@ struct Wire {
 
 struct Server {
     authority: Authority,
-    /// What the database was asked for and has not answered.
-    asked: VecDeque<Effect>,
+    /// What the database and the shared tier were asked for and have not answered.
+    asked: VecDeque<Asked>,
+    heard: VecDeque<Heard>,
+    /// It can't reach the shared tier.
+    is_cut_off: bool,
+}
+
+enum Asked {
+    Commit(Commit),
+    Flush(Commit),
+    Share(Share),
+    Reload,
 }
 
 /// A request of the shop's back end, until it is answered.
@@ -145,6 +229,10 @@ struct World {
     funnels: FixedFunnel,
     id: SessionId,
     store: Store,
+    tier: Tier,
+    /// The shared tier as it was some time ago.
+    former_tier: Tier,
+    forks: usize,
     servers: Vec<Server>,
     browsers: Vec<Browser>,
     calls: Vec<Call>,
@@ -190,13 +278,21 @@ impl World {
                 Browser { replica, client_id, disk, writes, wire, wants_retry: false, renewals: 0, skew: 0 }
             })
             .collect();
-        let server = || Server { authority: Authority::new(id.clone(), None), asked: VecDeque::new() };
+        let server = || Server {
+            authority: Authority::new(id.clone(), None),
+            asked: VecDeque::new(),
+            heard: VecDeque::new(),
+            is_cut_off: false,
+        };
         Self {
             dice: Dice(seed),
             plant,
             now: START,
             funnels: FixedFunnel::new(default_funnel(), "hash"),
             store: Store::default(),
+            tier: Tier::default(),
+            former_tier: Tier::default(),
+            forks: 0,
             servers: (0..SERVERS).map(|_| server()).collect(),
             browsers,
             calls: Vec::new(),
@@ -223,14 +319,79 @@ impl World {
     /// Asks a server's authority something and carries out what it wants.
     fn ask(&mut self, server: usize, question: impl FnOnce(&mut Authority, &Environment<'_>) -> Vec<Effect>) {
         let epoch = self.dice.next() >> 11;
-        let environment = Environment { now: self.now, funnels: &self.funnels, epoch };
+        // Who is cut off notices after a while.
+        let relaxed = !self.servers[server].is_cut_off || self.dice.percent(20);
+        let environment = Environment { now: self.now, funnels: &self.funnels, epoch, relaxed };
         let effects = question(&mut self.servers[server].authority, &environment);
         for effect in effects {
-            match effect {
-                Effect::Send { peer, frame } => self.send_down(peer, frame),
-                asked => self.servers[server].asked.push_back(asked),
+            let asked = match effect {
+                Effect::Send { peer, frame } => {
+                    self.send_down(peer, frame);
+                    continue;
+                }
+                Effect::Forked { commands } => {
+                    self.forks += commands;
+                    continue;
+                }
+                Effect::Commit(commit) => Asked::Commit(commit),
+                Effect::Flush(commit) => Asked::Flush(commit),
+                Effect::Share(share) => Asked::Share(share),
+                Effect::Reload => Asked::Reload,
+            };
+            self.servers[server].asked.push_back(asked);
+        }
+    }
+
+    /// Tells every other server that can be reached.
+    fn tell_others(&mut self, server: usize, news: &News) {
+        for (index, other) in self.servers.iter_mut().enumerate() {
+            if index != server && !other.is_cut_off {
+                other.heard.push_back(Heard::News(news.clone()));
             }
         }
+    }
+
+    /// The database has written: the shared tier and the other servers are told, on whatever way there is.
+    fn settle(&mut self, server: usize, commit: &Commit, is_reliable: bool) {
+        if self.servers[server].is_cut_off || (!is_reliable && self.dice.percent(5)) {
+            for (index, other) in self.servers.iter_mut().enumerate() {
+                if index != server {
+                    other.heard.push_back(Heard::Interrupted);
+                }
+            }
+            return;
+        }
+        self.tier.settle(&commit.state);
+        self.tell_others(server, &commit.news());
+    }
+
+    /// The shared tier is empty, or as it was some time ago; everybody's link to it was interrupted.
+    fn fail_tier(&mut self) {
+        self.tier = if self.dice.percent(50) { Tier::default() } else { self.former_tier.clone() };
+        for server in &mut self.servers {
+            server.heard.push_back(Heard::Interrupted);
+        }
+    }
+
+    fn cut_off(&mut self, server: usize) {
+        let is_cut_off = !self.servers[server].is_cut_off;
+        self.servers[server].is_cut_off = is_cut_off;
+        if is_cut_off {
+            let heard = self.servers[server].heard.len() as u64;
+            // What was on its way may be lost with the link.
+            let arrives = self.dice.below(heard + 1) as usize;
+            self.servers[server].heard.truncate(arrives);
+        }
+        self.servers[server].heard.push_back(Heard::Interrupted);
+    }
+
+    fn listen(&mut self, server: usize) -> bool {
+        match self.servers[server].heard.pop_front() {
+            Some(Heard::News(news)) => self.ask(server, |authority, environment| authority.observed(news, environment)),
+            Some(Heard::Interrupted) => self.ask(server, |authority, _| authority.suspect()),
+            None => return false,
+        }
+        true
     }
 
     fn send_down(&mut self, peer: PeerId, frame: ServerFrame) {
@@ -405,20 +566,31 @@ impl World {
         self.pump(index);
     }
 
-    /// A commit that was under way may have come through.
+    /// What was under way may have come through.
     fn crash_server(&mut self, server: usize) {
         while let Some(asked) = self.servers[server].asked.pop_front() {
-            if let Effect::Commit(commit) = asked
-                && self.dice.percent(50)
-            {
-                self.store.commit(&commit, self.plant);
+            let comes_through = self.dice.percent(50);
+            match asked {
+                Asked::Commit(commit) | Asked::Flush(commit) if comes_through => {
+                    self.store.commit(&commit, self.plant);
+                }
+                Asked::Share(share) if comes_through && !self.servers[server].is_cut_off => {
+                    if let Taken::Yes = self.tier.share(&share, self.plant) {
+                        self.tell_share(server, &share);
+                    }
+                }
+                _ => {}
             }
         }
         let mut state = self.store.state.clone();
         if let (Plant::ForgetNumbers, Some(state)) = (self.plant, &mut state) {
             state.clients = Default::default();
         }
-        self.servers[server].authority = Authority::new(self.id.clone(), state);
+        self.servers[server].heard.clear();
+        let shared = self.tier.session.as_ref().filter(|_| !self.servers[server].is_cut_off).map(TierSession::view);
+        let from_shared = shared.filter(|_| self.plant != Plant::ForgetNumbers);
+        let authority = from_shared.and_then(|shared| Authority::from_shared(self.id.clone(), shared));
+        self.servers[server].authority = authority.unwrap_or_else(|| Authority::new(self.id.clone(), state));
         for index in 0..BROWSERS {
             if self.browsers[index].wire.as_ref().is_some_and(|wire| wire.server == server) {
                 self.browsers[index].wire = None;
@@ -458,7 +630,9 @@ impl World {
     fn deliver_down(&mut self, index: usize, is_reliable: bool) -> bool {
         let roll = if is_reliable { 100 } else { self.dice.below(100) };
         let Some(wire) = &mut self.browsers[index].wire else { return false };
-        if roll < 5 && wire.down.len() > 1 {
+        // Nothing overtakes a snapshot: before and after it versions may mean different histories.
+        let is_snapshot = |frame: &ServerFrame| matches!(frame, ServerFrame::Snapshot { .. });
+        if roll < 5 && wire.down.len() > 1 && !wire.down.iter().take(2).any(is_snapshot) {
             wire.down.swap(0, 1);
         }
         let Some(frame) = wire.down.pop_front() else { return false };
@@ -470,26 +644,96 @@ impl World {
         true
     }
 
-    fn answer_database(&mut self, server: usize, is_reliable: bool) -> bool {
-        let Some(asked) = self.servers[server].asked.pop_front() else { return false };
+    fn tell_share(&mut self, server: usize, share: &Share) {
+        self.tell_others(server, &share.news());
+    }
+
+    /// The database or the shared tier answers one of the questions, not always the first one.
+    fn answer(&mut self, server: usize, is_reliable: bool) -> bool {
+        let open = self.servers[server].asked.len() as u64;
+        if open == 0 {
+            return false;
+        }
+        let chosen = self.dice.below(open) as usize;
+        let Some(asked) = self.servers[server].asked.remove(chosen) else { return false };
         let roll = if is_reliable { 100 } else { self.dice.below(100) };
         match asked {
-            Effect::Commit(commit) => {
+            Asked::Commit(commit) => {
                 // Below 15 the database does not answer; below 8 it has written all the same.
                 let is_written = (!(8..15).contains(&roll)).then(|| self.store.commit(&commit, self.plant));
                 match (roll < 15, is_written) {
                     (true, _) => self.ask(server, |authority, _| authority.commit_failed(1000)),
                     (false, Some(false)) => self.ask(server, |authority, _| authority.conflicted()),
-                    (false, _) => self.ask(server, |authority, environment| authority.committed(environment)),
+                    (false, _) => {
+                        self.settle(server, &commit, is_reliable);
+                        self.ask(server, |authority, environment| authority.committed(environment));
+                    }
                 }
             }
-            _ if roll < 15 => self.ask(server, |authority, _| authority.reload_failed(1000)),
-            _ => {
-                let state = self.store.state.clone();
-                self.ask(server, |authority, environment| authority.reloaded(state, environment));
+            Asked::Flush(commit) => {
+                let is_written = (!(8..15).contains(&roll)).then(|| self.store.commit(&commit, self.plant));
+                match (roll < 15, is_written) {
+                    (true, _) => self.ask(server, |authority, environment| authority.flush_failed(environment)),
+                    (false, Some(false)) => self.ask(server, |authority, _| authority.flush_conflicted()),
+                    (false, _) => {
+                        self.settle(server, &commit, is_reliable);
+                        self.ask(server, |authority, environment| authority.flushed(environment));
+                    }
+                }
             }
+            Asked::Share(share) => {
+                if self.servers[server].is_cut_off || roll < 7 {
+                    self.ask(server, |authority, _| authority.share_failed());
+                    return true;
+                }
+                match self.tier.share(&share, self.plant) {
+                    Taken::Yes => {
+                        self.tell_share(server, &share);
+                        // Below 15 it was taken, and nobody knows.
+                        match roll < 15 {
+                            true => self.ask(server, |authority, _| authority.share_failed()),
+                            false => self.ask(server, |authority, environment| authority.shared(environment)),
+                        }
+                    }
+                    Taken::Conflict => self.ask(server, |authority, _| authority.share_conflicted()),
+                    Taken::Missing => self.ask(server, |authority, _| authority.share_failed()),
+                }
+            }
+            Asked::Reload if roll < 15 => self.ask(server, |authority, _| authority.reload_failed(1000)),
+            Asked::Reload => self.reload(server, !is_reliable),
         }
         true
+    }
+
+    fn reload(&mut self, server: usize, may_lack: bool) {
+        let is_cut_off = self.servers[server].is_cut_off;
+        let shared = self.tier.session.as_ref().filter(|_| !is_cut_off).map(TierSession::view);
+        let known = self.servers[server].authority.durable_version();
+        let after = shared.as_ref().map_or(known, |shared| known.min(shared.state.version()));
+        let journal = self.store.journal.iter().filter(|record| record.version > after).cloned().collect();
+        let database = DatabaseView { state: self.store.state.clone(), journal };
+        let has_database = !may_lack || self.dice.percent(85);
+        let state = has_database.then_some(&database.state).cloned().flatten();
+        if let Some(state) = state.as_ref().filter(|_| shared.is_some()) {
+            self.tier.settle(state);
+        }
+        let loaded = Loaded { database: has_database.then_some(database), shared };
+        let forgets_forks = self.plant == Plant::ForgetForks;
+        let id = self.id.clone();
+        self.ask(server, |authority, environment| {
+            let effects = authority.reloaded(loaded, environment);
+            if forgets_forks && effects.iter().any(|effect| matches!(effect, Effect::Forked { .. })) {
+                let version = state.as_ref().map_or(0, State::version);
+                *authority = Authority::new(id, state);
+                let frame = ServerFrame::Durable { version };
+                let told = effects.into_iter().filter_map(|effect| match effect {
+                    Effect::Send { peer, .. } => Some(Effect::Send { peer, frame: frame.clone() }),
+                    _ => None,
+                });
+                return told.collect();
+            }
+            effects
+        });
     }
 
     fn call(&mut self) {
@@ -514,8 +758,7 @@ impl World {
             let (client_id, command) = (call.client_id.clone(), Ok(call.command.clone()));
             let peer = PeerId(self.unique());
             self.calls[index].peer = Some((server, peer));
-            let request =
-                Request { client_id, seq: Some(1), command, expected_version: None, only_after_previous: false };
+            let request = Request::new(client_id, Some(1), command);
             self.ask(server, |authority, environment| {
                 authority.submit_once(peer, Role::Service, Credential::Verified, [request], environment)
             });
@@ -539,10 +782,15 @@ impl World {
             470..485 => self.crash_server(server),
             485..640 => drop(self.deliver_up(browser, false)),
             640..810 => drop(self.deliver_down(browser, false)),
-            810..920 => drop(self.answer_database(server, false)),
-            920..935 => self.call(),
-            935..960 => drop(self.send_calls(server)),
-            960..975 => self.ask(server, |authority, environment| authority.tick(environment)),
+            810..880 => drop(self.answer(server, false)),
+            880..912 => drop(self.listen(server)),
+            912..920 => self.ask(server, |authority, _| authority.flush()),
+            920..932 => self.call(),
+            932..950 => drop(self.send_calls(server)),
+            950..958 => self.cut_off(server),
+            958..964 => self.fail_tier(),
+            964..969 => self.former_tier = self.tier.clone(),
+            969..975 => self.ask(server, |authority, environment| authority.tick(environment)),
             975..995 => {
                 let browser = &mut self.browsers[browser];
                 if std::mem::take(&mut browser.wants_retry) {
@@ -561,7 +809,19 @@ impl World {
     /// Everything works again, until nothing moves.
     fn heal(&mut self) -> Result<(), String> {
         (0..BROWSERS).for_each(|index| self.disconnect(index));
-        (0..SERVERS).for_each(|server| self.crash_server(server));
+        for server in 0..SERVERS {
+            if self.servers[server].is_cut_off {
+                self.cut_off(server);
+            }
+            if self.dice.percent(50) {
+                self.crash_server(server);
+            }
+        }
+        self.come_to_rest()
+    }
+
+    /// Nothing fails, until nothing moves.
+    fn come_to_rest(&mut self) -> Result<(), String> {
         for _ in 0..2000 {
             let mut moved = self.send_calls(0);
             for index in 0..BROWSERS {
@@ -579,7 +839,11 @@ impl World {
                 }
             }
             for server in 0..SERVERS {
-                moved |= self.answer_database(server, true);
+                moved |= self.answer(server, true) || self.listen(server);
+                if !moved && !self.servers[server].authority.tail().is_empty() {
+                    self.ask(server, |authority, _| authority.flush());
+                    moved = !self.servers[server].asked.is_empty();
+                }
             }
             if !moved {
                 return Ok(());
@@ -647,9 +911,88 @@ impl World {
     }
 }
 
+/// Half of the lives begin with a session that everybody follows, the others with nothing.
+fn begun(seed: u64, plant: Plant) -> World {
+    let mut world = World::new(seed, plant);
+    if seed % 2 == 1 {
+        world.submit(0);
+        for index in 0..BROWSERS {
+            world.connect(index, index % SERVERS);
+        }
+        world.come_to_rest().unwrap();
+    }
+    world
+}
+
+/// A fleet in which everything works, until a server crashes, or the shared tier loses everything, or both; its browsers
+/// never come back. Answers how many of the changes that a browser was told of did not reach the database.
+fn lost_without_browsers(seed: u64, server_crashes: bool, tier_fails: bool) -> usize {
+    let mut world = World::new(seed, Plant::Nothing);
+    for index in 0..BROWSERS {
+        world.connect(index, index % SERVERS);
+    }
+    for _ in 0..400 {
+        let browser = world.dice.below(BROWSERS as u64) as usize;
+        let server = world.dice.below(SERVERS as u64) as usize;
+        match world.dice.below(100) {
+            0..20 => world.submit(browser),
+            20..40 => drop(world.finish_write(browser)),
+            40..60 => drop(world.deliver_up(browser, true)),
+            60..75 => drop(world.deliver_down(browser, true)),
+            75..90 => drop(world.answer(server, true)),
+            90..97 => drop(world.listen(server)),
+            _ => world.ask(server, |authority, _| authority.flush()),
+        }
+    }
+    if server_crashes {
+        world.crash_server(0);
+    }
+    if tier_fails {
+        world.tier = Tier::default();
+        world.servers.iter_mut().for_each(|server| server.heard.push_back(Heard::Interrupted));
+    }
+    if server_crashes && tier_fails {
+        world.servers[0].authority = Authority::new(world.id.clone(), world.store.state.clone());
+    }
+    for _ in 0..2000 {
+        for server in 0..SERVERS {
+            world.answer(server, true);
+            world.listen(server);
+            world.ask(server, |authority, _| authority.flush());
+        }
+    }
+    let journal = &world.store.journal;
+    let is_there = |tag: &&u64| {
+        let is_it = |record: &Record| matches!(&record.event, Event::MetadataSet { metadata } if tag_in(metadata) == Some(**tag));
+        journal.iter().any(is_it)
+    };
+    world.confirmed.iter().filter(|tag| !is_there(tag) && !world.rejected.contains(tag)).count()
+}
+
+#[test]
+fn what_was_accepted_survives_any_single_failure_without_its_browser() {
+    for seed in 0..300 {
+        assert_eq!(lost_without_browsers(seed, true, false), 0, "seed {seed}: a server crashed");
+        assert_eq!(lost_without_browsers(seed, false, true), 0, "seed {seed}: the shared tier lost everything");
+    }
+    // Only the browsers are left then; without them this has to show.
+    assert!((0..300).any(|seed| lost_without_browsers(seed, true, true) > 0));
+}
+
+#[test]
+fn forks_happen_in_these_lives() {
+    let forks = |seed| {
+        let mut world = begun(seed, Plant::Nothing);
+        (0..STEPS).for_each(|_| world.step());
+        world.forks
+    };
+    let lives = (0..200).filter(|seed| forks(*seed) > 0).count();
+    assert!(lives >= 5, "{lives} of 200");
+}
+
 /// The whole life of one fleet; the trace is a number that only the same life has.
 fn run(seed: u64, plant: Plant) -> (u64, Result<(), String>) {
-    let mut world = World::new(seed, plant);
+    let mut world = begun(seed, plant);
     for _ in 0..STEPS {
         world.step();
     }
@@ -712,4 +1055,14 @@ fn it_is_found_when_the_database_does_not_compare_versions() {
 #[test]
 fn it_is_found_when_a_server_forgets_the_numbers() {
     is_found(Plant::ForgetNumbers);
+}
+
+#[test]
+fn it_is_found_when_a_server_forgets_its_forks() {
+    is_found(Plant::ForgetForks);
+}
+
+#[test]
+fn it_is_found_when_the_shared_tier_does_not_compare_histories() {
+    is_found(Plant::ShareWithoutComparing);
 }

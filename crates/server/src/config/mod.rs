@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use crate::client_address::TrustedProxies;
 use crate::http::origin::AllowedOrigins;
+use crate::sessions::SessionLimits;
+use crate::shared_cache::SharedCacheSettings;
 use crate::store::group_commit::GroupCommitLimits;
 use crate::store::{DatabaseSettings, DatabaseUrl, DatabaseUrlError};
 use crate::token::Lifetimes;
 
-pub use options::{ByteSize, ByteSizeError, LogFormat, ServeOptions};
+pub use options::{ByteSize, ByteSizeError, DurabilityChoice, LogFormat, ServeOptions};
 pub use secrets::{Secrets, SecretsError};
 
 /// Everything that is not secret, read and checked.
@@ -24,6 +26,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Which database, and how it is used.
     pub database: DatabaseSettings,
+    /// Which Redis, if any.
+    pub shared_cache: Option<SharedCacheSettings>,
+    /// How sessions are held.
+    pub sessions: SessionLimits,
+    /// How often what is ahead of the database is brought there.
+    pub flush_interval: Duration,
     /// The folder of funnel definitions, if there is one beside the built-in funnel.
     pub funnels: Option<PathBuf>,
     /// Which web pages may talk to this server.
@@ -163,6 +171,12 @@ impl Config {
             let why = "it must be less than `database_connections`, so that a connection is left for reading";
             return Err(ConfigError::OutOfRange { option: "database_writers", why });
         }
+        let url = options.database_url()?;
+        let flush_interval = options.flush_interval.map_or(Duration::from_millis(250), Into::into);
+        if flush_interval.is_zero() || flush_interval > Duration::from_secs(1) {
+            let why = "what is ahead of the database has to get there within a second: between 1ms and 1s";
+            return Err(ConfigError::OutOfRange { option: "flush_interval", why });
+        }
         let timeout = options.database_timeout.map_or(Duration::from_millis(900), Into::into);
         if !(Duration::from_millis(50)..=Duration::from_secs(60)).contains(&timeout) {
             let why = "it must be from 50ms to 60s";
@@ -176,8 +190,15 @@ impl Config {
         }
         Ok(Self {
             listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8787))),
+            shared_cache: shared_cache(options, &url)?,
+            sessions: SessionLimits {
+                memory_bytes: count("session_memory", options.session_memory.map(|size| size.0), 256 << 20)? as u64,
+                backlog: count("backlog_limit", options.backlog_limit, 100_000)?,
+                relaxed: options.durability.unwrap_or_default() == DurabilityChoice::Relaxed,
+            },
+            flush_interval,
             database: DatabaseSettings {
-                url: options.database_url()?,
+                url,
                 read_connections: options.read_connections.map_or(4, NonZeroU32::get),
                 connections,
                 writers,
@@ -209,6 +230,26 @@ impl Config {
             dev,
         })
     }
+}
+
+fn shared_cache(options: &ServeOptions, database: &DatabaseUrl) -> Result<Option<SharedCacheSettings>, ConfigError> {
+    let Some(url) = options.redis_url.as_deref() else { return Ok(None) };
+    if let DatabaseUrl::Sqlite(_) = database {
+        let why = "Redis is what several servers share, and a SQLite file is for one: give a `database_url` of PostgreSQL as well, or leave Redis out";
+        return Err(ConfigError::OutOfRange { option: "redis_url", why });
+    }
+    let mut settings = SharedCacheSettings::new(url);
+    if let Some(prefix) = &options.redis_prefix {
+        settings.prefix.clone_from(prefix);
+    }
+    if let Some(limit) = options.redis_timeout {
+        settings.operation_limit = limit.into();
+        if settings.operation_limit.is_zero() {
+            return Err(ConfigError::OutOfRange { option: "redis_timeout", why: "it must be longer than nothing" });
+        }
+    }
+    settings.ca_file.clone_from(&options.redis_ca_file);
+    Ok(Some(settings))
 }
 
 #[cfg(test)]

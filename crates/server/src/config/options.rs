@@ -25,6 +25,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// When a change counts as acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DurabilityChoice {
+    /// As each command's kind says.
+    #[default]
+    Relaxed,
+    /// Always after the database has it.
+    Strict,
+}
+
 /// A number of bytes: `65536`, `64KiB` or `1MiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteSize(pub usize);
@@ -75,6 +86,44 @@ pub struct ServeOptions {
     /// as PGPASSWORD or in the variable than as a flag [default: sqlite:data/throughline.db]
     #[arg(long, env = "THROUGHLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
+
+    /// The Redis that several servers share, with PostgreSQL below it; several addresses name the nodes of a cluster.
+    /// For example redis://cache.internal:6379, or rediss:// with TLS [default: none]
+    #[arg(long, env = "THROUGHLINE_REDIS_URL", value_name = "URL,…", hide_env_values = true)]
+    pub redis_url: Option<String>,
+
+    /// What everything in Redis begins with, so that several deployments can share one
+    /// [default: throughline]
+    #[arg(long, env = "THROUGHLINE_REDIS_PREFIX", value_name = "PREFIX")]
+    pub redis_prefix: Option<String>,
+
+    /// A PEM file with the authorities to trust for rediss://, instead of the public ones
+    #[arg(long, env = "THROUGHLINE_REDIS_CA_FILE", value_name = "FILE")]
+    pub redis_ca_file: Option<PathBuf>,
+
+    /// How long Redis may take to answer before the database is used instead [default: 250ms]
+    #[arg(long, env = "THROUGHLINE_REDIS_TIMEOUT", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub redis_timeout: Option<humantime::Duration>,
+
+    /// When a change counts: `relaxed` acknowledges what may be once Redis and this server hold it, and
+    /// brings it to the database within a second; `strict` waits for the database [default: relaxed]
+    #[arg(long, env = "THROUGHLINE_DURABILITY", value_name = "CLASS")]
+    pub durability: Option<DurabilityChoice>,
+
+    /// How often what is ahead of the database is brought there, 1s at most [default: 250ms]
+    #[arg(long, env = "THROUGHLINE_FLUSH_INTERVAL", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub flush_interval: Option<humantime::Duration>,
+
+    /// How many commands may be ahead of the database; beyond that each waits for it [default: 100000]
+    #[arg(long, env = "THROUGHLINE_BACKLOG_LIMIT", value_name = "COUNT")]
+    pub backlog_limit: Option<usize>,
+
+    /// How much memory sessions may take that nobody uses just now [default: 256MiB]
+    #[arg(long, env = "THROUGHLINE_SESSION_MEMORY", value_name = "SIZE")]
+    #[serde(deserialize_with = "text")]
+    pub session_memory: Option<ByteSize>,
 
     /// A folder of funnel definitions, TOML or JSON, one in each file [default: the built-in funnel]
     #[arg(long, env = "THROUGHLINE_FUNNELS", value_name = "FOLDER")]
@@ -214,6 +263,14 @@ impl ServeOptions {
             dev: self.dev,
             listen: self.listen.or(other.listen),
             database_url: self.database_url.or(other.database_url),
+            redis_url: self.redis_url.or(other.redis_url),
+            redis_prefix: self.redis_prefix.or(other.redis_prefix),
+            redis_ca_file: self.redis_ca_file.or(other.redis_ca_file),
+            redis_timeout: self.redis_timeout.or(other.redis_timeout),
+            durability: self.durability.or(other.durability),
+            flush_interval: self.flush_interval.or(other.flush_interval),
+            backlog_limit: self.backlog_limit.or(other.backlog_limit),
+            session_memory: self.session_memory.or(other.session_memory),
             funnels: self.funnels.or(other.funnels),
             token_key_file: self.token_key_file.or(other.token_key_file),
             service_key_hashes_file: self.service_key_hashes_file.or(other.service_key_hashes_file),

@@ -16,6 +16,7 @@ use crate::clock::ManualClock;
 use crate::config::{Config, Secrets, ServeOptions};
 use crate::http::body::JsonBody;
 use crate::principal::Principal;
+use crate::sessions::Tiers;
 use crate::store::memory::MemoryStore;
 
 struct Server {
@@ -41,7 +42,7 @@ fn server(options: ServeOptions) -> Server {
     let secrets = Secrets::load(&options, |_| None).unwrap();
     let key = secrets.dev_service_key.as_ref().unwrap().reveal().to_owned();
     let (store, clock) = (MemoryStore::default(), ManualClock::at(1_700_000_000_000));
-    let state = ServerState::with(config, secrets, Arc::new(store), Arc::new(clock)).unwrap();
+    let state = ServerState::with(config, secrets, Tiers::single(Arc::new(store)), Arc::new(clock)).unwrap();
     let features = Router::new()
         .route("/v1/echo", post(|JsonBody(value): JsonBody<Value>| async move { value.to_string() }))
         .route(

@@ -1,17 +1,22 @@
 //! One session in memory: its authority, and the carrying out of its effects.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use throughline_core::sync::{
-    Authority, Commit, Credential, Effect, Environment as Rules, Hello, JoinRefused, PeerId, Request, ServerFrame,
+    Authority, Commit, Credential, DatabaseView, Effect, Environment as Rules, Hello, JoinRefused, Loaded, News,
+    PeerId, Request, ServerFrame, Share, SharedView,
 };
-use throughline_core::{Role, SessionId, State, Timestamp};
+use throughline_core::{Role, SessionId, State, Timestamp, ended};
 use tokio::sync::{Notify, OnceCell, mpsc};
 
-use super::stored::{append, read_state};
-use super::{Environment, PEER_QUEUE, SessionError};
+use super::freshness::Stamp;
+use super::residents::ByKey;
+use super::shared_tier::{Answer, Found};
+use super::stored::{append, read_record, read_state};
+use super::{Current, Environment, PEER_QUEUE, SessionError};
 use crate::problem::chain;
 use crate::store::{CommitError, ReadError, SessionKey};
 
@@ -21,21 +26,41 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a commit may take before its outcome counts as unknown.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a read waits for the session to be read again, or for its end to be written down.
+const READ_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many records of the journal are compared with a tail.
+const COMPARED_RECORDS: u32 = 1024;
+
+/// What a session takes in memory beside its state, in bytes, and how many bytes a byte of its JSON takes.
+const BASE_BYTES: usize = 2048;
+const BYTES_PER_JSON_BYTE: usize = 3;
+
 /// A session in memory.
 #[derive(Debug)]
 pub(super) struct Hosted {
     key: SessionKey,
     environment: Arc<Environment>,
+    by_key: Weak<ByKey>,
     loaded: OnceCell<Mutex<Live>>,
     /// Told after each commit or reload.
     settled: Notify,
-    used: Mutex<Instant>,
+    json_bytes: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Live {
     authority: Authority,
     peers: HashMap<PeerId, Listener>,
+    /// During which time of the links it was read from the tiers below.
+    validated: Option<Stamp>,
+    validated_at: Instant,
+    /// Commands that count in the backlog.
+    unflushed: usize,
+    /// This process accepted some of the tail, and brings it to the database.
+    owns_tail: bool,
+    is_queued: bool,
+    unflushed_since: Option<Instant>,
 }
 
 /// Where a peer's frames go, and what it waits for.
@@ -69,53 +94,198 @@ impl Unsettled {
     }
 }
 
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        if let Some(by_key) = self.by_key.upgrade() {
+            by_key.left(&self.key);
+        }
+    }
+}
+
 impl Hosted {
-    pub(super) fn new(key: SessionKey, environment: Arc<Environment>) -> Arc<Self> {
-        let used = Mutex::new(Instant::now());
-        Arc::new(Self { key, environment, loaded: OnceCell::new(), settled: Notify::new(), used })
+    pub(super) fn new(key: SessionKey, environment: Arc<Environment>, by_key: Weak<ByKey>) -> Arc<Self> {
+        let json_bytes = AtomicUsize::new(0);
+        Arc::new(Self { key, environment, by_key, loaded: OnceCell::new(), settled: Notify::new(), json_bytes })
     }
 
     pub(super) fn key(&self) -> &SessionKey {
         &self.key
     }
 
-    /// Reads the session from the database, once: who asks meanwhile waits for the first.
-    pub(super) async fn load(&self) -> Result<(), SessionError> {
-        self.loaded
-            .get_or_try_init(|| async {
-                let state = self.read().await?;
-                // The id was checked where it came in; were it not valid, no session would be found under it.
-                let id = SessionId::new(self.key.session_id.as_str()).or_else(|_| SessionId::new("invalid"));
-                let id = id.map_err(|_| SessionError::Busy { retry_after: RETRY_AFTER })?;
-                let authority = Authority::new(id, state);
-                Ok(Mutex::new(Live { authority, peers: HashMap::new() }))
-            })
-            .await
-            .map(|_| ())
+    /// About how many bytes it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        BASE_BYTES + BYTES_PER_JSON_BYTE * self.json_bytes.load(Ordering::Relaxed)
     }
 
-    async fn read(&self) -> Result<Option<State>, SessionError> {
-        match self.environment.store.load(&self.key).await? {
-            Some(stored) => Ok(Some(read_state(&stored)?)),
-            None => Ok(None),
+    /// Reads the session from the tiers below, once: who asks meanwhile waits for the first.
+    pub(super) async fn load(self: &Arc<Self>) -> Result<(), SessionError> {
+        let (mut is_first, mut left) = (false, Vec::new());
+        self.loaded
+            .get_or_try_init(|| async {
+                let (live, effects) = self.first_load().await?;
+                (is_first, left) = (true, effects);
+                Ok::<_, SessionError>(Mutex::new(live))
+            })
+            .await?;
+        // Without a pause since the session became visible: nobody waits for something that was never begun.
+        if is_first {
+            if let Some(mut live) = self.live() {
+                self.carry_out(&mut live, left);
+            }
+            self.remember();
+        }
+        Ok(())
+    }
+
+    async fn first_load(self: &Arc<Self>) -> Result<(Live, Vec<Effect>), SessionError> {
+        // The id was checked where it came in; were it not valid, no session would be found under it.
+        let id = SessionId::new(self.key.session_id.as_str()).or_else(|_| SessionId::new("invalid"));
+        let id = id.map_err(|_| SessionError::Busy { retry_after: RETRY_AFTER })?;
+        let stamp = self.environment.links.stamp(&self.key);
+        let live = |authority: Authority, validated| Live {
+            authority,
+            peers: HashMap::new(),
+            validated,
+            validated_at: Instant::now(),
+            unflushed: 0,
+            owns_tail: false,
+            is_queued: false,
+            unflushed_since: None,
+        };
+        let found = self.environment.tier.load(&self.key).await;
+        if let (Found::Session { view, is_verified: true }, Some(_)) = (&found, stamp)
+            && let Some(authority) = Authority::from_shared(id.clone(), view.clone())
+        {
+            metrics::counter!("throughline_tier_reads_total", "tier" => "redis", "outcome" => "hit").increment(1);
+            return Ok((live(authority, stamp), Vec::new()));
+        }
+        metrics::counter!("throughline_tier_reads_total", "tier" => "redis", "outcome" => "miss").increment(1);
+        match self.complete(found, 0).await {
+            Ok(loaded) => {
+                let mut authority = Authority::new(id, None);
+                let effects = authority.reloaded(loaded, &self.rules());
+                Ok((live(authority, stamp), effects))
+            }
+            Err((error, Some(view))) => match Authority::from_shared(id, view) {
+                // The database can't say whether this is the latest.
+                Some(authority) => Ok((live(authority, None), Vec::new())),
+                None => Err(error),
+            },
+            Err((error, None)) => Err(error),
         }
     }
 
-    /// The committed state.
+    /// Everything that the tiers below have of the session.
+    async fn read(&self) -> Result<Loaded, SessionError> {
+        let known = self.live().map_or(0, |live| live.authority.durable_version());
+        let found = self.environment.tier.load(&self.key).await;
+        match self.complete(found, known).await {
+            Ok(loaded) => Ok(loaded),
+            Err((_, Some(view))) => Ok(Loaded { database: None, shared: Some(view) }),
+            Err((error, None)) => Err(error),
+        }
+    }
+
+    /// What the database has, beside what the shared tier was found to have. The latter is read first: what it holds
+    /// ahead of the database then is either still ahead of it, or in its journal.
+    async fn complete(&self, found: Found, known: u64) -> Result<Loaded, (SessionError, Option<SharedView>)> {
+        let environment = &self.environment;
+        let (shared, vacancy) = match found {
+            Found::Session { view, .. } => (Some(view), None),
+            Found::Nothing(vacancy) => (None, vacancy),
+        };
+        let database = match self.read_database(known, shared.as_ref()).await {
+            Ok(database) => database,
+            Err(error) => return Err((error, shared)),
+        };
+        if let Some(state) = &database.state {
+            match (&shared, vacancy) {
+                (Some(view), _) => {
+                    let is_same = view.state.epoch == state.epoch;
+                    if !is_same || view.state.version() < state.version() {
+                        environment.tier.correct(&self.key, state).await;
+                    }
+                }
+                (None, Some(vacancy)) => environment.tier.fill(&self.key, &vacancy, state).await,
+                (None, None) => {}
+            }
+        }
+        Ok(Loaded { database: Some(database), shared })
+    }
+
+    async fn read_database(&self, known: u64, shared: Option<&SharedView>) -> Result<DatabaseView, SessionError> {
+        let store = &self.environment.store;
+        let Some(stored) = store.load(&self.key).await? else { return Ok(DatabaseView::default()) };
+        self.json_bytes.store(stored.state.len(), Ordering::Relaxed);
+        let state = read_state(&stored)?;
+        let after = shared.map_or(known, |view| known.min(view.state.version()));
+        let has_tail = shared.is_some_and(|view| !view.tail.is_empty());
+        let has_own = self.live().is_some_and(|live| !live.authority.tail().is_empty());
+        let mut journal = Vec::new();
+        if (has_tail || has_own) && after < stored.version {
+            for record in store.journal(&self.key, after, COMPARED_RECORDS).await? {
+                journal.extend(read_record(&record)?.filter(|record| record.version <= stored.version));
+            }
+        }
+        Ok(DatabaseView { state: Some(state), journal })
+    }
+
+    /// The accepted state.
     pub(super) fn state(&self) -> Option<Arc<State>> {
         self.live()?.authority.state().cloned()
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.live().is_some_and(|live| live.authority.is_busy())
+    pub(super) fn durable_version(&self) -> u64 {
+        self.live().map_or(0, |live| live.authority.durable_version())
     }
 
-    pub(super) fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    /// Whether anybody follows it here.
+    pub(super) fn is_followed(&self) -> bool {
+        self.live().is_some_and(|live| !live.peers.is_empty())
     }
 
-    pub(super) fn is_idle(&self, limit: Duration) -> bool {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= limit
+    /// The session as it is now. Read again if something may have been missed; as it was last known where that can't be.
+    pub(super) async fn current(self: &Arc<Self>) -> Result<Option<Current>, SessionError> {
+        let stale_for = if self.is_fresh() { None } else { self.read_again().await? };
+        if self.is_overdue() {
+            self.end_if_overdue(READ_PATIENCE).await;
+        }
+        let Some(state) = self.state() else { return Ok(None) };
+        // Its end could not be written down; it is over all the same.
+        let state = if self.is_overdue() { Arc::new(ended(&state, self.now())) } else { state };
+        Ok(Some(Current { state, stale_for }))
+    }
+
+    /// Whether nothing that others did can have been missed.
+    fn is_fresh(&self) -> bool {
+        let stamp = self.environment.links.stamp(&self.key);
+        self.live().is_some_and(|live| stamp.is_some() && live.validated == stamp && !live.authority.is_stale())
+    }
+
+    /// Reads it again; for how long nobody could say whether it changed, where the tiers below do not answer.
+    async fn read_again(self: &Arc<Self>) -> Result<Option<Duration>, SessionError> {
+        let started = Instant::now();
+        let settled = async {
+            loop {
+                let told = self.settled.notified();
+                let is_done = |live: &Live| live.validated_at >= started;
+                if self.live().is_some_and(|live| is_done(&live)) {
+                    return true;
+                }
+                self.change(|authority, _| authority.reload());
+                told.await;
+                if self.live().is_some_and(|live| !is_done(&live) && !live.authority.is_reloading()) {
+                    return false;
+                }
+            }
+        };
+        if tokio::time::timeout(READ_PATIENCE, settled).await == Ok(true) {
+            return Ok(None);
+        }
+        match self.live() {
+            Some(live) if live.authority.state().is_some() => Ok(Some(live.validated_at.elapsed())),
+            _ => Err(SessionError::Busy { retry_after: RETRY_AFTER }),
+        }
     }
 
     /// Opens a queue for a peer.
@@ -173,55 +343,150 @@ impl Hosted {
         }
     }
 
-    /// Ends the session if its time is over, and waits until that is committed.
-    pub(super) async fn end_if_overdue(self: &Arc<Self>, patience: Duration) -> Result<(), SessionError> {
+    fn is_overdue(&self) -> bool {
+        let deadline = self.state().and_then(|state| state.deadline());
+        deadline.is_some_and(|deadline| self.now() >= deadline)
+    }
+
+    /// Ends the session if its time is over, and waits until that is committed; whether it is.
+    pub(super) async fn end_if_overdue(self: &Arc<Self>, patience: Duration) -> bool {
         let settled = async {
-            loop {
+            while self.is_overdue() {
                 let told = self.settled.notified();
-                let now = self.now();
-                let deadline = self.state().and_then(|state| state.deadline());
-                if deadline.is_none_or(|deadline| now < deadline) {
-                    return;
-                }
                 self.change(|authority, rules| authority.tick(rules));
                 told.await;
+                if self.environment.database.is_away() {
+                    return;
+                }
             }
         };
-        let late = |_| SessionError::Busy { retry_after: RETRY_AFTER };
-        tokio::time::timeout(patience, settled).await.map_err(late)
+        let _ = tokio::time::timeout(patience, settled).await;
+        !self.is_overdue()
+    }
+
+    /// What another server has told of the session.
+    pub(super) fn observe(self: &Arc<Self>, news: News) {
+        self.change(|authority, rules| authority.observed(news, rules));
+    }
+
+    /// Others may have changed the session.
+    pub(super) fn suspect(self: &Arc<Self>) {
+        self.change(|authority, _| authority.suspect());
+    }
+
+    /// Brings the tail to the database, whoever accepted it.
+    pub(super) fn flush(self: &Arc<Self>) {
+        if let Some(mut live) = self.live() {
+            live.owns_tail = true;
+            live.is_queued = false;
+        }
+        self.change(|authority, _| authority.flush());
+    }
+
+    /// Whether it has to be read again before it can be believed.
+    pub(super) fn is_stale(&self) -> bool {
+        self.live().is_some_and(|live| live.authority.is_stale())
+    }
+
+    /// Whether something is on its way to the database.
+    pub(super) fn is_unflushed(&self) -> bool {
+        self.live().is_some_and(|live| !live.authority.tail().is_empty())
     }
 
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.environment.clock.now_ms())
     }
 
+    fn rules(&self) -> Rules<'_> {
+        let environment = &self.environment;
+        Rules {
+            now: self.now(),
+            funnels: &*environment.funnels,
+            epoch: new_epoch(&environment.clock),
+            relaxed: environment.relaxed
+                && environment.backlog.has_room()
+                && environment.tier.is_available_for(&self.key),
+        }
+    }
+
     /// Lets the authority do something, and carries out what it wants.
     fn change(self: &Arc<Self>, act: impl FnOnce(&mut Authority, &Rules<'_>) -> Vec<Effect>) {
-        let rules =
-            Rules { now: self.now(), funnels: &*self.environment.funnels, epoch: new_epoch(&self.environment.clock) };
+        let rules = self.rules();
         let Some(mut live) = self.live() else { return };
         let effects = act(&mut live.authority, &rules);
+        self.carry_out(&mut live, effects);
+    }
+
+    fn carry_out(self: &Arc<Self>, live: &mut Live, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Send { peer, frame } => send(&mut live, peer, frame),
+                Effect::Send { peer, frame } => send(live, peer, frame),
                 Effect::Commit(commit) => self.commit(commit),
+                Effect::Share(share) => self.share(share),
+                Effect::Flush(commit) => self.write_tail(commit),
                 Effect::Reload => self.reload(),
+                Effect::Forked { commands } => {
+                    metrics::counter!("throughline_forked_commands_total").increment(commands as u64);
+                    tracing::warn!(
+                        commands,
+                        "accepted commands were not part of the history that won; they are decided again"
+                    );
+                }
             }
         }
+        self.note_tail(live);
+    }
+
+    /// Counts what is ahead of the database, and has it flushed.
+    fn note_tail(self: &Arc<Self>, live: &mut Live) {
+        let unflushed = live.authority.tail().len();
+        self.environment.backlog.count(live.unflushed, unflushed);
+        live.unflushed = unflushed;
+        if unflushed == 0 {
+            live.owns_tail = false;
+            if let Some(since) = live.unflushed_since.take() {
+                metrics::histogram!("throughline_flush_lag_seconds").record(since.elapsed().as_secs_f64());
+            }
+        } else {
+            live.unflushed_since.get_or_insert_with(Instant::now);
+            if live.owns_tail && !live.is_queued {
+                live.is_queued = true;
+                self.environment.backlog.push(Arc::clone(self));
+            }
+        }
+    }
+
+    /// Writes to the database, and tells the other servers.
+    async fn write(&self, commit: &Commit) -> Result<(), CommitError> {
+        let environment = &self.environment;
+        let announce = !environment.tier.is_available_for(&self.key);
+        let change = append(&self.key, commit, announce).map_err(|error| {
+            tracing::error!(error = %chain(&error), "a session can't be written down");
+            CommitError::Malformed { detail: "it can't be written as JSON" }
+        })?;
+        self.json_bytes.store(change.state.len(), Ordering::Relaxed);
+        let is_erasure = change.purge_history;
+        environment.store.commit(change).await?;
+        if !environment.tier.settle(&self.key, commit).await {
+            if is_erasure {
+                environment.unerased.add(self.key.clone(), commit.state.version());
+            }
+            // The others have to hear of it before anybody can ask them for what is acknowledged here.
+            if !announce {
+                let told = environment.store.announce(&[(self.key.clone(), commit.state.version())]).await;
+                if let Err(error) = told {
+                    tracing::warn!(error = %chain(&error), "other servers could not be told of a commit");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Commits in a task of its own: a caller that goes away does not leave the authority waiting.
     fn commit(self: &Arc<Self>, commit: Commit) {
         let hosted = Arc::clone(self);
         self.environment.tasks.spawn(async move {
-            let outcome = match append(&hosted.key, &commit) {
-                Ok(change) => tokio::time::timeout(COMMIT_PATIENCE, hosted.environment.store.commit(change)).await,
-                Err(error) => {
-                    tracing::error!(error = %chain(&error), "a session can't be written down");
-                    Ok(Err(CommitError::Malformed { detail: "it can't be written as JSON" }))
-                }
-            };
-            match outcome {
+            match tokio::time::timeout(COMMIT_PATIENCE, hosted.write(&commit)).await {
                 Ok(Ok(())) => hosted.change(|authority, rules| authority.committed(rules)),
                 Ok(Err(CommitError::Conflict { .. })) => {
                     metrics::counter!("throughline_commit_conflicts_total").increment(1);
@@ -232,7 +497,7 @@ impl Hosted {
                         CommitError::Overloaded { retry_after } => *retry_after,
                         _ => RETRY_AFTER,
                     };
-                    tracing::warn!(error = %chain(&error), "a commit failed; its clients are asked to send again");
+                    hosted.note_failure(&error, "a commit failed; its clients are asked to send again");
                     hosted.change(|authority, _| authority.commit_failed(millis(retry_after)));
                 }
                 Err(_) => {
@@ -240,6 +505,53 @@ impl Hosted {
                     hosted.change(|authority, _| authority.commit_failed(millis(RETRY_AFTER)));
                 }
             }
+            hosted.remember();
+            hosted.settled.notify_waiters();
+        });
+    }
+
+    /// A database that is away has been told of once already.
+    fn note_failure(&self, error: &CommitError, message: &'static str) {
+        if self.environment.database.is_away() {
+            tracing::debug!(error = %chain(error), "{message}");
+        } else {
+            tracing::warn!(error = %chain(error), "{message}");
+        }
+    }
+
+    fn share(self: &Arc<Self>, share: Share) {
+        let hosted = Arc::clone(self);
+        self.environment.tasks.spawn(async move {
+            match hosted.environment.tier.share(&hosted.key, &share).await {
+                Answer::Taken => {
+                    if let Some(mut live) = hosted.live() {
+                        live.owns_tail = true;
+                    }
+                    hosted.change(|authority, rules| authority.shared(rules));
+                }
+                Answer::Conflict => hosted.change(|authority, _| authority.share_conflicted()),
+                Answer::Failed => hosted.change(|authority, _| authority.share_failed()),
+            }
+            hosted.settled.notify_waiters();
+        });
+    }
+
+    fn write_tail(self: &Arc<Self>, commit: Commit) {
+        let hosted = Arc::clone(self);
+        self.environment.tasks.spawn(async move {
+            match tokio::time::timeout(COMMIT_PATIENCE, hosted.write(&commit)).await {
+                Ok(Ok(())) => hosted.change(|authority, rules| authority.flushed(rules)),
+                Ok(Err(CommitError::Conflict { .. })) => {
+                    metrics::counter!("throughline_flush_conflicts_total").increment(1);
+                    hosted.change(|authority, _| authority.flush_conflicted());
+                }
+                Ok(Err(error)) => {
+                    hosted.note_failure(&error, "what was accepted could not be written yet; it is tried again");
+                    hosted.change(|authority, rules| authority.flush_failed(rules));
+                }
+                Err(_) => hosted.change(|authority, rules| authority.flush_failed(rules)),
+            }
+            hosted.remember();
             hosted.settled.notify_waiters();
         });
     }
@@ -247,19 +559,40 @@ impl Hosted {
     fn reload(self: &Arc<Self>) {
         let hosted = Arc::clone(self);
         self.environment.tasks.spawn(async move {
+            let stamp = hosted.environment.links.stamp(&hosted.key);
             match hosted.read().await {
-                Ok(state) => hosted.change(|authority, rules| authority.reloaded(state, rules)),
+                Ok(loaded) => {
+                    let is_whole = loaded.database.is_some();
+                    let rules = hosted.rules();
+                    if let Some(mut live) = hosted.live() {
+                        if is_whole {
+                            live.validated = stamp;
+                            live.validated_at = Instant::now();
+                        }
+                        let effects = live.authority.reloaded(loaded, &rules);
+                        hosted.carry_out(&mut live, effects);
+                    }
+                }
                 Err(error) => {
                     let retry_after = match &error {
                         SessionError::Read(ReadError::Overloaded { retry_after }) => *retry_after,
                         _ => RETRY_AFTER,
                     };
-                    tracing::warn!(error = %chain(&error), "a session can't be read again");
+                    if !hosted.environment.database.is_away() {
+                        tracing::warn!(error = %chain(&error), "a session can't be read again");
+                    }
                     hosted.change(|authority, _| authority.reload_failed(millis(retry_after)));
                 }
             }
             hosted.settled.notify_waiters();
         });
+    }
+
+    /// Keeps the session in memory for whoever comes next, if there is one.
+    pub(super) fn remember(self: &Arc<Self>) {
+        if self.state().is_some() {
+            self.environment.residents.keep(self);
+        }
     }
 
     fn live(&self) -> Option<MutexGuard<'_, Live>> {

@@ -1,28 +1,42 @@
 //! Sessions while they are in use: each is hosted by one [`Authority`](throughline_core::sync::Authority), whose effects
 //! are carried out here.
+//!
+//! What is hosted is this process's memory tier. Below it are the tier that all servers share, where there is one, and the
+//! database. `hosted.rs` holds one session, `residents.rs` all of them within their bytes, `freshness.rs` tells whether
+//! they can still be believed, `flushing.rs` keeps what is ahead of the database, `shared_tier.rs` talks to the shared
+//! tier, and `upkeep.rs` does what nobody asks for.
 
+mod flushing;
+mod freshness;
 mod hosted;
+mod residents;
+mod shared_tier;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod unerased;
+mod upkeep;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use throughline_core::sync::{Credential, Hello, JoinRefused, PeerId, Request, ServerFrame};
 use throughline_core::{Role, State};
 use tokio_util::task::TaskTracker;
 
+use self::flushing::Backlog;
+pub use self::freshness::Announcements;
+use self::freshness::Links;
+use self::hosted::Hosted;
+use self::residents::Residents;
+use self::shared_tier::SharedTier;
+pub use self::stored::{Unreadable, read_record};
+use self::unerased::Unerased;
 use crate::clock::Clock;
 use crate::funnels::FunnelLibrary;
-use crate::store::{JournalRecord, ReadError, SessionKey, Store};
-use hosted::Hosted;
-pub use stored::{Unreadable, read_record};
-
-/// How long a session stays in memory after its last use.
-const IDLE: Duration = Duration::from_secs(300);
+use crate::shared_cache::SharedCache;
+use crate::store::{DatabaseHealth, JournalRecord, ReadError, SessionKey, Store};
 
 /// How many frames may wait for a peer; who reads slower is sent away.
 pub const PEER_QUEUE: usize = 1024;
@@ -30,17 +44,48 @@ pub const PEER_QUEUE: usize = 1024;
 /// How long a request waits for its commands to be settled.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// How many sessions one round of [`Sessions::end_overdue`] looks at.
-const DUE_BATCH: u32 = 200;
+/// What the tiers of sessions are made of.
+#[derive(Debug)]
+pub struct Tiers {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// Whether the database is away.
+    pub database: DatabaseHealth,
+    /// Whether the database tells of what other servers change; `None` where there are no other servers.
+    pub announcements: Option<Arc<Announcements>>,
+    /// The shared tier, if there is one.
+    pub cache: Option<Arc<SharedCache>>,
+}
 
-/// How long the sessions of such a round are left alone by other servers.
-const DUE_LEASE_MS: i64 = 30_000;
+impl Tiers {
+    /// A database that no other server uses, and no shared tier.
+    #[must_use]
+    pub fn single(store: Arc<dyn Store>) -> Self {
+        Self { store, database: DatabaseHealth::default(), announcements: None, cache: None }
+    }
+}
+
+/// How sessions are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// How many bytes of memory sessions that nobody uses may take.
+    pub memory_bytes: u64,
+    /// How many commands may be accepted ahead of the database.
+    pub backlog: usize,
+    /// Whether a command may be accepted ahead of the database at all.
+    pub relaxed: bool,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self { memory_bytes: 256 * 1024 * 1024, backlog: 100_000, relaxed: true }
+    }
+}
 
 /// All sessions that this process hosts.
 #[derive(Debug)]
 pub struct Sessions {
     environment: Arc<Environment>,
-    hosted: Mutex<HashMap<SessionKey, Arc<Hosted>>>,
     next_peer: AtomicU64,
 }
 
@@ -48,9 +93,27 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Environment {
     store: Arc<dyn Store>,
+    database: DatabaseHealth,
+    cache: Option<Arc<SharedCache>>,
+    tier: SharedTier,
+    links: Links,
+    announcements: Option<Arc<Announcements>>,
     funnels: Arc<FunnelLibrary>,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
+    residents: Residents,
+    backlog: Backlog,
+    unerased: Unerased,
+    relaxed: bool,
+}
+
+/// A session as it is now, as far as this server can tell.
+#[derive(Debug, Clone)]
+pub struct Current {
+    /// The session.
+    pub state: Arc<State>,
+    /// For how long nobody could tell whether others have changed it; `None` where it is the latest.
+    pub stale_for: Option<Duration>,
 }
 
 /// Why a session can't be reached.
@@ -85,7 +148,7 @@ impl Subscription {
         self.hosted.submit(self.peer, requests);
     }
 
-    /// The session as it is committed.
+    /// The session as it is accepted.
     #[must_use]
     pub fn state(&self) -> Option<Arc<State>> {
         self.hosted.state()
@@ -110,26 +173,50 @@ pub enum FollowError {
 }
 
 impl Sessions {
-    /// Hosts sessions of this store.
+    /// Hosts the sessions of these tiers.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, funnels: Arc<FunnelLibrary>, clock: Arc<dyn Clock>, tasks: TaskTracker) -> Self {
-        Self {
-            environment: Arc::new(Environment { store, funnels, clock, tasks }),
-            hosted: Mutex::new(HashMap::new()),
-            next_peer: AtomicU64::new(1),
-        }
+    pub fn new(
+        tiers: Tiers,
+        limits: SessionLimits,
+        funnels: Arc<FunnelLibrary>,
+        clock: Arc<dyn Clock>,
+        tasks: TaskTracker,
+    ) -> Self {
+        let Tiers { store, database, announcements, cache } = tiers;
+        let links = Links::new(cache.clone(), announcements.clone(), database.clone());
+        let environment = Environment {
+            store,
+            database,
+            tier: SharedTier::new(cache.clone()),
+            cache,
+            links,
+            announcements,
+            funnels,
+            clock,
+            tasks,
+            residents: Residents::new(limits.memory_bytes),
+            backlog: Backlog::new(limits.backlog),
+            unerased: Unerased::default(),
+            relaxed: limits.relaxed,
+        };
+        Self { environment: Arc::new(environment), next_peer: AtomicU64::new(1) }
     }
 
-    /// The session as it is committed, ended if its time is over; `None` where there is none.
+    /// The session as it is now, ended if its time is over; `None` where there is none.
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub async fn current(&self, key: &SessionKey) -> Result<Option<Arc<State>>, SessionError> {
-        let hosted = self.host(key).await?;
-        hosted.end_if_overdue(PATIENCE).await?;
-        let state = hosted.state();
-        self.release(hosted);
-        Ok(state)
+    pub async fn current(&self, key: &SessionKey) -> Result<Option<Current>, SessionError> {
+        let environment = &self.environment;
+        if environment.residents.is_absent(key, environment.links.stamp(key)) {
+            return Ok(None);
+        }
+        let stamp = environment.links.stamp(key);
+        let current = self.host(key).await?.current().await?;
+        if let (None, Some(stamp)) = (&current, stamp) {
+            environment.residents.note_absence(key, stamp);
+        }
+        Ok(current)
     }
 
     /// Hands in commands and waits until each is settled; the answers are in their order.
@@ -165,7 +252,6 @@ impl Sessions {
         };
         let outcome = tokio::time::timeout(PATIENCE, answers).await;
         hosted.leave(peer);
-        self.release(hosted);
         outcome.unwrap_or(Err(SessionError::Busy { retry_after: Duration::from_secs(1) }))
     }
 
@@ -187,7 +273,6 @@ impl Sessions {
             Ok(()) => Ok(Subscription { hosted, peer, frames }),
             Err(JoinRefused) => {
                 hosted.leave(peer);
-                self.release(hosted);
                 Err(FollowError::Claim)
             }
         }
@@ -201,63 +286,16 @@ impl Sessions {
         self.environment.store.journal(key, after, limit).await
     }
 
-    /// Ends sessions whose time is over, also those that nobody asks for; answers how many were looked at.
-    ///
-    /// # Errors
-    /// See [`SessionError`].
-    pub async fn end_overdue(&self) -> Result<usize, SessionError> {
-        let now_ms = self.environment.clock.now_ms();
-        let due = self.environment.store.claim_due(now_ms, DUE_LEASE_MS, DUE_BATCH).await?;
-        for session in &due {
-            let hosted = self.host(&session.key).await?;
-            hosted.end_if_overdue(PATIENCE).await?;
-            self.release(hosted);
-        }
-        Ok(due.len())
-    }
-
-    /// Lets go of sessions that nobody has used for a while.
-    pub fn forget_idle(&self) {
-        let mut hosted = self.lock();
-        hosted.retain(|_, session| Arc::strong_count(session) > 1 || session.is_busy() || !session.is_idle(IDLE));
-        metrics::gauge!("throughline_hosted_sessions").set(hosted.len() as f64);
-    }
-
-    /// The session in memory; loaded from the database by the first who asks.
+    /// The session in memory; read from the tiers below by the first who asks.
     async fn host(&self, key: &SessionKey) -> Result<Arc<Hosted>, SessionError> {
-        let hosted = {
-            let mut all = self.lock();
-            let environment = &self.environment;
-            Arc::clone(all.entry(key.clone()).or_insert_with(|| Hosted::new(key.clone(), Arc::clone(environment))))
-        };
-        match hosted.load().await {
-            Ok(()) => Ok(hosted),
-            Err(error) => {
-                self.release(hosted);
-                Err(error)
-            }
-        }
-    }
-
-    /// Forgets at once what turned out not to exist: asking for made-up ids must not fill the memory.
-    fn release(&self, hosted: Arc<Hosted>) {
-        hosted.touch();
-        if hosted.state().is_some() {
-            return;
-        }
-        let mut all = self.lock();
-        // Under the lock nobody can get another reference from the map: two are the map's and this one.
-        if Arc::strong_count(&hosted) <= 2 && !hosted.is_busy() {
-            all.remove(hosted.key());
-        }
+        let environment = &self.environment;
+        let hosted =
+            environment.residents.get_or_host(key, |by_key| Hosted::new(key.clone(), Arc::clone(environment), by_key));
+        hosted.load().await?;
+        Ok(hosted)
     }
 
     fn new_peer(&self) -> PeerId {
         PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionKey, Arc<Hosted>>> {
-        // Entries are inserted and removed whole, so a panic elsewhere leaves nothing half done.
-        self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
-//! Sessions and records as the store has them: JSON in opaque blobs, beside columns without personal data.
+//! Sessions and records as the database and the shared tier have them: JSON in opaque blobs, beside columns without
+//! personal data. Everything that leaves this process for another tier passes through here, and nothing else does.
 
-use throughline_core::sync::Commit;
+use throughline_core::sync::{Commit, News, TailEntry};
 use throughline_core::{Record, State};
 
 use crate::store::{Append, JournalRecord, Operational, SessionKey, Stored};
@@ -34,8 +35,38 @@ pub fn read_record(record: &JournalRecord) -> Result<Option<Record>, Unreadable>
     serde_json::from_slice(&record.blob).map(Some).map_err(|error| unreadable("record", error))
 }
 
-/// What is written for a commit.
-pub(super) fn append(key: &SessionKey, commit: &Commit) -> Result<Append, Unreadable> {
+/// A state as the shared tier has it.
+pub(super) fn write_snapshot(state: &State) -> Result<Vec<u8>, Unreadable> {
+    serde_json::to_vec(state).map_err(|error| unreadable("state", error))
+}
+
+/// The state in the shared tier.
+pub(super) fn read_snapshot(snapshot: &[u8]) -> Result<State, Unreadable> {
+    serde_json::from_slice(snapshot).map_err(|error| unreadable("state", error))
+}
+
+/// Accepted commands as the shared tier has them.
+pub(super) fn write_entries(entries: &[TailEntry]) -> Result<Vec<u8>, Unreadable> {
+    serde_json::to_vec(entries).map_err(|error| unreadable("tail", error))
+}
+
+/// The accepted commands in the shared tier.
+pub(super) fn read_entries(entries: &[u8]) -> Result<Vec<TailEntry>, Unreadable> {
+    serde_json::from_slice(entries).map_err(|error| unreadable("tail", error))
+}
+
+/// What other servers are told.
+pub(super) fn write_news(news: &News) -> Result<Vec<u8>, Unreadable> {
+    serde_json::to_vec(news).map_err(|error| unreadable("news", error))
+}
+
+/// What another server has told.
+pub(super) fn read_news(news: &[u8]) -> Result<News, Unreadable> {
+    serde_json::from_slice(news).map_err(|error| unreadable("news", error))
+}
+
+/// What is written for a commit. `announce`: the shared tier can't tell the other servers, so the database has to.
+pub(super) fn append(key: &SessionKey, commit: &Commit, announce: bool) -> Result<Append, Unreadable> {
     let state = &*commit.state;
     let session = &state.session;
     let erased_at = commit.erased_at_version();
@@ -67,6 +98,6 @@ pub(super) fn append(key: &SessionKey, commit: &Commit) -> Result<Append, Unread
             email_digest: None,
         },
         purge_history: erased_at.is_some(),
-        announce: false,
+        announce,
     })
 }

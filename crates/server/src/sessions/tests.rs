@@ -13,7 +13,8 @@ fn sessions() -> (Sessions, Arc<ManualClock>, Arc<dyn Store>) {
     let clock = Arc::new(ManualClock::at(NOW_MS));
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let funnels = Arc::new(FunnelLibrary::load(None).unwrap());
-    (Sessions::new(Arc::clone(&store), funnels, clock.clone(), TaskTracker::new()), clock, store)
+    let tiers = Tiers::single(Arc::clone(&store));
+    (Sessions::new(tiers, SessionLimits::default(), funnels, clock.clone(), TaskTracker::new()), clock, store)
 }
 
 fn key(id: &str) -> SessionKey {
@@ -22,7 +23,7 @@ fn key(id: &str) -> SessionKey {
 
 fn request(command: Command) -> Request {
     let client_id = ClientId::new("test").unwrap();
-    Request { client_id, seq: None, command: Ok(command), expected_version: None, only_after_previous: false }
+    Request::new(client_id, None, Ok(command))
 }
 
 #[tokio::test]
@@ -46,7 +47,7 @@ async fn an_overdue_session_never_looks_alive() {
     let key = key("ws_1_a");
     sessions.execute(&key, Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
     clock.advance(Duration::from_secs(25 * 60 * 60));
-    let state = sessions.current(&key).await.unwrap().unwrap();
+    let Current { state, .. } = sessions.current(&key).await.unwrap().unwrap();
     assert_eq!(state.session.status, Status::Expired);
     assert!(store.claim_due(clock.now_ms(), 0, 10).await.unwrap().is_empty());
 }
@@ -69,7 +70,7 @@ async fn made_up_ids_leave_nothing_in_memory() {
     for number in 0..100 {
         assert!(sessions.current(&key(&format!("ws_1_{number}"))).await.unwrap().is_none());
     }
-    assert_eq!(sessions.lock().len(), 0);
+    assert_eq!(sessions.environment.residents.counts().0, 0);
 }
 
 #[tokio::test]
@@ -78,7 +79,8 @@ async fn a_session_that_another_process_changed_is_read_again_and_the_command_ju
     let key = key("ws_1_a");
     sessions.execute(&key, Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
     let funnels = Arc::new(FunnelLibrary::load(None).unwrap());
-    let other = Sessions::new(store, funnels, clock, TaskTracker::new());
+    let tiers = Tiers::single(store);
+    let other = Sessions::new(tiers, SessionLimits::default(), funnels, clock, TaskTracker::new());
     let email = |text: &str| vec![request(Command::SetEmail { email: text.to_owned() })];
     other.execute(&key, Role::Service, email("first@example.com")).await.unwrap();
     let answers = sessions.execute(&key, Role::Service, email("second@example.com")).await.unwrap();

@@ -12,6 +12,7 @@
 pub(crate) mod conformance;
 mod database;
 pub mod group_commit;
+pub mod guarded;
 pub mod memory;
 mod migrations;
 pub mod postgres;
@@ -33,7 +34,9 @@ use crate::idempotency::{IdempotencyError, IdempotencyStore};
 use crate::tenant::TenantId;
 
 pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, migrate, open};
+pub use guarded::{DatabaseHealth, GuardedStore};
 pub use migrations::{AppliedMigration, MigrationError};
+pub use postgres_listener::{ChangeListener, ListenerEvent};
 
 /// Names one session of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

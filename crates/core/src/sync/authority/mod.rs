@@ -1,19 +1,25 @@
 //! The server's end of the protocol: one session, whoever follows it, and the order of its commands.
 
+mod batch;
+mod reconcile;
+mod tail;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::frame::{ErrorCode, Hello, PROTOCOL_VERSION, ServerFrame, Submission};
-use crate::command::{Command, CommandKind};
-use crate::decide::{Context, decide, expire};
-use crate::event::{Event, Origin, Record};
+use crate::command::{Command, Durability};
+use crate::event::{Event, Record};
 use crate::evolve::evolve;
 use crate::funnel::Funnel;
-use crate::identifier::{ClientId, FunnelId, SessionId};
+use crate::identifier::{ClientId, SessionId};
 use crate::permission::Role;
-use crate::rejection::{Rejection, RejectionCode};
-use crate::state::State;
+use crate::rejection::Rejection;
+use crate::state::{State, StateMark};
 use crate::time::Timestamp;
+use batch::Batch;
+pub use reconcile::{DatabaseView, Loaded, SharedView};
+pub use tail::{Issued, TailEntry};
 
 /// Where funnel definitions come from.
 pub trait Funnels {
@@ -60,6 +66,8 @@ pub struct Environment<'a> {
     pub funnels: &'a dyn Funnels,
     /// A fresh random number, used if a session is created.
     pub epoch: u64,
+    /// Whether a command may be accepted before the database has it: another memory than this server's is there to hold it.
+    pub relaxed: bool,
 }
 
 /// A connection or request, as its shell names it.
@@ -88,11 +96,35 @@ pub struct Request {
     pub expected_version: Option<u64>,
     /// Whether it is meant only if the peer's command before it was applied.
     pub only_after_previous: bool,
+    /// When the caller wants it to count as acknowledged, where it says so. What has to be strict stays strict.
+    pub durability: Option<Durability>,
+}
+
+impl Request {
+    /// This command, without conditions.
+    pub fn new(client_id: ClientId, seq: Option<u64>, command: Result<Command, Rejection>) -> Self {
+        Self { client_id, seq, command, expected_version: None, only_after_previous: false, durability: None }
+    }
+
+    /// When it counts as acknowledged: a browser's commands as their kind says, a back end's after the database has
+    /// them unless it asks otherwise.
+    ///
+    /// What could not be decided again on another history is strict: a command without a number of its own, and one
+    /// with conditions on what was before it.
+    fn durability(&self, role: Role) -> Durability {
+        let is_repeatable = self.seq.is_some() && self.expected_version.is_none() && !self.only_after_previous;
+        let of_kind = self.command.as_ref().map_or(Durability::Relaxed, |command| command.kind().durability());
+        let by_default = if role == Role::Browser { Durability::Relaxed } else { Durability::Strict };
+        match (is_repeatable, of_kind, self.durability.unwrap_or(by_default)) {
+            (true, Durability::Relaxed, Durability::Relaxed) => Durability::Relaxed,
+            _ => Durability::Strict,
+        }
+    }
 }
 
 impl From<Submission> for Request {
     fn from(Submission { client_id, seq, command }: Submission) -> Self {
-        Self { client_id, seq: Some(seq), command: Ok(command), expected_version: None, only_after_previous: false }
+        Self::new(client_id, Some(seq), Ok(command))
     }
 }
 
@@ -107,13 +139,25 @@ pub enum Effect {
         frame: ServerFrame,
     },
     /// Write this to the database, all or nothing, then call [`Authority::committed`], [`Authority::conflicted`] or
-    /// [`Authority::commit_failed`]. Nothing is acknowledged before.
+    /// [`Authority::commit_failed`]. Nothing of it is acknowledged before.
     Commit(Commit),
-    /// Read the session from the database, then call [`Authority::reloaded`] or [`Authority::reload_failed`].
+    /// Give this to the tier that all servers share, then call [`Authority::shared`], [`Authority::share_conflicted`] or
+    /// [`Authority::share_failed`]. Nothing of it is acknowledged before.
+    Share(Share),
+    /// Write what was accepted to the database, then call [`Authority::flushed`], [`Authority::flush_conflicted`] or
+    /// [`Authority::flush_failed`]. Others go on meanwhile.
+    Flush(Commit),
+    /// Read the session from the database and from the shared tier, then call [`Authority::reloaded`] or
+    /// [`Authority::reload_failed`].
     Reload,
+    /// So many accepted commands were not part of the history that won. They are being decided again.
+    Forked {
+        /// How many.
+        commands: usize,
+    },
 }
 
-/// What is to be written.
+/// What is to be written to the database.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Commit {
     /// The version that the database has to have now; 0 for no session.
@@ -122,6 +166,8 @@ pub struct Commit {
     pub records: Vec<Record>,
     /// The state after them.
     pub state: Arc<State>,
+    /// The mark of the state up to which other servers were told of the records.
+    pub told: Option<StateMark>,
 }
 
 impl Commit {
@@ -131,28 +177,88 @@ impl Commit {
     }
 }
 
+impl Commit {
+    /// What the other servers are to hear when the database has it.
+    pub fn news(&self) -> News {
+        let told = self.told.map_or(0, |told| told.version);
+        let records: Vec<Record> = self.records.iter().filter(|record| record.version > told).cloned().collect();
+        let entries = if records.is_empty() { Vec::new() } else { vec![TailEntry { issued: None, records }] };
+        News { epoch: self.state.epoch, previous: self.told, entries, durable: Some(self.state.mark()) }
+    }
+}
+
+/// What is to be held by the shared tier until the database has it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Share {
+    /// The state that the shared tier has to have now: this very one, another of the same version is a conflict.
+    pub previous: Arc<State>,
+    /// What follows on it.
+    pub entries: Vec<TailEntry>,
+    /// The state after them.
+    pub state: Arc<State>,
+}
+
+impl Share {
+    /// What the other servers are to hear when the shared tier has it.
+    pub fn news(&self) -> News {
+        let previous = Some(self.previous.mark());
+        News { epoch: self.state.epoch, previous, entries: self.entries.clone(), durable: None }
+    }
+}
+
+/// What another server has told of the session.
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct News {
+    /// The history that it belongs to.
+    pub epoch: u64,
+    /// On which state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<StateMark>,
+    /// What was accepted on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<TailEntry>,
+    /// The state that the database has now, where this tells of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<StateMark>,
+}
+
 /// A peer may not follow this session: its claim is not the one that the session was created with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JoinRefused;
 
-/// One session at the server.
+/// One session at one server.
 ///
-/// Commands are decided in batches, one batch at a time: while one is being committed, others wait. So a decision is
-/// never based on something that the database may still refuse.
+/// What a server has of a session is the *durable* state, which the database has, and after it the *tail*: what was
+/// accepted and is on its way to the database. Commands are decided in batches on top of both, one batch at a time:
+/// while one is being accepted, others wait. So a decision is never based on something that may still be refused.
 #[derive(Clone, Debug)]
 pub struct Authority {
     session_id: SessionId,
+    /// The state after the tail.
     state: Option<Arc<State>>,
+    /// The state that the database has.
+    durable: Option<Arc<State>>,
+    tail: Vec<TailEntry>,
     /// The latest records, for clients that lack a few.
     recent: VecDeque<Record>,
     peers: BTreeMap<PeerId, Peer>,
+    /// Peers that know more of the session than this server does: they are welcomed when it has read what they know.
+    greeting: Vec<(PeerId, Peer, Hello)>,
     waiting: VecDeque<Work>,
     in_flight: Option<InFlight>,
-    /// The database may have something else; it has to be read before the next decision.
+    /// The state that is being flushed.
+    flushing: Option<Arc<State>>,
+    /// Other servers or the database may have something else; it has to be read before the next decision.
     stale: bool,
     /// The state was read from the database, or compared with it, just now.
     is_fresh: bool,
     reloading: bool,
+    /// The shared tier has another history than this server, and reading again did not show a newer one: it has lost
+    /// something. The database has to take what comes next, and mends it.
+    is_shared_tier_behind: bool,
+    /// It is read again as soon as nothing is under way that would write what was read over.
+    wants_reload: bool,
     /// Whose latest command was not applied.
     refused: Option<PeerId>,
 }
@@ -175,9 +281,19 @@ struct Work {
 #[derive(Clone, Debug)]
 struct InFlight {
     works: Vec<Work>,
-    records: Vec<Record>,
+    entries: Vec<TailEntry>,
     state: Arc<State>,
     answers: Vec<(PeerId, ServerFrame)>,
+    goal: Goal,
+}
+
+/// Who has to hold a batch before it is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Goal {
+    SharedTier,
+    Database,
+    /// The database has not been asked yet: it is, when no flush is under way any more.
+    DatabaseAfterFlush,
 }
 
 /// How many commands are decided as one batch.
@@ -192,36 +308,80 @@ const RETRY_AFTER_MS: u64 = 1000;
 impl Authority {
     /// The session as the database has it; `None` where it has none.
     pub fn new(session_id: SessionId, state: Option<State>) -> Self {
+        let state = state.map(Arc::new);
         Self {
             session_id,
-            state: state.map(Arc::new),
+            durable: state.clone(),
+            state,
+            tail: Vec::new(),
             recent: VecDeque::new(),
             peers: BTreeMap::new(),
+            greeting: Vec::new(),
             waiting: VecDeque::new(),
             in_flight: None,
+            flushing: None,
             stale: false,
             is_fresh: true,
             reloading: false,
+            is_shared_tier_behind: false,
+            wants_reload: false,
             refused: None,
         }
     }
 
-    /// The committed state.
+    /// The session as the shared tier has it; `None` where its tail does not follow on its state.
+    pub fn from_shared(session_id: SessionId, SharedView { state, tail }: SharedView) -> Option<Self> {
+        let mut authority = Self::new(session_id, Some(state));
+        authority.is_fresh = false;
+        for entry in tail {
+            let follows = entry.first_version() == authority.version() + 1;
+            follows.then(|| authority.extend(entry))?;
+        }
+        Some(authority)
+    }
+
+    /// The accepted state.
     pub fn state(&self) -> Option<&Arc<State>> {
         self.state.as_ref()
     }
 
-    /// The committed version; 0 where there is no session.
+    /// The accepted version; 0 where there is no session.
     pub fn version(&self) -> u64 {
         self.state.as_ref().map_or(0, |state| state.version())
     }
 
+    /// The state that the database has, as far as this server knows.
+    pub fn durable_state(&self) -> Option<&Arc<State>> {
+        self.durable.as_ref()
+    }
+
+    /// The version that the database has, as far as this server knows.
+    pub fn durable_version(&self) -> u64 {
+        self.durable.as_ref().map_or(0, |state| state.version())
+    }
+
+    /// What was accepted after the durable state.
+    pub fn tail(&self) -> &[TailEntry] {
+        &self.tail
+    }
+
     /// Whether anybody follows the session, or anything is under way.
     pub fn is_busy(&self) -> bool {
-        !self.peers.is_empty() || !self.waiting.is_empty() || self.in_flight.is_some() || self.reloading
+        !self.peers.is_empty() || !self.greeting.is_empty() || self.is_working()
+    }
+
+    fn is_working(&self) -> bool {
+        !self.waiting.is_empty()
+            || self.in_flight.is_some()
+            || self.reloading
+            || self.flushing.is_some()
+            || !self.tail.is_empty()
     }
 
     /// A peer says hello: it gets a welcome, and what it lacks. Saying it again catches up again.
+    ///
+    /// A peer names what it knows to be durable. One that knows more than this server is welcomed when the server has
+    /// read it, so that nobody is shown an older session than before.
     ///
     /// # Errors
     /// [`JoinRefused`] when its claim is not the session's.
@@ -236,10 +396,22 @@ impl Authority {
         if !self.is_entitled(&credential) {
             return Err(JoinRefused);
         }
+        let newcomer = Peer { role, client_id: hello.client_id.clone(), credential };
+        self.leave(peer);
+        let epoch = self.state.as_ref().map(|state| state.epoch);
+        let knows_more = hello.known_version > self.version() || (hello.epoch.is_some() && hello.epoch != epoch);
+        if self.stale || (knows_more && !self.is_fresh) {
+            self.greeting.push((peer, newcomer, hello.clone()));
+            return Ok(self.reload());
+        }
+        Ok(self.welcome(peer, newcomer, hello, environment))
+    }
+
+    fn welcome(&mut self, peer: PeerId, newcomer: Peer, hello: &Hello, environment: &Environment<'_>) -> Vec<Effect> {
         self.is_fresh = false;
-        let client_id = hello.client_id.clone();
-        self.peers.insert(peer, Peer { role, client_id: client_id.clone(), credential });
-        let mut effects = vec![Effect::Send { peer, frame: self.welcome(role, hello, environment) }];
+        let Peer { role, client_id, .. } = newcomer.clone();
+        self.peers.insert(peer, newcomer);
+        let mut effects = vec![Effect::Send { peer, frame: self.welcome_frame(role, hello, environment) }];
         if let Some(state) = &self.state {
             let same_history = hello.epoch == Some(state.epoch) && hello.known_version <= state.version();
             let lacks = state.version().saturating_sub(hello.known_version);
@@ -258,12 +430,13 @@ impl Authority {
             };
             effects.extend(frame.map(|frame| Effect::Send { peer, frame }));
         }
-        Ok(effects)
+        effects
     }
 
     /// A peer is gone. What it submitted goes on.
     pub fn leave(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
+        self.greeting.retain(|(known, ..)| *known != peer);
     }
 
     /// Commands of a peer that has joined.
@@ -310,21 +483,31 @@ impl Authority {
 
     /// The database has what [`Effect::Commit`] asked for.
     pub fn committed(&mut self, environment: &Environment<'_>) -> Vec<Effect> {
-        let Some(InFlight { records, state, answers, .. }) = self.in_flight.take() else { return Vec::new() };
-        let epoch = state.epoch;
-        let version = state.version();
-        self.state = Some(state);
+        let Some(in_flight) = self.in_flight.take() else { return Vec::new() };
         self.is_fresh = true;
+        self.is_shared_tier_behind = false;
+        self.durable = Some(Arc::clone(&in_flight.state));
+        let mut effects = self.accept(in_flight);
+        self.tail.clear();
+        effects.extend(self.advance(environment));
+        effects
+    }
+
+    /// The shared tier has what [`Effect::Share`] asked for.
+    pub fn shared(&mut self, environment: &Environment<'_>) -> Vec<Effect> {
+        let Some(in_flight) = self.in_flight.take() else { return Vec::new() };
+        let mut effects = self.accept(in_flight);
+        effects.extend(self.advance(environment));
+        effects
+    }
+
+    /// A batch counts: everybody is told, and its state becomes the session's.
+    fn accept(&mut self, InFlight { entries, state, answers, .. }: InFlight) -> Vec<Effect> {
+        let is_durable = self.durable_version() == state.version();
+        self.state = Some(state);
         let mut effects = self.dismiss_strangers();
-        for (peer, Peer { role, client_id, .. }) in &self.peers {
-            let records = records.iter().map(|record| record.clone().project(*role, Some(client_id))).collect();
-            effects.push(Effect::Send { peer: *peer, frame: ServerFrame::Events { epoch, records } });
-        }
-        self.recent.extend(records);
-        if let Some(erased) = self.recent.iter().rposition(|record| record.event == Event::Erased {}) {
-            self.recent.drain(..erased);
-        }
-        self.recent.drain(..self.recent.len().saturating_sub(RECENT));
+        effects.extend(self.tell(&entries));
+        self.tail.extend(entries);
         let mut others = Vec::new();
         for (peer, frame) in answers {
             if !self.peers.contains_key(&peer) && !others.contains(&peer) {
@@ -332,15 +515,48 @@ impl Authority {
             }
             effects.push(Effect::Send { peer, frame });
         }
-        let durable = ServerFrame::Durable { version };
-        let everybody = self.peers.keys().copied().chain(others);
-        effects.extend(everybody.map(|peer| Effect::Send { peer, frame: durable.clone() }));
-        effects.extend(self.advance(environment));
+        if is_durable {
+            effects.extend(self.tell_durable());
+            let frame = ServerFrame::Durable { version: self.durable_version() };
+            effects.extend(others.into_iter().map(|peer| Effect::Send { peer, frame: frame.clone() }));
+        }
         effects
+    }
+
+    /// Sends the records to everybody who follows the session, and keeps them for those who come back.
+    fn tell(&mut self, entries: &[TailEntry]) -> Vec<Effect> {
+        let Some(epoch) = self.state.as_ref().map(|state| state.epoch) else { return Vec::new() };
+        let records = || entries.iter().flat_map(|entry| &entry.records);
+        let mut effects = Vec::new();
+        for (peer, Peer { role, client_id, .. }) in &self.peers {
+            let records = records().map(|record| record.clone().project(*role, Some(client_id))).collect();
+            effects.push(Effect::Send { peer: *peer, frame: ServerFrame::Events { epoch, records } });
+        }
+        self.recent.extend(records().cloned());
+        if let Some(erased) = self.recent.iter().rposition(|record| record.event == Event::Erased {}) {
+            self.recent.drain(..erased);
+        }
+        self.recent.drain(..self.recent.len().saturating_sub(RECENT));
+        effects
+    }
+
+    fn tell_durable(&self) -> Vec<Effect> {
+        let frame = ServerFrame::Durable { version: self.durable_version() };
+        self.peers.keys().map(|peer| Effect::Send { peer: *peer, frame: frame.clone() }).collect()
     }
 
     /// The database has another version than was expected: somebody else wrote. Everything is decided again.
     pub fn conflicted(&mut self) -> Vec<Effect> {
+        self.take_back()
+    }
+
+    /// The shared tier has another version than was expected: another server was first. Everything is decided again.
+    pub fn share_conflicted(&mut self) -> Vec<Effect> {
+        self.is_shared_tier_behind = true;
+        self.take_back()
+    }
+
+    fn take_back(&mut self) -> Vec<Effect> {
         if let Some(InFlight { works, .. }) = self.in_flight.take() {
             for work in works.into_iter().rev() {
                 self.waiting.push_front(work);
@@ -353,42 +569,193 @@ impl Authority {
     pub fn commit_failed(&mut self, retry_after_ms: u64) -> Vec<Effect> {
         let works = self.in_flight.take().map(|in_flight| in_flight.works).unwrap_or_default();
         self.stale = true;
-        self.send_away(works, retry_after_ms)
+        let mut effects = self.send_away(works, retry_after_ms);
+        // Who came meanwhile is decided on what the database turns out to have, or sent away as well.
+        effects.extend(if self.waiting.is_empty() { self.begin_reload() } else { self.reload() });
+        effects
     }
 
-    /// The session as the database has it.
-    pub fn reloaded(&mut self, state: Option<State>, environment: &Environment<'_>) -> Vec<Effect> {
-        self.reloading = false;
-        self.stale = false;
-        self.is_fresh = true;
-        let changed = state.as_ref().map(|state| (state.epoch, state.version()))
-            != self.state.as_ref().map(|state| (state.epoch, state.version()));
-        self.state = state.map(Arc::new);
-        let mut effects = self.dismiss_strangers();
-        if changed {
-            self.recent.clear();
-            if let Some(state) = &self.state {
-                for (peer, Peer { role, client_id, .. }) in &self.peers {
-                    effects.push(Effect::Send { peer: *peer, frame: snapshot(state, *role, client_id) });
-                    effects
-                        .push(Effect::Send { peer: *peer, frame: ServerFrame::Durable { version: state.version() } });
-                }
+    /// The shared tier did not answer: the database has to take it.
+    pub fn share_failed(&mut self) -> Vec<Effect> {
+        let Some(in_flight) = &mut self.in_flight else { return Vec::new() };
+        in_flight.goal = Goal::DatabaseAfterFlush;
+        self.commit_in_turn()
+    }
+
+    fn commit_in_turn(&mut self) -> Vec<Effect> {
+        if self.flushing.is_some() {
+            return Vec::new();
+        }
+        match &mut self.in_flight {
+            Some(in_flight) if in_flight.goal == Goal::DatabaseAfterFlush => {
+                in_flight.goal = Goal::Database;
+                let (entries, state) = (in_flight.entries.clone(), Arc::clone(&in_flight.state));
+                vec![Effect::Commit(self.commit_of(&entries, state))]
             }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The tail and these entries, as the database is to have them.
+    fn commit_of(&self, entries: &[TailEntry], state: Arc<State>) -> Commit {
+        let records = self.tail.iter().chain(entries).flat_map(|entry| &entry.records).cloned().collect();
+        let told = self.state.as_ref().map(|state| state.mark());
+        Commit { expected_version: self.durable_version(), records, state, told }
+    }
+
+    /// Brings the tail to the database, unless that is under way.
+    pub fn flush(&mut self) -> Vec<Effect> {
+        let is_committing = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.goal != Goal::SharedTier);
+        if self.tail.is_empty() || self.flushing.is_some() || self.reloading || is_committing {
+            return Vec::new();
+        }
+        if self.stale {
+            return self.reload();
+        }
+        let Some(state) = self.state.clone() else { return Vec::new() };
+        self.flushing = Some(Arc::clone(&state));
+        vec![Effect::Flush(self.commit_of(&[], state))]
+    }
+
+    /// The database has what [`Effect::Flush`] asked for.
+    pub fn flushed(&mut self, environment: &Environment<'_>) -> Vec<Effect> {
+        let Some(state) = self.flushing.take() else { return Vec::new() };
+        let mut effects = Vec::new();
+        if state.version() > self.durable_version() {
+            self.tail.retain(|entry| entry.last_version() > state.version());
+            self.durable = Some(state);
+            self.is_shared_tier_behind = false;
+            effects.extend(self.tell_durable());
+        }
+        effects.extend(self.commit_in_turn());
+        effects.extend(self.advance(environment));
+        effects
+    }
+
+    /// The database has another version than the flush expected.
+    pub fn flush_conflicted(&mut self) -> Vec<Effect> {
+        self.flushing = None;
+        match &self.in_flight {
+            // It can't be committed any more, and is decided again.
+            Some(in_flight) if in_flight.goal == Goal::DatabaseAfterFlush => self.take_back(),
+            _ => self.reload(),
+        }
+    }
+
+    /// The database did not answer to a flush: whether it has the records is not known.
+    pub fn flush_failed(&mut self, environment: &Environment<'_>) -> Vec<Effect> {
+        self.flushing = None;
+        let mut effects = self.commit_in_turn();
+        effects.extend(self.advance(environment));
+        effects
+    }
+
+    /// Another server has accepted something, or the database has it.
+    pub fn observed(&mut self, news: News, environment: &Environment<'_>) -> Vec<Effect> {
+        let News { epoch, previous, entries, durable } = news;
+        if self.stale || self.reloading {
+            // What is read then has it.
+            return Vec::new();
+        }
+        let Some(state) = self.state.clone().filter(|state| state.epoch == epoch) else { return self.suspect() };
+        let mut effects = Vec::new();
+        let reaches = entries.last().map_or(0, TailEntry::last_version);
+        if reaches > state.version() {
+            if self.in_flight.is_some() {
+                // Both can't be accepted: the conflict that follows tells which one was.
+                return Vec::new();
+            }
+            if previous != Some(state.mark()) {
+                return self.suspect();
+            }
+            effects.extend(self.tell(&entries));
+            entries.into_iter().for_each(|entry| self.extend(entry));
+        } else if !entries.iter().all(|entry| self.agrees_with(entry)) {
+            return self.suspect();
+        }
+        if let Some(mark) = durable.filter(|mark| mark.version > self.durable_version()) {
+            let Some(durable) = self.state_at(mark.version).filter(|state| state.mark() == mark) else {
+                effects.extend(self.suspect());
+                return effects;
+            };
+            self.tail.retain(|entry| entry.last_version() > mark.version);
+            self.durable = Some(durable);
+            effects.extend(self.tell_durable());
         }
         effects.extend(self.advance(environment));
         effects
     }
 
+    /// What this server knows may not be all there is any more: a link on which others tell was interrupted, or the
+    /// database is known to have more. Who follows the session is told as soon as it has been read again.
+    pub fn suspect(&mut self) -> Vec<Effect> {
+        self.stale = true;
+        self.is_fresh = false;
+        if self.is_busy() { self.reload() } else { Vec::new() }
+    }
+
+    /// Whether it has to be read again before anything can be said of it.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// Whether it is being read again, or will be as soon as what is under way is answered.
+    pub fn is_reloading(&self) -> bool {
+        self.reloading || self.wants_reload
+    }
+
+    fn extend(&mut self, entry: TailEntry) {
+        let mut state = self.state.as_deref().cloned();
+        for record in &entry.records {
+            state = evolve(state, record);
+        }
+        self.state = state.map(Arc::new);
+        self.tail.push(entry);
+    }
+
+    /// Whether what is told of versions that are known here already is the same; what is durable is.
+    fn agrees_with(&self, entry: &TailEntry) -> bool {
+        entry
+            .records
+            .iter()
+            .filter(|record| record.version > self.durable_version())
+            .all(|record| self.tail.iter().flat_map(|entry| &entry.records).any(|known| known == record))
+    }
+
+    fn state_at(&self, version: u64) -> Option<Arc<State>> {
+        if version == self.version() {
+            return self.state.clone();
+        }
+        let records = self.tail.iter().flat_map(|entry| &entry.records);
+        let until = records.take_while(|record| record.version <= version);
+        let state = until.fold(self.durable.as_deref().cloned(), evolve)?;
+        (state.version() == version).then(|| Arc::new(state))
+    }
+
     /// The database can't be read.
     pub fn reload_failed(&mut self, retry_after_ms: u64) -> Vec<Effect> {
         self.reloading = false;
+        self.wants_reload = false;
         let works = std::mem::take(&mut self.waiting);
-        self.send_away(works, retry_after_ms)
+        let mut effects = self.send_away(works, retry_after_ms);
+        for (peer, ..) in std::mem::take(&mut self.greeting) {
+            let message = "the session can't be read just now; come back later".to_owned();
+            let code = ErrorCode::Unavailable;
+            let frame = ServerFrame::Error { code, message, retry_after_ms: Some(retry_after_ms) };
+            effects.push(Effect::Send { peer, frame });
+        }
+        effects
     }
 
-    fn reload(&mut self) -> Vec<Effect> {
+    /// Reads the session again before anything else is decided.
+    pub fn reload(&mut self) -> Vec<Effect> {
         self.stale = true;
-        if self.reloading {
+        self.wants_reload = true;
+        self.begin_reload()
+    }
+
+    fn begin_reload(&mut self) -> Vec<Effect> {
+        if !self.wants_reload || self.reloading || self.in_flight.is_some() || self.flushing.is_some() {
             return Vec::new();
         }
         self.reloading = true;
@@ -410,9 +777,7 @@ impl Authority {
             .into_iter()
             .map(|peer| {
                 self.peers.remove(&peer);
-                let message = "this session was created by somebody else; start a new one".to_owned();
-                let frame = ServerFrame::Error { code: ErrorCode::Unauthorized, message, retry_after_ms: None };
-                Effect::Send { peer, frame }
+                Effect::Send { peer, frame: stranger() }
             })
             .collect()
     }
@@ -424,7 +789,7 @@ impl Authority {
         }
     }
 
-    fn welcome(&self, role: Role, hello: &Hello, environment: &Environment<'_>) -> ServerFrame {
+    fn welcome_frame(&self, role: Role, hello: &Hello, environment: &Environment<'_>) -> ServerFrame {
         let state = self.state.as_deref();
         let funnel = state.map(|state| &state.session.funnel);
         let entry = funnel.and_then(|funnel| environment.funnels.find(funnel.id.as_str(), Some(funnel.version)));
@@ -434,7 +799,7 @@ impl Authority {
             session_id: self.session_id.clone(),
             epoch: state.map_or(0, |state| state.epoch),
             version: self.version(),
-            durable_version: self.version(),
+            durable_version: self.durable_version(),
             last_seq: state.map_or(0, |state| state.last_seq(&hello.client_id.in_ledger(role))),
             server_time: environment.now,
             funnel_hash: entry.map(|entry| entry.hash.to_owned()),
@@ -442,9 +807,10 @@ impl Authority {
         }
     }
 
-    /// Decides what waits, unless a commit is under way.
+    /// Decides what waits, unless something is under way that has to be known first.
     fn advance(&mut self, environment: &Environment<'_>) -> Vec<Effect> {
-        let effects = self.decide_waiting(environment);
+        let mut effects = self.begin_reload();
+        effects.extend(self.decide_waiting(environment));
         self.is_fresh = false;
         effects
     }
@@ -460,8 +826,13 @@ impl Authority {
         if self.stale {
             return self.reload();
         }
+        let is_relaxed = |work: &Work| work.request.durability(work.role) == Durability::Relaxed;
+        let may_be_shared = environment.relaxed
+            && !is_due
+            && !self.is_shared_tier_behind
+            && self.waiting.iter().take(BATCH).all(is_relaxed);
 
-        let mut batch = Batch { state: self.state.as_deref().cloned(), records: Vec::new(), environment };
+        let mut batch = Batch::new(self.state.as_deref().cloned(), environment);
         let mut answers = Vec::new();
         let mut works = Vec::new();
         let refused_before = self.refused;
@@ -478,16 +849,26 @@ impl Authority {
             works.push(work);
         }
 
-        let Batch { state, records, .. } = batch;
+        let Batch { state, entries, .. } = batch;
         match state {
-            Some(state) if !records.is_empty() => {
+            Some(state) if !entries.is_empty() => {
                 let state = Arc::new(state);
-                let commit =
-                    Commit { expected_version: self.version(), records: records.clone(), state: Arc::clone(&state) };
-                self.in_flight = Some(InFlight { works, records, state, answers });
-                vec![Effect::Commit(commit)]
+                // A refusal has to be final, so the database is asked: a client lets go of a command when it hears that it
+                // was refused, and were that lost with the tail, the server would wait for a number that nobody has any
+                // more. And one that is told of a gap takes its numbers for forgotten.
+                let refuses = answers.iter().any(|(_, frame)| !matches!(frame, ServerFrame::Accepted { .. }));
+                let previous = self.state.clone().filter(|_| may_be_shared && !refuses);
+                let share = previous.map(|previous| {
+                    Effect::Share(Share { previous, entries: entries.clone(), state: Arc::clone(&state) })
+                });
+                let goal = if share.is_some() { Goal::SharedTier } else { Goal::DatabaseAfterFlush };
+                self.in_flight = Some(InFlight { works, entries, state, answers, goal });
+                match share {
+                    Some(share) => vec![share],
+                    None => self.commit_in_turn(),
+                }
             }
-            // Nothing is written, so the database does not compare the version. Then a refusal that nobody remembers
+            // Nothing is written, so nobody compares the version. Then a refusal that nobody remembers
             // must not come from a state that another server has left behind: a client that is told of a gap takes it
             // for lost history, and sends under new numbers what was applied under the old ones.
             _ if !self.is_fresh && answers.iter().any(|(_, frame)| !matches!(frame, ServerFrame::Accepted { .. })) => {
@@ -501,7 +882,7 @@ impl Authority {
                 let mut effects: Vec<Effect> =
                     answers.into_iter().map(|(peer, frame)| Effect::Send { peer, frame }).collect();
                 let repeated: Vec<PeerId> = works.iter().filter_map(|work| work.peer).collect();
-                let durable = ServerFrame::Durable { version: self.version() };
+                let durable = ServerFrame::Durable { version: self.durable_version() };
                 let mut told = Vec::new();
                 for peer in repeated {
                     if !told.contains(&peer) {
@@ -523,148 +904,11 @@ fn snapshot(state: &State, role: Role, client_id: &ClientId) -> ServerFrame {
     ServerFrame::Snapshot { state: Box::new(state.clone().project(role, Some(client_id))) }
 }
 
+fn stranger() -> ServerFrame {
+    let message = "this session was created by somebody else; start a new one".to_owned();
+    ServerFrame::Error { code: ErrorCode::Unauthorized, message, retry_after_ms: None }
+}
+
 fn busy(peer: PeerId, retry_after_ms: u64) -> Effect {
     Effect::Send { peer, frame: ServerFrame::Busy { retry_after_ms } }
-}
-
-/// Decisions that build on each other and are committed together.
-struct Batch<'a> {
-    state: Option<State>,
-    records: Vec<Record>,
-    environment: &'a Environment<'a>,
-}
-
-impl Batch<'_> {
-    fn version(&self) -> u64 {
-        self.state.as_ref().map_or(0, State::version)
-    }
-
-    fn record(&mut self, by: Role, origin: Option<Origin>, event: Event) {
-        let record = Record { version: self.version() + 1, at: self.environment.now, by, origin, event };
-        self.state = evolve(self.state.take(), &record);
-        self.records.push(record);
-    }
-
-    fn end_session(&mut self) {
-        let Some(state) = &self.state else { return };
-        for event in expire(&state.session, self.environment.now).unwrap_or_default() {
-            self.record(Role::System, None, event);
-        }
-    }
-
-    /// Judges one command; the answer counts once the batch is committed.
-    fn judge(&mut self, session_id: &SessionId, work: &Work, is_void: bool) -> ServerFrame {
-        let Work { request: Request { client_id, seq, command, expected_version, .. }, role, credential, .. } = work;
-        let ledger_key = client_id.in_ledger(*role);
-        let last_seq = self.state.as_ref().map_or(0, |state| state.last_seq(&ledger_key));
-        let (client_id, seq) = (client_id.clone(), seq.unwrap_or(last_seq + 1));
-        let refuse = |reason: Rejection| ServerFrame::Rejected { client_id: client_id.clone(), seq, reason };
-
-        if let (Credential::Claim(digest), Some(state)) = (credential, &self.state)
-            && state.claim.as_ref() != Some(digest)
-        {
-            let message = "this session was created by somebody else; start a new one";
-            return refuse(Rejection::new(RejectionCode::ClaimMismatch, message));
-        }
-        if !client_id.may_be_used_by(*role) {
-            let message =
-                "this client id is too long, or of the form that is kept for back ends (no ':' in a browser's)";
-            return refuse(Rejection::new(RejectionCode::NotPermitted, message));
-        }
-        if let Some(state) = &self.state {
-            let is_erasure = matches!(command, Ok(Command::Erase {})) && *role != Role::Browser;
-            if state.erased_at.is_some() && !is_erasure {
-                // Not recorded, not even as refused: what a late command says of a person must not come back.
-                let message = "the personal data of this session was erased; start a new session";
-                return refuse(Rejection::new(RejectionCode::SessionErased, message));
-            }
-            let ledger = state.clients.get(&ledger_key);
-            if seq <= last_seq {
-                let rejected = ledger.iter().flat_map(|ledger| &ledger.rejected).find(|(known, _)| *known == seq);
-                return match rejected {
-                    Some((_, reason)) => refuse(reason.clone()),
-                    None => ServerFrame::Accepted { client_id, seq, version: state.version(), repeated: true },
-                };
-            }
-            if seq != last_seq + 1 {
-                return ServerFrame::Gap { client_id, expected: last_seq + 1 };
-            }
-        } else if seq != 1 {
-            return ServerFrame::Gap { client_id, expected: 1 };
-        }
-        if is_void {
-            let message = "the command before this one was refused, so this one was not applied either";
-            return refuse(Rejection::new(RejectionCode::StaleVersion, message));
-        }
-        if let Some(expected) = expected_version.filter(|expected| *expected != self.version()) {
-            let message = format!("the session is at version {}, not at {expected}; read it again", self.version());
-            return refuse(Rejection::new(RejectionCode::StaleVersion, message));
-        }
-
-        let decision = match command {
-            Err(malformed) => Err(malformed.clone()),
-            Ok(command) => self.decide(session_id, command, *role, credential),
-        };
-        let origin = Some(Origin { client_id: ledger_key, seq });
-        match decision {
-            Ok(events) if events.is_empty() => self.record(*role, origin, Event::CommandUnneeded {}),
-            Ok(events) => {
-                for event in events {
-                    self.record(*role, origin.clone(), event);
-                }
-            }
-            Err(rejection) => {
-                // It is settled all the same, so that it gets the same answer when it comes again.
-                if self.state.is_some() {
-                    self.record(*role, origin, Event::CommandRejected { rejection: rejection.clone() });
-                }
-                return refuse(rejection);
-            }
-        }
-        ServerFrame::Accepted { client_id, seq, version: self.version(), repeated: false }
-    }
-
-    fn decide(
-        &self,
-        session_id: &SessionId,
-        command: &Command,
-        role: Role,
-        credential: &Credential,
-    ) -> Result<Vec<Event>, Rejection> {
-        let funnels = self.environment.funnels;
-        let entry = match (&self.state, command) {
-            (Some(state), _) => {
-                let funnel = &state.session.funnel;
-                funnels.find(funnel.id.as_str(), Some(funnel.version))
-            }
-            (None, Command::Create(create)) => match &create.funnel {
-                Some(choice) => funnels.find(choice.id.as_str(), choice.version),
-                None => funnels.find(FunnelId::DEFAULT, None),
-            },
-            (None, _) => {
-                let message = "there is no session with this id";
-                return Err(Rejection::new(RejectionCode::SessionNotFound, message));
-            }
-        };
-        let Some(entry) = entry else {
-            // Erasure must not depend on a file that somebody removed.
-            if command.kind() == CommandKind::Erase && self.state.is_some() {
-                return Ok(vec![Event::Erased {}]);
-            }
-            let message = "this server does not have the session's funnel; its operator has to load that version";
-            return Err(Rejection::new(RejectionCode::UnknownFunnel, message));
-        };
-        let claim = match credential {
-            Credential::Claim(digest) => Some(digest.as_str()),
-            Credential::Verified => None,
-        };
-        let context = Context {
-            now: self.environment.now,
-            funnel: entry.funnel,
-            session_id,
-            epoch: self.environment.epoch,
-            claim,
-        };
-        decide(self.state.as_ref(), command, role, &context)
-    }
 }

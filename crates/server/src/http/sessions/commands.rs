@@ -10,7 +10,7 @@ use throughline_core::sync::ServerFrame;
 use throughline_core::{ClientId, Command, Rejection, Session};
 use utoipa::ToSchema;
 
-use super::{Target, gap, nameless, not_found, request, visible};
+use super::{Target, existing, gap, nameless, request, visible};
 use crate::http::body::HashedJsonBody;
 use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
@@ -126,7 +126,7 @@ pub(crate) async fn commands(
                 }
             });
         }
-        state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+        existing(&state, &target.key).await?;
         let mut results = Vec::new();
         for answer in state.sessions.execute(&target.key, target.role, requests).await? {
             match answer {
@@ -140,7 +140,7 @@ pub(crate) async fn commands(
                 _ => {}
             }
         }
-        let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+        let current = existing(&state, &target.key).await?;
         let session = visible(&current, target.role);
         let reply = Reply::json(StatusCode::OK, &Outcomes { results, session })?;
         Ok(reply.version(current.version()).about(&target.key.session_id))

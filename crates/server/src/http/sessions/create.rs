@@ -12,7 +12,7 @@ use throughline_core::{
 };
 use utoipa::ToSchema;
 
-use super::{TokenAnswer, all_accepted, issue_token, nameless, not_found, request, visible};
+use super::{TokenAnswer, all_accepted, existing, issue_token, nameless, request, visible};
 use crate::http::body::HashedJsonBody;
 use crate::http::extract::ClientAddress;
 use crate::http::idempotent::{Once, Reply};
@@ -177,7 +177,7 @@ async fn create_once(
         return Err(taken());
     }
     let version = all_accepted(state.sessions.execute(&key, role, requests).await?)?;
-    let created = state.sessions.current(&key).await?.ok_or_else(not_found)?;
+    let created = existing(state, &key).await?;
     let session = visible(&created, role);
     let TokenAnswer { token, token_expires_at } = issue_token(state, &key)?;
     let location = format!("/v1/sessions/{}", session.id);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use throughline_core::{Command, Rejection, RejectionCode, Session, Timestamp};
 use utoipa::ToSchema;
 
-use super::{Target, TokenAnswer, all_accepted, issue_token, nameless, not_found, request, session_reply};
+use super::{Target, TokenAnswer, all_accepted, existing, issue_token, nameless, request, session_reply};
 use crate::http::body::JsonBody;
 use crate::http::idempotent::Reply;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
@@ -45,10 +45,10 @@ pub(crate) async fn extend(
     JsonBody(Extension { ttl_ms }): JsonBody<Extension>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
-    state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    existing(&state, &target.key).await?;
     let requests = vec![request(&nameless()?, None, Command::Extend { ttl_ms })];
     all_accepted(state.sessions.execute(&target.key, target.role, requests).await?)?;
-    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let current = existing(&state, &target.key).await?;
     Ok(session_reply(&current, target.role)?.into_response())
 }
 
@@ -69,7 +69,7 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
-    state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    existing(&state, &target.key).await?;
     let requests = vec![request(&nameless()?, None, Command::Erase {})];
     all_accepted(state.sessions.execute(&target.key, target.role, requests).await?)?;
     Ok(Reply::empty().into_response())
@@ -92,7 +92,7 @@ pub(crate) async fn renew_token(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
-    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let current = existing(&state, &target.key).await?;
     if current.erased_at.is_some() {
         let message = "the personal data of this session was erased; start a new session";
         return Err(Rejection::new(RejectionCode::SessionErased, message).into());

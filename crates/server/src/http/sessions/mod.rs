@@ -79,6 +79,11 @@ impl Target {
     }
 }
 
+/// The session as it is now.
+async fn existing(state: &ServerState, key: &SessionKey) -> Result<Arc<State>, Problem> {
+    Ok(state.sessions.current(key).await?.ok_or_else(not_found)?.state)
+}
+
 fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "sessionNotFound", "Session not found")
         .detail("there is no session with this id")
@@ -91,13 +96,7 @@ fn nameless() -> Result<ClientId, Problem> {
 }
 
 fn request(client_id: &ClientId, seq: Option<u64>, command: Command) -> Request {
-    Request {
-        client_id: client_id.clone(),
-        seq,
-        command: Ok(command),
-        expected_version: None,
-        only_after_previous: false,
-    }
+    Request::new(client_id.clone(), seq, Ok(command))
 }
 
 /// The outcome of commands that only make sense together: the version, or the first refusal.

@@ -17,7 +17,7 @@ use throughline_core::{
 use utoipa::ToSchema;
 
 use super::create::NewAdjustments;
-use super::{Target, all_accepted, nameless, not_found, request, session_reply};
+use super::{Target, all_accepted, existing, nameless, request, session_reply};
 use crate::http::body::HashedJsonBody;
 use crate::http::idempotent::Once;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
@@ -170,7 +170,7 @@ pub(crate) async fn patch(
     let client_id = once.client_id();
     let work = async {
         for _ in 0..MAX_ATTEMPTS {
-            let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+            let current = existing(&state, &target.key).await?;
             if let Some(wanted) = wanted.filter(|wanted| *wanted != current.version()) {
                 return Err(stale(wanted, current.version()));
             }
@@ -186,7 +186,7 @@ pub(crate) async fn patch(
             });
             if !moved {
                 all_accepted(answers)?;
-                let changed = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+                let changed = existing(&state, &target.key).await?;
                 return session_reply(&changed, target.role);
             }
         }

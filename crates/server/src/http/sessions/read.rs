@@ -1,9 +1,10 @@
 //! Reading sessions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
-use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::header::{AGE, ETAG, IF_NONE_MATCH, WARNING};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -12,12 +13,12 @@ use throughline_core::sync::Funnels as _;
 use throughline_core::{Record, Session, Status, StepId, Timestamp};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Target, not_found, visible};
+use super::{Target, existing, not_found, visible};
 use crate::http::idempotent::{Reply, etag};
 use crate::http::problem_schema::{ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
-use crate::sessions::read_record;
+use crate::sessions::{Current, read_record};
 use crate::wiring::ServerState;
 
 /// How many records one answer holds at most.
@@ -44,15 +45,27 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
-    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let Current { state: current, stale_for } = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
     let tag = etag(current.version());
     let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     if known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)) {
         let value = HeaderValue::from_str(&tag).map_err(|error| Problem::internal(&error))?;
-        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, value)]).into_response());
+        return Ok(mark_stale((StatusCode::NOT_MODIFIED, [(ETAG, value)]).into_response(), stale_for));
     }
     let session = visible(&current, target.role);
-    Ok(Reply::json(StatusCode::OK, &session)?.version(current.version()).into_response())
+    let reply = Reply::json(StatusCode::OK, &session)?.version(current.version());
+    Ok(mark_stale(reply.into_response(), stale_for))
+}
+
+/// Says of an answer that it may be old: the tiers below the memory could not be asked. `Warning` has left the newer HTTP
+/// specifications (RFC 9111, section 5.5) and is what clients know.
+fn mark_stale(mut response: Response, stale_for: Option<Duration>) -> Response {
+    if let Some(stale_for) = stale_for {
+        response.headers_mut().insert(AGE, HeaderValue::from(stale_for.as_secs()));
+        let warning = HeaderValue::from_static("110 - \"Response is Stale\"");
+        response.headers_mut().insert(WARNING, warning);
+    }
+    response
 }
 
 /// Whether a session can go on, and what it lacks.
@@ -103,7 +116,7 @@ pub(crate) async fn validate(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
-    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let current = existing(&state, &target.key).await?;
     let session = &current.session;
     let now = Timestamp::from_millis(state.clock.now_ms());
     let valid = !session.status.is_terminal() && current.erased_at.is_none();
@@ -179,7 +192,7 @@ pub(crate) async fn events(
     Query(Range { after, limit }): Query<Range>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
-    let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    let current = existing(&state, &target.key).await?;
     let limit = limit.unwrap_or(100).clamp(1, MAX_RECORDS);
     let stored = state.sessions.journal(&target.key, after, limit).await?;
     let last = stored.last().map_or(after, |record| record.version);

@@ -62,7 +62,7 @@ fn read_command(value: Value) -> Result<Request, End> {
             let message = format!("the command can't be read: {}", without_values(&error.to_string()));
             let command: Result<Command, _> = Err(Rejection::new(RejectionCode::MalformedCommand, message));
             let seq = Some(seq);
-            Ok(Request { client_id, seq, command, expected_version: None, only_after_previous: false })
+            Ok(Request::new(client_id, seq, command))
         }
     }
 }

@@ -1,0 +1,80 @@
+//! What was accepted before the database has it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Credential, Request, Work};
+use crate::command::Command;
+use crate::event::{Event, Record};
+use crate::identifier::ClientId;
+use crate::permission::Role;
+
+/// A command that was accepted before the database has it, with the records that came of it.
+///
+/// The records are what happened, unless another history of the session wins; the command is there for that case: it is
+/// decided again, on the history that won.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TailEntry {
+    /// The command; missing for what a server did by itself, and where the database has the records already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued: Option<Issued>,
+    /// At least one record, their versions without gaps.
+    pub records: Vec<Record>,
+}
+
+/// A command as it was issued, to be decided again if need be.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Issued {
+    /// The client that issued it.
+    pub client_id: ClientId,
+    /// Its number.
+    pub seq: u64,
+    /// In which role.
+    pub role: Role,
+    /// Digest of the claim secret, where it came with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// The command; missing where it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
+}
+
+impl TailEntry {
+    /// The version of its first record.
+    pub fn first_version(&self) -> u64 {
+        self.records.first().map_or(0, |record| record.version)
+    }
+
+    /// The version of its last record.
+    pub fn last_version(&self) -> u64 {
+        self.records.last().map_or(0, |record| record.version)
+    }
+
+    /// The command, to be decided again.
+    pub(super) fn into_work(self) -> Option<Work> {
+        let Issued { client_id, seq, role, claim, command } = self.issued?;
+        let command = match command {
+            Some(command) => Ok(command),
+            None => Err(self.records.into_iter().find_map(|record| match record.event {
+                Event::CommandRejected { rejection } => Some(rejection),
+                _ => None,
+            })?),
+        };
+        let request = Request::new(client_id, Some(seq), command);
+        let credential = claim.map_or(Credential::Verified, Credential::Claim);
+        Some(Work { peer: None, role, credential, request })
+    }
+}
+
+impl Issued {
+    pub(super) fn of(work: &Work, seq: u64) -> Self {
+        let Work { role, credential, request, .. } = work;
+        let claim = match credential {
+            Credential::Claim(digest) => Some(digest.clone()),
+            Credential::Verified => None,
+        };
+        let command = request.command.as_ref().ok().cloned();
+        Self { client_id: request.client_id.clone(), seq, role: *role, claim, command }
+    }
+}

@@ -1,0 +1,106 @@
+//! Whether what this process remembers of a session is still the latest.
+//!
+//! Servers tell each other what they change: through the shared tier, and through the database where that is away. What
+//! is in memory is as good as the database's as long as nothing of this can have been missed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::shared_cache::SharedCache;
+use crate::store::{DatabaseHealth, SessionKey};
+
+/// The links on which this process hears of changes that others make.
+#[derive(Debug)]
+pub(super) struct Links {
+    cache: Option<Arc<SharedCache>>,
+    announcements: Option<Arc<Announcements>>,
+    database: DatabaseHealth,
+}
+
+/// During which uninterrupted time of the links something was read. The same stamp later means: nothing was missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    cache: u64,
+    announcements: u64,
+}
+
+/// The link on which the database tells of changes.
+#[derive(Debug, Default)]
+pub struct Announcements {
+    up: AtomicBool,
+    generation: AtomicU64,
+}
+
+impl Announcements {
+    /// From now on nothing is missed.
+    pub(super) fn restored(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.up.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on changes are missed.
+    pub(super) fn interrupted(&self) {
+        self.up.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Links {
+    pub(super) fn new(
+        cache: Option<Arc<SharedCache>>,
+        announcements: Option<Arc<Announcements>>,
+        database: DatabaseHealth,
+    ) -> Self {
+        Self { cache, announcements, database }
+    }
+
+    /// The present stamp; `None` while changes may be missed.
+    pub(super) fn stamp(&self, key: &SessionKey) -> Option<Stamp> {
+        let cache = match &self.cache {
+            Some(cache) => Some(cache.link(key)).filter(|link| link.up)?.generation,
+            None => 0,
+        };
+        let announcements = match &self.announcements {
+            Some(link) => {
+                let generation = link.generation.load(Ordering::SeqCst);
+                // While the database is away nobody changes anything there: what the shared tier tells is all there is.
+                // Its generation grows when the link comes back.
+                let misses_nothing =
+                    link.up.load(Ordering::SeqCst) || (self.cache.is_some() && self.database.is_away());
+                misses_nothing.then_some(generation)?
+            }
+            None => 0,
+        };
+        Some(Stamp { cache, announcements })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant::TenantId;
+
+    fn key() -> SessionKey {
+        SessionKey { tenant: TenantId::single(), session_id: "ws_1".to_owned() }
+    }
+
+    #[test]
+    fn a_single_server_misses_nothing() {
+        let links = Links::new(None, None, DatabaseHealth::default());
+        assert!(links.stamp(&key()).is_some());
+        assert_eq!(links.stamp(&key()), links.stamp(&key()));
+    }
+
+    #[test]
+    fn what_was_read_before_an_interruption_is_not_the_latest_after_it() {
+        let announcements = Arc::new(Announcements::default());
+        let links = Links::new(None, Some(Arc::clone(&announcements)), DatabaseHealth::default());
+        assert_eq!(links.stamp(&key()), None, "nobody tells anything yet");
+        announcements.restored();
+        let before = links.stamp(&key());
+        assert!(before.is_some());
+        announcements.interrupted();
+        assert_eq!(links.stamp(&key()), None);
+        announcements.restored();
+        assert!(links.stamp(&key()).is_some() && links.stamp(&key()) != before);
+    }
+}

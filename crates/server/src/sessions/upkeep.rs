@@ -1,0 +1,215 @@
+//! What nobody asks for: bringing tails to the database, hearing what other servers tell, ending what is over, and making
+//! up for what was missed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::stored::read_news;
+use super::{Environment, Hosted, SessionError, Sessions};
+use crate::problem::chain;
+use crate::shared_cache::{CacheEvent, Outdated, Partition};
+use crate::store::{ListenerEvent, SessionKey};
+
+/// How many overdue sessions one round ends, and for how long others leave them alone.
+const DUE_BATCH: u32 = 200;
+const DUE_LEASE_MS: i64 = 30_000;
+
+/// How long ending one of them may take.
+const END_PATIENCE: Duration = Duration::from_secs(8);
+
+/// A tail that nobody brought to the database for this long was left by a server that is gone. Whoever takes it over has
+/// this long before another one does.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3);
+const ADOPTION_LEASE: Duration = Duration::from_secs(5);
+const ADOPTED_AT_ONCE: usize = 256;
+
+/// How many sessions are compared with the database in one query.
+const COMPARED_AT_ONCE: usize = 500;
+
+impl Sessions {
+    /// Brings what was accepted to the database; answers how many sessions that was tried for.
+    ///
+    /// Does nothing while the database is away: what waits is tried again when it is back.
+    pub fn flush(&self) -> usize {
+        let environment = &self.environment;
+        let commands = environment.backlog.commands();
+        metrics::gauge!("throughline_backlog_commands").set(commands as f64);
+        if environment.database.is_away() {
+            return 0;
+        }
+        let waiting = environment.backlog.take();
+        waiting.iter().for_each(Hosted::flush);
+        waiting.len()
+    }
+
+    /// Brings everything that was accepted to the database, as far as that is possible within `limit`; answers how many
+    /// commands are left.
+    pub async fn flush_all(&self, limit: Duration) -> usize {
+        let backlog = &self.environment.backlog;
+        let flushed = async {
+            while backlog.commands() > 0 {
+                self.flush();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, flushed).await;
+        backlog.commands()
+    }
+
+    /// Hears what other servers tell through the shared tier, until it is closed.
+    pub async fn listen_to_cache(&self, mut events: mpsc::Receiver<CacheEvent>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                CacheEvent::Message { key, payload } => self.hear(&key, &payload),
+                CacheEvent::Interrupted { partition } | CacheEvent::Restored { partition } => self.suspect(partition),
+            }
+        }
+    }
+
+    fn hear(&self, key: &SessionKey, payload: &[u8]) {
+        let residents = &self.environment.residents;
+        residents.forget_absence(key);
+        let Some(hosted) = residents.get(key) else { return };
+        match read_news(payload) {
+            Ok(news) => hosted.observe(news),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "what another server told can't be read; is it of another release?");
+                hosted.suspect();
+            }
+        }
+    }
+
+    /// Something of this partition may have been missed.
+    fn suspect(&self, partition: Partition) {
+        for hosted in self.environment.residents.all() {
+            if Partition::of(hosted.key()) == partition {
+                hosted.suspect();
+            }
+        }
+    }
+
+    /// Hears what other servers tell through the database, until it is closed.
+    pub async fn listen_to_database(&self, mut events: mpsc::Receiver<ListenerEvent>) {
+        let Some(announcements) = &self.environment.announcements else { return };
+        while let Some(event) = events.recv().await {
+            match event {
+                ListenerEvent::Up => {
+                    announcements.restored();
+                    self.environment.residents.all().iter().for_each(Hosted::suspect);
+                }
+                ListenerEvent::Down => announcements.interrupted(),
+                ListenerEvent::Changed { key, version } => self.hear_announcement(key, version).await,
+            }
+        }
+    }
+
+    /// Some server that can't reach the shared tier has committed.
+    async fn hear_announcement(&self, key: SessionKey, version: u64) {
+        let environment = &self.environment;
+        environment.residents.forget_absence(&key);
+        if let Some(hosted) = environment.residents.get(&key) {
+            if hosted.durable_version() < version {
+                hosted.suspect();
+            }
+            return;
+        }
+        let Some(cache) = &environment.cache else { return };
+        match cache.outdated(&key, version).await {
+            // What waits there may not fit any more.
+            Ok(Outdated::Tail { durable_version, .. }) if durable_version < version => self.adopt(key).await,
+            Ok(_) => {}
+            Err(fault) => {
+                tracing::debug!(error = %chain(&fault), "an outdated session stays in the shared tier for now")
+            }
+        }
+    }
+
+    /// Makes up for what was missed or left behind by others. To be called every second.
+    pub async fn make_up(&self) {
+        self.measure();
+        let environment = &self.environment;
+        if environment.database.is_away() {
+            return;
+        }
+        self.compare_followed().await;
+        let Some(cache) = environment.cache.as_ref().filter(|cache| cache.is_available()) else { return };
+        match cache.take_abandoned(ABANDONED_AFTER, ADOPTION_LEASE, ADOPTED_AT_ONCE).await {
+            Ok(abandoned) => {
+                for key in abandoned {
+                    self.adopt(key).await;
+                }
+            }
+            Err(fault) => tracing::debug!(error = %chain(&fault), "abandoned tails stay for now"),
+        }
+        for (key, version) in environment.unerased.take() {
+            if let Err(fault) = cache.remove(&key, version).await {
+                tracing::debug!(error = %chain(&fault), "an erased session stays in the shared tier for now");
+                environment.unerased.add(key, version);
+            }
+        }
+    }
+
+    async fn adopt(&self, key: SessionKey) {
+        match self.host(&key).await {
+            Ok(hosted) => {
+                // What is in memory here may be older than the tail that was left.
+                if !hosted.is_unflushed() {
+                    hosted.suspect();
+                    let _ = hosted.current().await;
+                }
+                hosted.flush();
+            }
+            Err(error) => tracing::warn!(error = %chain(&error), "a tail that was left behind can't be read now"),
+        }
+    }
+
+    /// Sessions that somebody follows here, and of which changes may be missed just now, are compared with the database.
+    async fn compare_followed(&self) {
+        let environment = &self.environment;
+        let is_watched = |hosted: &Arc<Hosted>| {
+            hosted.is_followed() && (hosted.is_stale() || environment.links.stamp(hosted.key()).is_none())
+        };
+        let followed: Vec<Arc<Hosted>> = environment.residents.all().into_iter().filter(is_watched).collect();
+        for some in followed.chunks(COMPARED_AT_ONCE) {
+            let keys: Vec<SessionKey> = some.iter().map(|hosted| hosted.key().clone()).collect();
+            match environment.store.versions(&keys).await {
+                Ok(versions) => {
+                    for (hosted, version) in some.iter().zip(versions) {
+                        if hosted.is_stale() || version.is_some_and(|version| version > hosted.durable_version()) {
+                            hosted.suspect();
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "followed sessions can't be compared now");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends sessions whose time is over, also those that nobody asks for; answers how many were looked at.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn end_overdue(&self) -> Result<usize, SessionError> {
+        let Environment { store, clock, database, .. } = &*self.environment;
+        if database.is_away() {
+            return Ok(0);
+        }
+        let due = store.claim_due(clock.now_ms(), DUE_LEASE_MS, DUE_BATCH).await?;
+        for session in &due {
+            self.host(&session.key).await?.end_if_overdue(END_PATIENCE).await;
+        }
+        Ok(due.len())
+    }
+
+    fn measure(&self) {
+        let (hosted, kept, bytes) = self.environment.residents.counts();
+        metrics::gauge!("throughline_hosted_sessions").set(hosted as f64);
+        metrics::gauge!("throughline_kept_sessions").set(kept as f64);
+        metrics::gauge!("throughline_kept_session_bytes").set(bytes as f64);
+    }
+}
