@@ -10,19 +10,19 @@ use super::*;
 use crate::store::conformance::{self, append, session};
 use crate::store::postgres_listener::{ChangeListener, ListenerEvent};
 
-/// What a call may take that meets a server that is away, in a test that gives up earlier than by default: the
-/// machine may be slow.
+/// What a call may take that meets a server that is away.
 const PROMPT: Duration = Duration::from_secs(1);
 
 /// How long it may take until things go on after the server is back.
 const RECOVERY: Duration = Duration::from_secs(10);
 
+/// Patient, so that a slow machine is not taken for a fault.
 fn settings(postgres: &Postgres, database: &str) -> PostgresSettings {
     PostgresSettings {
         address: postgres.url(database).parse().unwrap(),
         connections: 8,
         writers: 2,
-        timeout: Duration::from_millis(900),
+        timeout: Duration::from_secs(10),
         group_commit: GroupCommitLimits::default(),
         auto_migrate: true,
     }
@@ -30,6 +30,12 @@ fn settings(postgres: &Postgres, database: &str) -> PostgresSettings {
 
 async fn open(postgres: &Postgres, database: &str) -> Arc<PostgresStore> {
     Arc::new(PostgresStore::open(&settings(postgres, database)).await.unwrap())
+}
+
+/// One that answers within [`PROMPT`], with some room for a slow machine.
+async fn open_prompt(postgres: &Postgres, database: &str) -> PostgresStore {
+    let settings = PostgresSettings { timeout: PROMPT * 7 / 10, ..settings(postgres, database) };
+    PostgresStore::open(&settings).await.unwrap()
 }
 
 fn database(postgres: &Postgres) -> &'static str {
@@ -135,11 +141,11 @@ async fn commits_share_transactions_and_servers_do_not_deadlock() {
             let mut won = 0;
             for round in 0..4 {
                 // Each in an order of its own, and all at once.
-                let mine: Vec<_> = (0..64).map(|place| &keys[(place * (2 * writer + 1) + round) % 64]).collect();
-                let outcomes = mine.into_iter().map(|key| async {
-                    let version = store.load(key).await.unwrap().map_or(0, |stored| stored.version);
-                    store.commit(append(key, version)).await
-                });
+                let place_of = |place: usize| (place * (2 * writer + 1) + round) % 64;
+                let mine: Vec<_> = (0..64).map(|place| keys[place_of(place)].clone()).collect();
+                let versions = store.versions(&mine).await.unwrap();
+                let outcomes =
+                    mine.iter().zip(versions).map(|(key, version)| store.commit(append(key, version.unwrap_or(0))));
                 for outcome in futures_util::future::join_all(outcomes).await {
                     match outcome {
                         Ok(()) => won += 1,
@@ -217,8 +223,8 @@ async fn until_blocked(store: &PostgresStore) {
 async fn who_gets_in_the_way_delays_a_batch_and_does_not_fail_it() {
     let postgres = Postgres::options().setting("deadlock_timeout", "1s").start().unwrap();
     let name = database(&postgres);
-    let patient = PostgresSettings { writers: 1, timeout: Duration::from_secs(10), ..settings(&postgres, name) };
-    let store = Arc::new(PostgresStore::open(&patient).await.unwrap());
+    let one_writer = PostgresSettings { writers: 1, ..settings(&postgres, name) };
+    let store = Arc::new(PostgresStore::open(&one_writer).await.unwrap());
     let other = open(&postgres, name).await;
     let mut intruder = intruder(&postgres, name).await;
     let keys = keys(3);
@@ -354,8 +360,8 @@ async fn ask_everything(store: &PostgresStore, keys: &[SessionKey], version: u64
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_server_is_answered_for_promptly_and_costs_no_connection() {
     let postgres = Postgres::start().unwrap();
-    let settings = PostgresSettings { timeout: PROMPT * 7 / 10, ..settings(&postgres, database(&postgres)) };
-    let store = PostgresStore::open(&settings).await.unwrap();
+    let name = database(&postgres);
+    let store = open_prompt(&postgres, name).await;
     let keys = keys(16);
     assert!(ask_everything(&store, &keys, 0).await);
     for round in 0..3 {
@@ -381,7 +387,7 @@ async fn a_frozen_server_is_answered_for_promptly_and_costs_no_connection() {
 async fn a_server_that_is_away_is_answered_for_promptly_and_found_again() {
     let mut postgres = Postgres::start().unwrap();
     let name = database(&postgres);
-    let store = open(&postgres, name).await;
+    let store = open_prompt(&postgres, name).await;
     let keys = keys(16);
     assert!(ask_everything(&store, &keys, 0).await);
     postgres.stop_fast().unwrap();
