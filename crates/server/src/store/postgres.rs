@@ -40,6 +40,10 @@ const FIRST_CONNECTION: Duration = Duration::from_secs(5);
 /// How many answers one statement of a sweep drops, so that each of them is quick.
 const SWEEP_BATCH: i64 = 1_000;
 
+/// Whether statements are kept prepared that look for rows up to a limit. They are not, so that each is planned for its
+/// own limit: a plan for any limit expects a tenth of all rows, and reads whole tables.
+const KEEP_PREPARED: bool = false;
+
 /// Which database, and how it is used.
 #[derive(Debug, Clone)]
 pub struct PostgresSettings {
@@ -232,6 +236,7 @@ impl SessionStore for PostgresStore {
                  WHERE sessions.tenant = due.tenant AND sessions.session_id = due.session_id
                  RETURNING sessions.tenant, sessions.session_id, sessions.deadline_at_ms",
             )
+            .persistent(KEEP_PREPARED)
             .bind(now_ms)
             .bind(now_ms.saturating_add(lease_ms))
             .bind(i64::from(limit))
@@ -260,7 +265,7 @@ impl SessionStore for PostgresStore {
                 WHERE sessions.tenant = ended.tenant AND sessions.session_id = ended.session_id
              RETURNING 1";
         debug_assert!(ENDED.iter().all(|status| DELETE.contains(status)));
-        let delete = || query(DELETE).bind(before_ms).bind(i64::from(limit));
+        let delete = || query(DELETE).persistent(KEEP_PREPARED).bind(before_ms).bind(i64::from(limit));
         Ok(self.pool.rows("deleting sessions that are over", delete).await?.len() as u64)
     }
 
@@ -331,6 +336,7 @@ impl IdempotencyStore for PostgresStore {
                  WHERE idempotency.tenant = old.tenant AND idempotency.scope = old.scope AND idempotency.key = old.key
                  RETURNING 1",
             )
+            .persistent(KEEP_PREPARED)
             .bind(before_ms)
             .bind(SWEEP_BATCH)
         };
