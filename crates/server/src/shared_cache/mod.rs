@@ -1,12 +1,15 @@
 //! The tier that all server processes share: recent sessions, what the database does not have
 //! yet, and what servers tell each other about both. In Redis, alone or as a cluster.
 //!
+//! States are compared by their [mark](StateMark), not by their version alone: two servers that were cut off from each
+//! other may have accepted different changes for one version, and nothing of the one may be put on top of the other.
+//!
 //! A session has versions 1, 2, 3… The database has those up to the *durable* one. Redis keeps
 //! a *snapshot* of the state at some durable version, and the *tail*: the changes accepted after
 //! it that the database does not have yet. Who reads rebuilds the state from both. All blobs are
 //! opaque. The database stays the arbiter: an error here never means more than "ask the database".
 //!
-//! - [`SharedCache::share`] accepts a change, [`SharedCache::restore`] puts back what Redis lost;
+//! - [`SharedCache::share`] accepts a change;
 //! - [`SharedCache::settle`] says that the database has everything up to a version;
 //! - [`SharedCache::fill`] puts what was read from the database, and never overwrites anything newer;
 //! - [`SharedCache::take_abandoned`] finds tails whose server died before it flushed them;
@@ -39,6 +42,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redis::Value;
+use throughline_core::StateMark;
 use tokio::sync::{mpsc, watch};
 
 use self::calls::Calls;
@@ -68,10 +72,12 @@ pub struct Share {
     pub key: SessionKey,
     /// Which history of it the change belongs to.
     pub epoch: u64,
-    /// The version that the change was decided on.
-    pub expected_version: u64,
-    /// At least one; they make the versions after `expected_version`, one each.
-    pub entries: Vec<Bytes>,
+    /// The state that the change was decided on.
+    pub expected: StateMark,
+    /// The state that it leads to.
+    pub reached: StateMark,
+    /// The change: it makes all versions from the one after `expected` to `reached`.
+    pub entry: Bytes,
     /// What the other servers are told when it is taken.
     pub message: Bytes,
 }
@@ -79,35 +85,16 @@ pub struct Share {
 /// What became of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shared {
-    /// It is in the tail, and was published. Sharing the same entries again, because the answer
-    /// was lost, gives this answer too.
+    /// It is in the tail, and was published. Sharing the same again, because the answer was lost, gives this answer too.
     Taken,
     /// Someone else's change came first, or it belongs to another history. Load the session again.
     Conflict {
-        /// The version that Redis has, or knows the database to have.
+        /// The version that Redis has.
         version: u64,
     },
-    /// Redis lacks what the change builds on: it was emptied, or the session was evicted. See
-    /// [`SharedCache::restore`].
+    /// Redis lacks what the change builds on: it was emptied, or the session was evicted. The database has to take it;
+    /// [`SharedCache::settle`] then puts the session back.
     Missing,
-}
-
-/// A session as a whole, to be put back after Redis lost it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restore {
-    /// Which session.
-    pub key: SessionKey,
-    /// Which history of it.
-    pub epoch: u64,
-    /// The version of `snapshot`; the database has it.
-    pub durable_version: u64,
-    /// The state at `durable_version`.
-    pub snapshot: Bytes,
-    /// At least one: all changes accepted after `durable_version`, with the new one at the end;
-    /// they make one version each.
-    pub entries: Vec<Bytes>,
-    /// What the other servers are told when it is taken.
-    pub message: Bytes,
 }
 
 /// What the database has now.
@@ -117,9 +104,9 @@ pub struct Settle {
     pub key: SessionKey,
     /// Which history of it.
     pub epoch: u64,
-    /// The database has everything up to this version.
-    pub version: u64,
-    /// The state at `version`.
+    /// The state that the database has.
+    pub reached: StateMark,
+    /// That state.
     pub snapshot: Bytes,
     /// What the other servers are told when it is taken.
     pub message: Bytes,
@@ -183,7 +170,7 @@ pub struct SharedSession {
 /// An accepted change that the database may not have yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailEntry {
-    /// The version that it makes.
+    /// The version that it leads to.
     pub version: u64,
     /// The change.
     pub blob: Bytes,
@@ -313,18 +300,29 @@ impl SharedCache {
         let (epoch, version, durable_version) = (number("e")?, number("v")?, number("d")?);
         let written_us = number("w")?;
         let member = member(key);
-        let mut open = |field: &str, kind: sealed::Kind, version: u64| {
+        let place = Place { member: &member, epoch, version: durable_version };
+        let snapshot = fields.remove("s").and_then(|blob| sealed::open(sealed::Kind::Snapshot, place, blob));
+        let snapshot = snapshot.ok_or(corruption::Kind::Snapshot)?;
+        let mut places: Vec<u64> = (fields.keys().filter_map(|field| field.strip_prefix('t')))
+            .filter_map(|version| version.parse().ok())
+            .filter(|place| (durable_version..=version).contains(place) && *place != durable_version)
+            .collect();
+        places.sort_unstable();
+        let mut tail = Vec::with_capacity(places.len());
+        let mut reached = durable_version;
+        for version in places {
             let place = Place { member: &member, epoch, version };
-            fields.remove(field).and_then(|blob| sealed::open(kind, place, blob))
-        };
-        let snapshot = open("s", sealed::Kind::Snapshot, durable_version).ok_or(corruption::Kind::Snapshot)?;
-        let mut tail = Vec::new();
-        let mut at = durable_version;
-        while at < version {
-            // Below `version`, so it cannot overflow.
-            at += 1;
-            let blob = open(&format!("t{at}"), sealed::Kind::Entry, at).ok_or(corruption::Kind::TailEntry)?;
-            tail.push(TailEntry { version: at, blob });
+            let entry = fields.remove(&format!("t{version}"));
+            let entry = entry.and_then(|entry| sealed::open(sealed::Kind::Entry, place, entry));
+            let (follows_on, blob) = entry.and_then(after_version).ok_or(corruption::Kind::TailEntry)?;
+            if follows_on != reached {
+                return Err(corruption::Kind::TailEntry);
+            }
+            reached = version;
+            tail.push(TailEntry { version, blob });
+        }
+        if reached != version {
+            return Err(corruption::Kind::TailEntry);
         }
         let written_after_link_up =
             self.board.up_since_us(Partition::of(key)).is_some_and(|since_us| written_us > since_us);
@@ -337,36 +335,33 @@ impl SharedCache {
     /// # Errors
     /// See [`CacheFault`]. After [`CacheFault::TimedOut`] and [`CacheFault::Failed`] it may have been taken.
     pub async fn share(&self, share: Share) -> Result<Shared, CacheFault> {
-        let Share { key, epoch, expected_version, entries, message } = share;
+        let Share { key, epoch, expected, reached, entry, message } = share;
+        if reached.version <= expected.version {
+            return Err(CacheFault::Malformed { detail: "it leads to no later version" });
+        }
+        within_range(reached.version)?;
         let partition = Partition::of(&key);
         let member = member(&key);
-        let mut arguments =
-            vec![member.clone().into_bytes(), decimal(epoch), decimal(expected_version), self.message(&key, &message)?];
-        self.seal_entries(&mut arguments, &member, epoch, expected_version, &entries)?;
-        let reply = self.run(partition, &scripts::SHARE, self.keys(&key, partition), arguments).await?;
-        shared(reply)
-    }
-
-    /// Puts a session back that [`SharedCache::share`] found missing, together with the change.
-    /// Refused when meanwhile someone else put something that contradicts it.
-    ///
-    /// # Errors
-    /// See [`CacheFault`]. After [`CacheFault::TimedOut`] and [`CacheFault::Failed`] it may have been taken.
-    pub async fn restore(&self, restore: Restore) -> Result<Shared, CacheFault> {
-        let Restore { key, epoch, durable_version, snapshot, entries, message } = restore;
-        let partition = Partition::of(&key);
-        let member = member(&key);
-        let place = Place { member: &member, epoch, version: durable_version };
-        let mut arguments = vec![
-            member.clone().into_bytes(),
+        let place = Place { member: &member, epoch, version: reached.version };
+        let entry = [&expected.version.to_le_bytes(), entry.as_ref()].concat();
+        let entry = sealed::seal(sealed::Kind::Entry, place, &entry);
+        let arguments = vec![
+            member.into_bytes(),
             decimal(epoch),
-            decimal(durable_version),
+            decimal(expected.version),
+            decimal(expected.tag),
+            decimal(reached.version),
+            decimal(reached.tag),
             self.message(&key, &message)?,
-            sealed::seal(sealed::Kind::Snapshot, place, &snapshot),
+            entry,
         ];
-        self.seal_entries(&mut arguments, &member, epoch, durable_version, &entries)?;
-        let reply = self.run(partition, &scripts::RESTORE, self.keys(&key, partition), arguments).await?;
-        shared(reply)
+        let reply = self.run(partition, &scripts::SHARE, self.keys(&key, partition), arguments).await?;
+        let version = number(reply.rest.into_iter().next())?;
+        Ok(match reply.status.as_str() {
+            "taken" => Shared::Taken,
+            "conflict" => Shared::Conflict { version },
+            _ => Shared::Missing,
+        })
     }
 
     /// Says that the database has everything up to a version: the snapshot moves there, the
@@ -378,7 +373,7 @@ impl SharedCache {
     /// # Errors
     /// See [`CacheFault`]. After [`CacheFault::TimedOut`] and [`CacheFault::Failed`] it may have been taken.
     pub async fn settle(&self, settle: Settle) -> Result<Settled, CacheFault> {
-        let Settle { key, epoch, version, snapshot, message } = settle;
+        let Settle { key, epoch, reached: StateMark { version, tag }, snapshot, message } = settle;
         let partition = Partition::of(&key);
         let member = member(&key);
         within_range(version)?;
@@ -388,6 +383,7 @@ impl SharedCache {
             member.clone().into_bytes(),
             decimal(epoch),
             decimal(version),
+            decimal(tag),
             self.message(&key, &message)?,
             snapshot,
             self.milliseconds(self.entry_lifetime),
@@ -402,7 +398,13 @@ impl SharedCache {
     ///
     /// # Errors
     /// See [`CacheFault`].
-    pub async fn fill(&self, vacancy: &Vacancy, epoch: u64, version: u64, snapshot: &[u8]) -> Result<bool, CacheFault> {
+    pub async fn fill(
+        &self,
+        vacancy: &Vacancy,
+        epoch: u64,
+        StateMark { version, tag }: StateMark,
+        snapshot: &[u8],
+    ) -> Result<bool, CacheFault> {
         within_range(version)?;
         let key = &vacancy.key;
         let partition = Partition::of(key);
@@ -412,6 +414,7 @@ impl SharedCache {
             member.into_bytes(),
             decimal(epoch),
             decimal(version),
+            decimal(tag),
             snapshot,
             self.milliseconds(self.entry_lifetime),
             vacancy.incarnation.clone().into_bytes(),
@@ -625,24 +628,6 @@ impl SharedCache {
             .ok_or(CacheFault::Malformed { detail: "the session's id is longer than 64 KiB" })
     }
 
-    fn seal_entries(
-        &self,
-        arguments: &mut Vec<Vec<u8>>,
-        member: &str,
-        epoch: u64,
-        after: u64,
-        entries: &[Bytes],
-    ) -> Result<(), CacheFault> {
-        if entries.is_empty() {
-            return Err(CacheFault::Malformed { detail: "it has no entry" });
-        }
-        within_range(after.saturating_add(entries.len() as u64))?;
-        for (version, entry) in (after + 1..).zip(entries) {
-            arguments.push(sealed::seal(sealed::Kind::Entry, Place { member, epoch, version }, entry));
-        }
-        Ok(())
-    }
-
     #[allow(clippy::unused_self)]
     fn milliseconds(&self, duration: Duration) -> Vec<u8> {
         let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(MAX_VERSION).clamp(1, MAX_VERSION);
@@ -660,20 +645,17 @@ fn decimal(number: u64) -> Vec<u8> {
     number.to_string().into_bytes()
 }
 
+/// An entry of the tail begins with the version that it follows on: one that is missing is noticed.
+fn after_version(entry: Bytes) -> Option<(u64, Bytes)> {
+    let (version, _) = entry.split_first_chunk()?;
+    Some((u64::from_le_bytes(*version), entry.slice(size_of::<u64>()..)))
+}
+
 fn within_range(version: u64) -> Result<(), CacheFault> {
     if version > MAX_VERSION {
         return Err(CacheFault::Malformed { detail: "its version is beyond 2^53 - 1, which is what Redis can count" });
     }
     Ok(())
-}
-
-fn shared(reply: Reply) -> Result<Shared, CacheFault> {
-    let version = number(reply.rest.into_iter().next())?;
-    Ok(match reply.status.as_str() {
-        "taken" => Shared::Taken,
-        "conflict" => Shared::Conflict { version },
-        _ => Shared::Missing,
-    })
 }
 
 fn number(value: Option<Value>) -> Result<u64, CacheFault> {

@@ -32,7 +32,6 @@ macro_rules! script {
 
 script!(LOAD, "load");
 script!(SHARE, "share");
-script!(RESTORE, "restore");
 script!(SETTLE, "settle");
 script!(FILL, "fill");
 script!(OUTDATED, "outdated");

@@ -1,10 +1,10 @@
 -- Puts what was read from the database, unless something as new is there.
 -- KEYS: session, unflushed, sequence
--- ARGV: member, epoch, version, snapshot, lifetime of an entry in ms, incarnation when the read began
+-- ARGV: member, epoch, version, tag, snapshot, lifetime of an entry in ms, incarnation when the read began
 -- Returns: status, foreign, version
 
 local version = tonumber(ARGV[3])
-if incarnation(KEYS[3]) ~= ARGV[6] then
+if incarnation(KEYS[3]) ~= ARGV[7] then
   -- Redis lost its data while the database was read, and with it the floor that would have
   -- refused an old version.
   return { 'refused', foreign, 0 }
@@ -19,6 +19,6 @@ if entry then
     return { 'refused', foreign, entry.version }
   end
 end
-put_entry(KEYS[1], ARGV[2], version, ARGV[4])
-mark_flushed(KEYS[1], KEYS[2], ARGV[1], ARGV[5])
+put_entry(KEYS[1], ARGV[2], version, ARGV[4], ARGV[5])
+mark_flushed(KEYS[1], KEYS[2], ARGV[1], ARGV[6])
 return { 'taken', foreign, version }

@@ -6,7 +6,9 @@
 --   v, d   the accepted version; the version that the database had when the snapshot was put
 --   w      when it was last written: Redis' time in microseconds
 --   s      the snapshot of version d
---   t<n>   the entry of the tail that makes version n, for each n in d+1 .. v
+--   m      the tag of the accepted state: of two states with one version only one has it
+--   t<n>   the entry of the tail that leads to version n; the last one leads to v
+--   m<n>   the version that it follows on, ':', and the tag of the state at n
 -- or a floor: f and `floor`, the version that the database is known to have.
 --
 -- Versions are below 2^53, so Lua's numbers hold them exactly. Whatever has another type or form
@@ -52,7 +54,7 @@ local function read(key)
   if not has_type(key, 'hash') then
     return nil
   end
-  local field = redis.call('HMGET', key, 'f', 'e', 'v', 'd', 'w', 'floor')
+  local field = redis.call('HMGET', key, 'f', 'e', 'v', 'd', 'w', 'floor', 'm')
   if field[1] == FORMAT then
     local floor = version_of(field[6])
     if floor then
@@ -60,8 +62,9 @@ local function read(key)
     end
     local version, durable = version_of(field[3]), version_of(field[4])
     local whole = version and durable and version >= durable and version_of(field[2]) and version_of(field[5])
+      and version_of(field[7])
     if whole and redis.call('HSTRLEN', key, 's') > 0 then
-      return { epoch = field[2], version = version, durable = durable, written = field[5] }
+      return { epoch = field[2], version = version, durable = durable, written = field[5], tag = field[7] }
     end
   end
   discard_foreign(key)
@@ -74,24 +77,22 @@ local function put_floor(key, version, lifetime_ms)
   redis.call('PEXPIRE', key, lifetime_ms)
 end
 
-local function put_entry(key, epoch, durable, snapshot)
+local function put_entry(key, epoch, durable, tag, snapshot)
   redis.call('DEL', key)
   local version = decimal(durable)
-  redis.call('HSET', key, 'f', FORMAT, 'e', epoch, 'v', version, 'd', version, 'w', now, 's', snapshot)
+  redis.call('HSET', key, 'f', FORMAT, 'e', epoch, 'v', version, 'd', version, 'm', tag, 'w', now, 's', snapshot)
 end
 
--- Appends the entries ARGV[first .. last], which make the versions after `version`.
-local function append(key, version, first, last)
-  for index = first, last do
-    version = version + 1
-    redis.call('HSET', key, 't' .. decimal(version), ARGV[index])
-  end
-  redis.call('HSET', key, 'v', decimal(version), 'w', now)
+-- Appends an entry that leads from one version to another one, a decimal number.
+local function append(key, previous, version, tag, entry)
+  local mark = decimal(previous) .. ':' .. tag
+  redis.call('HSET', key, 't' .. version, entry, 'm' .. version, mark, 'v', version, 'm', tag, 'w', now)
 end
 
--- Whether the tail's last entry is this one, byte by byte.
-local function ends_with(key, version, blob)
-  return redis.call('HGET', key, 't' .. decimal(version)) == blob
+-- The tag of the state that the tail has at a version, if an entry leads to it.
+local function tag_at(key, version)
+  local mark = redis.call('HGET', key, 'm' .. decimal(version))
+  return mark and string.match(mark, '^%d+:(%d+)$')
 end
 
 -- An entry with a tail is the only copy that servers share: it never expires, and is marked.

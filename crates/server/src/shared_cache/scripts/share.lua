@@ -1,17 +1,16 @@
--- Accepts a change on top of an expected version.
+-- Accepts a change on top of an expected state.
 -- KEYS: session, unflushed, sequence, channel
--- ARGV: member, epoch, expected version, message, entries...
+-- ARGV: member, epoch, expected version and tag, reached version and tag, message, entry
 -- Returns: status, foreign, version
 
 local entry = read(KEYS[1])
 if not entry or entry.floor then
   return { 'missing', foreign, 0 }
 end
-local expected = tonumber(ARGV[3])
-local version = expected + #ARGV - 4
-if entry.epoch == ARGV[2] and entry.version == version and ends_with(KEYS[1], version, ARGV[#ARGV]) then
+local expected, reached = tonumber(ARGV[3]), tonumber(ARGV[5])
+if entry.epoch == ARGV[2] and entry.version == reached and entry.tag == ARGV[6] then
   -- The same change again, because its answer was lost. It was published the first time.
-  return { 'taken', foreign, version }
+  return { 'taken', foreign, reached }
 end
 if entry.epoch ~= ARGV[2] or entry.version > expected then
   return { 'conflict', foreign, entry.version }
@@ -20,7 +19,10 @@ if entry.version < expected then
   -- Redis lost what this change builds on, or was filled from the database meanwhile.
   return { 'missing', foreign, 0 }
 end
-append(KEYS[1], entry.version, 5, #ARGV)
+if entry.tag ~= ARGV[4] then
+  return { 'conflict', foreign, entry.version }
+end
+append(KEYS[1], expected, ARGV[5], ARGV[6], ARGV[8])
 mark_unflushed(KEYS[1], KEYS[2], ARGV[1], 'keep')
-publish(KEYS[3], KEYS[4], ARGV[4])
-return { 'taken', foreign, version }
+publish(KEYS[3], KEYS[4], ARGV[7])
+return { 'taken', foreign, reached }

@@ -10,18 +10,18 @@ async fn damaged(pair: &Pair, id: &str, damage: impl Fn(&Redis, &str)) {
     let key = key(id);
     for first_touch in ["load", "share", "settle"] {
         redis.command(&["DEL", &redis_key(&key)]).expect("Redis answers");
-        pair.one.restore(restore(&key, 3, &["four", "five"])).await.expect("Redis answers");
+        pair.one.lay(&key, 3, &["four", "five"]).await;
         damage(redis, &redis_key(&key));
         match first_touch {
             "load" => {
                 let loaded = pair.two.load(&key).await.expect("damage is no failure");
                 assert!(matches!(loaded, Loaded::Nothing(_)), "{id}: {loaded:?}");
-                let shared = pair.one.share(share(&key, 5, &["six"])).await.expect("damage is no failure");
+                let shared = pair.one.share(share(&key, 5, "six")).await.expect("damage is no failure");
                 assert_eq!(shared, Shared::Missing, "{id}");
             }
             "share" => {
                 // Damage within a blob is not seen by who does not read it.
-                pair.two.share(share(&key, 5, &["six"])).await.expect("damage is no failure");
+                pair.two.share(share(&key, 5, "six")).await.expect("damage is no failure");
             }
             _ => {
                 pair.two.settle(settle(&key, 5)).await.expect("damage is no failure");
@@ -59,14 +59,17 @@ async fn a_damaged_or_foreign_entry_counts_as_nothing_and_is_replaced() {
     damaged(&pair, "no number as version", set("v", "many")).await;
     damaged(&pair, "a version below the durable one", set("v", "1")).await;
     damaged(&pair, "no epoch", set("e", "")).await;
+    damaged(&pair, "no tag", set("m", "")).await;
     damaged(&pair, "no snapshot", set("s", "")).await;
     damaged(&pair, "a foreign snapshot", set("s", "garbage, longer than a header")).await;
     damaged(&pair, "a foreign entry", set("t5", "garbage, longer than a header")).await;
     damaged(&pair, "a version that the blobs are not of", set("d", "4")).await;
-    damaged(&pair, "a lost entry", |redis, key| {
-        redis.command(&["HDEL", key, "t4"]).expect("Redis answers");
-    })
-    .await;
+    for lost in ["t4", "t5"] {
+        damaged(&pair, lost, |redis, key| {
+            redis.command(&["HDEL", key, lost]).expect("Redis answers");
+        })
+        .await;
+    }
 
     let told = log.lines_with("damaged or not ours");
     for kind in ["foreign", "snapshot", "tail_entry"] {
@@ -89,14 +92,14 @@ async fn what_else_stands_where_our_keys_belong_is_replaced() {
     let (unflushed, sequence) = (names.unflushed(partition), names.sequence(partition));
     pair.servers.command(&["SET", &unflushed, "not ours"]);
     pair.servers.command(&["SET", &sequence, "not ours"]);
-    assert_eq!(pair.one.restore(restore(&key, 1, &["two"])).await.expect("no failure"), Shared::Taken);
+    pair.one.lay(&key, 1, &["two"]).await;
     let taken = pair.two.take_abandoned(Duration::ZERO, LONG, 10).await.expect("no failure");
     assert_eq!(taken, std::slice::from_ref(&key));
 
     pair.servers.command(&["DEL", &sequence]);
     pair.servers.command(&["HSET", &sequence, "i", "1", "n", "not a number"]);
     let generation = pair.two.link(&key).generation;
-    pair.one.share(share(&key, 2, &["three"])).await.expect("no failure");
+    pair.one.share(share(&key, 2, "three")).await.expect("no failure");
     until("the counter's new life is seen", || pair.two.link(&key).generation > generation && pair.two.link(&key).up)
         .await;
 

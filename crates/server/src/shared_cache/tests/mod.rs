@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use throughline_core::StateMark;
 use throughline_test_services::redis::{Redis, RedisCluster};
 use tokio::sync::mpsc;
 
 use super::{
-    CacheEvent, CacheFault, Loaded, PARTITIONS, Partition, Restore, Settle, Settled, Share, Shared, SharedCache,
+    CacheEvent, CacheFault, Loaded, PARTITIONS, Partition, Settle, Settled, Share, Shared, SharedCache,
     SharedCacheSettings, SharedSession, Vacancy,
 };
 use crate::store::SessionKey;
@@ -108,6 +109,14 @@ impl Member {
         }
     }
 
+    /// Puts a session there: a durable state, and changes accepted after it, one for each version.
+    async fn lay(&self, key: &SessionKey, durable_version: u64, entries: &[&str]) {
+        assert_eq!(self.settle(settle(key, durable_version)).await.expect("Redis answers"), Settled::Taken);
+        for (version, entry) in (durable_version..).zip(entries) {
+            assert_eq!(self.share(share(key, version, entry)).await.expect("Redis answers"), Shared::Taken);
+        }
+    }
+
     async fn vacancy(&self, key: &SessionKey) -> Vacancy {
         // So that there is a counter. What empties Redis is in the tests that want that.
         self.publish(key, b"hello").await.expect("Redis answers");
@@ -163,28 +172,20 @@ fn redis_key(key: &SessionKey) -> String {
     super::Names::new("throughline").session(key)
 }
 
-fn blobs(texts: &[&str]) -> Vec<Bytes> {
-    texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect()
+/// The state that the tests have at this version.
+fn mark(version: u64) -> StateMark {
+    StateMark { version, tag: version + (1 << 60) }
 }
 
-fn share(key: &SessionKey, expected_version: u64, entries: &[&str]) -> Share {
+/// A change that leads to the next version.
+fn share(key: &SessionKey, expected_version: u64, entry: &str) -> Share {
     Share {
         key: key.clone(),
         epoch: EPOCH,
-        expected_version,
-        entries: blobs(entries),
+        expected: mark(expected_version),
+        reached: mark(expected_version + 1),
+        entry: Bytes::copy_from_slice(entry.as_bytes()),
         message: Bytes::from(format!("shared on {expected_version}")),
-    }
-}
-
-fn restore(key: &SessionKey, durable_version: u64, entries: &[&str]) -> Restore {
-    Restore {
-        key: key.clone(),
-        epoch: EPOCH,
-        durable_version,
-        snapshot: Bytes::from(format!("state {durable_version}")),
-        entries: blobs(entries),
-        message: Bytes::from(format!("restored on {durable_version}")),
     }
 }
 
@@ -192,7 +193,7 @@ fn settle(key: &SessionKey, version: u64) -> Settle {
     Settle {
         key: key.clone(),
         epoch: EPOCH,
-        version,
+        reached: mark(version),
         snapshot: Bytes::from(format!("state {version}")),
         message: Bytes::from(format!("settled {version}")),
     }

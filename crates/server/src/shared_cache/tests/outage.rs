@@ -115,9 +115,8 @@ async fn a_kill_is_survived_and_what_was_lost_is_missing() {
     until("calls fail", || !member.is_available()).await;
     redis.start_again().expect("it starts again");
     works_again(&member).await;
-    assert_eq!(member.share(share(&key, 3, &["four"])).await.expect("Redis answers"), Shared::Missing);
-    let whole = member.restore(restore(&key, 3, &["four"])).await.expect("Redis answers");
-    assert_eq!(whole, Shared::Taken);
+    assert_eq!(member.share(share(&key, 3, "four")).await.expect("Redis answers"), Shared::Missing);
+    member.lay(&key, 3, &["four"]).await;
 }
 
 #[tokio::test]
@@ -130,7 +129,7 @@ async fn a_call_that_took_too_long_spoils_nothing_for_the_next() {
     for version in 1..=10_u64 {
         let key = key(&format!("session {version}"));
         let vacancy = member.vacancy(&key).await;
-        assert!(member.fill(&vacancy, EPOCH, version, b"state").await.expect("Redis answers"));
+        assert!(member.fill(&vacancy, EPOCH, mark(version), b"state").await.expect("Redis answers"));
     }
     proxy.freeze();
     let begun = Instant::now();

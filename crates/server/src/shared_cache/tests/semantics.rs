@@ -20,7 +20,8 @@ macro_rules! checks {
 }
 
 checks!(
-    what_redis_lost_is_missing_until_it_is_restored,
+    what_redis_lost_is_missing_until_the_database_has_it,
+    a_change_on_another_state_of_the_same_version_is_a_conflict,
     settling_trims_the_tail_and_never_goes_back,
     a_tail_keeps_an_entry_from_expiring,
     of_two_changes_to_one_version_exactly_one_is_taken,
@@ -30,7 +31,6 @@ checks!(
     a_floor_refuses_what_is_older,
     a_fill_that_began_before_redis_lost_its_data_is_refused,
     a_tail_that_is_outdated_is_left_alone,
-    restoring_is_refused_where_it_contradicts,
     the_same_change_again_is_taken_once,
     an_abandoned_tail_is_given_to_one_caller,
     a_removed_session_leaves_no_bytes_and_does_not_come_back,
@@ -43,26 +43,46 @@ checks!(
 mod checks {
     use super::*;
 
-    pub(super) async fn what_redis_lost_is_missing_until_it_is_restored(pair: &mut Pair) {
-        let key = key("restored");
-        assert_eq!(pair.one.share(share(&key, 3, &["four"])).await.expect("Redis answers"), Shared::Missing);
+    pub(super) async fn what_redis_lost_is_missing_until_the_database_has_it(pair: &mut Pair) {
+        let key = key("lost");
+        assert_eq!(pair.one.share(share(&key, 2, "three")).await.expect("Redis answers"), Shared::Missing);
         assert!(matches!(pair.two.load(&key).await.expect("Redis answers"), Loaded::Nothing(_)));
-        let whole = restore(&key, 2, &["three", "four"]);
-        assert_eq!(pair.one.restore(whole).await.expect("Redis answers"), Shared::Taken);
-        assert_eq!(pair.two.share(share(&key, 4, &["five", "six"])).await.expect("Redis answers"), Shared::Taken);
+        pair.one.lay(&key, 2, &["three"]).await;
+        let longer = Share { reached: mark(6), ..share(&key, 3, "four to six") };
+        assert_eq!(pair.two.share(longer).await.expect("Redis answers"), Shared::Taken);
         let session = pair.one.session(&key).await;
         assert_eq!((session.epoch, session.version, session.durable_version), (EPOCH, 6, 2));
         assert_eq!(session.snapshot, "state 2");
-        assert_eq!(tail(&session), [(3, "three"), (4, "four"), (5, "five"), (6, "six")]);
+        assert_eq!(tail(&session), [(3, "three"), (6, "four to six")]);
         // Redis has less than the change builds on: it was lost, and filled from the database.
-        assert_eq!(pair.one.share(share(&key, 9, &["ten"])).await.expect("Redis answers"), Shared::Missing);
+        assert_eq!(pair.one.share(share(&key, 9, "ten")).await.expect("Redis answers"), Shared::Missing);
         pair.servers.flush_all();
-        assert_eq!(pair.one.share(share(&key, 6, &["seven"])).await.expect("Redis answers"), Shared::Missing);
+        assert_eq!(pair.one.share(share(&key, 6, "seven")).await.expect("Redis answers"), Shared::Missing);
+    }
+
+    pub(super) async fn a_change_on_another_state_of_the_same_version_is_a_conflict(pair: &mut Pair) {
+        let key = key("two of one version");
+        pair.one.lay(&key, 3, &["four", "five"]).await;
+        let other = |version| StateMark { version, tag: 7 };
+        let forked = Share { expected: other(5), ..share(&key, 5, "six") };
+        let conflict = Shared::Conflict { version: 5 };
+        assert_eq!(pair.two.share(forked).await.expect("Redis answers"), conflict);
+        // The database has another version 4: what was accepted on ours is not history.
+        let decided = Settle { reached: other(4), ..settle(&key, 4) };
+        assert_eq!(pair.two.settle(decided).await.expect("Redis answers"), Settled::Taken);
+        let session = pair.one.session(&key).await;
+        assert_eq!((session.version, session.durable_version, session.tail.len()), (4, 4, 0));
+        assert_eq!(
+            pair.one.share(share(&key, 4, "five")).await.expect("Redis answers"),
+            Shared::Conflict { version: 4 }
+        );
+        let fitting = Share { expected: other(4), ..share(&key, 4, "five") };
+        assert_eq!(pair.one.share(fitting).await.expect("Redis answers"), Shared::Taken);
     }
 
     pub(super) async fn settling_trims_the_tail_and_never_goes_back(pair: &mut Pair) {
         let key = key("settled");
-        pair.one.restore(restore(&key, 3, &["four", "five", "six"])).await.expect("Redis answers");
+        pair.one.lay(&key, 3, &["four", "five", "six"]).await;
         assert_eq!(pair.two.settle(settle(&key, 5)).await.expect("Redis answers"), Settled::Taken);
         let session = pair.one.session(&key).await;
         assert_eq!((session.version, session.durable_version), (6, 5));
@@ -87,7 +107,8 @@ mod checks {
         let lifetime = || pair.servers.command(&["TTL", &redis_key(&key)]).parse::<i64>().expect("a number");
         pair.one.settle(settle(&key, 1)).await.expect("Redis answers");
         assert!((3590..=3600).contains(&lifetime()));
-        pair.one.share(share(&key, 1, &["two", "three"])).await.expect("Redis answers");
+        pair.one.share(share(&key, 1, "two")).await.expect("Redis answers");
+        pair.one.share(share(&key, 2, "three")).await.expect("Redis answers");
         assert_eq!(lifetime(), -1);
         pair.one.settle(settle(&key, 2)).await.expect("Redis answers");
         assert_eq!(lifetime(), -1, "some of the tail is left");
@@ -100,20 +121,22 @@ mod checks {
     pub(super) async fn of_two_changes_to_one_version_exactly_one_is_taken(pair: &mut Pair) {
         let key = key("contested");
         pair.one.settle(settle(&key, 1)).await.expect("Redis answers");
+        let mut expected = mark(1);
         for version in 1..30 {
-            let (one, two) = tokio::join!(
-                pair.one.share(share(&key, version, &["of one"])),
-                pair.two.share(share(&key, version, &["of two"]))
-            );
+            let reached = [mark(version + 1), StateMark { version: version + 1, tag: version }];
+            let change =
+                |which: usize, entry| Share { expected, reached: reached[which], ..share(&key, version, entry) };
+            let (one, two) = tokio::join!(pair.one.share(change(0, "of one")), pair.two.share(change(1, "of two")));
             let outcomes = [one.expect("Redis answers"), two.expect("Redis answers")];
             let conflict = Shared::Conflict { version: version + 1 };
-            let (winner, expected) = if outcomes[0] == Shared::Taken {
-                ("of one", [Shared::Taken, conflict])
+            let (winner, entry, told) = if outcomes[0] == Shared::Taken {
+                (0, "of one", [Shared::Taken, conflict])
             } else {
-                ("of two", [conflict, Shared::Taken])
+                (1, "of two", [conflict, Shared::Taken])
             };
-            assert_eq!(outcomes, expected);
-            assert_eq!(tail(&pair.one.session(&key).await).last(), Some(&(version + 1, winner)));
+            assert_eq!(outcomes, told);
+            expected = reached[winner];
+            assert_eq!(tail(&pair.one.session(&key).await).last(), Some(&(version + 1, entry)));
         }
     }
 
@@ -121,13 +144,10 @@ mod checks {
         let key = key("forked");
         // Another number, but the same one as a floating point number.
         let other = EPOCH - 1;
-        pair.one.restore(restore(&key, 3, &["four"])).await.expect("Redis answers");
-        let forked = Share { epoch: other, ..share(&key, 4, &["five"]) };
+        pair.one.lay(&key, 3, &["four"]).await;
+        let forked = Share { epoch: other, ..share(&key, 4, "five") };
         let conflict = Shared::Conflict { version: 4 };
         assert_eq!(pair.two.share(forked).await.expect("Redis answers"), conflict);
-        let forked = Restore { epoch: other, ..restore(&key, 3, &["four"]) };
-        assert_eq!(pair.two.restore(forked).await.expect("Redis answers"), conflict);
-
         let decided = Settle { epoch: other, ..settle(&key, 2) };
         assert_eq!(pair.two.settle(decided).await.expect("Redis answers"), Settled::Taken);
         let session = pair.one.session(&key).await;
@@ -137,7 +157,7 @@ mod checks {
 
     pub(super) async fn a_tail_that_does_not_reach_is_replaced(pair: &mut Pair) {
         let key = key("overtaken");
-        pair.one.restore(restore(&key, 3, &["four"])).await.expect("Redis answers");
+        pair.one.lay(&key, 3, &["four"]).await;
         assert_eq!(pair.two.settle(settle(&key, 8)).await.expect("Redis answers"), Settled::Taken);
         let session = pair.one.session(&key).await;
         assert_eq!((session.version, session.durable_version), (8, 8));
@@ -149,18 +169,21 @@ mod checks {
     pub(super) async fn a_slow_fill_never_overwrites(pair: &mut Pair) {
         let key = key("filled");
         let vacancy = pair.one.vacancy(&key).await;
-        assert!(pair.one.fill(&vacancy, EPOCH, 3, b"state 3").await.expect("Redis answers"));
+        assert!(pair.one.fill(&vacancy, EPOCH, mark(3), b"state 3").await.expect("Redis answers"));
         assert_eq!(pair.two.session(&key).await.snapshot, "state 3");
-        assert!(!pair.two.fill(&vacancy, EPOCH, 3, b"again").await.expect("Redis answers"), "it is there");
+        assert!(!pair.two.fill(&vacancy, EPOCH, mark(3), b"again").await.expect("Redis answers"), "it is there");
 
         pair.two.settle(settle(&key, 5)).await.expect("Redis answers");
-        assert!(!pair.one.fill(&vacancy, EPOCH, 4, b"state 4").await.expect("Redis answers"));
-        pair.two.share(share(&key, 5, &["six"])).await.expect("Redis answers");
-        assert!(!pair.one.fill(&vacancy, EPOCH, 5, b"state 5").await.expect("Redis answers"), "a tail is on top");
-        assert!(!pair.one.fill(&vacancy, EPOCH - 1, 9, b"state 9").await.expect("Redis answers"), "another history");
+        assert!(!pair.one.fill(&vacancy, EPOCH, mark(4), b"state 4").await.expect("Redis answers"));
+        pair.two.share(share(&key, 5, "six")).await.expect("Redis answers");
+        assert!(!pair.one.fill(&vacancy, EPOCH, mark(5), b"state 5").await.expect("Redis answers"), "a tail is on top");
+        assert!(
+            !pair.one.fill(&vacancy, EPOCH - 1, mark(9), b"state 9").await.expect("Redis answers"),
+            "another history"
+        );
         let session = pair.one.session(&key).await;
         assert_eq!((session.version, session.snapshot.as_ref()), (6, &b"state 5"[..]));
-        assert!(pair.one.fill(&vacancy, EPOCH, 9, b"state 9").await.expect("Redis answers"), "newer than all");
+        assert!(pair.one.fill(&vacancy, EPOCH, mark(9), b"state 9").await.expect("Redis answers"), "newer than all");
         assert_eq!(pair.one.session(&key).await.tail, []);
     }
 
@@ -168,17 +191,17 @@ mod checks {
         let key = key("floored");
         let vacancy = pair.one.vacancy(&key).await;
         assert_eq!(pair.two.outdated(&key, 7).await.expect("Redis answers"), Outdated::Dropped);
-        assert!(!pair.one.fill(&vacancy, EPOCH, 6, b"state 6").await.expect("Redis answers"));
+        assert!(!pair.one.fill(&vacancy, EPOCH, mark(6), b"state 6").await.expect("Redis answers"));
         assert_eq!(pair.two.outdated(&key, 5).await.expect("Redis answers"), Outdated::Dropped);
         let loaded = pair.one.load(&key).await.expect("Redis answers");
         assert!(matches!(loaded, Loaded::Floor { version: 7, .. }), "a floor does not sink: {loaded:?}");
         let outdated = Settled::Outdated { version: 7 };
         assert_eq!(pair.one.settle(settle(&key, 6)).await.expect("Redis answers"), outdated);
-        assert_eq!(pair.one.share(share(&key, 7, &["eight"])).await.expect("Redis answers"), Shared::Missing);
-        assert!(pair.one.fill(&vacancy, EPOCH, 7, b"state 7").await.expect("Redis answers"));
+        assert_eq!(pair.one.share(share(&key, 7, "eight")).await.expect("Redis answers"), Shared::Missing);
+        assert!(pair.one.fill(&vacancy, EPOCH, mark(7), b"state 7").await.expect("Redis answers"));
         assert_eq!(pair.two.outdated(&key, 7).await.expect("Redis answers"), Outdated::Current);
         assert_eq!(pair.two.outdated(&key, 8).await.expect("Redis answers"), Outdated::Dropped);
-        assert!(!pair.one.fill(&vacancy, EPOCH, 7, b"state 7").await.expect("Redis answers"));
+        assert!(!pair.one.fill(&vacancy, EPOCH, mark(7), b"state 7").await.expect("Redis answers"));
         assert_eq!(pair.one.settle(settle(&key, 8)).await.expect("Redis answers"), Settled::Taken);
     }
 
@@ -188,65 +211,37 @@ mod checks {
         pair.two.outdated(&key, 7).await.expect("Redis answers");
         // The floor is gone, and with it the knowledge that the database has version 7.
         pair.servers.flush_all();
-        assert!(!pair.one.fill(&vacancy, EPOCH, 6, b"state 6").await.expect("Redis answers"));
+        assert!(!pair.one.fill(&vacancy, EPOCH, mark(6), b"state 6").await.expect("Redis answers"));
         pair.two.publish(&key, b"the counter begins a new life").await.expect("Redis answers");
-        assert!(!pair.one.fill(&vacancy, EPOCH, 6, b"state 6").await.expect("Redis answers"));
+        assert!(!pair.one.fill(&vacancy, EPOCH, mark(6), b"state 6").await.expect("Redis answers"));
         let vacancy = pair.one.vacancy(&key).await;
-        assert!(pair.one.fill(&vacancy, EPOCH, 7, b"state 7").await.expect("Redis answers"));
+        assert!(pair.one.fill(&vacancy, EPOCH, mark(7), b"state 7").await.expect("Redis answers"));
     }
 
     pub(super) async fn a_tail_that_is_outdated_is_left_alone(pair: &mut Pair) {
         let key = key("tailed");
-        pair.one.restore(restore(&key, 3, &["four", "five"])).await.expect("Redis answers");
+        pair.one.lay(&key, 3, &["four", "five"]).await;
         let session = pair.one.session(&key).await;
         let expected = Outdated::Tail { version: 5, durable_version: 3 };
         assert_eq!(pair.two.outdated(&key, 9).await.expect("Redis answers"), expected);
         assert_eq!(pair.one.session(&key).await, session);
     }
 
-    pub(super) async fn restoring_is_refused_where_it_contradicts(pair: &mut Pair) {
-        let filled = key("filled meanwhile");
-        let vacancy = pair.two.vacancy(&filled).await;
-        assert!(pair.two.fill(&vacancy, EPOCH, 3, b"state 3").await.expect("Redis answers"));
-        let whole = restore(&filled, 3, &["four"]);
-        assert_eq!(pair.one.restore(whole).await.expect("Redis answers"), Shared::Taken, "the same snapshot");
-
-        let newer = key("newer meanwhile");
-        pair.two.settle(settle(&newer, 4)).await.expect("Redis answers");
-        let conflict = Shared::Conflict { version: 4 };
-        assert_eq!(pair.one.restore(restore(&newer, 3, &["four"])).await.expect("Redis answers"), conflict);
-
-        let changed = key("changed meanwhile");
-        pair.two.restore(restore(&changed, 3, &["another four"])).await.expect("Redis answers");
-        assert_eq!(pair.one.restore(restore(&changed, 3, &["four"])).await.expect("Redis answers"), conflict);
-        assert_eq!(tail(&pair.one.session(&changed).await), [(4, "another four")]);
-
-        let floored = key("floored meanwhile");
-        pair.two.outdated(&floored, 4).await.expect("Redis answers");
-        assert_eq!(pair.one.restore(restore(&floored, 3, &["four"])).await.expect("Redis answers"), conflict);
-        assert_eq!(pair.one.restore(restore(&floored, 4, &["five"])).await.expect("Redis answers"), Shared::Taken);
-    }
-
     pub(super) async fn the_same_change_again_is_taken_once(pair: &mut Pair) {
         let key = key("again");
+        pair.one.lay(&key, 1, &["two"]).await;
         for _ in 0..2 {
-            let outcome = pair.one.restore(restore(&key, 1, &["two"])).await.expect("Redis answers");
+            let outcome = pair.one.share(share(&key, 2, "three")).await.expect("Redis answers");
             assert_eq!(outcome, Shared::Taken);
         }
-        for _ in 0..2 {
-            let outcome = pair.one.share(share(&key, 2, &["three", "four"])).await.expect("Redis answers");
-            assert_eq!(outcome, Shared::Taken);
-        }
-        assert_eq!(tail(&pair.one.session(&key).await), [(2, "two"), (3, "three"), (4, "four")]);
-        let other = pair.one.share(share(&key, 2, &["three", "other"])).await.expect("Redis answers");
-        assert_eq!(other, Shared::Conflict { version: 4 });
+        assert_eq!(tail(&pair.one.session(&key).await), [(2, "two"), (3, "three")]);
         pair.one.publish(&key, b"last").await.expect("Redis answers");
         let mut told = Vec::new();
         while told.last().is_none_or(|payload| payload != "last") {
             let (about, payload) = pair.two.message().await;
             told.extend((about == key).then_some(payload));
         }
-        assert_eq!(told, ["restored on 1", "shared on 2", "last"]);
+        assert_eq!(told, ["settled 1", "shared on 1", "shared on 2", "last"]);
     }
 
     pub(super) async fn an_abandoned_tail_is_given_to_one_caller(pair: &mut Pair) {
@@ -254,7 +249,7 @@ mod checks {
         let mut expected: Vec<SessionKey> = (0..40).map(|number| key(&format!("abandoned {number}"))).collect();
         expected.sort();
         for key in &expected {
-            pair.one.restore(restore(key, 1, &["two"])).await.expect("Redis answers");
+            pair.one.lay(key, 1, &["two"]).await;
         }
         let hour = Duration::from_secs(3600);
         let none = pair.one.take_abandoned(hour, hour, 100).await.expect("Redis answers");
@@ -276,7 +271,7 @@ mod checks {
         pair.servers.flush_all();
         let (settled, evicted, kept) = (key("settled in time"), key("evicted"), key("kept"));
         for key in [&settled, &evicted, &kept] {
-            pair.one.restore(restore(key, 1, &["two", "three"])).await.expect("Redis answers");
+            pair.one.lay(key, 1, &["two", "three"]).await;
         }
         pair.two.settle(settle(&settled, 3)).await.expect("Redis answers");
         pair.servers.command(&["DEL", &redis_key(&evicted)]);
@@ -287,16 +282,16 @@ mod checks {
     pub(super) async fn a_removed_session_leaves_no_bytes_and_does_not_come_back(pair: &mut Pair) {
         let key = key("removed");
         let vacancy = pair.two.vacancy(&key).await;
-        pair.one.restore(restore(&key, 3, &["secret"])).await.expect("Redis answers");
+        pair.one.lay(&key, 3, &["secret"]).await;
         pair.one.remove(&key, 4).await.expect("Redis answers");
         let left = pair.servers.command(&["HGETALL", &redis_key(&key)]);
         assert_eq!(left, "f\n1\nfloor\n4");
-        assert!(!pair.two.fill(&vacancy, EPOCH, 3, b"state 3").await.expect("Redis answers"));
-        let again = pair.two.restore(restore(&key, 3, &["secret"])).await.expect("Redis answers");
-        assert_eq!(again, Shared::Conflict { version: 4 });
+        assert!(!pair.two.fill(&vacancy, EPOCH, mark(3), b"state 3").await.expect("Redis answers"));
+        let again = pair.two.settle(settle(&key, 3)).await.expect("Redis answers");
+        assert_eq!(again, Settled::Outdated { version: 4 });
         let taken = pair.two.take_abandoned(Duration::ZERO, LONG, 1000).await.expect("Redis answers");
         assert!(!taken.contains(&key));
-        assert!(pair.two.fill(&vacancy, EPOCH, 4, b"erased").await.expect("Redis answers"));
+        assert!(pair.two.fill(&vacancy, EPOCH, mark(4), b"erased").await.expect("Redis answers"));
     }
 
     pub(super) async fn messages_arrive_in_order_at_the_others(pair: &mut Pair) {
@@ -305,7 +300,7 @@ mod checks {
         pair.one.settle(settle(&key, 1)).await.expect("Redis answers");
         expected.push("settled 1".to_owned());
         for version in 1..100 {
-            pair.one.share(share(&key, version, &["next"])).await.expect("Redis answers");
+            pair.one.share(share(&key, version, "next")).await.expect("Redis answers");
             expected.push(format!("shared on {version}"));
         }
         pair.two.publish(&key, b"from two").await.expect("Redis answers");
@@ -343,9 +338,9 @@ mod checks {
     pub(super) async fn calls_that_make_no_sense_are_refused(pair: &mut Pair) {
         let key = key("senseless");
         let refused = |outcome: Result<_, CacheFault>| matches!(outcome, Err(CacheFault::Malformed { .. }));
-        assert!(refused(pair.one.share(share(&key, 1, &[])).await.map(drop)));
-        assert!(refused(pair.one.restore(restore(&key, 1, &[])).await.map(drop)));
-        assert!(refused(pair.one.share(share(&key, 1 << 53, &["x"])).await.map(drop)));
+        let backwards = Share { reached: mark(1), ..share(&key, 1, "x") };
+        assert!(refused(pair.one.share(backwards).await.map(drop)));
+        assert!(refused(pair.one.share(share(&key, 1 << 53, "x")).await.map(drop)));
         assert!(refused(pair.one.settle(settle(&key, 1 << 53)).await.map(drop)));
         assert!(pair.one.is_available(), "a mistake of ours is no failure of Redis");
     }
