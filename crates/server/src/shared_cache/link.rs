@@ -7,8 +7,8 @@
 //! under the old generation is worth nothing.
 //!
 //! A connection with the subscriptions of some partitions is a *strand*; usually there is one
-//! to each node. Partitions that stay silent get a new strand, to the node that serves them by
-//! then; a strand without partitions is dropped. A message counts only if it comes from the
+//! to each node. Partitions that stay silent are carried by the node's strand if others are heard
+//! over it, and by a new one if not; a strand without partitions is dropped. A message counts only if it comes from the
 //! strand that its partition belongs to.
 
 use std::collections::HashMap;
@@ -84,9 +84,16 @@ pub(super) struct LinkBoard {
     started: Instant,
     partitions: Vec<Part>,
     events: mpsc::Sender<CacheEvent>,
-    strands: Mutex<HashMap<u64, MultiplexedConnection>>,
+    strands: Mutex<HashMap<u64, Strand>>,
     last_strand: AtomicU64,
     corruption: Arc<Corruption>,
+}
+
+/// A connection with subscriptions.
+#[derive(Clone)]
+struct Strand {
+    node: String,
+    connection: MultiplexedConnection,
 }
 
 /// One partition. What is asked on every cached read is in atomics.
@@ -295,7 +302,7 @@ impl LinkBoard {
         (unheard, quiet)
     }
 
-    fn strands(&self) -> MutexGuard<'_, HashMap<u64, MultiplexedConnection>> {
+    fn strands(&self) -> MutexGuard<'_, HashMap<u64, Strand>> {
         // Nothing panics while it is held; if something did, the map would still be whole.
         self.strands.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -305,22 +312,37 @@ impl LinkBoard {
         self.strands().retain(|strand, _| used.contains(strand));
     }
 
-    /// Makes a strand to a node for `partitions`. Those that could be subscribed to belong to it then.
-    async fn make_strand(
+    /// The strand to a node that something was heard over just now, if there is one.
+    fn live_strand(&self, node: &str) -> Option<(u64, MultiplexedConnection)> {
+        let heard = Partition::all().filter(|partition| self.link(*partition).up);
+        let ids: Vec<u64> = heard.map(|partition| self.part(partition).hearing().strand).collect();
+        let strands = self.strands();
+        let (id, strand) = strands.iter().find(|(id, strand)| strand.node == node && ids.contains(id))?;
+        Some((*id, strand.connection.clone()))
+    }
+
+    /// Has `partitions` carried by a strand to their node: the one that works, or a new one.
+    /// Those that could be subscribed to belong to it then.
+    async fn carry(
         self: &Arc<Self>,
-        strand: u64,
         node: &ConnectionInfo,
         partitions: &[Partition],
         connector: &Connector,
     ) -> Result<Vec<Partition>, ConnectFault> {
-        let board: Weak<Self> = Arc::downgrade(self);
-        let pushes = Arc::new(move |push: PushInfo| {
-            if let Some(board) = board.upgrade() {
-                board.received(strand, push);
+        let name = node_name(node);
+        let (strand, connection) = match self.live_strand(&name) {
+            Some(live) => live,
+            None => {
+                let strand = self.last_strand.fetch_add(1, Ordering::Relaxed) + 1;
+                let board: Weak<Self> = Arc::downgrade(self);
+                let pushes = Arc::new(move |push: PushInfo| {
+                    if let Some(board) = board.upgrade() {
+                        board.received(strand, push);
+                    }
+                });
+                (strand, connector.connect(node, pushes).await?.connection)
             }
-        });
-        let connection = connector.connect(node, pushes).await?.connection;
-        self.strands().insert(strand, connection.clone());
+        };
         let subscribing = partitions.iter().map(|partition| {
             let mut connection = connection.clone();
             async move {
@@ -343,13 +365,17 @@ impl LinkBoard {
         let outcomes = match tokio::time::timeout(SUBSCRIBE_LIMIT, futures_util::future::join_all(subscribing)).await {
             Ok(outcomes) => outcomes,
             Err(_) => {
-                self.disconnected(strand);
+                for partition in partitions {
+                    self.let_go(*partition, strand);
+                }
                 return Err(ConnectFault::TimedOut { limit: SUBSCRIBE_LIMIT });
             }
         };
+        // Not before it carries something: without that it would be dropped.
+        self.strands().insert(strand, Strand { node: name, connection });
         let subscribed = outcomes.iter().flatten().copied().collect();
         match outcomes.into_iter().find_map(Result::err) {
-            // Some stay with the strand all the same; the others get another one.
+            // Some stay with the strand all the same; the others are tried again.
             Some(error) => Err(ConnectFault::Connection(error)),
             None => Ok(subscribed),
         }
@@ -441,14 +467,13 @@ impl Making {
             }
             attempts.running = true;
         }
-        let strand = board.last_strand.fetch_add(1, Ordering::Relaxed) + 1;
         let (making, board) = (self.clone(), Arc::clone(board));
         let (calls, connector) = (Arc::clone(calls), Arc::clone(connector));
         tokio::spawn(async move {
             let closed = calls.closed().clone();
             let made = tokio::select! {
                 () = closed.cancelled() => return,
-                made = board.make_strand(strand, &node, &unheard, &connector) => made,
+                made = board.carry(&node, &unheard, &connector) => made,
             };
             making.end(made.is_ok());
             match made {

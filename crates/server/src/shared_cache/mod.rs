@@ -284,7 +284,7 @@ impl SharedCache {
                 self.corruption.found(kind, partition);
                 let written = fields.remove("w").unwrap_or_default();
                 let keys = vec![self.names.session(key), self.names.unflushed(partition)];
-                let arguments = vec![member(key).into_bytes(), written, self.milliseconds(self.floor_lifetime)];
+                let arguments = vec![member(key).into_bytes(), written, lifetime(self.floor_lifetime)];
                 self.run(partition, &scripts::DISCARD, keys, arguments).await?;
                 Ok(Loaded::Nothing(vacancy))
             }
@@ -386,7 +386,7 @@ impl SharedCache {
             decimal(tag),
             self.message(&key, &message)?,
             snapshot,
-            self.milliseconds(self.entry_lifetime),
+            lifetime(self.entry_lifetime),
         ];
         let reply = self.run(partition, &scripts::SETTLE, self.keys(&key, partition), arguments).await?;
         let version = number(reply.rest.into_iter().next())?;
@@ -416,7 +416,7 @@ impl SharedCache {
             decimal(version),
             decimal(tag),
             snapshot,
-            self.milliseconds(self.entry_lifetime),
+            lifetime(self.entry_lifetime),
             vacancy.incarnation.clone().into_bytes(),
         ];
         let keys = vec![self.names.session(key), self.names.unflushed(partition), self.names.sequence(partition)];
@@ -430,7 +430,7 @@ impl SharedCache {
     /// See [`CacheFault`].
     pub async fn outdated(&self, key: &SessionKey, version: u64) -> Result<Outdated, CacheFault> {
         within_range(version)?;
-        let arguments = vec![decimal(version), self.milliseconds(self.floor_lifetime)];
+        let arguments = vec![decimal(version), lifetime(self.floor_lifetime)];
         let reply = self.run(Partition::of(key), &scripts::OUTDATED, vec![self.names.session(key)], arguments).await?;
         let mut rest = reply.rest.into_iter();
         let (version, durable_version) = (number(rest.next())?, number(rest.next())?);
@@ -494,8 +494,8 @@ impl SharedCache {
         limit: usize,
     ) -> Result<Vec<SessionKey>, CacheFault> {
         let arguments = vec![
-            self.milliseconds(older_than),
-            self.milliseconds(lease),
+            milliseconds(older_than),
+            milliseconds(lease),
             decimal(limit as u64),
             self.names.sessions_of(partition).into_bytes(),
         ];
@@ -523,7 +523,7 @@ impl SharedCache {
         within_range(version)?;
         let partition = Partition::of(key);
         let keys = vec![self.names.session(key), self.names.unflushed(partition)];
-        let arguments = vec![member(key).into_bytes(), decimal(version), self.milliseconds(self.floor_lifetime)];
+        let arguments = vec![member(key).into_bytes(), decimal(version), lifetime(self.floor_lifetime)];
         self.run(partition, &scripts::REMOVE, keys, arguments).await?;
         Ok(())
     }
@@ -594,7 +594,7 @@ impl SharedCache {
         })
     }
 
-    /// Lets go of Redis. Calls fail from now on, and events end.
+    /// Lets go of Redis. Calls fail from now on, and no more events come.
     pub fn close(&self) {
         self.calls.close();
     }
@@ -627,18 +627,21 @@ impl SharedCache {
         envelope::message(self.node, key, payload)
             .ok_or(CacheFault::Malformed { detail: "the session's id is longer than 64 KiB" })
     }
-
-    #[allow(clippy::unused_self)]
-    fn milliseconds(&self, duration: Duration) -> Vec<u8> {
-        let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(MAX_VERSION).clamp(1, MAX_VERSION);
-        decimal(milliseconds)
-    }
 }
 
 impl Drop for SharedCache {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn milliseconds(duration: Duration) -> Vec<u8> {
+    decimal(u64::try_from(duration.as_millis()).unwrap_or(MAX_VERSION).min(MAX_VERSION))
+}
+
+/// How long something is kept. Redis refuses 0.
+fn lifetime(duration: Duration) -> Vec<u8> {
+    milliseconds(duration.max(Duration::from_millis(1)))
 }
 
 fn decimal(number: u64) -> Vec<u8> {
