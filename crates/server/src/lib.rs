@@ -22,6 +22,7 @@ pub mod http;
 pub mod idempotency;
 pub mod keys_command;
 pub mod migrate_command;
+pub mod mode;
 pub mod principal;
 pub mod problem;
 pub mod rate_limit;

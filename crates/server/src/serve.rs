@@ -31,6 +31,9 @@ const MAX_HEADERS: usize = 64;
 /// How long to pause when the operating system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long bringing to the database what it does not have yet may take.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
 /// How long the store may take to write what is waiting.
 const STORE_CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -62,6 +65,16 @@ pub async fn serve(state: &Arc<ServerState>, app: Router, listener: TcpListener,
     state.tasks.close();
     if tokio::time::timeout(state.config.shutdown_grace, state.tasks.wait()).await.is_err() {
         tracing::warn!(tasks = state.tasks.len(), "the grace time is over; what is left is cut off");
+    }
+    let unflushed = state.sessions.flush_all(FLUSH_LIMIT).await;
+    if unflushed > 0 {
+        tracing::error!(
+            commands = unflushed,
+            "the database did not take everything; another server finds the rest in Redis"
+        );
+    }
+    if let Some(cache) = &state.cache {
+        cache.close();
     }
     // What handlers have handed to the store is written even if nobody waits for it.
     if tokio::time::timeout(STORE_CLOSE_LIMIT, state.store.close()).await.is_err() {

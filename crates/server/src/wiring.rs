@@ -13,6 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secrets};
 use crate::connection_limit::ConnectionLimit;
 use crate::funnels::{FunnelError, FunnelLibrary};
+use crate::mode::{self, Mode};
 use crate::principal::Authenticator;
 use crate::rate_limit::AddressLimit;
 use crate::sessions::{Announcements, Sessions, Tiers};
@@ -184,6 +185,17 @@ impl ServerState {
         self.start_housekeeping();
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
+            let mut mode = Mode::Normal;
+            mode.measure();
+            while state.goes_on_after(mode::LOOK_EVERY).await {
+                let now = state.mode();
+                if std::mem::replace(&mut mode, now) != now {
+                    now.announce();
+                }
+            }
+        });
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
             while state.goes_on_after(state.config.flush_interval).await {
                 state.sessions.flush();
             }
@@ -202,6 +214,12 @@ impl ServerState {
                 }
             }
         });
+    }
+
+    /// In which mode the server works just now.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        Mode::now(&self.database, self.cache.as_deref())
     }
 
     /// Waits; `false` when the server stops.

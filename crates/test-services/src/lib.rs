@@ -1,5 +1,10 @@
-//! Real services for tests: private processes on free ports in temporary folders, ended with their owner.
+//! What the fault tests are made of: real services and servers, buyers who use them, and the check of what was promised.
+//!
+//! Everything is a private process on a free port in a temporary folder, and ends with its owner.
 
+pub mod buyer;
+pub mod fleet;
 pub mod postgres;
+pub mod promises;
 pub mod redis;
 pub mod tcp_proxy;

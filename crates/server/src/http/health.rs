@@ -10,10 +10,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
+use crate::mode::Mode;
 use crate::problem::chain;
 use crate::wiring::ServerState;
 
-/// A database that has not answered by then counts as down.
+/// What has not answered by then counts as down.
 const PING_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) fn routes() -> Router<Arc<ServerState>> {
@@ -24,6 +25,7 @@ pub(super) fn routes() -> Router<Arc<ServerState>> {
 #[serde(rename_all = "camelCase")]
 struct Readiness {
     status: &'static str,
+    mode: &'static str,
     dependencies: Dependencies,
 }
 
@@ -31,6 +33,8 @@ struct Readiness {
 #[serde(rename_all = "camelCase")]
 struct Dependencies {
     database: Dependency,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<Dependency>,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,25 +49,41 @@ async fn live() -> Json<serde_json::Value> {
 }
 
 async fn ready(State(state): State<Arc<ServerState>>) -> Response {
+    let redis = async {
+        match &state.cache {
+            Some(cache) => Some(ask("redis", cache.health()).await),
+            None => None,
+        }
+    };
+    let (database, redis) = tokio::join!(ask("database", state.store.ping()), redis);
+    let mode = state.mode();
+    let has_database = database.status == "up";
+    let has_redis = redis.as_ref().is_some_and(|redis| redis.status == "up");
+    let is_whole = has_database && (redis.is_none() || has_redis);
+    // While draining, load balancers should send the next request elsewhere. Without some of its tiers a server still
+    // does what it can, and the others most likely lack the same; without all of them it can accept nothing.
+    let (status, code) = match state.shutdown.is_cancelled() {
+        true => ("draining", StatusCode::SERVICE_UNAVAILABLE),
+        false if is_whole && mode == Mode::Normal => ("ready", StatusCode::OK),
+        false if (has_database || has_redis) && mode.accepts_commands() => ("degraded", StatusCode::OK),
+        false => ("notReady", StatusCode::SERVICE_UNAVAILABLE),
+    };
+    let dependencies = Dependencies { database, redis };
+    (code, Json(Readiness { status, mode: mode.as_str(), dependencies })).into_response()
+}
+
+async fn ask<T, E: std::error::Error + 'static>(
+    dependency: &'static str,
+    question: impl Future<Output = Result<T, E>>,
+) -> Dependency {
     let started = Instant::now();
-    let up = match tokio::time::timeout(PING_LIMIT, state.store.ping()).await {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            tracing::warn!(error = %chain(&error), "the database is down");
-            false
-        }
-        Err(_) => {
-            tracing::warn!(limit_ms = PING_LIMIT.as_millis(), "the database does not answer");
-            false
-        }
-    };
-    let database = Dependency { status: if up { "up" } else { "down" }, latency_ms: started.elapsed().as_millis() };
-    // While draining, load balancers should send the next request elsewhere.
-    let status = match (state.shutdown.is_cancelled(), up) {
-        (true, _) => "draining",
-        (false, true) => "ready",
-        (false, false) => "notReady",
-    };
-    let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(Readiness { status, dependencies: Dependencies { database } })).into_response()
+    let outcome = tokio::time::timeout(PING_LIMIT, question).await;
+    match &outcome {
+        Ok(Ok(_)) => {}
+        // Its breaker and the change of mode are logged; a line for each probe would drown them.
+        Ok(Err(error)) => tracing::debug!(dependency, error = %chain(error), "down"),
+        Err(_) => tracing::debug!(dependency, limit_ms = PING_LIMIT.as_millis(), "does not answer"),
+    }
+    let status = if matches!(outcome, Ok(Ok(_))) { "up" } else { "down" };
+    Dependency { status, latency_ms: started.elapsed().as_millis() }
 }

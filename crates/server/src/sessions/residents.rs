@@ -72,6 +72,7 @@ impl Residents {
 
     /// Keeps a session that nobody may use for a while, or takes note of what it takes now.
     pub(super) fn keep(&self, hosted: &Arc<Hosted>) {
+        self.absent.invalidate(hosted.key());
         self.kept.insert(hosted.key().clone(), Arc::clone(hosted));
     }
 

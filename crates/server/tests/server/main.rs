@@ -5,3 +5,4 @@ mod postgres;
 mod process;
 mod rest;
 mod socket;
+mod tiers;

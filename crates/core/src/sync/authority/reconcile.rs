@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Authority, Effect, Environment, Peer, TailEntry, Work, snapshot, stranger};
+use super::{Authority, Effect, Environment, Peer, Request, TailEntry, Work, snapshot, stranger};
+use crate::command::Durability;
 use crate::event::Record;
 use crate::evolve::evolve;
 use crate::state::State;
@@ -153,7 +154,9 @@ impl Authority {
             .map(|work| {
                 let is_of = |peer: &Peer| peer.client_id == work.request.client_id && peer.role == work.role;
                 let peer = self.peers.iter().find(|(_, peer)| is_of(peer)).map(|(peer, _)| *peer);
-                Work { peer, ..work }
+                // The shared tier has not kept its word for it; sharing it again could lose to others for ever.
+                let request = Request { durability: Some(Durability::Strict), ..work.request };
+                Work { peer, request, ..work }
             })
             .collect();
         let commands = works.len();

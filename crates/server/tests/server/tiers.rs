@@ -1,0 +1,278 @@
+//! Several servers on one PostgreSQL and one Redis: what they promise while these, or they themselves, fail.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use throughline_test_services::buyer::{Buyer, Identity, Told};
+use throughline_test_services::fleet::{Fleet, Node};
+use throughline_test_services::promises::{self, Outcome};
+use throughline_test_services::redis::Redis;
+use throughline_test_services::tcp_proxy::TcpProxy;
+
+/// How often a buyer changes something.
+const OFTEN: Duration = Duration::from_millis(15);
+
+/// How long anything may take that has no limit of its own.
+const LONG: Duration = Duration::from_secs(20);
+
+fn fleet() -> Fleet {
+    Fleet::start(env!("CARGO_BIN_EXE_throughline")).unwrap()
+}
+
+/// Looks until something is so.
+async fn until(what: &str, limit: Duration, mut happened: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !happened().await {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn mode(node: &Node) -> String {
+    let readiness = node.readiness().await.map(|(_, body)| body["mode"].as_str().unwrap_or_default().to_owned());
+    readiness.unwrap_or_default()
+}
+
+/// Waits until the buyer has been told of so many more accepted changes.
+async fn accepted(buyer: &Buyer, more: usize) {
+    let before = buyer.told().accepted.len();
+    until("changes are accepted", LONG, async || buyer.told().accepted.len() >= before + more).await;
+}
+
+/// Waits until everything is settled, and checks all promises.
+async fn settled(fleet: &Fleet, nodes: &[&Node], buyers: Vec<(Identity, Buyer)>) -> (Outcome, Vec<Told>) {
+    let mut clients = Vec::new();
+    for (identity, buyer) in buyers {
+        assert!(buyer.settle(LONG).await, "not settled: {:?}; {}", buyer.told(), logs(nodes));
+        clients.push((identity, buyer.leave().await));
+    }
+    let outcome = promises::check(fleet, nodes, &clients).await.unwrap();
+    let is_kept = outcome.lost == 0 && outcome.doubled == 0 && outcome.diverged == 0;
+    assert!(is_kept, "{outcome}; {}", logs(nodes));
+    (outcome, clients.into_iter().map(|(_, told)| told).collect())
+}
+
+fn logs(nodes: &[&Node]) -> String {
+    nodes.iter().map(|node| format!("\n--- {}\n{}", node.address, node.log())).collect()
+}
+
+fn post(fleet: &Fleet, node: &Node, path: &str, body: &Value) -> reqwest::RequestBuilder {
+    let client = reqwest::Client::builder().timeout(LONG).build().unwrap();
+    client.post(format!("http://{}{path}", node.address)).bearer_auth(&fleet.service_key).json(body)
+}
+
+/// Creates a session over REST; its id.
+async fn created(fleet: &Fleet, node: &Node) -> String {
+    let answer = post(fleet, node, "/v1/sessions", &json!({})).send().await.unwrap();
+    assert_eq!(answer.status(), 201, "{}", node.log());
+    answer.json::<Value>().await.unwrap()["session"]["id"].as_str().unwrap().to_owned()
+}
+
+/// A strict command; the status of its answer and how long it took.
+async fn strict(fleet: &Fleet, node: &Node, id: &str, email: &str) -> (u16, bool, Duration) {
+    let started = Instant::now();
+    let body = json!({ "commands": [{ "type": "setEmail", "email": email }] });
+    let answer = post(fleet, node, &format!("/v1/sessions/{id}/commands"), &body).send().await.unwrap();
+    let has_retry_after = answer.headers().contains_key("retry-after");
+    (answer.status().as_u16(), has_retry_after, started.elapsed())
+}
+
+#[tokio::test]
+async fn servers_share_sessions_and_their_followers() {
+    let fleet = fleet();
+    let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
+    let (here, there) = ([nodes[0].address.clone()], [nodes[1].address.clone()]);
+    let one = Identity::new();
+    let other = one.another_tab();
+    let first = Buyer::start(&one, &here, OFTEN);
+    accepted(&first, 3).await;
+    let second = Buyer::start(&other, &there, OFTEN);
+    accepted(&second, 40).await;
+    let (outcome, told) = settled(&fleet, &[&nodes[0], &nodes[1]], vec![(one, first), (other, second)]).await;
+    assert!(outcome.acknowledged > 80, "{outcome}");
+    assert_eq!(told.iter().map(|told| told.went_back).sum::<u64>(), 0);
+}
+
+#[tokio::test]
+async fn what_was_accepted_survives_its_server_and_its_buyer() {
+    let fleet = fleet();
+    let mut doomed = fleet.node("doomed", &["--flush-interval", "1s"]).unwrap();
+    let heir = fleet.node("heir", &[]).unwrap();
+    let mut accepted_in_all = 0;
+    for round in 0..3 {
+        let mut buyers = Vec::new();
+        for _ in 0..4 {
+            let identity = Identity::new();
+            let buyer = Buyer::start(&identity, std::slice::from_ref(&doomed.address), OFTEN);
+            buyers.push((identity, buyer));
+        }
+        for (_, buyer) in &buyers {
+            accepted(buyer, 10 + round).await;
+        }
+        doomed.kill().unwrap();
+        for (identity, buyer) in buyers {
+            let told = buyer.leave().await;
+            let ahead = told.accepted.difference(&told.durable).count();
+            accepted_in_all += ahead;
+            let clients = [(identity, told)];
+            until("what was accepted is in the database", LONG, async || {
+                promises::check(&fleet, &[&heir], &clients).await.is_ok_and(|outcome| outcome.lost == 0)
+            })
+            .await;
+            let outcome = promises::check(&fleet, &[&heir], &clients).await.unwrap();
+            assert_eq!((outcome.lost, outcome.doubled, outcome.diverged), (0, 0, 0), "{outcome}");
+        }
+        doomed.start_again().unwrap();
+    }
+    assert!(accepted_in_all > 0, "every change was durable before the server was killed");
+}
+
+#[tokio::test]
+async fn a_killed_redis_loses_nothing_and_is_used_again() {
+    let mut fleet = fleet();
+    let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
+    let servers: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
+    let identity = Identity::new();
+    let tab = identity.another_tab();
+    let buyer = Buyer::start(&identity, &servers[..1], OFTEN);
+    accepted(&buyer, 10).await;
+    let other = Buyer::start(&tab, &servers[1..], OFTEN);
+    accepted(&other, 10).await;
+    for _ in 0..2 {
+        fleet.redis.kill().unwrap();
+        until("the breaker opens", Duration::from_secs(1), async || mode(&nodes[0]).await == "withoutRedis").await;
+        let (status, body) = nodes[0].readiness().await.unwrap();
+        assert_eq!((status, body["status"].as_str()), (200, Some("degraded")), "{body}");
+        accepted(&buyer, 10).await;
+        accepted(&other, 10).await;
+        fleet.redis.start_again().unwrap();
+        for node in &nodes {
+            until("it is used again", Duration::from_secs(5), async || mode(node).await == "normal").await;
+        }
+        accepted(&buyer, 10).await;
+    }
+    settled(&fleet, &[&nodes[0], &nodes[1]], vec![(identity, buyer), (tab, other)]).await;
+    let changes = nodes[0].log().lines().filter(|line| line.contains("every command waits for the database")).count();
+    assert_eq!(changes, 2, "each change of mode is told once; {}", nodes[0].log());
+}
+
+#[tokio::test]
+async fn a_hanging_redis_is_left_alone() {
+    let fleet = fleet();
+    let node = fleet.node("a", &[]).unwrap();
+    let identity = Identity::new();
+    let buyer = Buyer::start(&identity, std::slice::from_ref(&node.address), OFTEN);
+    accepted(&buyer, 10).await;
+    fleet.redis.pause().unwrap();
+    until("the breaker opens", Duration::from_secs(1), async || mode(&node).await == "withoutRedis").await;
+    accepted(&buyer, 20).await;
+    fleet.redis.resume().unwrap();
+    until("it is used again", Duration::from_secs(5), async || mode(&node).await == "normal").await;
+    accepted(&buyer, 20).await;
+    settled(&fleet, &[&node], vec![(identity, buyer)]).await;
+}
+
+#[tokio::test]
+async fn without_its_database_a_server_accepts_what_may_wait_and_refuses_the_rest() {
+    let mut fleet = fleet();
+    let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
+    let identity = Identity::new();
+    let buyer = Buyer::start(&identity, std::slice::from_ref(&nodes[0].address), OFTEN);
+    accepted(&buyer, 10).await;
+    let id = created(&fleet, &nodes[1]).await;
+    for hangs in [true, false] {
+        if hangs {
+            fleet.postgres.pause().unwrap();
+        } else {
+            fleet.postgres.kill().unwrap();
+        }
+        let (status, has_retry_after, took) = strict(&fleet, &nodes[1], &id, "ada@example.com").await;
+        assert_eq!((status, has_retry_after), (503, true), "{}", nodes[1].log());
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        until("it is known to be away", LONG, async || mode(&nodes[0]).await == "withoutDatabase").await;
+        let durable = buyer.told().durable.len();
+        accepted(&buyer, 30).await;
+        assert_eq!(buyer.told().durable.len(), durable, "nothing can be durable now");
+        let (status, _, took) = strict(&fleet, &nodes[0], &id, "ada@example.com").await;
+        assert!(status == 503 && took < Duration::from_secs(1), "refused at once: {status} after {took:?}");
+        if hangs {
+            fleet.postgres.resume().unwrap();
+        } else {
+            fleet.postgres.start_again().unwrap();
+        }
+        for node in &nodes {
+            until("it is used again", Duration::from_secs(10), async || mode(node).await == "normal").await;
+        }
+        until("a strict command is accepted", LONG, async || {
+            strict(&fleet, &nodes[1], &id, "grace@example.com").await.0 == 200
+        })
+        .await;
+    }
+    settled(&fleet, &[&nodes[0], &nodes[1]], vec![(identity, buyer)]).await;
+}
+
+#[tokio::test]
+async fn two_servers_that_do_not_hear_each_other_fork_and_are_made_one() {
+    let fleet = fleet();
+    // Each has a Redis of its own: as if a partition had left each with one half of a failover.
+    let second = Redis::start().unwrap();
+    let slow = ["--flush-interval", "1s"];
+    let database = fleet.postgres.url("shop");
+    let nodes = [
+        fleet.node_on("a", &database, Some(&fleet.redis.url()), &slow).unwrap(),
+        fleet.node_on("b", &database, Some(&second.url()), &slow).unwrap(),
+    ];
+    let one = Identity::new();
+    let other = one.another_tab();
+    let first = Buyer::start(&one, std::slice::from_ref(&nodes[0].address), OFTEN);
+    accepted(&first, 3).await;
+    let second = Buyer::start(&other, std::slice::from_ref(&nodes[1].address), OFTEN);
+    until("forks are found", LONG, async || {
+        nodes[0].metric("throughline_forked_commands_total").await.unwrap()
+            + nodes[1].metric("throughline_forked_commands_total").await.unwrap()
+            > 5.0
+    })
+    .await;
+    settled(&fleet, &[&nodes[0], &nodes[1]], vec![(one, first), (other, second)]).await;
+}
+
+#[tokio::test]
+async fn cut_off_from_everything_a_server_shows_what_it_knows_as_stale() {
+    let fleet = fleet();
+    let to_database = TcpProxy::to(fleet.postgres.address()).unwrap();
+    let to_redis = TcpProxy::to(fleet.redis.address()).unwrap();
+    let database =
+        fleet.postgres.url("shop").replace(&fleet.postgres.address().to_string(), &to_database.address().to_string());
+    let redis = fleet.redis.url_through(to_redis.address());
+    let cut = fleet.node_on("cut", &database, Some(&redis), &[]).unwrap();
+    let whole = fleet.node("whole", &[]).unwrap();
+    let id = created(&fleet, &cut).await;
+    let get = async |node: &Node, id: &str| {
+        let client = reqwest::Client::builder().timeout(LONG).build().unwrap();
+        let url = format!("http://{}/v1/sessions/{id}", node.address);
+        client.get(url).bearer_auth(&fleet.service_key).send().await.unwrap()
+    };
+    assert!(!get(&cut, &id).await.headers().contains_key("warning"));
+    to_database.cut();
+    to_redis.cut();
+    until("both are known to be away", Duration::from_secs(5), async || mode(&cut).await == "memoryOnly").await;
+    assert_eq!(cut.readiness().await.unwrap().0, 503);
+    let started = Instant::now();
+    let answer = get(&cut, &id).await;
+    assert_eq!(answer.status(), 200, "{}", cut.log());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(answer.headers()["warning"].to_str().unwrap().starts_with("110 "), "{answer:?}");
+    assert!(answer.headers().contains_key("age"));
+    let unknown = created(&fleet, &whole).await;
+    assert_eq!(get(&cut, &unknown).await.status(), 503, "what it does not know it can't show");
+    assert_eq!(strict(&fleet, &cut, &id, "ada@example.com").await.0, 503);
+
+    // Others go on; what they change is shown as soon as it can be known.
+    assert_eq!(strict(&fleet, &whole, &id, "grace@example.com").await.0, 200);
+    to_database.heal();
+    to_redis.heal();
+    until("it works again", Duration::from_secs(10), async || mode(&cut).await == "normal").await;
+    let answer = get(&cut, &id).await;
+    assert!(!answer.headers().contains_key("warning"));
+    assert_eq!(answer.json::<Value>().await.unwrap()["email"], "grace@example.com");
+}
