@@ -18,13 +18,13 @@ pub struct TcpProxy {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    target: SocketAddr,
     cut: bool,
     frozen: bool,
     ended: bool,
@@ -41,7 +41,9 @@ impl TcpProxy {
     pub fn to(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { target, state: Mutex::default(), changed: Condvar::new() });
+        let (cut, frozen, ended, delay, sockets) = (false, false, false, Duration::ZERO, Vec::new());
+        let state = State { target, cut, frozen, ended, delay, sockets };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accepting.accept(&listener));
         Ok(Self { address, shared })
@@ -57,6 +59,14 @@ impl TcpProxy {
     pub fn cut(&self) {
         let mut state = self.shared.state();
         state.cut = true;
+        state.close_all();
+        self.shared.changed.notify_all();
+    }
+
+    /// Closes all connections; new ones lead to another server: a failover.
+    pub fn redirect(&self, target: SocketAddr) {
+        let mut state = self.shared.state();
+        state.target = target;
         state.close_all();
         self.shared.changed.notify_all();
     }
@@ -130,7 +140,7 @@ impl Shared {
         if state.cut {
             return Ok(());
         }
-        let server = TcpStream::connect(self.target)?;
+        let server = TcpStream::connect(state.target)?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         // Connections that ended are closed by then; only their numbers are left to forget.

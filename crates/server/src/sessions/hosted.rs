@@ -467,7 +467,9 @@ impl Hosted {
         self.json_bytes.store(change.state.len(), Ordering::Relaxed);
         let is_erasure = change.purge_history;
         environment.store.commit(change).await?;
-        if !environment.tier.settle(&self.key, commit).await {
+        if environment.tier.settle(&self.key, commit).await {
+            environment.recently_written.note(&self.key, commit.state.version());
+        } else {
             if is_erasure {
                 environment.unerased.add(self.key.clone(), commit.state.version());
             }

@@ -9,6 +9,7 @@
 mod flushing;
 mod freshness;
 mod hosted;
+mod recently_written;
 mod residents;
 mod shared_tier;
 mod stored;
@@ -29,6 +30,7 @@ use self::flushing::Backlog;
 pub use self::freshness::Announcements;
 use self::freshness::Links;
 use self::hosted::Hosted;
+use self::recently_written::RecentlyWritten;
 use self::residents::Residents;
 use self::shared_tier::SharedTier;
 pub use self::stored::{Unreadable, read_record};
@@ -104,6 +106,7 @@ struct Environment {
     residents: Residents,
     backlog: Backlog,
     unerased: Unerased,
+    recently_written: RecentlyWritten,
     relaxed: bool,
 }
 
@@ -197,6 +200,7 @@ impl Sessions {
             residents: Residents::new(limits.memory_bytes),
             backlog: Backlog::new(limits.backlog),
             unerased: Unerased::default(),
+            recently_written: RecentlyWritten::default(),
             relaxed: limits.relaxed,
         };
         Self { environment: Arc::new(environment), next_peer: AtomicU64::new(1) }

@@ -63,7 +63,11 @@ impl Sessions {
         while let Some(event) = events.recv().await {
             match event {
                 CacheEvent::Message { key, payload } => self.hear(&key, &payload),
-                CacheEvent::Interrupted { partition } | CacheEvent::Restored { partition } => self.suspect(partition),
+                CacheEvent::Interrupted { partition } => self.suspect(partition),
+                CacheEvent::Restored { partition } => {
+                    self.suspect(partition);
+                    self.tell_again(partition);
+                }
             }
         }
     }
@@ -88,6 +92,20 @@ impl Sessions {
                 hosted.suspect();
             }
         }
+    }
+
+    /// What was told through the shared tier before may have reached nobody; the database reaches everybody.
+    fn tell_again(&self, partition: Partition) {
+        let environment = Arc::clone(&self.environment);
+        let commits = environment.recently_written.of(partition);
+        if commits.is_empty() {
+            return;
+        }
+        self.environment.tasks.spawn(async move {
+            if let Err(error) = environment.store.announce(&commits).await {
+                tracing::warn!(error = %chain(&error), "other servers could not be told again of commits");
+            }
+        });
     }
 
     /// Hears what other servers tell through the database, until it is closed.

@@ -214,13 +214,13 @@ async fn without_its_database_a_server_accepts_what_may_wait_and_refuses_the_res
 #[tokio::test]
 async fn two_servers_that_do_not_hear_each_other_fork_and_are_made_one() {
     let fleet = fleet();
-    // Each has a Redis of its own: as if a partition had left each with one half of a failover.
-    let second = Redis::start().unwrap();
+    // Each has a Redis of its own: as if a failover had left each with another half.
+    let other_half = Redis::start().unwrap();
+    let way = TcpProxy::to(other_half.address()).unwrap();
     let slow = ["--flush-interval", "1s"];
-    let database = fleet.postgres.url("shop");
     let nodes = [
-        fleet.node_on("a", &database, Some(&fleet.redis.url()), &slow).unwrap(),
-        fleet.node_on("b", &database, Some(&second.url()), &slow).unwrap(),
+        fleet.node("a", &slow).unwrap(),
+        fleet.node_on("b", &fleet.postgres.url("shop"), Some(&other_half.url_through(way.address())), &slow).unwrap(),
     ];
     let one = Identity::new();
     let other = one.another_tab();
@@ -233,6 +233,8 @@ async fn two_servers_that_do_not_hear_each_other_fork_and_are_made_one() {
             > 5.0
     })
     .await;
+    // The failover is over: both are on the same half, and what the one did on the other half the other has to hear.
+    way.redirect(fleet.redis.address());
     settled(&fleet, &[&nodes[0], &nodes[1]], vec![(one, first), (other, second)]).await;
 }
 
