@@ -223,7 +223,9 @@ impl Client {
                 objects.push(&object);
             }
         }
-        self.arrived.clear();
+        // What is not durable yet is stored later, as it came.
+        let durable_version = self.replica.durable_version() as f64;
+        self.arrived.retain(|record| get(record, "version").as_f64() > Some(durable_version));
         objects
     }
 }

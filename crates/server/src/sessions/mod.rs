@@ -119,6 +119,15 @@ pub struct Current {
     pub stale_for: Option<Duration>,
 }
 
+/// What became of commands.
+#[derive(Debug, Clone)]
+pub struct Executed {
+    /// One for each command, in their order: accepted, rejected, or a gap.
+    pub answers: Vec<ServerFrame>,
+    /// The version that the database has.
+    pub durable_version: u64,
+}
+
 /// Why a session can't be reached.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SessionError {
@@ -234,7 +243,7 @@ impl Sessions {
         key: &SessionKey,
         role: Role,
         requests: Vec<Request>,
-    ) -> Result<Vec<ServerFrame>, SessionError> {
+    ) -> Result<Executed, SessionError> {
         let expected = requests.len();
         let hosted = self.host(key).await?;
         let peer = self.new_peer();
@@ -256,7 +265,8 @@ impl Sessions {
         };
         let outcome = tokio::time::timeout(PATIENCE, answers).await;
         hosted.leave(peer);
-        outcome.unwrap_or(Err(SessionError::Busy { retry_after: Duration::from_secs(1) }))
+        let answers = outcome.unwrap_or(Err(SessionError::Busy { retry_after: Duration::from_secs(1) }))?;
+        Ok(Executed { answers, durable_version: hosted.durable_version() })
     }
 
     /// Lets a peer follow a session.

@@ -35,7 +35,7 @@ async fn commands_are_answered_after_they_are_stored() {
         request(Command::SetEmail { email: "ada@example.com".to_owned() }),
         request(Command::SetEmail { email: "not an address".to_owned() }),
     ];
-    let answers = sessions.execute(&key, Role::Service, requests).await.unwrap();
+    let Executed { answers, .. } = sessions.execute(&key, Role::Service, requests).await.unwrap();
     assert!(matches!(answers[1], ServerFrame::Accepted { seq: 2, version: 2, .. }), "{answers:?}");
     assert!(matches!(answers[2], ServerFrame::Rejected { seq: 3, .. }), "{answers:?}");
     assert_eq!(store.load(&key).await.unwrap().unwrap().version, 3);
@@ -83,6 +83,6 @@ async fn a_session_that_another_process_changed_is_read_again_and_the_command_ju
     let other = Sessions::new(tiers, SessionLimits::default(), funnels, clock, TaskTracker::new());
     let email = |text: &str| vec![request(Command::SetEmail { email: text.to_owned() })];
     other.execute(&key, Role::Service, email("first@example.com")).await.unwrap();
-    let answers = sessions.execute(&key, Role::Service, email("second@example.com")).await.unwrap();
+    let Executed { answers, .. } = sessions.execute(&key, Role::Service, email("second@example.com")).await.unwrap();
     assert!(matches!(answers[0], ServerFrame::Accepted { version: 3, .. }), "{answers:?}");
 }

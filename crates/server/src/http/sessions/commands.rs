@@ -6,8 +6,8 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use throughline_core::sync::ServerFrame;
-use throughline_core::{ClientId, Command, Rejection, Session};
+use throughline_core::sync::{Request, ServerFrame};
+use throughline_core::{ClientId, Command, Durability, Rejection, Session};
 use utoipa::ToSchema;
 
 use super::{Target, existing, gap, nameless, request, visible};
@@ -16,6 +16,7 @@ use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
+use crate::sessions::Executed;
 use crate::wiring::ServerState;
 
 /// How many commands one request holds at most.
@@ -38,9 +39,31 @@ pub(crate) struct NumberedCommand {
     client_id: Option<ClientId>,
     /// The caller's number for it: 1, 2, 3 and so on under its `clientId`. Sent twice, it is applied once.
     seq: Option<u64>,
+    /// When it counts. `relaxed` is for commands that may be, and needs `clientId` and `seq`; a service key's are
+    /// `strict` where nothing is said.
+    durability: Option<WantedDurability>,
     /// The command: `type` and its fields.
     #[serde(flatten)]
     command: Command,
+}
+
+/// When a command counts as applied.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum WantedDurability {
+    /// When the database has it.
+    Strict,
+    /// When two memories have it; the database follows within a second.
+    Relaxed,
+}
+
+impl From<WantedDurability> for Durability {
+    fn from(wanted: WantedDurability) -> Self {
+        match wanted {
+            WantedDurability::Strict => Self::Strict,
+            WantedDurability::Relaxed => Self::Relaxed,
+        }
+    }
 }
 
 /// What became of the commands.
@@ -56,7 +79,7 @@ pub(crate) struct Outcomes {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "outcome", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(crate) enum Outcome {
-    /// It was applied, and the database has it.
+    /// It was applied.
     Accepted {
         /// Who issued it.
         client_id: ClientId,
@@ -66,6 +89,8 @@ pub(crate) enum Outcome {
         version: u64,
         /// Whether it had been applied before and was not applied again.
         repeated: bool,
+        /// Whether the database has it. Where not, two memories do, and the database will within a second.
+        durable: bool,
     },
     /// It was refused, and changed nothing.
     Rejected {
@@ -113,10 +138,12 @@ pub(crate) async fn commands(
     let work = async {
         let nameless = nameless()?;
         let mut requests = Vec::with_capacity(commands.len());
-        for (index, NumberedCommand { client_id: named, seq, command }) in commands.into_iter().enumerate() {
+        for (index, NumberedCommand { client_id: named, seq, durability, command }) in commands.into_iter().enumerate()
+        {
+            let durability = durability.map(Durability::from);
             requests.push(match (named, seq, &client_id) {
-                (Some(named), Some(seq), _) => request(&named, Some(seq), command),
-                (None, None, Some(once)) => request(once, Some(index as u64 + 1), command),
+                (Some(named), Some(seq), _) => Request { durability, ..request(&named, Some(seq), command) },
+                (None, None, Some(once)) => Request { durability, ..request(once, Some(index as u64 + 1), command) },
                 (None, None, None) => request(&nameless, None, command),
                 _ => {
                     return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
@@ -128,10 +155,12 @@ pub(crate) async fn commands(
         }
         existing(&state, &target.key).await?;
         let mut results = Vec::new();
-        for answer in state.sessions.execute(&target.key, target.role, requests).await? {
+        let Executed { answers, durable_version } = state.sessions.execute(&target.key, target.role, requests).await?;
+        for answer in answers {
             match answer {
                 ServerFrame::Accepted { client_id, seq, version, repeated } => {
-                    results.push(Outcome::Accepted { client_id, seq, version, repeated });
+                    let durable = version <= durable_version;
+                    results.push(Outcome::Accepted { client_id, seq, version, repeated, durable });
                 }
                 ServerFrame::Rejected { client_id, seq, reason } => {
                     results.push(Outcome::Rejected { client_id, seq, reason });

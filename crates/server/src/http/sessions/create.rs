@@ -176,7 +176,7 @@ async fn create_once(
     if state.sessions.current(&key).await?.is_some() {
         return Err(taken());
     }
-    let version = all_accepted(state.sessions.execute(&key, role, requests).await?)?;
+    let version = all_accepted(state.sessions.execute(&key, role, requests).await?.answers)?;
     let created = existing(state, &key).await?;
     let session = visible(&created, role);
     let TokenAnswer { token, token_expires_at } = issue_token(state, &key)?;

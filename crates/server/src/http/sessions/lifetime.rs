@@ -47,7 +47,7 @@ pub(crate) async fn extend(
     let target = Target::of(&principal, &id)?;
     existing(&state, &target.key).await?;
     let requests = vec![request(&nameless()?, None, Command::Extend { ttl_ms })];
-    all_accepted(state.sessions.execute(&target.key, target.role, requests).await?)?;
+    all_accepted(state.sessions.execute(&target.key, target.role, requests).await?.answers)?;
     let current = existing(&state, &target.key).await?;
     Ok(session_reply(&current, target.role)?.into_response())
 }
@@ -71,7 +71,7 @@ pub(crate) async fn delete(
     let target = Target::of(&principal, &id)?;
     existing(&state, &target.key).await?;
     let requests = vec![request(&nameless()?, None, Command::Erase {})];
-    all_accepted(state.sessions.execute(&target.key, target.role, requests).await?)?;
+    all_accepted(state.sessions.execute(&target.key, target.role, requests).await?.answers)?;
     Ok(Reply::empty().into_response())
 }
 

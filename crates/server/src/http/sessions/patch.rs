@@ -23,6 +23,7 @@ use crate::http::idempotent::Once;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
+use crate::sessions::Executed;
 use crate::wiring::ServerState;
 
 /// How often a patch is tried on a session that keeps changing under it.
@@ -179,7 +180,7 @@ pub(crate) async fn patch(
             if requests.is_empty() {
                 return session_reply(&current, target.role);
             }
-            let answers = state.sessions.execute(&target.key, target.role, requests).await?;
+            let Executed { answers, .. } = state.sessions.execute(&target.key, target.role, requests).await?;
             let moved = answers.iter().any(|answer| {
                 matches!(answer, ServerFrame::Rejected { reason, .. }
                     if reason.code == RejectionCode::StaleVersion)
