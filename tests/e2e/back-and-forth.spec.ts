@@ -66,6 +66,8 @@ test('a page in the background cache leaves its session to the other tabs', asyn
   await page.waitForFunction(() => 'isSame' in window && document.visibilityState === 'visible');
   await page.evaluate(() => session.goOnline());
   await settled(page);
+  // Its place is the other tab's now, so it begins with nothing; the session comes in a frame after the welcome.
+  await page.waitForFunction(() => session.getSnapshot()?.email === 'left@example.com');
   await page.evaluate(() => session.setMetadata({ page: 1 }).durable);
   expect(await stored(server, id)).toMatchObject({ email: 'left@example.com', metadata: { other: 1, page: 1 } });
   await other.waitForFunction(() => (session.getSnapshot().metadata as { page?: number }).page === 1);
