@@ -3,6 +3,7 @@
 //! Everything is a private process on a free port in a temporary folder, and ends with its owner.
 
 pub mod buyer;
+pub mod chaos;
 pub mod fleet;
 pub mod postgres;
 pub mod promises;

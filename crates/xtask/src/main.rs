@@ -1,5 +1,6 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 
+mod chaos;
 mod checks;
 mod declarations;
 mod demo;
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Options),
     /// Install what the tests need and run them all.
     Test(test::Options),
+    /// Let servers, Redis, PostgreSQL and the links between them fail at random, and check what became of each change.
+    Chaos(chaos::Options),
     /// Type-check the TypeScript projects.
     Check,
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Pack(options) => npm::pack(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Chaos(options) => chaos::run(&options),
         Command::Check => checks::typescript(),
     };
     match done {

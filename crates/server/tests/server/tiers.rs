@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use throughline_test_services::buyer::{Buyer, Identity, Told};
+use throughline_test_services::chaos::{self, ChaosOptions};
 use throughline_test_services::fleet::{Fleet, Node};
 use throughline_test_services::promises::{self, Outcome};
 use throughline_test_services::redis::Redis;
@@ -277,4 +278,20 @@ async fn cut_off_from_everything_a_server_shows_what_it_knows_as_stale() {
     let answer = get(&cut, &id).await;
     assert!(!answer.headers().contains_key("warning"));
     assert_eq!(answer.json::<Value>().await.unwrap()["email"], "grace@example.com");
+}
+
+#[tokio::test]
+async fn everything_fails_for_a_while() {
+    let options = ChaosOptions {
+        binary: env!("CARGO_BIN_EXE_throughline").into(),
+        duration: Duration::from_secs(12),
+        seed: 7,
+        servers: 2,
+        sessions: 3,
+    };
+    let mut told = Vec::new();
+    let summary =
+        chaos::run(&options, |line| told.push(line)).await.unwrap_or_else(|error| panic!("{error}: {told:#?}"));
+    assert!(summary.is_kept(), "{summary}: {told:#?}");
+    println!("{summary}");
 }

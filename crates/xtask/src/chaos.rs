@@ -1,0 +1,36 @@
+//! Everything fails, for as long as wanted: `cargo xtask chaos`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::process::{announce, cargo, program, run as run_program};
+use crate::provision::{self, SystemPackage};
+use crate::workspace;
+
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// For how many minutes.
+    #[arg(long, default_value = "5")]
+    minutes: String,
+    /// Which faults: the same seed gives the same ones.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A file for the summary, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// Builds the server, and lets it and its services fail on this machine.
+pub fn run(options: &Options) -> Result<()> {
+    provision::system(&[SystemPackage::Redis, SystemPackage::Postgres])?;
+    announce("building the server");
+    run_program(cargo().args(["build", "--package", "throughline-server", "--package", "throughline-test-services"]))?;
+    let mut chaos = program(workspace::path("target/debug/chaos"));
+    chaos.arg("--binary").arg(workspace::path("target/debug/throughline"));
+    chaos.args(["--minutes", &options.minutes, "--seed", &options.seed.to_string()]);
+    if let Some(file) = &options.json {
+        chaos.arg("--json").arg(file);
+    }
+    run_program(&mut chaos)
+}
