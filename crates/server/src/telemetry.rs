@@ -1,12 +1,14 @@
 //! Log lines and metrics. Neither ever holds personal data, tokens or keys.
 
-use std::io::IsTerminal as _;
+pub mod catalogue;
 
+use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+use self::catalogue::{Kind, METRICS, Metric};
 use crate::config::LogFormat;
 
 /// Why there are no log lines or metrics.
@@ -71,27 +73,15 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
     if let Some(handle) = known.as_ref() {
         return Ok(handle.clone());
     }
-    let seconds = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
-    let jobs = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?
-        .set_buckets_for_metric(Matcher::Suffix("_jobs".to_owned()), &jobs)?
-        .build_recorder();
+    let mut builder = PrometheusBuilder::new();
+    for Metric { name, kind, .. } in METRICS {
+        if let Kind::Histogram(scale) = kind {
+            builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), scale.buckets())?;
+        }
+    }
+    let recorder = builder.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Recorder)?;
-    describe();
+    catalogue::describe();
     Ok(known.insert(handle).clone())
-}
-
-fn describe() {
-    use metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_counter!("throughline_http_requests_total", "Requests answered.");
-    describe_histogram!("throughline_http_request_seconds", "Time to answer a request.");
-    describe_counter!("throughline_panics_total", "Requests that ended in a panic.");
-    describe_counter!("throughline_store_transactions_total", "Database transactions that wrote.");
-    describe_histogram!("throughline_store_batch_jobs", "Writes that shared a transaction.");
-    describe_gauge!("throughline_store_queue_jobs", "Writes that wait.");
-    describe_counter!("throughline_store_failed_batches_total", "Transactions that failed.");
-    describe_gauge!("throughline_connections", "Open connections.");
-    describe_counter!("throughline_connections_refused_total", "Connections over a limit.");
 }

@@ -126,6 +126,8 @@ impl ServerState {
     /// # Errors
     /// See [`WiringError`].
     pub async fn build(config: Config, secrets: Secrets) -> Result<Arc<Self>, WiringError> {
+        // First of all: what is measured before is lost.
+        telemetry::metrics()?;
         let (tiers, events) = open_tiers(&config).await?;
         let state = Self::with(config, secrets, tiers, Arc::new(SystemClock))?;
         state.start_listening(events);
@@ -142,6 +144,7 @@ impl ServerState {
         tiers: Tiers,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, WiringError> {
+        let metrics = telemetry::metrics()?;
         let funnels = Arc::new(FunnelLibrary::load(config.funnels.as_deref())?);
         let tasks = TaskTracker::new();
         let (store, database, cache) = (Arc::clone(&tiers.store), tiers.database.clone(), tiers.cache.clone());
@@ -157,7 +160,7 @@ impl ServerState {
             creations_per_address: AddressLimit::per_minute(config.session_creations_per_minute),
             connections_per_address: ConnectionLimit::new(config.max_connections_per_address),
             sockets_per_session: ConnectionLimit::new(config.max_sockets_per_session),
-            metrics: telemetry::metrics()?,
+            metrics,
             shutdown: CancellationToken::new(),
             tasks,
             config,
@@ -203,6 +206,8 @@ impl ServerState {
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             while state.goes_on_after(MAKE_UP).await {
+                // Often: until then each value that a histogram was given is kept.
+                state.metrics.run_upkeep();
                 state.sessions.make_up().await;
             }
         });
@@ -237,7 +242,6 @@ impl ServerState {
             let mut round: u32 = 0;
             while state.goes_on_after(HOUSEKEEPING).await {
                 state.creations_per_address.forget_idle();
-                state.metrics.run_upkeep();
                 if round.is_multiple_of(ROUNDS_PER_SWEEP)
                     && let Err(error) = state.store.sweep(state.clock.now_ms()).await
                 {

@@ -13,6 +13,7 @@ use throughline_core::{Role, SessionId, State, Timestamp, ended};
 use tokio::sync::{Notify, OnceCell, mpsc};
 
 use super::freshness::Stamp;
+use super::measures::{self, Origin, Reason};
 use super::residents::ByKey;
 use super::shared_tier::{Answer, Found};
 use super::stored::{append, read_record, read_state};
@@ -82,13 +83,13 @@ struct Unsettled {
 impl Unsettled {
     fn new(request: &Request) -> Self {
         let kind = request.command.as_ref().map_or("malformed", |command| command.kind().as_str());
-        let span = tracing::info_span!("command", kind, seq = request.seq);
+        let span = tracing::debug_span!("command", kind, seq = request.seq);
         Self { kind, arrived: Instant::now(), span }
     }
 
     fn settle(self, outcome: &'static str, code: Option<&'static str>) {
         let elapsed = self.arrived.elapsed();
-        self.span.in_scope(|| tracing::info!(outcome, code, elapsed_ms = elapsed.as_millis(), "settled"));
+        self.span.in_scope(|| tracing::debug!(outcome, code, elapsed_ms = elapsed.as_millis(), "settled"));
         metrics::counter!("throughline_commands_total", "type" => self.kind, "outcome" => outcome).increment(1);
         metrics::histogram!("throughline_command_seconds", "type" => self.kind).record(elapsed.as_secs_f64());
     }
@@ -130,7 +131,7 @@ impl Hosted {
         // Without a pause since the session became visible: nobody waits for something that was never begun.
         if is_first {
             if let Some(mut live) = self.live() {
-                self.carry_out(&mut live, left);
+                self.carry_out(&mut live, left, Reason::Other);
             }
             self.remember();
         }
@@ -215,7 +216,10 @@ impl Hosted {
 
     async fn read_database(&self, known: u64, shared: Option<&SharedView>) -> Result<DatabaseView, SessionError> {
         let store = &self.environment.store;
-        let Some(stored) = store.load(&self.key).await? else { return Ok(DatabaseView::default()) };
+        let stored = measures::database("load", store.load(&self.key)).await?;
+        let outcome = if stored.is_some() { "hit" } else { "miss" };
+        metrics::counter!("throughline_tier_reads_total", "tier" => "database", "outcome" => outcome).increment(1);
+        let Some(stored) = stored else { return Ok(DatabaseView::default()) };
         self.json_bytes.store(stored.state.len(), Ordering::Relaxed);
         let state = read_state(&stored)?;
         let after = shared.map_or(known, |view| known.min(view.state.version()));
@@ -223,7 +227,7 @@ impl Hosted {
         let has_own = self.live().is_some_and(|live| !live.authority.tail().is_empty());
         let mut journal = Vec::new();
         if (has_tail || has_own) && after < stored.version {
-            for record in store.journal(&self.key, after, COMPARED_RECORDS).await? {
+            for record in measures::database("journal", store.journal(&self.key, after, COMPARED_RECORDS)).await? {
                 journal.extend(read_record(&record)?.filter(|record| record.version <= stored.version));
             }
         }
@@ -253,11 +257,14 @@ impl Hosted {
         let Some(state) = self.state() else { return Ok(None) };
         // Its end could not be written down; it is over all the same.
         let state = if self.is_overdue() { Arc::new(ended(&state, self.now())) } else { state };
+        if stale_for.is_some() {
+            self.environment.measures.stale_read();
+        }
         Ok(Some(Current { state, stale_for }))
     }
 
     /// Whether nothing that others did can have been missed.
-    fn is_fresh(&self) -> bool {
+    pub(super) fn is_fresh(&self) -> bool {
         let stamp = self.environment.links.stamp(&self.key);
         self.live().is_some_and(|live| stamp.is_some() && live.validated == stamp && !live.authority.is_stale())
     }
@@ -272,7 +279,7 @@ impl Hosted {
                 if self.live().is_some_and(|live| is_done(&live)) {
                     return true;
                 }
-                self.change(|authority, _| authority.reload());
+                self.change_because(Reason::Read, |authority, _| authority.reload());
                 told.await;
                 if self.live().is_some_and(|live| !is_done(&live) && !live.authority.is_reloading()) {
                     return false;
@@ -366,12 +373,12 @@ impl Hosted {
 
     /// What another server has told of the session.
     pub(super) fn observe(self: &Arc<Self>, news: News) {
-        self.change(|authority, rules| authority.observed(news, rules));
+        self.change_because(Reason::News, |authority, rules| authority.observed(news, rules));
     }
 
     /// Others may have changed the session.
-    pub(super) fn suspect(self: &Arc<Self>) {
-        self.change(|authority, _| authority.suspect());
+    pub(super) fn suspect(self: &Arc<Self>, reason: Reason) {
+        self.change_because(reason, |authority, _| authority.suspect());
     }
 
     /// Brings the tail to the database, whoever accepted it.
@@ -386,6 +393,11 @@ impl Hosted {
     /// Whether it has to be read again before it can be believed.
     pub(super) fn is_stale(&self) -> bool {
         self.live().is_some_and(|live| live.authority.is_stale())
+    }
+
+    /// For how long its oldest command has been ahead of the database.
+    pub(super) fn unflushed_for(&self) -> Duration {
+        self.live().and_then(|live| live.unflushed_since).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Whether something is on its way to the database.
@@ -411,20 +423,32 @@ impl Hosted {
 
     /// Lets the authority do something, and carries out what it wants.
     fn change(self: &Arc<Self>, act: impl FnOnce(&mut Authority, &Rules<'_>) -> Vec<Effect>) {
+        self.change_because(Reason::Other, act);
+    }
+
+    /// The same, with the reason for which the authority may want to read the session again.
+    fn change_because(self: &Arc<Self>, reason: Reason, act: impl FnOnce(&mut Authority, &Rules<'_>) -> Vec<Effect>) {
+        let begun = Instant::now();
         let rules = self.rules();
         let Some(mut live) = self.live() else { return };
         let effects = act(&mut live.authority, &rules);
-        self.carry_out(&mut live, effects);
+        let is_news = |effect: &Effect| matches!(effect, Effect::Send { frame: ServerFrame::Events { .. }, .. });
+        let tells = effects.iter().any(is_news);
+        self.carry_out(&mut live, effects, reason);
+        if tells {
+            let origin = if reason == Reason::News { Origin::There } else { Origin::Here };
+            self.environment.measures.told(origin, begun);
+        }
     }
 
-    fn carry_out(self: &Arc<Self>, live: &mut Live, effects: Vec<Effect>) {
+    fn carry_out(self: &Arc<Self>, live: &mut Live, effects: Vec<Effect>, reason: Reason) {
         for effect in effects {
             match effect {
                 Effect::Send { peer, frame } => send(live, peer, frame),
                 Effect::Commit(commit) => self.commit(commit),
                 Effect::Share(share) => self.share(share),
                 Effect::Flush(commit) => self.write_tail(commit),
-                Effect::Reload => self.reload(),
+                Effect::Reload => self.reload(reason),
                 Effect::Forked { commands } => {
                     metrics::counter!("throughline_forked_commands_total").increment(commands as u64);
                     tracing::warn!(
@@ -466,7 +490,7 @@ impl Hosted {
         })?;
         self.json_bytes.store(change.state.len(), Ordering::Relaxed);
         let is_erasure = change.purge_history;
-        environment.store.commit(change).await?;
+        measures::database("commit", environment.store.commit(change)).await?;
         if environment.tier.settle(&self.key, commit).await {
             environment.recently_written.note(&self.key, commit.state.version());
         } else {
@@ -475,7 +499,8 @@ impl Hosted {
             }
             // The others have to hear of it before anybody can ask them for what is acknowledged here.
             if !announce {
-                let told = environment.store.announce(&[(self.key.clone(), commit.state.version())]).await;
+                let committed = [(self.key.clone(), commit.state.version())];
+                let told = measures::database("announce", environment.store.announce(&committed)).await;
                 if let Err(error) = told {
                     tracing::warn!(error = %chain(&error), "other servers could not be told of a commit");
                 }
@@ -492,7 +517,7 @@ impl Hosted {
                 Ok(Ok(())) => hosted.change(|authority, rules| authority.committed(rules)),
                 Ok(Err(CommitError::Conflict { .. })) => {
                     metrics::counter!("throughline_commit_conflicts_total").increment(1);
-                    hosted.change(|authority, _| authority.conflicted());
+                    hosted.change_because(Reason::Conflict, |authority, _| authority.conflicted());
                 }
                 Ok(Err(error)) => {
                     let retry_after = match &error {
@@ -531,7 +556,9 @@ impl Hosted {
                     }
                     hosted.change(|authority, rules| authority.shared(rules));
                 }
-                Answer::Conflict => hosted.change(|authority, _| authority.share_conflicted()),
+                Answer::Conflict => {
+                    hosted.change_because(Reason::Conflict, |authority, _| authority.share_conflicted())
+                }
                 Answer::Failed => hosted.change(|authority, _| authority.share_failed()),
             }
             hosted.settled.notify_waiters();
@@ -545,7 +572,7 @@ impl Hosted {
                 Ok(Ok(())) => hosted.change(|authority, rules| authority.flushed(rules)),
                 Ok(Err(CommitError::Conflict { .. })) => {
                     metrics::counter!("throughline_flush_conflicts_total").increment(1);
-                    hosted.change(|authority, _| authority.flush_conflicted());
+                    hosted.change_because(Reason::Conflict, |authority, _| authority.flush_conflicted());
                 }
                 Ok(Err(error)) => {
                     hosted.note_failure(&error, "what was accepted could not be written yet; it is tried again");
@@ -558,7 +585,8 @@ impl Hosted {
         });
     }
 
-    fn reload(self: &Arc<Self>) {
+    fn reload(self: &Arc<Self>, reason: Reason) {
+        reason.count_reload();
         let hosted = Arc::clone(self);
         self.environment.tasks.spawn(async move {
             let stamp = hosted.environment.links.stamp(&hosted.key);
@@ -572,7 +600,7 @@ impl Hosted {
                             live.validated_at = Instant::now();
                         }
                         let effects = live.authority.reloaded(loaded, &rules);
-                        hosted.carry_out(&mut live, effects);
+                        hosted.carry_out(&mut live, effects, Reason::Other);
                     }
                 }
                 Err(error) => {

@@ -9,6 +9,7 @@
 mod flushing;
 mod freshness;
 mod hosted;
+mod measures;
 mod recently_written;
 mod residents;
 mod shared_tier;
@@ -20,7 +21,7 @@ mod upkeep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use throughline_core::sync::{Credential, Hello, JoinRefused, PeerId, Request, ServerFrame};
 use throughline_core::{Role, State};
@@ -30,6 +31,7 @@ use self::flushing::Backlog;
 pub use self::freshness::Announcements;
 use self::freshness::Links;
 use self::hosted::Hosted;
+use self::measures::Measures;
 use self::recently_written::RecentlyWritten;
 use self::residents::Residents;
 use self::shared_tier::SharedTier;
@@ -108,6 +110,7 @@ struct Environment {
     unerased: Unerased,
     recently_written: RecentlyWritten,
     relaxed: bool,
+    measures: Measures,
 }
 
 /// A session as it is now, as far as this server can tell.
@@ -211,7 +214,10 @@ impl Sessions {
             unerased: Unerased::default(),
             recently_written: RecentlyWritten::default(),
             relaxed: limits.relaxed,
+            measures: Measures::new(),
         };
+        metrics::gauge!("throughline_backlog_limit").set(limits.backlog as f64);
+        metrics::gauge!("throughline_kept_session_bytes_limit").set(limits.memory_bytes as f64);
         Self { environment: Arc::new(environment), next_peer: AtomicU64::new(1) }
     }
 
@@ -222,10 +228,17 @@ impl Sessions {
     pub async fn current(&self, key: &SessionKey) -> Result<Option<Current>, SessionError> {
         let environment = &self.environment;
         if environment.residents.is_absent(key, environment.links.stamp(key)) {
+            environment.measures.known_absent();
             return Ok(None);
         }
         let stamp = environment.links.stamp(key);
-        let current = self.host(key).await?.current().await?;
+        let begun = Instant::now();
+        let (hosted, is_hit) = self.hit(key);
+        hosted.load().await?;
+        let current = hosted.current().await?;
+        if is_hit {
+            environment.measures.read_from_memory(begun);
+        }
         if let (None, Some(stamp)) = (&current, stamp) {
             environment.residents.note_absence(key, stamp);
         }
@@ -302,11 +315,19 @@ impl Sessions {
 
     /// The session in memory; read from the tiers below by the first who asks.
     async fn host(&self, key: &SessionKey) -> Result<Arc<Hosted>, SessionError> {
+        let (hosted, _) = self.hit(key);
+        hosted.load().await?;
+        Ok(hosted)
+    }
+
+    /// The session in memory, perhaps not loaded yet, and whether it is the latest as it is.
+    fn hit(&self, key: &SessionKey) -> (Arc<Hosted>, bool) {
         let environment = &self.environment;
         let hosted =
             environment.residents.get_or_host(key, |by_key| Hosted::new(key.clone(), Arc::clone(environment), by_key));
-        hosted.load().await?;
-        Ok(hosted)
+        let is_hit = hosted.is_fresh();
+        environment.measures.memory(is_hit);
+        (hosted, is_hit)
     }
 
     fn new_peer(&self) -> PeerId {

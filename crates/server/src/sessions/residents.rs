@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use moka::notification::RemovalCause;
 use moka::sync::Cache;
 
 use super::freshness::Stamp;
@@ -41,7 +42,12 @@ impl Residents {
         let weigh = |_: &SessionKey, hosted: &Arc<Hosted>| u32::try_from(hosted.bytes()).unwrap_or(u32::MAX);
         Self {
             by_key: Arc::default(),
-            kept: Cache::builder().max_capacity(bytes).weigher(weigh).time_to_idle(IDLE).build(),
+            kept: Cache::builder()
+                .max_capacity(bytes)
+                .weigher(weigh)
+                .time_to_idle(IDLE)
+                .eviction_listener(|_, _, cause| count_eviction(cause))
+                .build(),
             absent: Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build(),
         }
     }
@@ -96,6 +102,15 @@ impl Residents {
         self.kept.run_pending_tasks();
         (self.by_key.lock().len(), self.kept.entry_count(), self.kept.weighted_size())
     }
+}
+
+fn count_eviction(cause: RemovalCause) {
+    let cause = match cause {
+        RemovalCause::Size => "size",
+        RemovalCause::Expired => "idle",
+        RemovalCause::Explicit | RemovalCause::Replaced => return,
+    };
+    metrics::counter!("throughline_evicted_sessions_total", "cause" => cause).increment(1);
 }
 
 impl ByKey {

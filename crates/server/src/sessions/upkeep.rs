@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::measures::{self, Reason};
 use super::stored::read_news;
 use super::{Environment, Hosted, SessionError, Sessions};
 use crate::problem::chain;
@@ -61,6 +62,7 @@ impl Sessions {
     /// Hears what other servers tell through the shared tier, until it is closed.
     pub async fn listen_to_cache(&self, mut events: mpsc::Receiver<CacheEvent>) {
         while let Some(event) = events.recv().await {
+            metrics::gauge!("throughline_cache_events_waiting").set(events.len() as f64);
             match event {
                 CacheEvent::Message { key, payload } => self.hear(&key, &payload),
                 CacheEvent::Interrupted { partition } => self.suspect(partition),
@@ -80,7 +82,7 @@ impl Sessions {
             Ok(news) => hosted.observe(news),
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "what another server told can't be read; is it of another release?");
-                hosted.suspect();
+                hosted.suspect(Reason::News);
             }
         }
     }
@@ -89,7 +91,7 @@ impl Sessions {
     fn suspect(&self, partition: Partition) {
         for hosted in self.environment.residents.all() {
             if Partition::of(hosted.key()) == partition {
-                hosted.suspect();
+                hosted.suspect(Reason::Link);
             }
         }
     }
@@ -101,8 +103,9 @@ impl Sessions {
         if commits.is_empty() {
             return;
         }
+        metrics::counter!("throughline_repeated_announcements_total").increment(commits.len() as u64);
         self.environment.tasks.spawn(async move {
-            if let Err(error) = environment.store.announce(&commits).await {
+            if let Err(error) = measures::database("announce", environment.store.announce(&commits)).await {
                 tracing::warn!(error = %chain(&error), "other servers could not be told again of commits");
             }
         });
@@ -115,9 +118,13 @@ impl Sessions {
             match event {
                 ListenerEvent::Up => {
                     announcements.restored();
-                    self.environment.residents.all().iter().for_each(Hosted::suspect);
+                    metrics::gauge!("throughline_announcements_up").set(1.0);
+                    self.environment.residents.all().iter().for_each(|hosted| hosted.suspect(Reason::Link));
                 }
-                ListenerEvent::Down => announcements.interrupted(),
+                ListenerEvent::Down => {
+                    announcements.interrupted();
+                    metrics::gauge!("throughline_announcements_up").set(0.0);
+                }
                 ListenerEvent::Changed { key, version } => self.hear_announcement(key, version).await,
             }
         }
@@ -129,7 +136,7 @@ impl Sessions {
         environment.residents.forget_absence(&key);
         if let Some(hosted) = environment.residents.get(&key) {
             if hosted.durable_version() < version {
-                hosted.suspect();
+                hosted.suspect(Reason::News);
             }
             return;
         }
@@ -155,6 +162,7 @@ impl Sessions {
         let Some(cache) = environment.cache.as_ref().filter(|cache| cache.is_available()) else { return };
         match cache.take_abandoned(ABANDONED_AFTER, ADOPTION_LEASE, ADOPTED_AT_ONCE).await {
             Ok(abandoned) => {
+                metrics::counter!("throughline_adopted_tails_total").increment(abandoned.len() as u64);
                 for key in abandoned {
                     self.adopt(key).await;
                 }
@@ -174,7 +182,7 @@ impl Sessions {
             Ok(hosted) => {
                 // What is in memory here may be older than the tail that was left.
                 if !hosted.is_unflushed() {
-                    hosted.suspect();
+                    hosted.suspect(Reason::Adoption);
                     let _ = hosted.current().await;
                 }
                 hosted.flush();
@@ -192,11 +200,11 @@ impl Sessions {
         let followed: Vec<Arc<Hosted>> = environment.residents.all().into_iter().filter(is_watched).collect();
         for some in followed.chunks(COMPARED_AT_ONCE) {
             let keys: Vec<SessionKey> = some.iter().map(|hosted| hosted.key().clone()).collect();
-            match environment.store.versions(&keys).await {
+            match measures::database("versions", environment.store.versions(&keys)).await {
                 Ok(versions) => {
                     for (hosted, version) in some.iter().zip(versions) {
                         if hosted.is_stale() || version.is_some_and(|version| version > hosted.durable_version()) {
-                            hosted.suspect();
+                            hosted.suspect(Reason::Link);
                         }
                     }
                 }
@@ -217,7 +225,7 @@ impl Sessions {
         if database.is_away() {
             return Ok(0);
         }
-        let due = store.claim_due(clock.now_ms(), DUE_LEASE_MS, DUE_BATCH).await?;
+        let due = measures::database("claim_due", store.claim_due(clock.now_ms(), DUE_LEASE_MS, DUE_BATCH)).await?;
         for session in &due {
             self.host(&session.key).await?.end_if_overdue(END_PATIENCE).await;
         }
@@ -229,5 +237,10 @@ impl Sessions {
         metrics::gauge!("throughline_hosted_sessions").set(hosted as f64);
         metrics::gauge!("throughline_kept_sessions").set(kept as f64);
         metrics::gauge!("throughline_kept_session_bytes").set(bytes as f64);
+        let oldest = match self.environment.backlog.commands() {
+            0 => Duration::ZERO,
+            _ => self.environment.residents.all().iter().map(|hosted| hosted.unflushed_for()).max().unwrap_or_default(),
+        };
+        metrics::gauge!("throughline_backlog_oldest_seconds").set(oldest.as_secs_f64());
     }
 }

@@ -145,7 +145,7 @@ impl Calls {
             Err(CacheFault::Malformed { .. } | CacheFault::Closed) => "refused",
         };
         metrics::counter!("throughline_cache_calls_total", "operation" => operation, "outcome" => outcome).increment(1);
-        metrics::histogram!("throughline_cache_call_seconds", "operation" => operation)
+        metrics::histogram!("throughline_tier_seconds", "tier" => "redis", "operation" => operation)
             .record(begun.elapsed().as_secs_f64());
         ended
     }

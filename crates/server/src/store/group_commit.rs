@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::error::TrySendError;
@@ -103,7 +103,10 @@ impl<J: Send + 'static> GroupCommit<J> {
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => SubmitError::Full,
             TrySendError::Closed(_) => SubmitError::Closed,
-        })
+        })?;
+        // Summed, not set: a database may have several writers.
+        metrics::gauge!("throughline_store_queue_jobs").increment(1.0);
+        Ok(())
     }
 
     /// Jobs and transactions so far.
@@ -145,12 +148,14 @@ async fn run<W: BatchWriter>(
         }
         if !batch.is_empty() {
             counts.jobs.fetch_add(batch.len() as u64, Ordering::SeqCst);
+            metrics::gauge!("throughline_store_queue_jobs").decrement(batch.len() as f64);
             metrics::histogram!("throughline_store_batch_jobs").record(batch.len() as f64);
+            let started = Instant::now();
             let begun = writer.write(std::mem::take(&mut batch)).await;
+            metrics::histogram!("throughline_store_transaction_seconds").record(started.elapsed());
             counts.transactions.fetch_add(begun, Ordering::SeqCst);
             metrics::counter!("throughline_store_transactions_total").increment(begun);
         }
-        metrics::gauge!("throughline_store_queue_jobs").set(waiting.len() as f64);
         pause = writer.between().await;
     }
     writer.finish().await;

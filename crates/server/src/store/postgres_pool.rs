@@ -47,11 +47,34 @@ struct State {
     down: Option<(StoreFault, Instant)>,
 }
 
+impl State {
+    fn measure(&self) {
+        metrics::gauge!("throughline_pool_connections", "state" => "idle").set(self.idle.len() as f64);
+    }
+}
+
+/// Counted in a gauge for as long as it lives, also when its caller goes away.
+struct Counted(metrics::Gauge);
+
+impl Counted {
+    fn in_gauge(gauge: metrics::Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 impl Pool {
     /// A pool of `size` connections. A statement takes no longer than `limit`, waiting for a connection included.
     pub(super) fn new(address: &PostgresAddress, size: usize, limit: Duration) -> Self {
         let slot_limit = limit / 3;
         let connector = Connector::with_limit(address, limit - slot_limit);
+        metrics::gauge!("throughline_pool_connections_limit").set(size.max(1) as f64);
         Self { connector, limit, slot_limit, slots: Semaphore::new(size.max(1)), state: Mutex::default() }
     }
 
@@ -71,6 +94,7 @@ impl Pool {
     ) -> Result<Vec<PgRow>, ReadError> {
         let deadline = Instant::now() + self.limit;
         let _slot = self.slot(during).await?;
+        let _busy = Counted::in_gauge(metrics::gauge!("throughline_pool_connections", "state" => "busy"));
         if let Some(mut connection) = self.take_idle() {
             let outcome = timeout_at(deadline, make().fetch_all(&mut connection)).await;
             if !matches!(&outcome, Ok(Err(error)) if Cause::of(error) == Cause::Connection) {
@@ -102,7 +126,12 @@ impl Pool {
 
     async fn slot(&self, during: &'static str) -> Result<SemaphorePermit<'_>, ReadError> {
         self.refuse_while_down()?;
-        let slot = match timeout(self.slot_limit, self.slots.acquire()).await {
+        let begun = Instant::now();
+        let waiting = Counted::in_gauge(metrics::gauge!("throughline_pool_waiting"));
+        let acquired = timeout(self.slot_limit, self.slots.acquire()).await;
+        drop(waiting);
+        metrics::histogram!("throughline_pool_wait_seconds").record(begun.elapsed());
+        let slot = match acquired {
             Ok(Ok(slot)) => slot,
             Ok(Err(closed)) => return Err(ReadError::Unavailable { fault: StoreFault::new(during, closed) }),
             Err(_) => return Err(ReadError::Overloaded { retry_after: RETRY_AFTER }),
@@ -123,7 +152,9 @@ impl Pool {
     fn take_idle(&self) -> Option<PgConnection> {
         let mut state = self.lock();
         state.idle.retain(|(_, since)| since.elapsed() < IDLE_LIMIT);
-        state.idle.pop().map(|(connection, _)| connection)
+        let taken = state.idle.pop().map(|(connection, _)| connection);
+        state.measure();
+        taken
     }
 
     fn settle(
@@ -154,12 +185,14 @@ impl Pool {
         state.down = None;
         if !self.slots.is_closed() {
             state.idle.push((connection, Instant::now()));
+            state.measure();
         }
     }
 
     fn failed(&self, fault: StoreFault) -> ReadError {
         let mut state = self.lock();
         state.idle.clear();
+        state.measure();
         state.down = Some((fault.clone(), Instant::now() + DOWN_PAUSE));
         ReadError::Unavailable { fault }
     }
