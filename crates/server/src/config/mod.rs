@@ -8,6 +8,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::client_address::TrustedProxies;
 use crate::http::origin::AllowedOrigins;
 use crate::sessions::SessionLimits;
@@ -50,6 +52,8 @@ pub struct Config {
     pub header_timeout: Duration,
     /// Open connections in all; more wait to be accepted.
     pub max_connections: usize,
+    /// Requests under way at a time; more are answered 503 at once.
+    pub max_requests: usize,
     /// Open connections of one address; more are closed.
     pub max_connections_per_address: usize,
     /// Open sockets of one session.
@@ -217,6 +221,7 @@ impl Config {
             request_timeout: positive("request_timeout", period(&options.request_timeout, 10))?,
             header_timeout: positive("header_timeout", period(&options.header_timeout, 10))?,
             max_connections: count("max_connections", options.max_connections, 4096)?,
+            max_requests: count("max_requests", options.max_requests, 1024)?.min(Semaphore::MAX_PERMITS),
             max_connections_per_address: count(
                 "max_connections_per_address",
                 options.max_connections_per_address,

@@ -182,6 +182,10 @@ pub struct ServeOptions {
     #[arg(long, env = "THROUGHLINE_MAX_CONNECTIONS", value_name = "COUNT")]
     pub max_connections: Option<usize>,
 
+    /// Requests under way at a time; more are answered 503 at once [default: 1024]
+    #[arg(long, env = "THROUGHLINE_MAX_REQUESTS", value_name = "COUNT")]
+    pub max_requests: Option<usize>,
+
     /// Open connections of one address; more are closed [default: 256]
     #[arg(long, env = "THROUGHLINE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
     pub max_connections_per_address: Option<usize>,
@@ -283,6 +287,7 @@ impl ServeOptions {
             request_timeout: self.request_timeout.or(other.request_timeout),
             header_timeout: self.header_timeout.or(other.header_timeout),
             max_connections: self.max_connections.or(other.max_connections),
+            max_requests: self.max_requests.or(other.max_requests),
             max_connections_per_address: self.max_connections_per_address.or(other.max_connections_per_address),
             max_sockets_per_session: self.max_sockets_per_session.or(other.max_sockets_per_session),
             auto_migrate: self.auto_migrate.or(other.auto_migrate),

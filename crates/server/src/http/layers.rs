@@ -14,6 +14,7 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
@@ -25,6 +26,9 @@ use crate::wiring::ServerState;
 /// How long a browser may remember the answer to a preflight request.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 
+/// A request that takes longer has a line in the log.
+const SLOW: Duration = Duration::from_secs(1);
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -33,6 +37,7 @@ pub fn around(routes: Router, state: &Arc<ServerState>) -> Router {
     routes
         .layer(DefaultBodyLimit::max(state.config.body_limit))
         .layer(from_fn_with_state(state.config.request_timeout, limit_time))
+        .layer(from_fn_with_state(Arc::new(Semaphore::new(state.config.max_requests)), admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(explain_bare_status))
         .layer(cors(state))
@@ -70,6 +75,25 @@ async fn limit_time(State(limit): State<Duration>, request: Request, next: Next)
             .mendable_by("retry")
             .into_response(),
     }
+}
+
+/// Lets in as many requests at a time as can be answered in time. The others are told at once to come back, which costs
+/// little: were they to wait, all would be answered too late. The operator's own routes are always let in.
+async fn admit(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let is_operators = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
+    let _place = match places.try_acquire() {
+        Ok(place) => Some(place),
+        Err(_) if is_operators => None,
+        Err(_) => {
+            metrics::counter!("throughline_http_requests_shed_total").increment(1);
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded")
+                .detail("more requests are under way than can be answered in time; this one was not begun, try again")
+                .retry_after(Duration::from_secs(1))
+                .mendable_by("retry")
+                .into_response();
+        }
+    };
+    next.run(request).await
 }
 
 fn panicked(_payload: Box<dyn Any + Send + 'static>) -> Response {
@@ -133,7 +157,15 @@ async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let response = next.run(request).instrument(span.clone()).await;
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
-    span.in_scope(|| tracing::info!(status, elapsed_ms = elapsed.as_millis(), "answered"));
+    // A line for each request would be most of the work of a busy server; its metrics tell of all of them.
+    span.in_scope(|| {
+        let elapsed_ms = elapsed.as_millis();
+        if response.status().is_server_error() || elapsed >= SLOW {
+            tracing::info!(status, elapsed_ms, "answered");
+        } else {
+            tracing::debug!(status, elapsed_ms, "answered");
+        }
+    });
     metrics::counter!("throughline_http_requests_total",
         "method" => method, "route" => route.clone(), "status" => status.to_string())
     .increment(1);
