@@ -190,7 +190,7 @@ mod tests {
     use std::time::Instant;
 
     use axum::routing::get;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::{Notify, oneshot};
 
     use super::*;
@@ -262,6 +262,28 @@ mod tests {
         assert_eq!(&status, b"HTTP/1.1 200");
         assert!(state.shutdown.is_cancelled());
         assert!(TcpStream::connect(address).await.is_err(), "nothing listens any more");
+    }
+
+    #[tokio::test]
+    async fn more_requests_than_can_be_answered_are_told_to_come_back() {
+        let options = ServeOptions { max_requests: Some(1), ..ServeOptions::default() };
+        let Running { address, entered, stop: _stop, .. } = running(options).await;
+        let under_way = ask(address, "/hang").await;
+        entered.notified().await;
+        let head = async |path: &str| {
+            let mut answer = [0; 512];
+            let read = ask(address, path).await.read(&mut answer).await.unwrap();
+            String::from_utf8_lossy(&answer[..read]).to_lowercase()
+        };
+        let refused = head("/slow").await;
+        assert!(refused.starts_with("http/1.1 503") && refused.contains("retry-after: 1"), "{refused}");
+        assert!(head("/livez").await.starts_with("http/1.1 200"), "the operator is let in");
+        drop(under_way);
+        // The place is given back when the client is gone.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !head("/slow").await.starts_with("http/1.1 200") {
+            assert!(Instant::now() < deadline, "the place was not given back");
+        }
     }
 
     #[tokio::test]

@@ -139,6 +139,7 @@ struct Chaos {
     placed: Vec<Placed>,
     summary: Summary,
     redis_runs: bool,
+    redis_answers: bool,
     database_runs: bool,
 }
 
@@ -182,6 +183,7 @@ impl Chaos {
             placed,
             summary: Summary::default(),
             redis_runs: true,
+            redis_answers: true,
             database_runs: true,
         })
     }
@@ -243,14 +245,15 @@ impl Chaos {
             Fault::KillServer | Fault::StopServer | Fault::FreezeServer => {}
             Fault::KillRedis => {
                 self.fleet.redis.kill()?;
-                self.redis_runs = false;
+                (self.redis_runs, self.redis_answers) = (false, false);
                 self.summary.kills += 1;
             }
-            Fault::FreezeRedis if self.redis_runs => {
+            Fault::FreezeRedis if self.redis_answers => {
                 self.fleet.redis.pause()?;
+                self.redis_answers = false;
                 self.summary.freezes += 1;
             }
-            Fault::EmptyRedis if self.redis_runs => {
+            Fault::EmptyRedis if self.redis_answers => {
                 self.fleet.redis.command(&["FLUSHALL"])?;
                 self.summary.flushes += 1;
             }
@@ -296,6 +299,7 @@ impl Chaos {
             self.redis_runs = true;
         }
         self.fleet.redis.resume()?;
+        self.redis_answers = true;
         if !self.database_runs {
             self.fleet.postgres.start_again()?;
             self.database_runs = true;
