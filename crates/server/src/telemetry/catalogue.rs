@@ -87,6 +87,11 @@ pub const METRICS: &[Metric] = &[
         "Time to answer a request, by route template and method.",
         &[],
     ),
+    counter(
+        "throughline_http_requests_shed_total",
+        "Requests refused at once, because more were being answered than can be in time.",
+        PLAIN,
+    ),
     counter("throughline_panics_total", "Requests that ended in a panic. Each is a bug.", PLAIN),
     gauge("throughline_connections", "Open connections, HTTP and sockets.", PLAIN),
     counter("throughline_connections_refused_total", "Connections closed at once: their address held too many.", PLAIN),
@@ -341,8 +346,8 @@ mod tests {
         let is_name = |text: &&str| {
             text.starts_with("throughline_") && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
         };
-        // Other names of the same form: crates, environment of tests.
-        let is_other = |text: &&str| ["throughline_server", "throughline_core"].contains(text);
+        // The channel of PostgreSQL, and crates.
+        let is_other = |text: &&str| ["throughline_changes", "throughline_server", "throughline_core"].contains(text);
         literals.filter(is_name).filter(|text| !is_other(text)).map(str::to_owned).collect()
     }
 
