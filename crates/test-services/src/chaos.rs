@@ -141,6 +141,7 @@ struct Chaos {
     redis_runs: bool,
     redis_answers: bool,
     database_runs: bool,
+    database_answers: bool,
 }
 
 /// Runs it. `progress` hears what happens, a line at a time.
@@ -185,6 +186,7 @@ impl Chaos {
             redis_runs: true,
             redis_answers: true,
             database_runs: true,
+            database_answers: true,
         })
     }
 
@@ -260,19 +262,20 @@ impl Chaos {
             Fault::FreezeRedis | Fault::EmptyRedis => {}
             Fault::KillDatabase => {
                 self.fleet.postgres.kill()?;
-                self.database_runs = false;
+                (self.database_runs, self.database_answers) = (false, false);
                 self.summary.kills += 1;
             }
-            Fault::RestartDatabase => {
+            Fault::RestartDatabase if self.database_answers => {
                 self.fleet.postgres.stop_fast()?;
-                self.database_runs = false;
+                (self.database_runs, self.database_answers) = (false, false);
                 self.summary.stops += 1;
             }
-            Fault::FreezeDatabase if self.database_runs => {
+            Fault::FreezeDatabase if self.database_answers => {
                 self.fleet.postgres.pause()?;
+                self.database_answers = false;
                 self.summary.freezes += 1;
             }
-            Fault::FreezeDatabase => {}
+            Fault::FreezeDatabase | Fault::RestartDatabase => {}
             Fault::CutFromRedis => {
                 placed.to_redis.cut();
                 self.summary.cuts += 1;
@@ -305,6 +308,7 @@ impl Chaos {
             self.database_runs = true;
         }
         self.fleet.postgres.resume()?;
+        self.database_answers = true;
         for placed in &mut self.placed {
             placed.to_redis.heal();
             placed.to_database.heal();

@@ -7,7 +7,7 @@ use throughline_test_services::buyer::{Buyer, Identity, Told};
 use throughline_test_services::chaos::{self, ChaosOptions};
 use throughline_test_services::fleet::{Fleet, Node};
 use throughline_test_services::promises::{self, Outcome};
-use throughline_test_services::redis::Redis;
+use throughline_test_services::redis::{Redis, RedisCluster};
 use throughline_test_services::tcp_proxy::TcpProxy;
 
 /// How often a buyer changes something.
@@ -278,6 +278,139 @@ async fn cut_off_from_everything_a_server_shows_what_it_knows_as_stale() {
     let answer = get(&cut, &id).await;
     assert!(!answer.headers().contains_key("warning"));
     assert_eq!(answer.json::<Value>().await.unwrap()["email"], "grace@example.com");
+}
+
+#[tokio::test]
+async fn a_redis_cluster_is_used_like_one_redis_and_may_lose_a_part() {
+    let fleet = fleet();
+    let mut cluster = RedisCluster::start(3).unwrap();
+    let (database, redis) = (fleet.postgres.url("shop"), cluster.url());
+    let nodes = [
+        fleet.node_on("a", &database, Some(&redis), &[]).unwrap(),
+        fleet.node_on("b", &database, Some(&redis), &[]).unwrap(),
+    ];
+    let mut buyers = Vec::new();
+    // Enough sessions that each part of the cluster has some.
+    for _ in 0..8 {
+        let identity = Identity::new();
+        for (identity, node) in [(identity.another_tab(), &nodes[0]), (identity, &nodes[1])] {
+            let buyer = Buyer::start(&identity, std::slice::from_ref(&node.address), OFTEN * 4);
+            buyers.push((identity, buyer));
+        }
+    }
+    for (_, buyer) in &buyers {
+        accepted(buyer, 5).await;
+    }
+    cluster.nodes_mut()[1].kill().unwrap();
+    for (_, buyer) in &buyers {
+        accepted(buyer, 10).await;
+    }
+    cluster.nodes_mut()[1].start_again().unwrap();
+    for (_, buyer) in &buyers {
+        accepted(buyer, 5).await;
+    }
+    // Each session has two clients, next to each other.
+    while !buyers.is_empty() {
+        settled(&fleet, &[&nodes[0], &nodes[1]], buyers.drain(..2).collect()).await;
+    }
+    let keys: usize =
+        cluster.nodes().iter().map(|node| node.command(&["DBSIZE"]).unwrap().parse::<usize>().unwrap()).sum();
+    assert!(keys > 0, "the cluster was used");
+}
+
+#[tokio::test]
+async fn servers_are_replaced_one_after_another_and_no_command_is_lost() {
+    let fleet = fleet();
+    let mut nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
+    let servers: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
+    let mut buyers = Vec::new();
+    for _ in 0..5 {
+        let identity = Identity::new();
+        let buyer = Buyer::start(&identity, &servers, OFTEN);
+        buyers.push((identity, buyer));
+    }
+    for node in &mut nodes {
+        for (_, buyer) in &buyers {
+            accepted(buyer, 10).await;
+        }
+        let started = Instant::now();
+        let status = node.stop().unwrap();
+        assert!(
+            status.success() && started.elapsed() < Duration::from_secs(5),
+            "{status} after {:?}",
+            started.elapsed()
+        );
+        // What it had accepted is in the database: nobody has to take it over.
+        assert!(!node.log().contains("did not take everything"), "{}", node.log());
+        node.start_again().unwrap();
+    }
+    for buyer in buyers {
+        settled(&fleet, &[&nodes[0], &nodes[1]], vec![buyer]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hears_nothing_from_the_others_asks_the_database() {
+    let fleet = fleet();
+    let to_redis = TcpProxy::to(fleet.redis.address()).unwrap();
+    let deaf =
+        fleet.node_on("deaf", &fleet.postgres.url("shop"), Some(&fleet.redis.url_through(to_redis.address())), &[]);
+    let (deaf, whole) = (deaf.unwrap(), fleet.node("whole", &[]).unwrap());
+    let id = created(&fleet, &whole).await;
+    let email = async |node: &Node| promises::session(&fleet, node, &id).await.unwrap()["email"].clone();
+    assert_eq!(email(&deaf).await, Value::Null);
+    // First its connection is cut, then it hangs in silence, then both at once with another writer cut off.
+    for (round, freezes) in [false, true].into_iter().enumerate() {
+        if freezes {
+            to_redis.freeze();
+        } else {
+            to_redis.cut();
+        }
+        for change in 0..5 {
+            let expected = format!("ada-{round}-{change}@example.com");
+            assert_eq!(strict(&fleet, &whole, &id, &expected).await.0, 200);
+            // A second is how long silence may go unnoticed; that is the only time in which it may be behind.
+            until("it shows what is", Duration::from_secs(2), async || email(&deaf).await == *expected).await;
+        }
+        until("it knows that it is cut off", LONG, async || mode(&deaf).await == "withoutRedis").await;
+        let expected = format!("grace-{round}@example.com");
+        assert_eq!(strict(&fleet, &whole, &id, &expected).await.0, 200);
+        assert_eq!(email(&deaf).await, *expected, "it knows, so it asks");
+        // What it changes itself the others hear through the database.
+        let expected = format!("alan-{round}@example.com");
+        assert_eq!(strict(&fleet, &deaf, &id, &expected).await.0, 200);
+        until("the others hear of it", Duration::from_secs(2), async || email(&whole).await == *expected).await;
+        to_redis.heal();
+        until("it hears again", Duration::from_secs(5), async || mode(&deaf).await == "normal").await;
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_given_up_leave_nothing_half_done() {
+    let fleet = fleet();
+    let node = fleet.node("a", &["--max-requests", "16"]).unwrap();
+    let id = created(&fleet, &node).await;
+    for round in 0..150_u64 {
+        let command = json!({ "type": "setMetadata", "metadata": { "change": format!("dropped-{round}") } });
+        let body = json!({ "commands": [command] });
+        let sent = post(&fleet, &node, &format!("/v1/sessions/{id}/commands"), &body).send();
+        // Dropped at every moment between the first byte and the answer.
+        let _ = tokio::time::timeout(Duration::from_micros(round * 60), sent).await;
+    }
+    // No place of the sixteen is lost, and the session works.
+    let together = (0..16).map(|_| strict(&fleet, &node, &id, "ada@example.com"));
+    for (status, ..) in futures_util::future::join_all(together).await {
+        assert_eq!(status, 200);
+    }
+    let records = promises::journal(&fleet, &node, &id).await.unwrap();
+    let versions: Vec<u64> = records.iter().map(|record| record["version"].as_u64().unwrap()).collect();
+    assert_eq!(versions, (1..=versions.len() as u64).collect::<Vec<_>>());
+    let mut changes: Vec<&str> =
+        records.iter().filter_map(|record| record["event"]["metadata"]["change"].as_str()).collect();
+    let count = changes.len();
+    changes.sort_unstable();
+    changes.dedup();
+    assert!(changes.len() == count && count > 0, "{count} changes, {} different ones", changes.len());
 }
 
 #[tokio::test]
