@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::net::TcpListener;
 
 use crate::config::{self, Config, ConfigError, Secrets, SecretsError, ServeOptions};
@@ -25,6 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   throughline serve --dev                      try it out; prints a service key
   throughline keys generate                    make keys for production
+  throughline doctor --config throughline.toml say whether everything is as it should be
   throughline funnel check funnels/*.toml      check funnel definitions
   throughline serve --config throughline.toml  run with them in the environment
   throughline migrate --database-url postgres://throughline@db.internal/throughline";
@@ -57,6 +58,9 @@ enum Command {
     /// Run the server
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeOptions>),
+    /// Show what can be configured
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Bring the tables of a database up to date, and print what was done
     Migrate(MigrateCommand),
     /// Make keys
@@ -65,6 +69,16 @@ enum Command {
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print every option, with its default and what it does, in Markdown
+    Reference,
+    /// Print a file with all defaults, to begin with
+    Defaults,
+    /// Print every metric, with what it tells, in Markdown
+    Metrics,
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,8 +134,9 @@ enum CommandError {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let outcome = match parsed().command {
         Command::Serve(options) => run_server(*options),
+        Command::Config(command) => print(&configuration(&command)),
         Command::Migrate(command) => migrate(command),
         Command::Keys(Keys::Generate(options)) => generate_keys(&options),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
@@ -133,6 +148,21 @@ pub fn run() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {}", chain(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The command line. Help shows the defaults, which are not part of the options' definitions: what a flag does not say,
+/// a file still may.
+fn parsed() -> Cli {
+    let commands = Cli::command().mut_subcommands(config::reference::with_defaults);
+    Cli::from_arg_matches(&commands.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+fn configuration(command: &ConfigCommand) -> String {
+    match command {
+        ConfigCommand::Reference => config::reference::markdown(),
+        ConfigCommand::Defaults => config::reference::defaults_file().to_owned(),
+        ConfigCommand::Metrics => telemetry::catalogue::reference(),
     }
 }
 

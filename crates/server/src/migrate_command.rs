@@ -11,7 +11,7 @@ use crate::store::AppliedMigration;
 /// Which database, and how to print what was done.
 #[derive(Debug, Args)]
 pub struct MigrateCommand {
-    /// The database, as for `serve` [default: sqlite:data/throughline.db]
+    /// The database, as for `serve`
     #[arg(long, env = "THROUGHLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
 

@@ -7,6 +7,7 @@ mod demo;
 mod npm;
 mod process;
 mod provision;
+mod reference;
 mod sizes;
 mod tally;
 mod test;
@@ -39,6 +40,8 @@ enum Command {
     Chaos(chaos::Options),
     /// Type-check the TypeScript projects.
     Check,
+    /// Write the documents that the server prints about itself: its options and its metrics.
+    Docs(reference::Options),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Chaos(options) => chaos::run(&options),
         Command::Check => checks::typescript(),
+        Command::Docs(options) => reference::documents(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

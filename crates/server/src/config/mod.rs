@@ -1,6 +1,7 @@
 //! What the operator asked for: flags, then the environment, then a file, then defaults.
 
 mod options;
+pub mod reference;
 mod secrets;
 
 use std::net::SocketAddr;
@@ -105,19 +106,13 @@ pub enum ConfigError {
     },
 }
 
-impl ServeOptions {
-    /// The database that they name, or the default one.
-    fn database_url(&self) -> Result<DatabaseUrl, DatabaseUrlError> {
-        self.database_url.as_deref().unwrap_or("sqlite:data/throughline.db").parse()
-    }
-}
-
 /// Which database `throughline migrate` works on: the one that a server with the same options would open.
 ///
 /// # Errors
 /// See [`ConfigError`].
 pub fn database_of(options: ServeOptions) -> Result<DatabaseUrl, ConfigError> {
-    Ok(merged(options)?.database_url()?)
+    let options = merged(options)?.or(ServeOptions::defaults()?);
+    Ok(given("database_url", &options.database_url)?.parse()?)
 }
 
 /// The options, and those of the file that they name.
@@ -126,6 +121,11 @@ fn merged(flags: ServeOptions) -> Result<ServeOptions, ConfigError> {
         Some(file) => Ok(flags.or(ServeOptions::read(&file)?)),
         None => Ok(flags),
     }
+}
+
+/// The value of an option that has a default.
+fn given<T: Clone>(option: &'static str, value: &Option<T>) -> Result<T, ConfigError> {
+    value.clone().ok_or(ConfigError::OutOfRange { option, why: "it has no default value; give one" })
 }
 
 impl Config {
@@ -140,33 +140,39 @@ impl Config {
 
     fn of(options: &ServeOptions) -> Result<Self, ConfigError> {
         let dev = options.dev;
-        let period = |value: &Option<humantime::Duration>, default_s: u64| {
-            value.map_or(Duration::from_secs(default_s), Into::into)
-        };
-        let positive = |option: &'static str, value: Duration| {
+        let has_writers = options.database_writers.is_some();
+        let options = &options.clone().or(ServeOptions::defaults()?);
+        let period =
+            |option: &'static str, value: &Option<humantime::Duration>| given(option, value).map(Duration::from);
+        let positive = |option: &'static str, value: &Option<humantime::Duration>| {
+            let value = period(option, value)?;
             if value.is_zero() {
                 let why = "it must be longer than nothing, for example 10s";
                 return Err(ConfigError::OutOfRange { option, why });
             }
             Ok(value)
         };
-        let count = |option: &'static str, value: Option<usize>, default: usize| {
-            let value = value.unwrap_or(default);
+        let count = |option: &'static str, value: Option<usize>| {
+            let value = given(option, &value)?;
             if value == 0 {
                 return Err(ConfigError::OutOfRange { option, why: "it must be at least 1" });
             }
             Ok(value)
         };
         let lifetimes = Lifetimes {
-            idle: positive("token_ttl", period(&options.token_ttl, 30 * 60))?,
-            absolute: positive("token_max_age", period(&options.token_max_age, 24 * 60 * 60))?,
+            idle: positive("token_ttl", &options.token_ttl)?,
+            absolute: positive("token_max_age", &options.token_max_age)?,
         };
         if lifetimes.idle > lifetimes.absolute {
             let why = "a token cannot live longer than `token_max_age` allows all its renewals";
             return Err(ConfigError::OutOfRange { option: "token_ttl", why });
         }
-        let connections = count("database_connections", options.database_connections, 8)?;
-        let writers = count("database_writers", options.database_writers, 2.min(connections - 1).max(1))?;
+        let connections = count("database_connections", options.database_connections)?;
+        let mut writers = count("database_writers", options.database_writers)?;
+        if !has_writers {
+            // Few connections that somebody chose should not need a second choice.
+            writers = writers.min(connections - 1).max(1);
+        }
         if connections < 2 {
             let why = "it must be at least 2: one connection writes and one reads";
             return Err(ConfigError::OutOfRange { option: "database_connections", why });
@@ -175,62 +181,56 @@ impl Config {
             let why = "it must be less than `database_connections`, so that a connection is left for reading";
             return Err(ConfigError::OutOfRange { option: "database_writers", why });
         }
-        let url = options.database_url()?;
-        let flush_interval = options.flush_interval.map_or(Duration::from_millis(250), Into::into);
+        let url = given("database_url", &options.database_url)?.parse()?;
+        let flush_interval = period("flush_interval", &options.flush_interval)?;
         if flush_interval.is_zero() || flush_interval > Duration::from_secs(1) {
             let why = "what is ahead of the database has to get there within a second: between 1ms and 1s";
             return Err(ConfigError::OutOfRange { option: "flush_interval", why });
         }
-        let timeout = options.database_timeout.map_or(Duration::from_millis(900), Into::into);
+        let timeout = period("database_timeout", &options.database_timeout)?;
         if !(Duration::from_millis(50)..=Duration::from_secs(60)).contains(&timeout) {
             let why = "it must be from 50ms to 60s";
             return Err(ConfigError::OutOfRange { option: "database_timeout", why });
         }
-        let queue = count("commit_queue", options.commit_queue, 4096)?;
-        let batch = count("commit_batch", options.commit_batch, 256)?;
+        let queue = count("commit_queue", options.commit_queue)?;
+        let batch = count("commit_batch", options.commit_batch)?;
         if queue > 1_000_000 {
             let why = "more than 1000000 waiting commits would outlive every caller's patience";
             return Err(ConfigError::OutOfRange { option: "commit_queue", why });
         }
         Ok(Self {
-            listen: options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8787))),
+            listen: given("listen", &options.listen)?,
             shared_cache: shared_cache(options, &url)?,
             sessions: SessionLimits {
-                memory_bytes: count("session_memory", options.session_memory.map(|size| size.0), 256 << 20)? as u64,
-                backlog: count("backlog_limit", options.backlog_limit, 100_000)?,
-                relaxed: options.durability.unwrap_or_default() == DurabilityChoice::Relaxed,
+                memory_bytes: count("session_memory", options.session_memory.map(|size| size.0))? as u64,
+                backlog: count("backlog_limit", options.backlog_limit)?,
+                relaxed: given("durability", &options.durability)? == DurabilityChoice::Relaxed,
             },
             flush_interval,
             database: DatabaseSettings {
                 url,
-                read_connections: options.read_connections.map_or(4, NonZeroU32::get),
+                read_connections: given("read_connections", &options.read_connections)?.get(),
                 connections,
                 writers,
                 timeout,
                 group_commit: GroupCommitLimits { queue, batch },
-                auto_migrate: options.auto_migrate.unwrap_or(true),
+                auto_migrate: given("auto_migrate", &options.auto_migrate)?,
             },
             funnels: options.funnels.clone(),
             allowed_origins: AllowedOrigins::new(options.allowed_origins.clone().unwrap_or_default()),
             trusted_proxies: TrustedProxies::new(options.trusted_proxies.clone().unwrap_or_default()),
             lifetimes,
-            session_creations_per_minute: options
-                .session_creations_per_minute
-                .unwrap_or(const { NonZeroU32::new(30).unwrap() }),
-            body_limit: count("body_limit", options.body_limit.map(|size| size.0), 64 * 1024)?,
-            request_timeout: positive("request_timeout", period(&options.request_timeout, 10))?,
-            header_timeout: positive("header_timeout", period(&options.header_timeout, 10))?,
-            max_connections: count("max_connections", options.max_connections, 4096)?,
-            max_requests: count("max_requests", options.max_requests, 1024)?.min(Semaphore::MAX_PERMITS),
-            max_connections_per_address: count(
-                "max_connections_per_address",
-                options.max_connections_per_address,
-                256,
-            )?,
-            max_sockets_per_session: count("max_sockets_per_session", options.max_sockets_per_session, 32)?,
-            log_format: options.log_format.unwrap_or_default(),
-            log_filter: options.log.clone().unwrap_or_else(|| "info".to_owned()),
-            shutdown_grace: period(&options.shutdown_grace, 5),
+            session_creations_per_minute: given("session_creations_per_minute", &options.session_creations_per_minute)?,
+            body_limit: count("body_limit", options.body_limit.map(|size| size.0))?,
+            request_timeout: positive("request_timeout", &options.request_timeout)?,
+            header_timeout: positive("header_timeout", &options.header_timeout)?,
+            max_connections: count("max_connections", options.max_connections)?,
+            max_requests: count("max_requests", options.max_requests)?.min(Semaphore::MAX_PERMITS),
+            max_connections_per_address: count("max_connections_per_address", options.max_connections_per_address)?,
+            max_sockets_per_session: count("max_sockets_per_session", options.max_sockets_per_session)?,
+            log_format: given("log_format", &options.log_format)?,
+            log_filter: given("log", &options.log)?,
+            shutdown_grace: period("shutdown_grace", &options.shutdown_grace)?,
             open_metrics: options.open_metrics.unwrap_or(dev),
             dev,
         })
@@ -244,14 +244,10 @@ fn shared_cache(options: &ServeOptions, database: &DatabaseUrl) -> Result<Option
         return Err(ConfigError::OutOfRange { option: "redis_url", why });
     }
     let mut settings = SharedCacheSettings::new(url);
-    if let Some(prefix) = &options.redis_prefix {
-        settings.prefix.clone_from(prefix);
-    }
-    if let Some(limit) = options.redis_timeout {
-        settings.operation_limit = limit.into();
-        if settings.operation_limit.is_zero() {
-            return Err(ConfigError::OutOfRange { option: "redis_timeout", why: "it must be longer than nothing" });
-        }
+    settings.prefix = given("redis_prefix", &options.redis_prefix)?;
+    settings.operation_limit = given("redis_timeout", &options.redis_timeout)?.into();
+    if settings.operation_limit.is_zero() {
+        return Err(ConfigError::OutOfRange { option: "redis_timeout", why: "it must be longer than nothing" });
     }
     settings.ca_file.clone_from(&options.redis_ca_file);
     Ok(Some(settings))

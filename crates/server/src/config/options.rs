@@ -14,6 +14,9 @@ use super::ConfigError;
 use crate::client_address::TrustedProxy;
 use crate::http::origin::Origin;
 
+/// What holds where nothing else is said, as a file of options.
+pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,182 +66,211 @@ impl FromStr for ByteSize {
 
 /// What may be said on the command line, in the environment and in the file.
 ///
-/// Each option is `--some-option`, `THROUGHLINE_SOME_OPTION` and `some_option`.
+/// Each option is `--some-option`, `THROUGHLINE_SOME_OPTION` and `some_option`. What holds without it stands in
+/// `defaults.toml`, or, where it is no value, in the option's own words.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServeOptions {
     /// A TOML file with any of the options below, except `dev`
-    #[arg(long, env = "THROUGHLINE_CONFIG", value_name = "FILE")]
+    #[arg(long, help_heading = "General", env = "THROUGHLINE_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
     /// Make keys for this process only, and print its service key. Never for production
-    #[arg(long, env = "THROUGHLINE_DEV", value_parser = BoolishValueParser::new())]
+    #[arg(long, help_heading = "General", env = "THROUGHLINE_DEV", value_parser = BoolishValueParser::new())]
     #[serde(skip)]
     pub dev: bool,
 
-    /// Where to listen [default: 127.0.0.1:8787]
-    #[arg(long, env = "THROUGHLINE_LISTEN", value_name = "ADDRESS:PORT")]
+    /// Where to listen
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_LISTEN", value_name = "ADDRESS:PORT")]
     #[serde(deserialize_with = "text")]
     pub listen: Option<SocketAddr>,
 
+    /// Origins of web pages that may talk to this server, exactly as browsers send them. Without it, none but the
+    /// server's own
+    #[arg(
+        long,
+        help_heading = "Listening",
+        env = "THROUGHLINE_ALLOWED_ORIGINS",
+        value_name = "ORIGIN,…",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "texts")]
+    pub allowed_origins: Option<Vec<Origin>>,
+
+    /// Proxies whose X-Forwarded-For is believed: addresses or networks. Without it, none
+    #[arg(
+        long,
+        help_heading = "Listening",
+        env = "THROUGHLINE_TRUSTED_PROXIES",
+        value_name = "CIDR,…",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "texts")]
+    pub trusted_proxies: Option<Vec<TrustedProxy>>,
+
+    /// Open connections in all; more wait
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_MAX_CONNECTIONS", value_name = "COUNT")]
+    pub max_connections: Option<usize>,
+
+    /// Requests under way at a time; more are answered 503 at once
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_MAX_REQUESTS", value_name = "COUNT")]
+    pub max_requests: Option<usize>,
+
+    /// Open connections of one address; more are closed
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
+    pub max_connections_per_address: Option<usize>,
+
+    /// How long a client may take to send a request's head
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_HEADER_TIMEOUT", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub header_timeout: Option<humantime::Duration>,
+
+    /// How long answering one request may take
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_REQUEST_TIMEOUT", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub request_timeout: Option<humantime::Duration>,
+
+    /// How long a stopping server waits for what is under way
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_SHUTDOWN_GRACE", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub shutdown_grace: Option<humantime::Duration>,
+
     /// The database: sqlite:FILE for one server, postgres://USER@HOST/DATABASE for several. A password is better set
-    /// as PGPASSWORD or in the variable than as a flag [default: sqlite:data/throughline.db]
-    #[arg(long, env = "THROUGHLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    /// as PGPASSWORD or in the variable than as a flag
+    #[arg(
+        long,
+        help_heading = "Database",
+        env = "THROUGHLINE_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub database_url: Option<String>,
 
+    /// Bring the database's tables up to date at the start. With false, run `throughline migrate`
+    #[arg(long, help_heading = "Database", env = "THROUGHLINE_AUTO_MIGRATE", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub auto_migrate: Option<bool>,
+
+    /// Connections to PostgreSQL in all, beside one that listens for changes; at least 2
+    #[arg(long, help_heading = "Database", env = "THROUGHLINE_DATABASE_CONNECTIONS", value_name = "COUNT")]
+    pub database_connections: Option<usize>,
+
+    /// How many of them write, each its own sessions; at least one connection is left for reading
+    #[arg(long, help_heading = "Database", env = "THROUGHLINE_DATABASE_WRITERS", value_name = "COUNT")]
+    pub database_writers: Option<usize>,
+
+    /// How long PostgreSQL may take to answer, before a request fails: 50ms to 60s
+    #[arg(long, help_heading = "Database", env = "THROUGHLINE_DATABASE_TIMEOUT", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub database_timeout: Option<humantime::Duration>,
+
+    /// Connections that read a SQLite file
+    #[arg(long, help_heading = "Database", env = "THROUGHLINE_READ_CONNECTIONS", value_name = "COUNT")]
+    pub read_connections: Option<NonZeroU32>,
+
+    /// Commits that may wait, 1000000 at most; more are answered 503 at once
+    #[arg(long, help_heading = "Database", env = "THROUGHLINE_COMMIT_QUEUE", value_name = "COUNT")]
+    pub commit_queue: Option<usize>,
+
+    /// Commits that share one transaction at most
+    #[arg(long, help_heading = "Database", env = "THROUGHLINE_COMMIT_BATCH", value_name = "COUNT")]
+    pub commit_batch: Option<usize>,
+
     /// The Redis that several servers share, with PostgreSQL below it; several addresses name the nodes of a cluster.
-    /// For example redis://cache.internal:6379, or rediss:// with TLS [default: none]
-    #[arg(long, env = "THROUGHLINE_REDIS_URL", value_name = "URL,…", hide_env_values = true)]
+    /// For example redis://cache.internal:6379, or rediss:// with TLS. Without it, every command waits for the database
+    #[arg(long, help_heading = "Redis", env = "THROUGHLINE_REDIS_URL", value_name = "URL,…", hide_env_values = true)]
     pub redis_url: Option<String>,
 
     /// What everything in Redis begins with, so that several deployments can share one
-    /// [default: throughline]
-    #[arg(long, env = "THROUGHLINE_REDIS_PREFIX", value_name = "PREFIX")]
+    #[arg(long, help_heading = "Redis", env = "THROUGHLINE_REDIS_PREFIX", value_name = "PREFIX")]
     pub redis_prefix: Option<String>,
 
     /// A PEM file with the authorities to trust for rediss://, instead of the public ones
-    #[arg(long, env = "THROUGHLINE_REDIS_CA_FILE", value_name = "FILE")]
+    #[arg(long, help_heading = "Redis", env = "THROUGHLINE_REDIS_CA_FILE", value_name = "FILE")]
     pub redis_ca_file: Option<PathBuf>,
 
-    /// How long Redis may take to answer before the database is used instead [default: 250ms]
-    #[arg(long, env = "THROUGHLINE_REDIS_TIMEOUT", value_name = "DURATION")]
+    /// How long Redis may take to answer before the database is used instead
+    #[arg(long, help_heading = "Redis", env = "THROUGHLINE_REDIS_TIMEOUT", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub redis_timeout: Option<humantime::Duration>,
 
     /// When a change counts: `relaxed` acknowledges what may be once Redis and this server hold it, and
-    /// brings it to the database within a second; `strict` waits for the database [default: relaxed]
-    #[arg(long, env = "THROUGHLINE_DURABILITY", value_name = "CLASS")]
+    /// brings it to the database within a second; `strict` waits for the database
+    #[arg(long, help_heading = "Durability and memory", env = "THROUGHLINE_DURABILITY", value_name = "CLASS")]
     pub durability: Option<DurabilityChoice>,
 
-    /// How often what is ahead of the database is brought there, 1s at most [default: 250ms]
-    #[arg(long, env = "THROUGHLINE_FLUSH_INTERVAL", value_name = "DURATION")]
+    /// How often what is ahead of the database is brought there: 1ms to 1s
+    #[arg(long, help_heading = "Durability and memory", env = "THROUGHLINE_FLUSH_INTERVAL", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub flush_interval: Option<humantime::Duration>,
 
-    /// How many commands may be ahead of the database; beyond that each waits for it [default: 100000]
-    #[arg(long, env = "THROUGHLINE_BACKLOG_LIMIT", value_name = "COUNT")]
+    /// How many commands may be ahead of the database; beyond that each waits for it
+    #[arg(long, help_heading = "Durability and memory", env = "THROUGHLINE_BACKLOG_LIMIT", value_name = "COUNT")]
     pub backlog_limit: Option<usize>,
 
-    /// How much memory sessions may take that nobody uses just now [default: 256MiB]
-    #[arg(long, env = "THROUGHLINE_SESSION_MEMORY", value_name = "SIZE")]
+    /// How much memory sessions may take that nobody uses just now
+    #[arg(long, help_heading = "Durability and memory", env = "THROUGHLINE_SESSION_MEMORY", value_name = "SIZE")]
     #[serde(deserialize_with = "text")]
     pub session_memory: Option<ByteSize>,
 
-    /// A folder of funnel definitions, TOML or JSON, one in each file [default: the built-in funnel]
-    #[arg(long, env = "THROUGHLINE_FUNNELS", value_name = "FOLDER")]
+    /// A folder of funnel definitions, TOML or JSON, one in each file. Without it, only the built-in funnel is known
+    #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_FUNNELS", value_name = "FOLDER")]
     pub funnels: Option<PathBuf>,
+
+    /// Sessions that one address may create a minute without a credential
+    #[arg(
+        long,
+        help_heading = "Sessions and limits",
+        env = "THROUGHLINE_SESSION_CREATIONS_PER_MINUTE",
+        value_name = "COUNT"
+    )]
+    pub session_creations_per_minute: Option<NonZeroU32>,
+
+    /// The largest request body
+    #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_BODY_LIMIT", value_name = "SIZE")]
+    #[serde(deserialize_with = "text")]
+    pub body_limit: Option<ByteSize>,
+
+    /// Open sockets of one session; more are refused
+    #[arg(
+        long,
+        help_heading = "Sessions and limits",
+        env = "THROUGHLINE_MAX_SOCKETS_PER_SESSION",
+        value_name = "COUNT"
+    )]
+    pub max_sockets_per_session: Option<usize>,
 
     /// A file with token keys, one a line; the first signs, the others still verify.
     /// Instead of it: the variable THROUGHLINE_TOKEN_KEY, keys separated by commas
-    #[arg(long, env = "THROUGHLINE_TOKEN_KEY_FILE", value_name = "FILE")]
+    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_TOKEN_KEY_FILE", value_name = "FILE")]
     pub token_key_file: Option<PathBuf>,
 
     /// A file with hashes of service keys, one a line.
     /// Instead of it: the variable THROUGHLINE_SERVICE_KEY_HASHES, separated by commas
-    #[arg(long, env = "THROUGHLINE_SERVICE_KEY_HASHES_FILE", value_name = "FILE")]
+    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_SERVICE_KEY_HASHES_FILE", value_name = "FILE")]
     pub service_key_hashes_file: Option<PathBuf>,
 
-    /// Origins of web pages that may talk to this server, exactly as browsers send them
-    #[arg(long, env = "THROUGHLINE_ALLOWED_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
-    #[serde(deserialize_with = "texts")]
-    pub allowed_origins: Option<Vec<Origin>>,
-
-    /// Proxies whose X-Forwarded-For is believed: addresses or networks
-    #[arg(long, env = "THROUGHLINE_TRUSTED_PROXIES", value_name = "CIDR,…", value_delimiter = ',')]
-    #[serde(deserialize_with = "texts")]
-    pub trusted_proxies: Option<Vec<TrustedProxy>>,
-
-    /// How long a session token lives without a renewal [default: 30m]
-    #[arg(long, env = "THROUGHLINE_TOKEN_TTL", value_name = "DURATION")]
+    /// How long a session token lives without a renewal; at most `token_max_age`
+    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_TOKEN_TTL", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub token_ttl: Option<humantime::Duration>,
 
-    /// How long a session token can be renewed at all [default: 24h]
-    #[arg(long, env = "THROUGHLINE_TOKEN_MAX_AGE", value_name = "DURATION")]
+    /// How long a session token can be renewed at all
+    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_TOKEN_MAX_AGE", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub token_max_age: Option<humantime::Duration>,
 
-    /// Sessions that one address may create a minute without a credential [default: 30]
-    #[arg(long, env = "THROUGHLINE_SESSION_CREATIONS_PER_MINUTE", value_name = "COUNT")]
-    pub session_creations_per_minute: Option<NonZeroU32>,
-
-    /// The largest request body [default: 64KiB]
-    #[arg(long, env = "THROUGHLINE_BODY_LIMIT", value_name = "SIZE")]
-    #[serde(deserialize_with = "text")]
-    pub body_limit: Option<ByteSize>,
-
-    /// How long answering one request may take [default: 10s]
-    #[arg(long, env = "THROUGHLINE_REQUEST_TIMEOUT", value_name = "DURATION")]
-    #[serde(deserialize_with = "text")]
-    pub request_timeout: Option<humantime::Duration>,
-
-    /// How long a client may take to send a request's head [default: 10s]
-    #[arg(long, env = "THROUGHLINE_HEADER_TIMEOUT", value_name = "DURATION")]
-    #[serde(deserialize_with = "text")]
-    pub header_timeout: Option<humantime::Duration>,
-
-    /// Open connections in all; more wait [default: 4096]
-    #[arg(long, env = "THROUGHLINE_MAX_CONNECTIONS", value_name = "COUNT")]
-    pub max_connections: Option<usize>,
-
-    /// Requests under way at a time; more are answered 503 at once [default: 1024]
-    #[arg(long, env = "THROUGHLINE_MAX_REQUESTS", value_name = "COUNT")]
-    pub max_requests: Option<usize>,
-
-    /// Open connections of one address; more are closed [default: 256]
-    #[arg(long, env = "THROUGHLINE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
-    pub max_connections_per_address: Option<usize>,
-
-    /// Open sockets of one session; more are refused [default: 32]
-    #[arg(long, env = "THROUGHLINE_MAX_SOCKETS_PER_SESSION", value_name = "COUNT")]
-    pub max_sockets_per_session: Option<usize>,
-
-    /// Bring the database's tables up to date at the start. With false, run `throughline migrate` [default: true]
-    #[arg(long, env = "THROUGHLINE_AUTO_MIGRATE", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub auto_migrate: Option<bool>,
-
-    /// Connections to PostgreSQL in all, beside one that listens for changes [default: 8]
-    #[arg(long, env = "THROUGHLINE_DATABASE_CONNECTIONS", value_name = "COUNT")]
-    pub database_connections: Option<usize>,
-
-    /// How many of them write, each its own sessions [default: 2]
-    #[arg(long, env = "THROUGHLINE_DATABASE_WRITERS", value_name = "COUNT")]
-    pub database_writers: Option<usize>,
-
-    /// How long PostgreSQL may take to answer, before a request fails [default: 900ms]
-    #[arg(long, env = "THROUGHLINE_DATABASE_TIMEOUT", value_name = "DURATION")]
-    #[serde(deserialize_with = "text")]
-    pub database_timeout: Option<humantime::Duration>,
-
-    /// Connections that read a SQLite file [default: 4]
-    #[arg(long, env = "THROUGHLINE_READ_CONNECTIONS", value_name = "COUNT")]
-    pub read_connections: Option<NonZeroU32>,
-
-    /// Commits that may wait; more are answered 503 at once [default: 4096]
-    #[arg(long, env = "THROUGHLINE_COMMIT_QUEUE", value_name = "COUNT")]
-    pub commit_queue: Option<usize>,
-
-    /// Commits that share one transaction at most [default: 256]
-    #[arg(long, env = "THROUGHLINE_COMMIT_BATCH", value_name = "COUNT")]
-    pub commit_batch: Option<usize>,
-
-    /// How long a stopping server waits for what is under way [default: 5s]
-    #[arg(long, env = "THROUGHLINE_SHUTDOWN_GRACE", value_name = "DURATION")]
-    #[serde(deserialize_with = "text")]
-    pub shutdown_grace: Option<humantime::Duration>,
-
-    /// Answer /metrics without a key [default: false, true with --dev]
-    #[arg(long, env = "THROUGHLINE_OPEN_METRICS", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub open_metrics: Option<bool>,
-
-    /// How log lines look [default: pretty]
-    #[arg(long, env = "THROUGHLINE_LOG_FORMAT", value_name = "FORMAT")]
+    /// How log lines look
+    #[arg(long, help_heading = "Logging and metrics", env = "THROUGHLINE_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 
-    /// Which log lines there are, for example info,throughline_server=debug [default: info]
-    #[arg(long, env = "THROUGHLINE_LOG", value_name = "FILTER")]
+    /// Which log lines there are, for example info,throughline_server=debug
+    #[arg(long, help_heading = "Logging and metrics", env = "THROUGHLINE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
+
+    /// Answer /metrics without a key. Without it, false, and true with --dev
+    #[arg(long, help_heading = "Logging and metrics", env = "THROUGHLINE_OPEN_METRICS", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub open_metrics: Option<bool>,
 }
 
 impl ServeOptions {
@@ -246,7 +278,16 @@ impl ServeOptions {
     pub(super) fn read(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| {
+        Self::of_text(&text, file)
+    }
+
+    /// What holds where nothing else is said.
+    pub(super) fn defaults() -> Result<Self, ConfigError> {
+        Self::of_text(DEFAULTS, Path::new("defaults.toml"))
+    }
+
+    fn of_text(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
             let mut message = error.message().to_owned();

@@ -1,0 +1,40 @@
+//! Documents that the server writes about itself: `cargo xtask docs`.
+
+use anyhow::{Result, bail};
+
+use crate::process::{announce, cargo, output};
+use crate::workspace;
+
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// Change nothing, and fail where a document is out of date.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Each document, and the command of the server that prints it.
+const DOCUMENTS: [(&str, [&str; 2]); 2] =
+    [("docs/configuration.md", ["config", "reference"]), ("docs/operations/metrics.md", ["config", "metrics"])];
+
+/// Writes the documents, or compares them.
+pub fn documents(options: &Options) -> Result<()> {
+    let mut outdated = Vec::new();
+    for (file, command) in DOCUMENTS {
+        announce(&format!("throughline {}", command.join(" ")));
+        let server = ["run", "--quiet", "--package", "throughline-server", "--bin", "throughline", "--"];
+        let text = output(cargo().args(server).args(command))?;
+        let path = workspace::path(file);
+        if std::fs::read_to_string(&path).is_ok_and(|committed| committed == text) {
+            continue;
+        }
+        if options.check {
+            outdated.push(file);
+        } else {
+            std::fs::write(path, text)?;
+        }
+    }
+    if !outdated.is_empty() {
+        bail!("out of date: {}; write them with `cargo xtask docs`", outdated.join(", "));
+    }
+    Ok(())
+}
