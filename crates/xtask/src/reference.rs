@@ -22,7 +22,8 @@ pub fn documents(options: &Options) -> Result<()> {
     for (file, command) in DOCUMENTS {
         announce(&format!("throughline {}", command.join(" ")));
         let server = ["run", "--quiet", "--package", "throughline-server", "--bin", "throughline", "--"];
-        let text = output(cargo().args(server).args(command))?;
+        // The end of the last line is not part of what a command is asked for.
+        let text = output(cargo().args(server).args(command))? + "\n";
         let path = workspace::path(file);
         if std::fs::read_to_string(&path).is_ok_and(|committed| committed == text) {
             continue;
