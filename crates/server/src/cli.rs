@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::net::TcpListener;
 
 use crate::config::{self, Config, ConfigError, Secrets, SecretsError, ServeOptions};
+use crate::doctor_command::DoctorCommand;
 use crate::funnel_command::FunnelCommand;
 use crate::funnels::FunnelError;
 use crate::http;
@@ -45,6 +46,14 @@ An example of a file:
   trusted_proxies = [\"10.0.0.0/8\"]
   token_key_file = \"/run/secrets/throughline-token-key\"";
 
+const DOCTOR_EXAMPLES: &str = "\
+It takes the options of `serve`, changes nothing, and ends with 0 unless something is wrong.
+
+Examples:
+  throughline doctor --config throughline.toml
+  throughline doctor --config throughline.toml --servers 3 --strict
+  throughline doctor --config throughline.toml --json | jq '.findings[] | select(.status != \"ok\")'";
+
 /// Checkout sessions that hold from browser to database
 #[derive(Debug, Parser)]
 #[command(name = "throughline", version, after_help = EXAMPLES)]
@@ -58,6 +67,9 @@ enum Command {
     /// Run the server
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeOptions>),
+    /// Say whether a server with these options would work here, and what to change
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Box<DoctorCommand>),
     /// Show what can be configured
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -136,6 +148,7 @@ enum CommandError {
 pub fn run() -> ExitCode {
     let outcome = match parsed().command {
         Command::Serve(options) => run_server(*options),
+        Command::Doctor(command) => return examine(*command).unwrap_or_else(|error| failed(&error)),
         Command::Config(command) => print(&configuration(&command)),
         Command::Migrate(command) => migrate(command),
         Command::Keys(Keys::Generate(options)) => generate_keys(&options),
@@ -143,12 +156,23 @@ pub fn run() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // There is nobody left to tell when standard error is closed.
-            let _ = writeln!(std::io::stderr(), "error: {}", chain(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &CommandError) -> ExitCode {
+    // There is nobody left to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "error: {}", chain(error));
+    ExitCode::FAILURE
+}
+
+fn examine(command: DoctorCommand) -> Result<ExitCode, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::System)?;
+    let (text, is_well) = runtime.block_on(command.run())?;
+    // A file system that hangs is not waited for.
+    runtime.shutdown_background();
+    print(&text)?;
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The command line. Help shows the defaults, which are not part of the options' definitions: what a flag does not say,

@@ -15,6 +15,8 @@ pub mod client_address;
 pub mod clock;
 pub mod config;
 pub mod connection_limit;
+pub mod doctor;
+pub mod doctor_command;
 pub mod funnel_command;
 pub mod funnel_graph;
 pub mod funnels;

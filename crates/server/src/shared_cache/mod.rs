@@ -25,6 +25,7 @@ mod connection;
 mod corruption;
 mod envelope;
 mod fault;
+pub mod inspection;
 mod link;
 mod node;
 mod partition;

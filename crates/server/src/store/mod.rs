@@ -13,6 +13,7 @@ pub(crate) mod conformance;
 mod database;
 pub mod group_commit;
 pub mod guarded;
+pub mod inspection;
 pub mod memory;
 mod migrations;
 pub mod postgres;

@@ -375,7 +375,7 @@ async fn with_tables<T>(
 }
 
 /// The migrations, compiled in: the binary needs no files beside it.
-fn migrations() -> Migrator {
+pub(super) fn migrations() -> Migrator {
     embedded(&[
         (1, "sessions", include_str!("../../migrations/postgres/0001_sessions.sql")),
         (2, "idempotency", include_str!("../../migrations/postgres/0002_idempotency.sql")),

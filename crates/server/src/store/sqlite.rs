@@ -243,7 +243,7 @@ async fn connect(file: &Path) -> Result<SqliteConnection, OpenError> {
 }
 
 /// How the file is opened: by the one that writes, and by those that read.
-fn connect_options(file: &Path) -> (SqliteConnectOptions, SqliteConnectOptions) {
+pub(super) fn connect_options(file: &Path) -> (SqliteConnectOptions, SqliteConnectOptions) {
     let base = SqliteConnectOptions::new()
         .filename(file)
         .busy_timeout(BUSY_LIMIT)
@@ -261,7 +261,7 @@ fn connect_options(file: &Path) -> (SqliteConnectOptions, SqliteConnectOptions) 
 }
 
 /// The migrations, compiled in: the binary needs no files beside it.
-fn migrations() -> Migrator {
+pub(super) fn migrations() -> Migrator {
     embedded(&[
         (1, "sessions", include_str!("../../migrations/sqlite/0001_sessions.sql")),
         (2, "idempotency", include_str!("../../migrations/sqlite/0002_idempotency.sql")),

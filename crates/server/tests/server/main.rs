@@ -1,6 +1,7 @@
 //! The real binary, from outside.
 
 mod binary;
+mod doctor;
 mod postgres;
 mod process;
 mod rest;
