@@ -11,7 +11,7 @@ pub fn typescript() -> Result<()> {
     // The demo shop and the browser tests are written against the package as users get it.
     npm::assemble(&wasm::Options::default())?;
     let mut wrong = Vec::new();
-    for project in NpmProject::ALL {
+    for project in NpmProject::TYPESCRIPT {
         provision::npm(project)?;
         announce(&format!("tsc in {}", project.folder()));
         let mut tsc = program(project.program("tsc"));

@@ -1,5 +1,6 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 
+mod bench;
 mod chaos;
 mod checks;
 mod declarations;
@@ -36,6 +37,11 @@ enum Command {
     Demo(demo::Options),
     /// Install what the tests need and run them all.
     Test(test::Options),
+    /// Measure the server beside its peers.
+    Bench {
+        #[command(subcommand)]
+        benchmark: bench::Benchmark,
+    },
     /// Let servers, Redis, PostgreSQL and the links between them fail at random, and check what became of each change.
     Chaos(chaos::Options),
     /// Type-check the TypeScript projects.
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
         Command::Pack(options) => npm::pack(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Bench { benchmark } => bench::run(&benchmark),
         Command::Chaos(options) => chaos::run(&options),
         Command::Check => checks::typescript(),
         Command::Docs(options) => reference::documents(&options),

@@ -25,16 +25,20 @@ pub enum NpmProject {
     Demo,
     /// The browser tests.
     EndToEnd,
+    /// What the server is compared with, for Node.js.
+    BenchmarkPeers,
 }
 
 impl NpmProject {
-    pub const ALL: [Self; 3] = [Self::Package, Self::Demo, Self::EndToEnd];
+    /// Those with TypeScript to check.
+    pub const TYPESCRIPT: [Self; 3] = [Self::Package, Self::Demo, Self::EndToEnd];
 
     pub fn folder(self) -> &'static str {
         match self {
             Self::Package => "crates/wasm-client/js",
             Self::Demo => "web-demo",
             Self::EndToEnd => "tests/e2e",
+            Self::BenchmarkPeers => "crates/benchmarks/peers/node",
         }
     }
 

@@ -1,0 +1,350 @@
+//! `cargo xtask bench server`: the server beside its peers, in one run on this machine.
+
+mod inside;
+mod load;
+mod peers;
+mod report;
+mod sockets;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use serde_json::{Value, json};
+use throughline_core::Durability;
+use throughline_test_services::fleet::{Fleet, Node};
+
+use load::{Measured, closed, open, request};
+use peers::Peers;
+use report::{Report, Target};
+
+/// Measures the server and its peers in turn, and writes a table and a chart.
+#[derive(Parser)]
+struct Options {
+    /// The server, built for release
+    #[arg(long)]
+    binary: PathBuf,
+    /// Folder with the compiled peers
+    #[arg(long)]
+    peer_binaries: PathBuf,
+    /// Folder with the peers for Node.js
+    #[arg(long)]
+    peer_scripts: PathBuf,
+    /// Shorter and fewer rounds: to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// A file for the figures, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Folder for the table and the chart
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+/// How long and how often.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    duration: Duration,
+    sockets: usize,
+}
+
+const CONNECTIONS: usize = 32;
+const CLIENTS: usize = 64;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options).await {
+        Ok(report) => {
+            for name in report.missed() {
+                println!("missed: {name}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<Report> {
+    let effort = if options.quick {
+        Effort { rounds: 1, duration: Duration::from_secs(2), sockets: 1000 }
+    } else {
+        Effort { rounds: 5, duration: Duration::from_secs(4), sockets: 10_000 }
+    };
+    let peers = Peers { binaries: options.peer_binaries.clone(), scripts: options.peer_scripts.clone() };
+    let mut report = Report::of(machine());
+
+    report.section("Reads from memory, inside the process");
+    let reads = inside::memory_reads(if options.quick { 100_000 } else { 1_000_000 }).await?;
+    report.note("a read, median", reads.value_at_quantile(0.5) as f64 / 1000.0, "µs");
+    let p99 = reads.value_at_quantile(0.99) as f64 / 1000.0;
+    report.add("a read from memory, p99", p99, "µs", Some(Target::AtMost(10.0)));
+
+    let fleet = Fleet::start(&options.binary)?;
+    cached_reads(&fleet, &peers, effort, &mut report).await?;
+    commands(&fleet, effort, &mut report).await?;
+    legacy(&fleet, &peers, effort, &mut report).await?;
+    over_sockets(&fleet, effort, &mut report).await?;
+    overload(&fleet, effort, &mut report).await?;
+    session_memory(&fleet, options.quick, &mut report).await?;
+
+    if let Some(file) = &options.json {
+        std::fs::write(file, format!("{:#}\n", report.to_json()))
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    if let Some(folder) = &options.output {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join("server.md"), report.to_markdown())?;
+        std::fs::write(folder.join("server.svg"), report.to_svg())?;
+        println!("\nwrote {}", folder.join("server.md").display());
+    }
+    Ok(report)
+}
+
+fn machine() -> Vec<(&'static str, String)> {
+    let said = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program).args(arguments).output().ok()?;
+        String::from_utf8(output.stdout).ok()?.lines().next().map(|line| line.trim().to_owned())
+    };
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let processor = format!("{cores} × {}", model.map_or("unknown", |(_, name)| name.trim()));
+    let unknown = || "unknown".to_owned();
+    vec![
+        ("processor", processor),
+        ("server", format!("throughline {}", env!("CARGO_PKG_VERSION"))),
+        ("Rust", said("rustc", &["--version"]).unwrap_or_else(unknown)),
+        ("Node.js", said("node", &["--version"]).unwrap_or_else(unknown)),
+        ("Redis", said("redis-server", &["--version"]).unwrap_or_else(unknown)),
+        ("PostgreSQL", said("pg_config", &["--version"]).unwrap_or_else(unknown)),
+    ]
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+async fn ask(fleet: &Fleet, node: &Node, path: &str, body: &Value) -> Result<Value> {
+    let request = reqwest::Client::new().post(format!("http://{}{path}", node.address)).bearer_auth(&fleet.service_key);
+    let answer = request.json(body).send().await?;
+    let status = answer.status();
+    let body: Value = answer.json().await?;
+    if status.is_success() { Ok(body) } else { bail!("{path}: {status} {body}") }
+}
+
+/// A session like those of buyers: about 3 kB. Its id and token.
+async fn buyers_session(fleet: &Fleet, node: &Node) -> Result<(String, String)> {
+    let address =
+        json!({ "line1": "12 St James's Square", "city": "London", "postalCode": "SW1Y 4JH", "country": "GB" });
+    let new = json!({
+        "email": "ada@example.com",
+        "customer": { "firstName": "Ada", "lastName": "Lovelace", "phone": "+442071234567",
+            "billing": address, "shipping": address },
+        "products": [{ "id": "fitspresso-3-pack", "quantity": 1 }],
+        "metadata": { "campaign": "winter", "landing": "/offers/fitspresso", "notes": "x".repeat(400) },
+    });
+    let created = ask(fleet, node, "/v1/sessions", &new).await?;
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("it is missing");
+    Ok((text(&created["session"]["id"])?, text(&created["token"])?))
+}
+
+async fn cached_reads(fleet: &Fleet, peers: &Peers, effort: Effort, report: &mut Report) -> Result<()> {
+    report.section("GET of a cached session over HTTP, 32 connections");
+    let node = fleet.node("cached-reads", &[])?;
+    let (id, token) = buyers_session(fleet, &node).await?;
+    let ours = request("GET", &format!("/v1/sessions/{id}"), &[("authorization", &format!("Bearer {token}"))], "");
+    let url = format!("http://{}/v1/sessions/{id}", node.address);
+    let body = reqwest::Client::new().get(url).bearer_auth(&token).send().await?.bytes().await?;
+    report.note("an answer", body.len() as f64, "bytes");
+    let folder = std::env::temp_dir().join(format!("throughline-benchmark-{}.json", std::process::id()));
+    std::fs::write(&folder, &body)?;
+    let file = folder.display().to_string();
+    let redis = fleet.redis.url();
+    let bare = peers.binary("bare-axum", &[&file]).await?;
+    let tower = peers.binary("tower-sessions-redis", &[&file, &redis]).await?;
+    let express = peers.script("express-session.mjs", &[&file, &redis]).await?;
+    let cookie = async |address: &str| -> Result<String> {
+        let answer = reqwest::Client::new().post(format!("http://{address}/")).send().await?;
+        let cookie = answer.headers().get("set-cookie").context("no cookie was set")?.to_str()?;
+        Ok(cookie.split(';').next().unwrap_or_default().to_owned())
+    };
+    let with_cookie = async |address: &str| -> Result<Vec<u8>> {
+        Ok(request("GET", "/", &[("cookie", &cookie(address).await?)], ""))
+    };
+    let subjects = [
+        (node.address.clone(), ours.clone()),
+        (bare.address.clone(), request("GET", "/", &[], "")),
+        (tower.address.clone(), with_cookie(&tower.address).await?),
+        (express.address.clone(), with_cookie(&express.address).await?),
+    ];
+    let mut rates = [const { Vec::new() }; 4];
+    for _ in 0..effort.rounds {
+        for ((address, request), rates) in subjects.iter().zip(&mut rates) {
+            let requests = std::slice::from_ref(request);
+            let Measured { per_second, refused_per_second, .. } =
+                closed(address, requests, CONNECTIONS, effort.duration).await?;
+            if refused_per_second > 0.0 {
+                bail!("{address} refused requests");
+            }
+            rates.push(per_second);
+        }
+    }
+    let [ours_rate, bare_rate, tower_rate, express_rate] = rates.map(median);
+    report.note("throughline: token checked, projection applied", ours_rate, "/s");
+    report.note("a bare axum handler with the same bytes", bare_rate, "/s");
+    report.note("tower-sessions with its Redis store", tower_rate, "/s");
+    report.note("express-session with connect-redis", express_rate, "/s");
+    report.add("throughline : bare handler", ours_rate / bare_rate, "×", Some(Target::AtLeast(0.7)));
+    report.add("throughline : tower-sessions", ours_rate / tower_rate, "×", Some(Target::AtLeast(2.0)));
+    report.add("throughline : express-session", ours_rate / express_rate, "×", Some(Target::AtLeast(15.0)));
+    let requests = std::slice::from_ref(&ours);
+    let calm = open(&node.address, requests, CONNECTIONS * 2, ours_rate * 0.7, effort.duration * 2).await?;
+    report.note("median at 70 % of that load", calm.latency_us(0.5) / 1000.0, "ms");
+    report.add("p99 of cached reads at 70 % load", calm.latency_us(0.99) / 1000.0, "ms", Some(Target::AtMost(10.0)));
+    std::fs::remove_file(&folder)?;
+    Ok(())
+}
+
+async fn commands(fleet: &Fleet, effort: Effort, report: &mut Report) -> Result<()> {
+    report.section("Commands to the database, 64 clients");
+    for database in ["ours", "peer", "pgbench"] {
+        fleet.postgres.create_database(database)?;
+    }
+    let (ours, peer) = (fleet.postgres.url("ours"), fleet.postgres.url("peer"));
+    let (mut strict, mut single, mut relaxed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut waited = Vec::new();
+    for _ in 0..effort.rounds {
+        let measured = inside::commands(&ours, None, Durability::Strict, CLIENTS, effort.duration).await?;
+        strict.push(measured.per_second);
+        waited.push(measured.latencies.value_at_quantile(0.99) as f64 / 1e6);
+        single.push(inside::one_transaction_for_each(&peer, CLIENTS, effort.duration).await?);
+        let redis = fleet.redis.url();
+        let measured = inside::commands(&ours, Some(&redis), Durability::Relaxed, CLIENTS, effort.duration).await?;
+        relaxed.push(measured.per_second);
+    }
+    let (strict, single) = (median(strict), median(single));
+    let simple =
+        peers::pgbench(fleet.postgres.address().port(), "pgbench", CLIENTS, effort.duration.as_secs().max(2)).await?;
+    report.note("strict: decided, grouped, committed", strict, "/s");
+    report.note("strict, p99", median(waited), "ms");
+    report.note("one transaction for each command", single, "/s");
+    report.note("pgbench, simple update", simple, "/s");
+    report.note("relaxed: decided, held by Redis", median(relaxed), "/s");
+    report.add("strict : one transaction for each", strict / single, "×", Some(Target::AtLeast(5.0)));
+    report.note("strict : pgbench", strict / simple, "×");
+    Ok(())
+}
+
+async fn legacy(fleet: &Fleet, peers: &Peers, effort: Effort, report: &mut Report) -> Result<()> {
+    report.section("The upsell request, 32 connections");
+    fleet.postgres.create_database("legacy")?;
+    let peer = peers.script("legacy-upsell.mjs", &[&fleet.postgres.url("legacy")]).await?;
+    let node = fleet.node("upsell", &[])?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..CONNECTIONS {
+        let (id, token) = buyers_session(fleet, &node).await?;
+        let path = format!("/v1/sessions/{id}/commands");
+        let begun = ask(fleet, &node, &path, &json!({ "commands": [{ "type": "beginProcessing" }] })).await?;
+        let amount = begun["session"]["amount"].clone();
+        let payment = json!({ "type": "recordPayment", "transactionId": "t-1", "amount": amount });
+        ask(fleet, &node, &path, &json!({ "commands": [payment] })).await?;
+        let body = json!({ "commands": [{ "type": "acceptUpsell", "offer": "RC6" }] }).to_string();
+        ours.push(request("POST", &path, &[("authorization", &format!("Bearer {token}"))], &body));
+        let answer = reqwest::Client::new().post(format!("http://{}/begin", peer.address)).send().await?;
+        let cookie = answer.headers().get("set-cookie").context("no cookie was set")?.to_str()?;
+        let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+        theirs.push(request("POST", "/upsell", &[("cookie", &cookie)], "{}"));
+    }
+    let (mut our_rates, mut their_rates, mut our_p50, mut their_p50) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..effort.rounds {
+        let measured = closed(&node.address, &ours, CONNECTIONS, effort.duration).await?;
+        our_rates.push(measured.per_second);
+        our_p50.push(measured.latency_us(0.5) / 1000.0);
+        let measured = closed(&peer.address, &theirs, CONNECTIONS, effort.duration).await?;
+        their_rates.push(measured.per_second);
+        their_p50.push(measured.latency_us(0.5) / 1000.0);
+    }
+    let (ours, theirs) = (median(our_rates), median(their_rates));
+    report.note("throughline: acceptUpsell, committed", ours, "/s");
+    report.note("the legacy path: JWT, Map, two queries", theirs, "/s");
+    report.note("throughline, median", median(our_p50), "ms");
+    report.note("the legacy path, median", median(their_p50), "ms");
+    report.add("throughline : legacy upsell", ours / theirs, "×", Some(Target::AtLeast(2.0)));
+    Ok(())
+}
+
+async fn over_sockets(fleet: &Fleet, effort: Effort, report: &mut Report) -> Result<()> {
+    report.section("WebSockets");
+    let node = fleet.node("sockets", &["--max-connections", "20000"])?;
+    let (per_second, latencies) = sockets::commands(&node.address, CLIENTS, effort.duration).await?;
+    report.note("commands end to end, 64 sockets", per_second, "/s");
+    report.note("to accepted, median", latencies.value_at_quantile(0.5) as f64 / 1e6, "ms");
+    report.note("to accepted, p99", latencies.value_at_quantile(0.99) as f64 / 1e6, "ms");
+    let bytes = sockets::idle_bytes(&node.address, node.id(), effort.sockets).await?;
+    report.note("idle sockets", effort.sockets as f64, "");
+    report.add("memory for each idle socket", bytes / 1024.0, "KiB", Some(Target::AtMost(20.0)));
+    Ok(())
+}
+
+async fn overload(fleet: &Fleet, effort: Effort, report: &mut Report) -> Result<()> {
+    report.section("Overload: three times as much as it can do");
+    let node = fleet.node("overload", &["--max-connections", "20000"])?;
+    let mut requests = Vec::new();
+    for number in 0..256 {
+        let (id, _) = buyers_session(fleet, &node).await?;
+        let body = json!({ "commands": [{ "type": "setMetadata", "metadata": { "number": number } }] }).to_string();
+        let headers = [("authorization", format!("Bearer {}", fleet.service_key))];
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        requests.push(request("POST", &format!("/v1/sessions/{id}/commands"), &headers, &body));
+    }
+    let peak = closed(&node.address, &requests, 128, effort.duration).await?;
+    let before = sockets::resident(node.id())?;
+    let flooded = open(&node.address, &requests, 3000, peak.per_second * 3.0, effort.duration * 3).await?;
+    let after = sockets::resident(node.id())?;
+    report.note("peak", peak.per_second, "/s");
+    report.note("offered", peak.per_second * 3.0, "/s");
+    report.note("answered 503 at once", flooded.refused_per_second, "/s");
+    report.add("goodput : peak", flooded.per_second / peak.per_second, "×", Some(Target::AtLeast(0.7)));
+    report.add("memory after : before", after / before, "×", Some(Target::AtMost(2.0)));
+    Ok(())
+}
+
+async fn session_memory(fleet: &Fleet, quick: bool, report: &mut Report) -> Result<()> {
+    report.section("Memory of sessions that nobody uses");
+    let limit_mib = if quick { 16 } else { 64 };
+    let limit = format!("{limit_mib}MiB");
+    let node = fleet.node("session-memory", &["--session-memory", &limit])?;
+    for _ in 0..200 {
+        buyers_session(fleet, &node).await?;
+    }
+    let before = sockets::resident(node.id())? - node.metric("throughline_kept_session_bytes").await?;
+    let mut created = 0;
+    let grown = loop {
+        let batch = (0..200).map(|_| buyers_session(fleet, &node));
+        for made in futures_util::future::join_all(batch).await {
+            made?;
+        }
+        created += 200;
+        let kept = node.metric("throughline_kept_session_bytes").await?;
+        let is_full = kept > f64::from(limit_mib) * 1024.0 * 1024.0 * 0.95;
+        if is_full && created > 3 * (kept / 8000.0) as usize {
+            break sockets::resident(node.id())? - before;
+        }
+        if created > 100_000 {
+            bail!("the memory never fills: {kept} bytes after {created} sessions");
+        }
+    };
+    let limit = f64::from(limit_mib) * 1024.0 * 1024.0;
+    report.note("sessions created", f64::from(created as u32), "");
+    report.note("sessions kept", node.metric("throughline_kept_sessions").await?, "");
+    report.add("growth of the process : --session-memory", grown / limit, "×", Some(Target::AtMost(1.15)));
+    Ok(())
+}
