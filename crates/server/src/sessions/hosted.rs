@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use throughline_core::sync::{
     Authority, Commit, Credential, DatabaseView, Effect, Environment as Rules, Hello, JoinRefused, Loaded, News,
     PeerId, Request, ServerFrame, Share, SharedView,
@@ -16,7 +17,7 @@ use super::freshness::Stamp;
 use super::measures::{self, Origin, Reason};
 use super::residents::ByKey;
 use super::shared_tier::{Answer, Found};
-use super::stored::{append, read_record, read_state};
+use super::stored::{Unreadable, append, read_record, read_state, write_session};
 use super::{Current, Environment, PEER_QUEUE, SessionError};
 use crate::problem::chain;
 use crate::store::{CommitError, ReadError, SessionKey};
@@ -47,6 +48,15 @@ pub(super) struct Hosted {
     /// Told after each commit or reload.
     settled: Notify,
     json_bytes: AtomicUsize,
+    /// The latest answers, one for each view of the session: most reads find nothing changed since the one before.
+    rendered: Mutex<HashMap<Role, Rendered>>,
+}
+
+/// A session as JSON, and the state that it shows.
+#[derive(Debug)]
+struct Rendered {
+    state: Arc<State>,
+    json: Bytes,
 }
 
 #[derive(Debug)]
@@ -106,7 +116,15 @@ impl Drop for Hosted {
 impl Hosted {
     pub(super) fn new(key: SessionKey, environment: Arc<Environment>, by_key: Weak<ByKey>) -> Arc<Self> {
         let json_bytes = AtomicUsize::new(0);
-        Arc::new(Self { key, environment, by_key, loaded: OnceCell::new(), settled: Notify::new(), json_bytes })
+        Arc::new(Self {
+            key,
+            environment,
+            by_key,
+            loaded: OnceCell::new(),
+            settled: Notify::new(),
+            json_bytes,
+            rendered: Mutex::default(),
+        })
     }
 
     pub(super) fn key(&self) -> &SessionKey {
@@ -232,6 +250,17 @@ impl Hosted {
             }
         }
         Ok(DatabaseView { state: Some(state), journal })
+    }
+
+    /// The state as `role` may see it, as JSON.
+    pub(super) fn render(&self, state: &Arc<State>, role: Role) -> Result<Bytes, Unreadable> {
+        let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = rendered.get(&role).filter(|known| Arc::ptr_eq(&known.state, state)) {
+            return Ok(known.json.clone());
+        }
+        let json = Bytes::from(write_session(state, role)?);
+        rendered.insert(role, Rendered { state: Arc::clone(state), json: json.clone() });
+        Ok(json)
     }
 
     /// The accepted state.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use throughline_core::sync::{Credential, Hello, JoinRefused, PeerId, Request, ServerFrame};
 use throughline_core::{Role, State};
 use tokio_util::task::TaskTracker;
@@ -131,6 +132,17 @@ pub struct Executed {
     pub durable_version: u64,
 }
 
+/// A session as somebody may see it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The session as JSON.
+    pub json: Bytes,
+    /// Its version.
+    pub version: u64,
+    /// For how long nobody could tell whether others have changed it; `None` where it is the latest.
+    pub stale_for: Option<Duration>,
+}
+
 /// Why a session can't be reached.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SessionError {
@@ -226,12 +238,16 @@ impl Sessions {
     /// # Errors
     /// See [`SessionError`].
     pub async fn current(&self, key: &SessionKey) -> Result<Option<Current>, SessionError> {
+        Ok(self.find(key).await?.map(|(_, current)| current))
+    }
+
+    async fn find(&self, key: &SessionKey) -> Result<Option<(Arc<Hosted>, Current)>, SessionError> {
         let environment = &self.environment;
-        if environment.residents.is_absent(key, environment.links.stamp(key)) {
+        let stamp = environment.links.stamp(key);
+        if environment.residents.is_absent(key, stamp) {
             environment.measures.known_absent();
             return Ok(None);
         }
-        let stamp = environment.links.stamp(key);
         let begun = Instant::now();
         let (hosted, is_hit) = self.hit(key);
         hosted.load().await?;
@@ -242,7 +258,17 @@ impl Sessions {
         if let (None, Some(stamp)) = (&current, stamp) {
             environment.residents.note_absence(key, stamp);
         }
-        Ok(current)
+        Ok(current.map(|current| (hosted, current)))
+    }
+
+    /// The session as it is now and as `role` may see it; `None` where there is none.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn view(&self, key: &SessionKey, role: Role) -> Result<Option<View>, SessionError> {
+        let Some((hosted, Current { state, stale_for })) = self.find(key).await? else { return Ok(None) };
+        let json = hosted.render(&state, role)?;
+        Ok(Some(View { json, version: state.version(), stale_for }))
     }
 
     /// Hands in commands and waits until each is settled; the answers are in their order.

@@ -2,7 +2,7 @@
 //! personal data. Everything that leaves this process for another tier passes through here, and nothing else does.
 
 use throughline_core::sync::{Commit, News, TailEntry};
-use throughline_core::{Record, State};
+use throughline_core::{Record, Role, State};
 
 use crate::store::{Append, JournalRecord, Operational, SessionKey, Stored};
 
@@ -43,6 +43,12 @@ pub(super) fn write_snapshot(state: &State) -> Result<Vec<u8>, Unreadable> {
 /// The state in the shared tier.
 pub(super) fn read_snapshot(snapshot: &[u8]) -> Result<State, Unreadable> {
     serde_json::from_slice(snapshot).map_err(|error| unreadable("state", error))
+}
+
+/// A session as `role` may see it.
+pub(super) fn write_session(state: &State, role: Role) -> Result<Vec<u8>, Unreadable> {
+    let visible = state.session.clone().project(role);
+    serde_json::to_vec(&visible).map_err(|error| unreadable("session", error))
 }
 
 /// Accepted commands as the shared tier has them.

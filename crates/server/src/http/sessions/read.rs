@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
-use axum::http::header::{AGE, ETAG, IF_NONE_MATCH, WARNING};
+use axum::http::header::{AGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, WARNING};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -13,12 +13,12 @@ use throughline_core::sync::Funnels as _;
 use throughline_core::{Record, Session, Status, StepId, Timestamp};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Target, existing, not_found, visible};
+use super::{Target, existing, not_found};
 use crate::http::idempotent::{Reply, etag};
 use crate::http::problem_schema::{ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
-use crate::sessions::{Current, read_record};
+use crate::sessions::{View, read_record};
 use crate::wiring::ServerState;
 
 /// How many records one answer holds at most.
@@ -45,16 +45,17 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
-    let Current { state: current, stale_for } = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
-    let tag = etag(current.version());
+    let View { json, version, stale_for } =
+        state.sessions.view(&target.key, target.role).await?.ok_or_else(not_found)?;
+    let tag = etag(version);
     let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     if known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)) {
         let value = HeaderValue::from_str(&tag).map_err(|error| Problem::internal(&error))?;
         return Ok(mark_stale((StatusCode::NOT_MODIFIED, [(ETAG, value)]).into_response(), stale_for));
     }
-    let session = visible(&current, target.role);
-    let reply = Reply::json(StatusCode::OK, &session)?.version(current.version());
-    Ok(mark_stale(reply.into_response(), stale_for))
+    let value = HeaderValue::from_str(&tag).map_err(|error| Problem::internal(&error))?;
+    let json_type = HeaderValue::from_static("application/json");
+    Ok(mark_stale(([(CONTENT_TYPE, json_type), (ETAG, value)], json).into_response(), stale_for))
 }
 
 /// Says of an answer that it may be old: the tiers below the memory could not be asked. `Warning` has left the newer HTTP
