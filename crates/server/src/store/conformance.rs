@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{Append, CommitError, Due, JournalRecord, Operational, SessionKey, Store, Stored};
+pub(crate) mod surveys;
+
+pub use surveys::*;
+
+use super::{Append, CommitError, Deleted, Due, JournalRecord, Operational, SessionKey, Store, Stored};
 use crate::clock::millis;
 use crate::idempotency::{ABANDONED, Answer, Begin, IdempotencyKey, KEPT, Ticket};
 use crate::tenant::TenantId;
@@ -26,6 +30,9 @@ macro_rules! all {
             due_sessions_are_shared_without_overlap_and_given_again_after_the_lease,
             a_commit_ends_the_claim_on_its_session,
             sessions_that_are_over_are_deleted_with_all_that_tells_of_them,
+            a_search_gives_the_latest_change_first_and_only_what_was_asked_for,
+            a_search_goes_on_where_it_ended_although_sessions_change,
+            a_summary_counts_and_measures_what_was_created_in_a_time,
             a_dropped_commit_is_whole_or_absent,
             a_closed_store_refuses_commits,
             a_first_request_is_started_and_its_repeat_is_in_progress,
@@ -305,10 +312,12 @@ pub async fn sessions_that_are_over_are_deleted_with_all_that_tells_of_them(stor
         let ticket = start(&store, id, 0).await;
         store.finish(ticket, Answer { session_id: Some(id.to_owned()), ..answer("about it") }).await.unwrap();
     }
-    assert_eq!(store.delete_ended(10, 10).await.unwrap(), 0);
-    assert_eq!(store.delete_ended(30, 1).await.unwrap(), 1, "at most as many as asked for, the oldest first");
-    assert_eq!(store.delete_ended(30, 10).await.unwrap(), 1);
-    assert_eq!(store.delete_ended(30, 10).await.unwrap(), 0);
+    let deleted = |id| vec![Deleted { key: session(tenant.as_str(), id), version: 1 }];
+    assert_eq!(store.delete_ended(10, 10).await.unwrap(), []);
+    let oldest = store.delete_ended(30, 1).await.unwrap();
+    assert_eq!(oldest, deleted("ws_1"), "at most as many as asked for, the oldest first");
+    assert_eq!(store.delete_ended(30, 10).await.unwrap(), deleted("ws_3"));
+    assert_eq!(store.delete_ended(30, 10).await.unwrap(), []);
     for (id, gone) in [("ws_1", true), ("ws_2", false), ("ws_3", true), ("ws_4", false)] {
         let key = session(tenant.as_str(), id);
         assert_eq!(store.load(&key).await.unwrap().is_none(), gone, "{id}");

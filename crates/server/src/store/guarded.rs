@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Append, CommitError, Due, JournalRecord, ReadError, SessionKey, SessionStore, Store, StoreFault, Stored};
+use super::{
+    Append, CommitError, Deleted, Due, Found, JournalRecord, ReadError, Search, SessionKey, SessionStore, Store,
+    StoreFault, Stored, Summary, SummaryOf, SurveyError,
+};
 use crate::breaker::{Attempt, Breaker, BreakerSettings, Open};
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, Ticket};
 
@@ -91,6 +94,20 @@ impl Failure for ReadError {
     }
 }
 
+impl Failure for SurveyError {
+    fn fault(&self) -> Option<&StoreFault> {
+        match self {
+            Self::Read(error) => error.fault(),
+            // The database is there, and busy with something large.
+            Self::TooSlow => None,
+        }
+    }
+
+    fn away(open: Open) -> Self {
+        Self::Read(ReadError::away(open))
+    }
+}
+
 impl Failure for IdempotencyError {
     fn fault(&self) -> Option<&StoreFault> {
         match self {
@@ -138,8 +155,16 @@ impl SessionStore for GuardedStore {
         self.guard(self.store.claim_due(now_ms, lease_ms, limit)).await
     }
 
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {
+    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
         self.guard(self.store.delete_ended(before_ms, limit)).await
+    }
+
+    async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {
+        self.guard(self.store.search(search)).await
+    }
+
+    async fn summary(&self, of: &SummaryOf) -> Result<Summary, SurveyError> {
+        self.guard(self.store.summary(of)).await
     }
 
     async fn announce(&self, changes: &[(SessionKey, u64)]) -> Result<(), ReadError> {

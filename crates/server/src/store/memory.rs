@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Append, CommitError, Due, ENDED, JournalRecord, Operational, ReadError, SessionKey, SessionStore, StoreFault,
-    Stored,
+    Append, CommitError, Deleted, Due, ENDED, Found, Group, JournalRecord, Lifetimes, Operational, Position, ReadError,
+    Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
 use crate::clock::millis;
 use crate::idempotency::{Answer, Begin, Entry, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
@@ -151,7 +151,7 @@ impl SessionStore for MemoryStore {
         Ok(due)
     }
 
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {
+    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
         let mut tables = self.tables();
         let is_over =
             |columns: &Operational| ENDED.contains(&columns.status.as_str()) && columns.updated_at_ms < before_ms;
@@ -163,11 +163,77 @@ impl SessionStore for MemoryStore {
             .collect();
         ended.sort();
         ended.truncate(limit as usize);
-        for (_, session) in &ended {
-            tables.sessions.remove(session);
-            tables.answers.retain(|key, claimed| !claimed.tells_of(key, session));
+        let mut deleted = Vec::with_capacity(ended.len());
+        for (_, key) in ended {
+            tables.answers.retain(|request, claimed| !claimed.tells_of(request, &key));
+            if let Some(session) = tables.sessions.remove(&key) {
+                deleted.push(Deleted { key, version: session.stored.version });
+            }
         }
-        Ok(ended.len() as u64)
+        Ok(deleted)
+    }
+
+    async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {
+        let tables = self.tables();
+        let mut found: Vec<Found> = tables
+            .sessions
+            .iter()
+            .filter(|(key, _)| key.tenant == search.tenant)
+            .filter_map(|(key, session)| {
+                let updated_at_ms = session.columns.updated_at_ms;
+                let position = Position { updated_at_ms, session_id: key.session_id.clone() };
+                let is_wanted = search.wants(&position, &session.columns);
+                is_wanted.then(|| Found { position, stored: session.stored.clone() })
+            })
+            .collect();
+        found.sort_by(|one, other| {
+            let (one, other) = (&one.position, &other.position);
+            (other.updated_at_ms, &one.session_id).cmp(&(one.updated_at_ms, &other.session_id))
+        });
+        found.truncate(search.limit as usize);
+        Ok(found)
+    }
+
+    async fn summary(&self, of: &SummaryOf) -> Result<Summary, SurveyError> {
+        let tables = self.tables();
+        let (mut summary, mut lifetimes) = (Summary::default(), Vec::new());
+        let created = of.created_from_ms..of.created_before_ms;
+        for (_, Session { columns, .. }) in tables.sessions.iter().filter(|(key, _)| key.tenant == of.tenant) {
+            let is_of_funnel = of.funnel_id.as_ref().is_none_or(|funnel| *funnel == columns.funnel_id);
+            if !is_of_funnel || !created.contains(&columns.created_at_ms) {
+                continue;
+            }
+            let kind = Group {
+                status: columns.status.clone(),
+                step: columns.step.clone(),
+                funnel_id: columns.funnel_id.clone(),
+                funnel_version: columns.funnel_version.clone(),
+                currency: columns.currency.clone(),
+                erased: columns.erased,
+                sessions: 1,
+                amount_minor: columns.amount_minor,
+            };
+            let is_same = |group: &Group| {
+                let counted = (group.sessions, group.amount_minor);
+                *group == Group { sessions: counted.0, amount_minor: counted.1, ..kind.clone() }
+            };
+            match summary.groups.iter_mut().find(|group| is_same(group)) {
+                Some(group) => {
+                    group.sessions += 1;
+                    group.amount_minor = group.amount_minor.saturating_add(columns.amount_minor);
+                }
+                None => summary.groups.push(kind),
+            }
+            let ended_at_ms = match columns.status.as_str() {
+                _ if columns.erased => None,
+                "completed" => columns.completed_at_ms,
+                "expired" => Some(columns.expires_at_ms),
+                _ => None,
+            };
+            lifetimes.extend(ended_at_ms.map(|ended_at_ms| ended_at_ms.saturating_sub(columns.created_at_ms)));
+        }
+        summary.lifetimes = Lifetimes::of(lifetimes);
+        Ok(summary)
     }
 
     async fn ping(&self) -> Result<(), ReadError> {
@@ -218,6 +284,16 @@ impl IdempotencyStore for MemoryStore {
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
         let before_ms = now_ms.saturating_sub(millis(KEPT));
         Ok(self.drop_answers(|_, claimed| claimed.started_at_ms <= before_ms))
+    }
+}
+
+impl Lifetimes {
+    fn of(mut lifetimes: Vec<i64>) -> Option<Self> {
+        lifetimes.sort_unstable();
+        let sessions = lifetimes.len();
+        let (low, high) = (lifetimes.get(sessions.checked_sub(1)? / 2)?, lifetimes.get(sessions / 2)?);
+        let average_ms = lifetimes.iter().sum::<i64>() as f64 / sessions as f64;
+        Some(Self { sessions: sessions as u64, average_ms, median_ms: (low + high) as f64 / 2.0 })
     }
 }
 

@@ -25,6 +25,7 @@ mod postgres_writer;
 pub mod sqlite;
 mod sqlite_jobs;
 mod sqlite_writer;
+pub mod survey;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, m
 pub use guarded::{DatabaseHealth, GuardedStore};
 pub use migrations::{AppliedMigration, MigrationError};
 pub use postgres_listener::{ChangeListener, ListenerEvent};
+pub use survey::{Found, Group, Lifetimes, Position, Search, Summary, SummaryOf, SurveyError, TimeRange};
 
 /// Names one session of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +128,15 @@ pub struct Due {
     pub deadline_at_ms: i64,
 }
 
+/// A session that was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deleted {
+    /// Which session.
+    pub key: SessionKey,
+    /// The last version that it had.
+    pub version: u64,
+}
+
 /// What went wrong below the store. Shared, because one fault fails a whole batch.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{during} failed")]
@@ -139,6 +150,11 @@ impl StoreFault {
     /// The fault `cause`, met while doing `during`.
     pub fn new(during: &'static str, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { during, cause: Arc::from(cause.into()) }
+    }
+
+    /// What was met.
+    fn cause(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        &*self.cause
     }
 }
 
@@ -245,12 +261,24 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     async fn claim_due(&self, now_ms: i64, lease_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError>;
 
     /// Deletes at most `limit` sessions that are over (completed, failed, expired) and did not change since
-    /// `before_ms`, with their journals and the answers that tell of them. Returns how many; as many as `limit` means
+    /// `before_ms`, with their journals and the answers that tell of them. Returns which; as many as `limit` means
     /// that there may be more.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError>;
+    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError>;
+
+    /// The sessions that match, the latest change first.
+    ///
+    /// # Errors
+    /// See [`SurveyError`].
+    async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError>;
+
+    /// Sums over the sessions of one tenant that were created in some time.
+    ///
+    /// # Errors
+    /// See [`SurveyError`].
+    async fn summary(&self, of: &SummaryOf) -> Result<Summary, SurveyError>;
 
     /// Tells the other servers of this database that sessions are at these versions, without changing anything. It is
     /// a hint, and may be lost. A database of one server has nobody to tell.
@@ -270,6 +298,9 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// Writes what is waiting and lets go of the database. Later commits are refused.
     async fn close(&self);
 }
+
+/// All statuses that a session can have.
+pub(crate) const STATUSES: [&str; 5] = ["pending", "processing", "completed", "failed", "expired"];
 
 /// The statuses in which a session is over.
 pub(crate) const ENDED: [&str; 3] = ["completed", "failed", "expired"];

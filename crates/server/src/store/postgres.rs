@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
+use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, Row as _, query};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -23,9 +24,10 @@ use super::postgres_batch::{Outcome, Work, key_of, signed, told_of, unsigned};
 use super::postgres_connect::Connector;
 use super::postgres_pool::Pool;
 use super::postgres_writer::{Job, PostgresWriter};
+use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Due, ENDED, JournalRecord, OpenError, ReadError, SessionKey, SessionStore, StoreFault, Stored,
-    postgres_listener,
+    Append, CommitError, Deleted, Due, ENDED, Found, JournalRecord, OpenError, ReadError, Search, SessionKey,
+    SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError, postgres_listener,
 };
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
 
@@ -66,6 +68,8 @@ pub struct PostgresSettings {
 pub struct PostgresStore {
     writers: Vec<GroupCommit<Job>>,
     pool: Pool,
+    /// For what may take longer than what buyers wait for.
+    surveyors: Pool,
     timeout: Duration,
     /// The latest write failed, so whether writing works has to be found out before it is promised.
     write_failed: AtomicBool,
@@ -119,9 +123,10 @@ impl PostgresStore {
             let connection = connector.connect(None).await.map_err(unreachable)?;
             writers.push(GroupCommit::start(PostgresWriter::new(connector.clone(), connection, *timeout), limits));
         }
-        let pool = Pool::new(address, settings.connections.saturating_sub(count), *timeout);
+        let pool = Pool::new(address, settings.connections.saturating_sub(count), *timeout).measured();
+        let surveyors = Pool::new(address, survey::AT_ONCE as usize, survey::LIMIT);
         pool.warm_up().await.map_err(unreachable)?;
-        Ok(Self { writers, pool, timeout: *timeout, write_failed: AtomicBool::new(false) })
+        Ok(Self { writers, pool, surveyors, timeout: *timeout, write_failed: AtomicBool::new(false) })
     }
 
     /// Write jobs and transactions so far: fewer transactions than jobs means that commits were grouped.
@@ -129,6 +134,20 @@ impl PostgresStore {
     pub fn counts(&self) -> (u64, u64) {
         let counts = self.writers.iter().map(GroupCommit::counts);
         counts.fold((0, 0), |(jobs, transactions), (more, other)| (jobs + more, transactions + other))
+    }
+
+    /// The rows that answer a question about many sessions.
+    async fn survey(&self, during: &'static str, statement: Statement) -> Result<Vec<PgRow>, SurveyError> {
+        let ask = || {
+            let asked = query(sqlx::AssertSqlSafe(statement.text.clone())).persistent(KEEP_PREPARED);
+            statement.arguments.iter().fold(asked, |asked, argument| match argument {
+                Argument::Text(text) => asked.bind(text.clone()),
+                Argument::Number(number) => asked.bind(*number),
+                Argument::Bytes(bytes) => asked.bind(bytes.clone()),
+            })
+        };
+        let rows = self.surveyors.rows(during, ask).await;
+        rows.map_err(|error| if is_too_slow(&error) { SurveyError::TooSlow } else { error.into() })
     }
 
     /// Hands `work` to the writer that everything about `key` goes to.
@@ -251,7 +270,8 @@ impl SessionStore for PostgresStore {
         Ok(due)
     }
 
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {
+    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
+        const DURING: &str = "deleting sessions that are over";
         // The list stands in the text, so that PostgreSQL sees that the partial index holds every row that is asked for.
         const DELETE: &str = "WITH ended AS MATERIALIZED (
                 SELECT tenant, session_id FROM sessions
@@ -263,10 +283,26 @@ impl SessionStore for PostgresStore {
                 WHERE idempotency.tenant = ended.tenant AND idempotency.session_id = ended.session_id)
              DELETE FROM sessions USING ended
                 WHERE sessions.tenant = ended.tenant AND sessions.session_id = ended.session_id
-             RETURNING 1";
+             RETURNING sessions.tenant, sessions.session_id, sessions.version";
         debug_assert!(ENDED.iter().all(|status| DELETE.contains(status)));
         let delete = || query(DELETE).persistent(KEEP_PREPARED).bind(before_ms).bind(i64::from(limit));
-        Ok(self.pool.rows("deleting sessions that are over", delete).await?.len() as u64)
+        let rows = self.pool.rows(DURING, delete).await?;
+        rows.iter()
+            .map(|row| Ok(Deleted { key: key_of(row)?, version: unsigned(row.try_get(2)?) }))
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(unreadable(DURING))
+    }
+
+    async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {
+        const DURING: &str = "searching sessions";
+        let rows = self.survey(DURING, Statement::search(search, Dialect::Postgres)).await?;
+        survey::found!(rows).map_err(|error| unreadable(DURING)(error).into())
+    }
+
+    async fn summary(&self, of: &SummaryOf) -> Result<Summary, SurveyError> {
+        const DURING: &str = "summing up sessions";
+        let rows = self.survey(DURING, Statement::summary(of, Dialect::Postgres)).await?;
+        survey::summed!(rows).map_err(|error| unreadable(DURING)(error).into())
     }
 
     async fn announce(&self, changes: &[(SessionKey, u64)]) -> Result<(), ReadError> {
@@ -293,6 +329,7 @@ impl SessionStore for PostgresStore {
             writer.close().await;
         }
         self.pool.close().await;
+        self.surveyors.close().await;
     }
 }
 
@@ -380,7 +417,15 @@ pub(super) fn migrations() -> Migrator {
         (1, "sessions", include_str!("../../migrations/postgres/0001_sessions.sql")),
         (2, "idempotency", include_str!("../../migrations/postgres/0002_idempotency.sql")),
         (3, "probe", include_str!("../../migrations/postgres/0003_probe.sql")),
+        (4, "listing", include_str!("../../migrations/postgres/0004_listing.sql")),
     ])
+}
+
+/// Whether PostgreSQL has given up on a statement because of its time limit, and is fine otherwise.
+fn is_too_slow(error: &ReadError) -> bool {
+    let ReadError::Unavailable { fault } = error else { return false };
+    let cause = fault.cause().downcast_ref();
+    matches!(cause, Some(sqlx::Error::Database(database)) if database.code().as_deref() == Some("57014"))
 }
 
 fn unreadable(during: &'static str) -> impl FnOnce(sqlx::Error) -> ReadError {

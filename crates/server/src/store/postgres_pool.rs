@@ -39,18 +39,14 @@ pub(super) struct Pool {
     slot_limit: Duration,
     slots: Semaphore,
     state: Mutex<State>,
+    /// Whether the gauges of the pool tell of this one.
+    is_measured: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<(PgConnection, Instant)>,
     down: Option<(StoreFault, Instant)>,
-}
-
-impl State {
-    fn measure(&self) {
-        metrics::gauge!("throughline_pool_connections", "state" => "idle").set(self.idle.len() as f64);
-    }
 }
 
 /// Counted in a gauge for as long as it lives, also when its caller goes away.
@@ -74,8 +70,25 @@ impl Pool {
     pub(super) fn new(address: &PostgresAddress, size: usize, limit: Duration) -> Self {
         let slot_limit = limit / 3;
         let connector = Connector::with_limit(address, limit - slot_limit);
-        metrics::gauge!("throughline_pool_connections_limit").set(size.max(1) as f64);
-        Self { connector, limit, slot_limit, slots: Semaphore::new(size.max(1)), state: Mutex::default() }
+        let (slots, state) = (Semaphore::new(size.max(1)), Mutex::default());
+        Self { connector, limit, slot_limit, slots, state, is_measured: false }
+    }
+
+    /// Lets the gauges of the pool tell of this one.
+    pub(super) fn measured(mut self) -> Self {
+        self.is_measured = true;
+        metrics::gauge!("throughline_pool_connections_limit").set(self.slots.available_permits() as f64);
+        self
+    }
+
+    fn measure(&self, state: &State) {
+        if self.is_measured {
+            metrics::gauge!("throughline_pool_connections", "state" => "idle").set(state.idle.len() as f64);
+        }
+    }
+
+    fn counted(&self, gauge: metrics::Gauge) -> Option<Counted> {
+        self.is_measured.then(|| Counted::in_gauge(gauge))
     }
 
     /// Opens a connection to have it at hand, and to find out whether that works.
@@ -94,7 +107,7 @@ impl Pool {
     ) -> Result<Vec<PgRow>, ReadError> {
         let deadline = Instant::now() + self.limit;
         let _slot = self.slot(during).await?;
-        let _busy = Counted::in_gauge(metrics::gauge!("throughline_pool_connections", "state" => "busy"));
+        let _busy = self.counted(metrics::gauge!("throughline_pool_connections", "state" => "busy"));
         if let Some(mut connection) = self.take_idle() {
             let outcome = timeout_at(deadline, make().fetch_all(&mut connection)).await;
             if !matches!(&outcome, Ok(Err(error)) if Cause::of(error) == Cause::Connection) {
@@ -127,10 +140,12 @@ impl Pool {
     async fn slot(&self, during: &'static str) -> Result<SemaphorePermit<'_>, ReadError> {
         self.refuse_while_down()?;
         let begun = Instant::now();
-        let waiting = Counted::in_gauge(metrics::gauge!("throughline_pool_waiting"));
+        let waiting = self.counted(metrics::gauge!("throughline_pool_waiting"));
         let acquired = timeout(self.slot_limit, self.slots.acquire()).await;
         drop(waiting);
-        metrics::histogram!("throughline_pool_wait_seconds").record(begun.elapsed());
+        if self.is_measured {
+            metrics::histogram!("throughline_pool_wait_seconds").record(begun.elapsed());
+        }
         let slot = match acquired {
             Ok(Ok(slot)) => slot,
             Ok(Err(closed)) => return Err(ReadError::Unavailable { fault: StoreFault::new(during, closed) }),
@@ -153,7 +168,7 @@ impl Pool {
         let mut state = self.lock();
         state.idle.retain(|(_, since)| since.elapsed() < IDLE_LIMIT);
         let taken = state.idle.pop().map(|(connection, _)| connection);
-        state.measure();
+        self.measure(&state);
         taken
     }
 
@@ -185,14 +200,14 @@ impl Pool {
         state.down = None;
         if !self.slots.is_closed() {
             state.idle.push((connection, Instant::now()));
-            state.measure();
+            self.measure(&state);
         }
     }
 
     fn failed(&self, fault: StoreFault) -> ReadError {
         let mut state = self.lock();
         state.idle.clear();
-        state.measure();
+        self.measure(&state);
         state.down = Some((fault.clone(), Instant::now() + DOWN_PAUSE));
         ReadError::Unavailable { fault }
     }

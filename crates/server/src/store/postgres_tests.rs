@@ -7,7 +7,7 @@ use throughline_test_services::postgres::Postgres;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::store::conformance::{self, append, session};
+use crate::store::conformance::{self, append, session, surveys};
 use crate::store::postgres_listener::{ChangeListener, ListenerEvent};
 
 /// What a call may take that meets a server that is away.
@@ -492,4 +492,56 @@ async fn servers_tell_each_other_what_changed() {
     assert_eq!(next(&mut events, RECOVERY).await, changed(&keys[0], 7));
     drop(listener);
     assert_eq!(events.recv().await, None, "it ends with its owner");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_question_about_many_sessions_looks_at_all_of_them() {
+    let postgres = Postgres::start().unwrap();
+    let name = database(&postgres);
+    let store = open(&postgres, name).await;
+    let fill = "INSERT INTO sessions (tenant, session_id, version, state, status, step, funnel_id, funnel_version,
+            created_at_ms, updated_at_ms, expires_at_ms, erased, currency, amount_minor, email_digest)
+        SELECT 'a', 'ws_' || n, 1, repeat('x', 500)::bytea,
+            (ARRAY['pending', 'processing', 'completed', 'failed', 'expired'])[1 + n % 5],
+            (ARRAY['checkout', 'payment', 'success'])[1 + n % 3], 'default', '1',
+            n, n, n + 1, false, 'EUR', 1, sha256((n % 5000)::text::bytea)
+        FROM generate_series(1, 20000) AS n";
+    postgres.execute(name, fill).unwrap();
+    postgres.execute(name, "ANALYZE sessions").unwrap();
+    let explain = async |statement: Statement| {
+        let statement = Statement { text: format!("EXPLAIN {}", statement.text), ..statement };
+        let plan = store.survey("explaining", statement).await.unwrap();
+        plan.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+    };
+    for (name, search) in surveys::forms_of_a_search() {
+        let plan = explain(Statement::search(&Search { limit: 50, ..search }, Dialect::Postgres)).await;
+        let index =
+            ["Index Scan using sessions_", "Index Scan Backward using sessions_", "Bitmap Index Scan on sessions_"];
+        assert!(index.iter().any(|index| plan.contains(index)) && !plan.contains("Seq Scan"), "{name}:\n{plan}");
+    }
+    let plan = explain(Statement::summary(&surveys::summary_of("a"), Dialect::Postgres)).await;
+    assert!(plan.contains("sessions_created") && !plan.contains("Seq Scan on sessions"), "{plan}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_takes_too_long_is_not_a_database_that_is_away() {
+    let postgres = Postgres::start().unwrap();
+    let name = database(&postgres);
+    let guarded = crate::store::GuardedStore::new(open(&postgres, name).await);
+    postgres.execute(name, "ALTER TABLE sessions RENAME TO slow_sessions").unwrap();
+    let slow = "CREATE VIEW sessions AS SELECT * FROM slow_sessions WHERE pg_sleep(60) IS NOT NULL";
+    postgres.execute(name, slow).unwrap();
+    postgres
+        .execute(
+            name,
+            "INSERT INTO slow_sessions SELECT 'a', 'ws_1', 1, '', 'pending', 'checkout', 'default', '1',
+        1000, 1000, 1, NULL, NULL, false, 'EUR', 1, NULL, NULL",
+        )
+        .unwrap();
+    let all = surveys::search("a");
+    let asking = (0..2).map(|_| guarded.search(&all));
+    for outcome in futures_util::future::join_all(asking).await {
+        assert!(matches!(outcome, Err(SurveyError::TooSlow)), "{outcome:?}");
+    }
+    assert!(!guarded.health().is_away());
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::oneshot;
@@ -22,8 +23,10 @@ use super::sqlite_jobs::{
     AbandonJob, BeginJob, ClaimDueJob, CommitJob, DeleteEndedJob, DropAnswersJob, FinishJob, ProbeJob,
 };
 use super::sqlite_writer::{SqliteWriter, WriteJob};
+use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Due, JournalRecord, OpenError, ReadError, SessionKey, SessionStore, StoreFault, Stored,
+    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ReadError, Search, SessionKey, SessionStore,
+    StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
 
@@ -55,6 +58,8 @@ pub struct SqliteSettings {
 pub struct SqliteStore {
     writer: GroupCommit<Box<dyn WriteJob>>,
     readers: SqlitePool,
+    /// Reads what may take longer than what buyers wait for.
+    surveyors: SqlitePool,
     /// The latest write failed, so whether writing works has to be found out before it is promised.
     write_failed: AtomicBool,
 }
@@ -75,14 +80,11 @@ impl SqliteStore {
             tables.check(&mut connection).await
         }?;
         let (writing, reading) = connect_options(file);
-        let readers = SqlitePoolOptions::new()
-            .max_connections(settings.readers.max(1))
-            .acquire_timeout(ACQUIRE_LIMIT)
-            .connect_with(reading)
-            .await
-            .map_err(failed)?;
+        let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_LIMIT);
+        let surveyors = pool(survey::AT_ONCE).connect_lazy_with(reading.clone());
+        let readers = pool(settings.readers.max(1)).connect_with(reading).await.map_err(failed)?;
         let writer = GroupCommit::start(SqliteWriter::new(writing, connection), settings.group_commit);
-        Ok(Self { writer, readers, write_failed: AtomicBool::new(false) })
+        Ok(Self { writer, readers, surveyors, write_failed: AtomicBool::new(false) })
     }
 
     /// Write jobs and transactions so far: fewer transactions than jobs means that commits
@@ -90,6 +92,29 @@ impl SqliteStore {
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         self.writer.counts()
+    }
+
+    /// The rows that answer a question about many sessions.
+    async fn survey(&self, during: &'static str, statement: Statement) -> Result<Vec<SqliteRow>, SurveyError> {
+        let surveyors = self.surveyors.clone();
+        // In a task of its own: SQLite goes on with a question that nobody waits for any more, and its connection has to
+        // count as taken until then.
+        let asking = tokio::spawn(async move {
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(statement.text)).persistent(false);
+            for argument in statement.arguments {
+                query = match argument {
+                    Argument::Text(text) => query.bind(text),
+                    Argument::Number(number) => query.bind(number),
+                    Argument::Bytes(bytes) => query.bind(bytes),
+                };
+            }
+            query.fetch_all(&surveyors).await
+        });
+        match tokio::time::timeout(survey::LIMIT, asking).await {
+            Ok(Ok(outcome)) => outcome.map_err(|error| read_error(during, error).into()),
+            Ok(Err(lost)) => Err(ReadError::Unavailable { fault: StoreFault::new(during, lost) }.into()),
+            Err(_) => Err(SurveyError::TooSlow),
+        }
     }
 
     async fn answer<T>(
@@ -183,9 +208,21 @@ impl SessionStore for SqliteStore {
         claim.await.map_err(ReadError::from)
     }
 
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {
+    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
         let delete = self.answer(|tell| Box::new(DeleteEndedJob::new(before_ms, limit, tell)));
         delete.await.map_err(ReadError::from)
+    }
+
+    async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {
+        const DURING: &str = "searching sessions";
+        let rows = self.survey(DURING, Statement::search(search, Dialect::Sqlite)).await?;
+        survey::found!(rows).map_err(|error| read_error(DURING, error).into())
+    }
+
+    async fn summary(&self, of: &SummaryOf) -> Result<Summary, SurveyError> {
+        const DURING: &str = "summing up sessions";
+        let rows = self.survey(DURING, Statement::summary(of, Dialect::Sqlite)).await?;
+        survey::summed!(rows).map_err(|error| read_error(DURING, error).into())
     }
 
     async fn ping(&self) -> Result<(), ReadError> {
@@ -201,6 +238,7 @@ impl SessionStore for SqliteStore {
     async fn close(&self) {
         self.writer.close().await;
         self.readers.close().await;
+        self.surveyors.close().await;
     }
 }
 
@@ -268,6 +306,7 @@ pub(super) fn migrations() -> Migrator {
         (3, "answers of sessions", include_str!("../../migrations/sqlite/0003_answers_of_sessions.sql")),
         (4, "probe", include_str!("../../migrations/sqlite/0004_probe.sql")),
         (5, "operations", include_str!("../../migrations/sqlite/0005_operations.sql")),
+        (6, "listing", include_str!("../../migrations/sqlite/0006_listing.sql")),
     ])
 }
 

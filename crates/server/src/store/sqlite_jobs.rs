@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::sqlite::{signed, unsigned};
 use super::sqlite_writer::{Verdict, WriteJob};
-use super::{Append, CommitError, Due, ENDED, SessionKey, StoreFault};
+use super::{Append, CommitError, Deleted, Due, ENDED, SessionKey, StoreFault};
 use crate::idempotency::{Answer, Begin, Entry, Ticket};
 use crate::tenant::TenantId;
 
@@ -349,13 +349,13 @@ fn due_of(row: &sqlx::sqlite::SqliteRow) -> Result<Due, sqlx::Error> {
 pub(super) struct DeleteEndedJob {
     before_ms: i64,
     limit: u32,
-    deleted: u64,
-    tell: Tell<u64>,
+    deleted: Vec<Deleted>,
+    tell: Tell<Vec<Deleted>>,
 }
 
 impl DeleteEndedJob {
-    pub(super) fn new(before_ms: i64, limit: u32, tell: Tell<u64>) -> Self {
-        Self { before_ms, limit, deleted: 0, tell }
+    pub(super) fn new(before_ms: i64, limit: u32, tell: Tell<Vec<Deleted>>) -> Self {
+        Self { before_ms, limit, deleted: Vec::new(), tell }
     }
 }
 
@@ -367,10 +367,12 @@ impl WriteJob for DeleteEndedJob {
                 (SELECT tenant, session_id FROM sessions
                  WHERE status IN ('completed', 'failed', 'expired') AND updated_at_ms < ?1
                  ORDER BY updated_at_ms LIMIT ?2)
-             RETURNING tenant, session_id";
+             RETURNING tenant, session_id, version";
         debug_assert!(ENDED.iter().all(|status| DELETE.contains(status)));
         let rows =
             sqlx::query(DELETE).bind(self.before_ms).bind(i64::from(self.limit)).fetch_all(&mut *connection).await?;
+        // A batch that is tried again begins anew.
+        self.deleted.clear();
         for row in &rows {
             let (tenant, session_id): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             for statement in [
@@ -379,8 +381,9 @@ impl WriteJob for DeleteEndedJob {
             ] {
                 sqlx::query(statement).bind(&tenant).bind(&session_id).execute(&mut *connection).await?;
             }
+            let tenant = TenantId::try_from(tenant).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+            self.deleted.push(Deleted { key: SessionKey { tenant, session_id }, version: unsigned(row.try_get(2)?) });
         }
-        self.deleted = rows.len() as u64;
         Ok(Verdict::Keep)
     }
 
@@ -393,7 +396,7 @@ impl WriteJob for DeleteEndedJob {
     }
 
     fn erases(&self) -> bool {
-        self.deleted > 0
+        !self.deleted.is_empty()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::store::conformance::{append, session, suite};
+use crate::store::conformance::{append, session, suite, surveys};
 
 fn settings(folder: &tempfile::TempDir) -> SqliteSettings {
     SqliteSettings {
@@ -154,7 +154,8 @@ async fn a_full_disk_refuses_clearly_and_loses_nothing_that_was_acknowledged() {
     let options = connect_options(&settings(&folder).file).0.pragma("max_page_count", "40");
     let connection = options.connect().await.unwrap();
     let writer = GroupCommit::start(SqliteWriter::new(options, connection), GroupCommitLimits::default());
-    let store = SqliteStore { writer, readers, write_failed: AtomicBool::new(false) };
+    let surveyors = readers.clone();
+    let store = SqliteStore { writer, readers, surveyors, write_failed: AtomicBool::new(false) };
 
     let keys: Vec<_> = (0..64).map(|number| session("a", &format!("ws_{number}"))).collect();
     let mut acknowledged = Vec::new();
@@ -203,7 +204,7 @@ async fn outdated_tables_are_refused_where_they_are_not_brought_up_to_date() {
     let apart = SqliteSettings { auto_migrate: false, ..settings(&folder) };
     let error = SqliteStore::open(&apart).await.unwrap_err().to_string();
     assert!(error.contains("throughline migrate"), "{error}");
-    assert_eq!(migrate(&apart.file).await.unwrap().len(), 5);
+    assert_eq!(migrate(&apart.file).await.unwrap().len(), migrations().iter().count());
     assert_eq!(migrate(&apart.file).await.unwrap(), []);
     SqliteStore::open(&apart).await.unwrap();
 }
@@ -219,4 +220,33 @@ async fn tables_of_a_newer_version_are_refused() {
         let error = SqliteStore::open(&SqliteSettings { auto_migrate, ..settings(&folder) }).await.unwrap_err();
         assert!(error.to_string().contains("newer version of throughline (its migration 99"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn no_question_about_many_sessions_looks_at_all_of_them() {
+    let (store, _folder) = fresh().await;
+    let explain = async |statement: &Statement| {
+        let text = format!("EXPLAIN QUERY PLAN {}", statement.text);
+        let mut asked = sqlx::query(sqlx::AssertSqlSafe(text));
+        for argument in statement.arguments.clone() {
+            asked = match argument {
+                Argument::Text(text) => asked.bind(text),
+                Argument::Number(number) => asked.bind(number),
+                Argument::Bytes(bytes) => asked.bind(bytes),
+            };
+        }
+        let rows = asked.fetch_all(&store.readers).await.unwrap();
+        rows.iter().map(|row| row.get::<String, _>(3)).collect::<Vec<_>>()
+    };
+    for (name, search) in surveys::forms_of_a_search() {
+        let plan = explain(&Statement::search(&search, Dialect::Sqlite)).await;
+        let sessions: Vec<&String> = plan.iter().filter(|step| step.contains(" sessions")).collect();
+        assert!(!sessions.is_empty(), "{name}: {plan:?}");
+        assert!(sessions.iter().all(|step| step.starts_with("SEARCH sessions USING INDEX")), "{name}: {plan:?}");
+        // At most a page of each part is put in order; what the index gives is never sorted.
+        let is_sorted = |pair: &[String]| pair[0].contains(" sessions") && pair[1].contains("TEMP B-TREE");
+        assert!(!plan.windows(2).any(is_sorted), "{name}: {plan:?}");
+    }
+    let plan = explain(&Statement::summary(&surveys::summary_of("a"), Dialect::Sqlite)).await;
+    assert!(plan.iter().any(|step| step.starts_with("SEARCH sessions USING INDEX sessions_created")), "{plan:?}");
 }
