@@ -131,7 +131,7 @@ fn try_writing(folder: &Path) -> std::io::Result<()> {
 /// How much space is left; nothing where the system does not say.
 pub(super) fn free_space(folder: &Path, little: u64, none: u64) -> Option<Finding> {
     const CHECK: &str = "disk space";
-    let found = rustix::fs::statvfs(&existing(folder)).ok()?;
+    let found = rustix::fs::statvfs(existing(folder)).ok()?;
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     let message = format!("{} MiB are free for the database", free >> 20);
     let remedy = "make room, or move the database: when the disk is full, commits fail";

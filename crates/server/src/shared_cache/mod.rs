@@ -240,6 +240,7 @@ impl SharedCache {
         let connector = Arc::new(Connector::new(&settings)?);
         let mut node = envelope::NodeId::default();
         getrandom::fill(&mut node).map_err(SettingsError::Random)?;
+        metrics::gauge!("throughline_cache_partitions").set(PARTITIONS as f64);
         let names = Names::new(&settings.prefix);
         let corruption = Arc::new(Corruption::default());
         let calls = Calls::new(&settings, Arc::clone(&connector), node);

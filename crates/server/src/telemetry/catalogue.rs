@@ -96,7 +96,11 @@ pub const METRICS: &[Metric] = &[
     gauge("throughline_connections", "Open connections, HTTP and sockets.", PLAIN),
     counter("throughline_connections_refused_total", "Connections closed at once: their address held too many.", PLAIN),
     gauge("throughline_sockets", "Open WebSockets.", PLAIN),
-    counter("throughline_sockets_closed_total", "WebSockets that the server closed, by close code.", &[]),
+    counter(
+        "throughline_sockets_closed_total",
+        "WebSockets that the server closed, by close code: 1012 it stops, 1008 slow reader, 1013 not available, 4429 too many commands, others a client's mistake.",
+        &[&[("code", "1008")], &[("code", "1012")], &[("code", "1013")], &[("code", "4429")]],
+    ),
     // Commands.
     counter(
         "throughline_commands_total",
@@ -244,6 +248,7 @@ pub const METRICS: &[Metric] = &[
         "Calls of Redis, by operation and outcome: ok, away (not asked: its breaker is open), timed_out, failed, overloaded, refused.",
         &[],
     ),
+    gauge("throughline_cache_partitions", "Partitions of Redis that there are; 0 where there is no Redis.", PLAIN),
     gauge("throughline_cache_partitions_linked", "Partitions of Redis whose messages are all heard here.", PLAIN),
     gauge("throughline_cache_partitions_away", "Partitions of Redis that are not asked just now.", PLAIN),
     counter(
@@ -257,7 +262,17 @@ pub const METRICS: &[Metric] = &[
         PLAIN,
     ),
     gauge("throughline_cache_events_waiting", "Messages of other servers that wait to be handled here.", PLAIN),
-    counter("throughline_cache_corrupt_total", "Damaged or foreign values found in Redis, by kind.", &[]),
+    counter(
+        "throughline_cache_corrupt_total",
+        "Damaged or foreign values found in Redis, by kind.",
+        &[
+            &[("kind", "foreign")],
+            &[("kind", "snapshot")],
+            &[("kind", "tail_entry")],
+            &[("kind", "member")],
+            &[("kind", "message")],
+        ],
+    ),
     // How it is.
     gauge("throughline_breaker_open", "1 while a dependency is not asked because it failed, by dependency.", &[]),
     gauge(

@@ -2,6 +2,7 @@
 
 mod binary;
 mod doctor;
+mod metrics;
 mod postgres;
 mod process;
 mod rest;
