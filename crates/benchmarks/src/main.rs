@@ -142,8 +142,8 @@ async fn ask(fleet: &Fleet, node: &Node, path: &str, body: &Value) -> Result<Val
 
 /// A session like those of buyers: about 3 kB. Its id and token.
 async fn buyers_session(fleet: &Fleet, node: &Node) -> Result<(String, String)> {
-    let address =
-        json!({ "line1": "12 St James's Square", "city": "London", "postalCode": "SW1Y 4JH", "country": "GB" });
+    let address = json!({ "firstName": "Ada", "lastName": "Lovelace", "address": "12 Saint James's Square",
+        "city": "London", "zipCode": "SW1Y 4JH", "country": "GB" });
     let new = json!({
         "email": "ada@example.com",
         "customer": { "firstName": "Ada", "lastName": "Lovelace", "phone": "+442071234567",
