@@ -11,7 +11,7 @@ use crate::money::{Currency, Money};
 use crate::permission::Role;
 use crate::rejection::Rejection;
 use crate::session::{Adjustments, FunnelRef, Item, PaymentFailure, Source};
-use crate::time::Timestamp;
+use crate::time::{TimeSpan, Timestamp};
 
 /// One entry of a session's journal: an event with who caused it and when.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -76,6 +76,10 @@ pub enum Event {
         /// When a session that was taken over says it began.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         began_at: Option<Timestamp>,
+        /// After how long it ends when nobody changes it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "typescript", ts(optional))]
+        idle: Option<TimeSpan>,
     },
     /// The email address changed.
     EmailSet {
@@ -220,7 +224,7 @@ read_struct!(Record, Ignored { version: "version", at: "at", by: "by", origin: "
 read_struct!(Origin, Ignored { client_id: "clientId", seq: "seq" });
 
 read_tagged!(Event, Ignored, blank Self::Erased {}, {
-    Created: "created" { id: "id", epoch: "epoch", claim: "claim", funnel: "funnel", currency: "currency", step: "step", source: "source", expires_at: "expiresAt", began_at: "beganAt" },
+    Created: "created" { id: "id", epoch: "epoch", claim: "claim", funnel: "funnel", currency: "currency", step: "step", source: "source", expires_at: "expiresAt", began_at: "beganAt", idle: "idle" },
     EmailSet: "emailSet" { email: "email" },
     CustomerSet: "customerSet" { customer: "customer" },
     ItemsSet: "itemsSet" { items: "items" },

@@ -7,7 +7,7 @@ use crate::permission::Role;
 use crate::session::{
     Adjustments, Flow, OfferState, Payment, PaymentFailure, PriceSource, Session, Status, StepVisit, Totals, Upsell,
 };
-use crate::state::{ClientLedger, State};
+use crate::state::{ClientLedger, IdleLimit, State};
 use crate::time::Timestamp;
 
 /// The state after `record`. An event that does not fit (another than `created` where there is no session) changes
@@ -27,13 +27,25 @@ pub fn evolve(state: Option<State>, record: &Record) -> Option<State> {
     // Asked of the role, not of the origin: a browser is not told the origin of other clients' records.
     if record.by != Role::System {
         state.session.last_accessed_at = record.at;
+        move_end(&mut state, record);
     }
     note_origin(&mut state, record);
     Some(state)
 }
 
+/// Whoever changes a session that must not be left alone keeps it for a while longer.
+fn move_end(state: &mut State, record: &Record) {
+    let Some(idle) = &mut state.idle else { return };
+    if let Event::Extended { expires_at } = &record.event {
+        idle.latest_end = *expires_at;
+    }
+    if !state.session.status.is_terminal() {
+        state.session.expires_at = record.at.plus(idle.span).min(idle.latest_end);
+    }
+}
+
 fn begin(record: &Record) -> Option<State> {
-    let Event::Created { id, epoch, claim, funnel, currency, step, source, expires_at, began_at } = &record.event
+    let Event::Created { id, epoch, claim, funnel, currency, step, source, expires_at, began_at, idle } = &record.event
     else {
         return None;
     };
@@ -72,7 +84,9 @@ fn begin(record: &Record) -> Option<State> {
         funnel: funnel.clone(),
         claims: None,
     };
-    Some(State { session, epoch: *epoch, claim: claim.clone(), clients: Default::default(), erased_at: None })
+    let idle = idle.map(|span| IdleLimit { span, latest_end: *expires_at });
+    let clients = Default::default();
+    Some(State { session, epoch: *epoch, claim: claim.clone(), clients, idle, erased_at: None })
 }
 
 fn note_origin(state: &mut State, record: &Record) {

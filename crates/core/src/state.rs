@@ -9,7 +9,7 @@ use crate::json::read_struct;
 use crate::ordered::OrderedMap;
 use crate::rejection::Rejection;
 use crate::session::Session;
-use crate::time::Timestamp;
+use crate::time::{TimeSpan, Timestamp};
 
 /// A session and its bookkeeping: stored, replicated and sent as one.
 ///
@@ -29,9 +29,22 @@ pub struct State {
     /// What was applied from each client.
     #[serde(default)]
     pub clients: OrderedMap<ClientId, ClientLedger>,
+    /// After how long it ends when nobody changes it, where its funnel says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<IdleLimit>,
     /// When the personal data was erased. Nothing revives an erased session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_at: Option<Timestamp>,
+}
+
+/// How long a session may be left alone. While it has one, its `expiresAt` moves with each change.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdleLimit {
+    /// After how long without a change it ends.
+    pub span: TimeSpan,
+    /// When it ends however often it is changed.
+    pub latest_end: Timestamp,
 }
 
 /// What was applied from one client.
@@ -107,6 +120,8 @@ impl Hasher for Fnv {
     }
 }
 
-read_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim", clients: "clients" or default, erased_at: "erasedAt" });
+read_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim", clients: "clients" or default, idle: "idle", erased_at: "erasedAt" });
+
+read_struct!(IdleLimit, Ignored { span: "span", latest_end: "latestEnd" });
 
 read_struct!(ClientLedger, Ignored { last_seq: "lastSeq", heard_at_version: "heardAtVersion", rejected: "rejected" or default });

@@ -92,6 +92,7 @@ pub(super) fn decide_create(create: &Create, role: Role, context: &Context<'_>) 
         source,
         expires_at,
         began_at,
+        idle: funnel.lifetime.idle,
     }];
     if email.is_some() {
         events.push(Event::EmailSet { email });

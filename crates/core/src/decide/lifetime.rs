@@ -15,13 +15,15 @@ impl Decider<'_> {
         self.check_alive()?;
         let lifetime = self.context.funnel.lifetime;
         let latest = self.session.created_at.plus(lifetime.max);
-        if self.session.expires_at >= latest {
+        // With an idle limit the end moves by itself up to the latest one; that is what is extended.
+        let ends = self.idle.map_or(self.session.expires_at, |idle| idle.latest_end);
+        if ends >= latest {
             let message = format_args!("a session of this funnel lives {} at most", lifetime.max);
             return reject(Code::LifetimeExceeded, message);
         }
         let ttl = ttl_ms.map_or(lifetime.default, |ttl| TimeSpan::from_millis(ttl.into()));
         let expires_at = self.context.now.plus(ttl).min(latest);
-        Ok(if expires_at <= self.session.expires_at { vec![] } else { vec![Event::Extended { expires_at }] })
+        Ok(if expires_at <= ends { vec![] } else { vec![Event::Extended { expires_at }] })
     }
 }
 

@@ -18,7 +18,7 @@ use crate::identifier::SessionId;
 use crate::permission::{Role, may_issue};
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{Session, Status};
-use crate::state::State;
+use crate::state::{IdleLimit, State};
 use crate::time::Timestamp;
 use create::decide_create;
 pub use lifetime::ended;
@@ -70,7 +70,7 @@ pub fn decide(state: Option<&State>, command: &Command, role: Role, context: &Co
             Code::SessionErased,
             format_args!("the personal data of this session was erased; start a new session"),
         ),
-        (Some(state), command) => Decider { session: &state.session, role, context }.decide(command),
+        (Some(state), command) => Decider { session: &state.session, idle: state.idle, role, context }.decide(command),
     }
 }
 
@@ -94,6 +94,7 @@ fn check_reference(name: &str, text: &str) -> Result<(), Rejection> {
 
 struct Decider<'a> {
     session: &'a Session,
+    idle: Option<IdleLimit>,
     role: Role,
     context: &'a Context<'a>,
 }

@@ -42,12 +42,15 @@ impl Funnel {
 
     fn check_amounts(&self, problems: &mut Vec<FunnelProblem>) {
         let mut problem = |reason: String| problems.push(FunnelProblem { step: None, reason });
-        let Lifetime { default, max, warning } = self.lifetime;
+        let Lifetime { default, max, warning, idle } = self.lifetime;
         if default.as_millis() == 0 || default > max || max > Lifetime::LONGEST || warning > default {
             problem(format!(
                 "lifetime: needs 0 < default ({default}) <= max ({max}) <= {} and warning ({warning}) <= default",
                 Lifetime::LONGEST
             ));
+        }
+        if let Some(idle) = idle.filter(|idle| idle.as_millis() <= 0 || *idle > max || warning > *idle) {
+            problem(format!("lifetime: needs 0 < idle ({idle}) <= max ({max}) and warning ({warning}) <= idle"));
         }
         for product in self.catalogue.iter().filter(|product| !product.price.is_price()) {
             problem(format!("catalogue: the price of {} is negative or too large", product.id));

@@ -59,6 +59,10 @@ pub struct Lifetime {
     pub max: TimeSpan,
     /// How long before the end to warn.
     pub warning: TimeSpan,
+    /// After how long a session ends that nobody changes; never where missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub idle: Option<TimeSpan>,
 }
 
 impl Lifetime {
@@ -67,9 +71,10 @@ impl Lifetime {
 }
 
 impl Default for Lifetime {
-    /// 24 hours, at most 7 days, a warning 30 minutes before the end.
+    /// 24 hours, at most 7 days, a warning 30 minutes before the end; as long for one that nobody changes.
     fn default() -> Self {
-        Self { default: TimeSpan::from_hours(24), max: Self::LONGEST, warning: TimeSpan::from_millis(30 * 60_000) }
+        let warning = TimeSpan::from_millis(30 * 60_000);
+        Self { default: TimeSpan::from_hours(24), max: Self::LONGEST, warning, idle: None }
     }
 }
 
@@ -352,7 +357,7 @@ impl Funnel {
 
 read_struct!(Funnel, Refused { id: "id", version: "version", name: "name", currency: "currency", lifetime: "lifetime" or default, shipping: "shipping" or default, tax: "tax" or default, catalogue: "catalogue", coupons: "coupons" or default, offers: "offers" or default, steps: "steps" });
 
-read_struct!(Lifetime, Refused { default: "default", max: "max", warning: "warning" });
+read_struct!(Lifetime, Refused { default: "default", max: "max", warning: "warning", idle: "idle" });
 
 read_struct!(Shipping, Refused { flat: "flat", free_from: "freeFrom" });
 

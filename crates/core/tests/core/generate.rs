@@ -141,6 +141,7 @@ pub fn funnel(dice: &mut Dice) -> Funnel {
             default: TimeSpan::from_millis(3_600_000),
             max: TimeSpan::from_millis(7_200_000),
             warning: TimeSpan::from_millis(60_000),
+            idle: dice.percent(50).then(|| TimeSpan::from_millis(600_000)),
         },
     };
     let states = ["CA", "TX", "ny"];

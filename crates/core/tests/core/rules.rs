@@ -459,6 +459,40 @@ fn a_session_is_extended_up_to_the_funnels_longest_life() {
     shop.refuses(Browser, json!({"type": "extend"}), Code::LifetimeExceeded);
 }
 
+#[test]
+fn a_session_that_nobody_changes_ends_and_each_change_keeps_it_until_its_latest_end() {
+    let minutes = |count: i64| count * 60_000;
+    let mut funnel = default_funnel();
+    funnel.lifetime.idle = Some(TimeSpan::from_millis(minutes(40)));
+    let open = || Shop(Walk::new(funnel.clone())).browser(json!({"type": "create", "ttlMs": minutes(100)}));
+    let email = |name: &str| json!({"type": "setEmail", "email": format!("{name}@example.com")});
+    let begun = open().session().created_at;
+    let after = |count: i64| begun.plus(TimeSpan::from_millis(minutes(count)));
+    assert_eq!(open().session().expires_at, after(40));
+
+    let mut left_alone = open().later(minutes(40));
+    left_alone.refuses(Browser, email("late"), Code::SessionExpired);
+    assert_eq!(left_alone.service(json!({"type": "expire"})).session().status, Status::Expired);
+
+    let used = open().later(minutes(39)).browser(email("ada"));
+    assert_eq!(used.session().expires_at, after(79));
+    // However often it is changed, it ends when it was to end at the latest; a change of its end moves that.
+    let mut used = used.later(minutes(39)).browser(email("grace"));
+    assert_eq!(used.session().expires_at, after(100));
+    used.refuses(Browser, email("grace-hopper-who-is-not-an-address@"), Code::InvalidField);
+    let extended = used.browser(json!({"type": "extend", "ttlMs": minutes(200)}));
+    assert_eq!(extended.session().expires_at, after(78 + 40), "left alone from now on");
+
+    let paid = Shop(Walk::new(funnel.clone()))
+        .browser(json!({"type": "create", "email": "ada@example.com", "products": [{"id": "fitspresso-1-pack", "quantity": 1}],
+            "customer": {"firstName": "Ada", "lastName": "Lovelace", "billing": {"state": "CA"}}}))
+        .browser(json!({"type": "beginProcessing"}))
+        .service(pay("t1", 8473))
+        .later(minutes(40))
+        .service(json!({"type": "expire"}));
+    assert_eq!(paid.session().status, Status::Completed, "what is paid does not expire");
+}
+
 /// What is read where only the database has the session, with a journal that nobody needs.
 fn database(state: Option<State>) -> Loaded {
     Loaded { database: Some(DatabaseView { state, journal: Vec::new() }), shared: None }
