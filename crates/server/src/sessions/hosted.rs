@@ -443,7 +443,7 @@ impl Hosted {
         Rules {
             now: self.now(),
             funnels: &*environment.funnels,
-            epoch: new_epoch(&environment.clock),
+            epoch: environment.epochs.draw(),
             relaxed: environment.relaxed
                 && environment.backlog.has_room()
                 && environment.tier.is_available_for(&self.key),
@@ -513,7 +513,7 @@ impl Hosted {
     async fn write(&self, commit: &Commit) -> Result<(), CommitError> {
         let environment = &self.environment;
         let announce = !environment.tier.is_available_for(&self.key);
-        let change = append(&self.key, commit, announce).map_err(|error| {
+        let change = append(&self.key, commit, environment.email_lookup.as_ref(), announce).map_err(|error| {
             tracing::error!(error = %chain(&error), "a session can't be written down");
             CommitError::Malformed { detail: "it can't be written as JSON" }
         })?;
@@ -691,14 +691,4 @@ fn send(live: &mut Live, peer: PeerId, frame: ServerFrame) {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// 53 random bits, so that JavaScript can hold them, and never 0, which means no session.
-fn new_epoch(clock: &Arc<dyn crate::clock::Clock>) -> u64 {
-    let mut bytes = [0; 8];
-    // Not a secret: should the operating system's source fail, the clock tells two histories apart as well.
-    if getrandom::fill(&mut bytes).is_err() {
-        bytes = clock.now_ms().to_le_bytes();
-    }
-    (u64::from_le_bytes(bytes) >> 11).max(1)
 }

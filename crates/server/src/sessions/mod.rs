@@ -4,12 +4,14 @@
 //! What is hosted is this process's memory tier. Below it are the tier that all servers share, where there is one, and the
 //! database. `hosted.rs` holds one session, `residents.rs` all of them within their bytes, `freshness.rs` tells whether
 //! they can still be believed, `flushing.rs` keeps what is ahead of the database, `shared_tier.rs` talks to the shared
-//! tier, and `upkeep.rs` does what nobody asks for.
+//! tier, `overview.rs` tells of many of them, and `upkeep.rs` does what nobody asks for.
 
+mod epochs;
 mod flushing;
 mod freshness;
 mod hosted;
 mod measures;
+mod overview;
 mod recently_written;
 mod residents;
 mod shared_tier;
@@ -28,17 +30,20 @@ use throughline_core::sync::{Credential, Hello, JoinRefused, PeerId, Request, Se
 use throughline_core::{Role, State};
 use tokio_util::task::TaskTracker;
 
+use self::epochs::Epochs;
 use self::flushing::Backlog;
 pub use self::freshness::Announcements;
 use self::freshness::Links;
 use self::hosted::Hosted;
 use self::measures::Measures;
+pub use self::overview::{Listed, MemoryStatistics};
 use self::recently_written::RecentlyWritten;
 use self::residents::Residents;
 use self::shared_tier::SharedTier;
 pub use self::stored::{Unreadable, read_record};
 use self::unerased::Unerased;
 use crate::clock::Clock;
+use crate::email_lookup::EmailLookup;
 use crate::funnels::FunnelLibrary;
 use crate::shared_cache::SharedCache;
 use crate::store::{DatabaseHealth, JournalRecord, ReadError, SessionKey, Store};
@@ -60,13 +65,15 @@ pub struct Tiers {
     pub announcements: Option<Arc<Announcements>>,
     /// The shared tier, if there is one.
     pub cache: Option<Arc<SharedCache>>,
+    /// With which the database is told how to find sessions by email address; `None` where it is not to find them.
+    pub email_lookup: Option<EmailLookup>,
 }
 
 impl Tiers {
     /// A database that no other server uses, and no shared tier.
     #[must_use]
     pub fn single(store: Arc<dyn Store>) -> Self {
-        Self { store, database: DatabaseHealth::default(), announcements: None, cache: None }
+        Self { store, database: DatabaseHealth::default(), announcements: None, cache: None, email_lookup: None }
     }
 }
 
@@ -109,7 +116,9 @@ struct Environment {
     residents: Residents,
     backlog: Backlog,
     unerased: Unerased,
+    email_lookup: Option<EmailLookup>,
     recently_written: RecentlyWritten,
+    epochs: Epochs,
     relaxed: bool,
     measures: Measures,
 }
@@ -209,8 +218,9 @@ impl Sessions {
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
     ) -> Self {
-        let Tiers { store, database, announcements, cache } = tiers;
+        let Tiers { store, database, announcements, cache, email_lookup } = tiers;
         let links = Links::new(cache.clone(), announcements.clone(), database.clone());
+        let epochs = Epochs::new(clock.now_ms());
         let environment = Environment {
             store,
             database,
@@ -224,7 +234,9 @@ impl Sessions {
             residents: Residents::new(limits.memory_bytes),
             backlog: Backlog::new(limits.backlog),
             unerased: Unerased::default(),
+            email_lookup,
             recently_written: RecentlyWritten::default(),
+            epochs,
             relaxed: limits.relaxed,
             measures: Measures::new(),
         };
@@ -352,6 +364,7 @@ impl Sessions {
         let hosted =
             environment.residents.get_or_host(key, |by_key| Hosted::new(key.clone(), Arc::clone(environment), by_key));
         let is_hit = hosted.is_fresh();
+        environment.residents.count_use(is_hit);
         environment.measures.memory(is_hit);
         (hosted, is_hit)
     }

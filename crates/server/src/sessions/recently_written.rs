@@ -1,7 +1,7 @@
 //! What this process has lately told the others through the shared tier, to be told again where that may not have reached
 //! them: after a failover, a server finds out late that for a while it talked to a Redis that nobody else listened to.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,11 +30,11 @@ impl RecentlyWritten {
         commits.push_back((now, key.clone(), version));
     }
 
-    /// The latest version of each session of the partition that was committed.
-    pub(super) fn of(&self, partition: Partition) -> Vec<(SessionKey, u64)> {
-        let mut latest = std::collections::HashMap::new();
+    /// The latest version of each session of these partitions that was committed.
+    pub(super) fn of(&self, partitions: &HashSet<Partition>) -> Vec<(SessionKey, u64)> {
+        let mut latest = HashMap::new();
         for (_, key, version) in &*self.commits() {
-            if Partition::of(key) == partition {
+            if partitions.contains(&Partition::of(key)) {
                 latest.insert(key.clone(), *version);
             }
         }

@@ -1,6 +1,7 @@
 //! What nobody asks for: bringing tails to the database, hearing what other servers tell, ending what is over, and making
 //! up for what was missed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,17 +62,49 @@ impl Sessions {
 
     /// Hears what other servers tell through the shared tier, until it is closed.
     pub async fn listen_to_cache(&self, mut events: mpsc::Receiver<CacheEvent>) {
-        while let Some(event) = events.recv().await {
-            metrics::gauge!("throughline_cache_events_waiting").set(events.len() as f64);
+        let mut waiting = None;
+        loop {
+            let event = match waiting.take() {
+                Some(event) => event,
+                None => match events.recv().await {
+                    Some(event) => event,
+                    None => return,
+                },
+            };
             match event {
                 CacheEvent::Message { key, payload } => self.hear(&key, &payload),
-                CacheEvent::Interrupted { partition } => self.suspect(partition),
-                CacheEvent::Restored { partition } => {
-                    self.suspect(partition);
-                    self.tell_again(partition);
+                CacheEvent::Interrupted { .. } | CacheEvent::Restored { .. } => {
+                    waiting = self.doubt(event, &mut events);
                 }
             }
         }
+    }
+
+    /// Sessions whose link was interrupted are not believed any more. A Redis that goes away interrupts all partitions one
+    /// after another, so what follows is taken together, up to the next message, which is returned.
+    fn doubt(&self, first: CacheEvent, events: &mut mpsc::Receiver<CacheEvent>) -> Option<CacheEvent> {
+        let (mut doubted, mut restored) = (HashSet::new(), HashSet::new());
+        let mut next = Some(first);
+        let message = loop {
+            match next {
+                Some(CacheEvent::Interrupted { partition }) => drop(doubted.insert(partition)),
+                Some(CacheEvent::Restored { partition }) => {
+                    doubted.insert(partition);
+                    restored.insert(partition);
+                }
+                message => break message,
+            }
+            next = events.try_recv().ok();
+        };
+        for hosted in self.environment.residents.all() {
+            if doubted.contains(&Partition::of(hosted.key())) {
+                hosted.suspect(Reason::Link);
+            }
+        }
+        if !restored.is_empty() {
+            self.tell_again(&restored);
+        }
+        message
     }
 
     fn hear(&self, key: &SessionKey, payload: &[u8]) {
@@ -87,19 +120,10 @@ impl Sessions {
         }
     }
 
-    /// Something of this partition may have been missed.
-    fn suspect(&self, partition: Partition) {
-        for hosted in self.environment.residents.all() {
-            if Partition::of(hosted.key()) == partition {
-                hosted.suspect(Reason::Link);
-            }
-        }
-    }
-
     /// What was told through the shared tier before may have reached nobody; the database reaches everybody.
-    fn tell_again(&self, partition: Partition) {
+    fn tell_again(&self, partitions: &HashSet<Partition>) {
         let environment = Arc::clone(&self.environment);
-        let commits = environment.recently_written.of(partition);
+        let commits = environment.recently_written.of(partitions);
         if commits.is_empty() {
             return;
         }
