@@ -1,9 +1,11 @@
 //! The command `throughline doctor`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
 use crate::config::ServeOptions;
-use crate::doctor::{Report, Status};
+use crate::doctor::{self, Status};
 
 /// What to look at, and how to tell it.
 #[derive(Debug, Args)]
@@ -30,8 +32,11 @@ impl DoctorCommand {
     /// # Errors
     /// When the report cannot be written as JSON.
     pub async fn run(self) -> Result<(String, bool), serde_json::Error> {
-        let report: Report =
-            crate::doctor::examine(self.options, self.servers.max(1), |name| std::env::var(name).ok()).await;
+        // What is no text is no variable of ours.
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let report = doctor::examine(self.options, self.servers.max(1), &environment).await;
         let is_well = match report.status() {
             Status::Ok => true,
             Status::Warning => !self.strict,

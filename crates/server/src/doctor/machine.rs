@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -96,6 +97,15 @@ fn clock() -> Finding {
         return Finding::error("clock", message, remedy);
     }
     Finding::ok("clock", message)
+}
+
+/// A warning where everybody on this machine may read a file of secrets.
+pub(super) fn readable_by_all(file: &Path) -> Option<Finding> {
+    let mode = std::fs::metadata(file).ok()?.permissions().mode();
+    (mode & 0o007 != 0).then(|| {
+        let message = format!("everybody on this machine may read {file:?}");
+        Finding::warning("keys", message, "chmod o= on it (defaultMode: 0440 for a secret of Kubernetes)")
+    })
 }
 
 /// Whether files can be created in a folder, or in the one that is there of those above it.

@@ -6,13 +6,16 @@ mod database;
 mod machine;
 mod redis;
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use clap::Args as _;
 use serde::Serialize;
 
-use crate::config::{Config, Secrets, ServeOptions};
+use crate::config::{Config, Secrets, SecretsError, ServeOptions};
 use crate::funnels::FunnelLibrary;
 use crate::problem::chain;
 
@@ -106,7 +109,7 @@ impl Report {
             }
         }
         let (warnings, errors) = (self.count(Status::Warning), self.count(Status::Error));
-        let _ = writeln!(text, "\n{} ok, {warnings} warnings, {errors} errors", self.count(Status::Ok));
+        let _ = writeln!(text, "\nok: {}, warnings: {warnings}, errors: {errors}", self.count(Status::Ok));
         text
     }
 
@@ -127,11 +130,8 @@ impl Report {
 }
 
 /// Looks at everything that a server with these options needs. `servers`: how many of them there will be.
-pub async fn examine(
-    options: ServeOptions,
-    servers: usize,
-    environment: impl Fn(&'static str) -> Option<String>,
-) -> Report {
+/// `environment`: the variables that there are, with their values.
+pub async fn examine(options: ServeOptions, servers: usize, environment: &BTreeMap<String, String>) -> Report {
     let file = options.config.clone();
     let (config, options) = match Config::resolve(options) {
         Ok(resolved) => resolved,
@@ -144,7 +144,8 @@ pub async fn examine(
         || "flags and environment are readable, and there is no file".to_owned(),
         |file| format!("flags, environment and {file:?} are readable"),
     );
-    let mut findings = vec![Finding::ok("configuration", said), keys(&options, environment)];
+    let mut findings = vec![Finding::ok("configuration", said)];
+    findings.extend(keys(&options, environment));
     let (database, redis, funnels, machine) = tokio::join!(
         within("database", database::check(&config, servers)),
         within("redis", redis::check(&config)),
@@ -163,8 +164,38 @@ async fn within(check: &'static str, checking: impl Future<Output = Vec<Finding>
     })
 }
 
-fn keys(options: &ServeOptions, environment: impl Fn(&'static str) -> Option<String>) -> Finding {
-    match Secrets::load(options, environment) {
+fn keys(options: &ServeOptions, environment: &BTreeMap<String, String>) -> Vec<Finding> {
+    // Whatever variable is asked for means something.
+    let asked = RefCell::new(option_variables());
+    let read = |name: &'static str| {
+        asked.borrow_mut().insert(name.to_owned());
+        environment.get(name).cloned()
+    };
+    let mut findings = Vec::new();
+    let loaded = Secrets::load(options, read);
+    let asked = asked.into_inner();
+    let unknown = environment.keys().filter(|name| name.starts_with("THROUGHLINE_") && !asked.contains(*name));
+    // Who stops at the first wrong key has not asked for all of them.
+    if loaded.is_ok() {
+        findings.extend(unknown.map(|name| {
+            let remedy = "look for a mistake in its name (docs/configuration.md has all of them), or take it away";
+            Finding::warning("environment", format!("the variable {name} means nothing"), remedy)
+        }));
+    }
+    findings.insert(0, judge_keys(options, loaded));
+    findings.extend(options.token_key_file.as_deref().and_then(machine::readable_by_all));
+    findings
+}
+
+/// The variables that options are read from.
+fn option_variables() -> BTreeSet<String> {
+    let command = ServeOptions::augment_args(clap::Command::new("serve"));
+    let variables = command.get_arguments().filter_map(clap::Arg::get_env);
+    variables.map(|name| name.to_string_lossy().into_owned()).collect()
+}
+
+fn judge_keys(options: &ServeOptions, loaded: Result<Secrets, SecretsError>) -> Finding {
+    match loaded {
         Ok(_) if options.dev => Finding::warning(
             "keys",
             "--dev: they are made at each start, so tokens end with the process",
@@ -224,7 +255,7 @@ mod tests {
         let lines = report.lines();
         assert!(lines.contains("ok       keys         there\n"), "{lines}");
         assert!(lines.contains("                      -> set it\n"), "{lines}");
-        assert!(lines.ends_with("\n1 ok, 1 warnings, 1 errors\n"), "{lines}");
+        assert!(lines.ends_with("\nok: 1, warnings: 1, errors: 1\n"), "{lines}");
     }
 
     #[test]

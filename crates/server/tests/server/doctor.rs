@@ -1,11 +1,12 @@
 //! `throughline doctor` beside services that are as they should be, and that are not.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use throughline_test_services::postgres::Postgres;
-use throughline_test_services::redis::{Redis, RedisOptions};
+use throughline_test_services::redis::{Redis, RedisCluster, RedisOptions};
 
 use super::binary::*;
 
@@ -22,7 +23,8 @@ impl Place {
         let made = throughline(&["keys", "generate"]).output().unwrap();
         let made = String::from_utf8(made.stdout).unwrap();
         let value = |name: &str| made.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
-        write(&folder, "token-key", &value("THROUGHLINE_TOKEN_KEY="));
+        let token_key = write(&folder, "token-key", &value("THROUGHLINE_TOKEN_KEY="));
+        std::fs::set_permissions(token_key, std::fs::Permissions::from_mode(0o600)).unwrap();
         write(&folder, "hashes", &value("THROUGHLINE_SERVICE_KEY_HASHES="));
         if let Some(postgres) = &postgres {
             postgres.create_database("shop").unwrap();
@@ -144,7 +146,7 @@ fn where_everything_is_fine_nothing_is_to_be_changed() {
     }
     let output = place.run(&[]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.lines().all(|line| !line.contains("->")) && text.contains("0 warnings, 0 errors"), "{text}");
+    assert!(text.lines().all(|line| !line.contains("->")) && text.contains("warnings: 0, errors: 0"), "{text}");
 
     // A probe that was rolled back has left nothing behind.
     assert_eq!(report.status("database writes", &["written"]), "ok");
@@ -296,4 +298,29 @@ fn a_redis_with_tls_is_asked_over_tls() {
     assert_eq!(report.status("redis", &["is Redis"]), "ok");
     let (report, _) = place.examine(&["--redis-url", &url]);
     assert_eq!(report.status("redis", &["certificate"]), "error");
+}
+
+#[test]
+fn each_node_of_a_cluster_is_asked() {
+    let cluster = RedisCluster::start(2).unwrap();
+    let place = Place::new(Some(Postgres::options().fsync(true).start().unwrap()), None);
+    let (report, _) = place.examine(&["--redis-url", &cluster.url()]);
+    assert_eq!(report.status("redis cluster", &["cluster_state ok", "16384 of 16384"]), "ok");
+    let asked = report.all("ok").iter().filter(|check| **check == "redis cluster").count();
+    assert_eq!(asked, 2, "{}", report.0);
+}
+
+#[test]
+fn a_variable_that_means_nothing_and_a_key_that_everybody_reads_are_told() {
+    let place = Place::new(None, None);
+    std::fs::set_permissions(place.file("token-key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (token_key, hashes) = (place.file("token-key"), place.file("hashes"));
+    let mut command =
+        throughline(&["doctor", "--json", "--listen", "127.0.0.1:0", "--database-url", &place.database()]);
+    command.env("THROUGHLINE_TOKEN_KEY_FILE", token_key).env("THROUGHLINE_SERVICE_KEY_HASHES_FILE", hashes);
+    let output = command.env("THROUGHLINE_TOKEN_TLL", "15m").output().unwrap();
+    let report = Report(serde_json::from_slice(&output.stdout).unwrap());
+    assert_eq!(report.status("environment", &["THROUGHLINE_TOKEN_TLL means nothing"]), "warning");
+    assert_eq!(report.all("warning"), ["environment", "keys"], "{}", report.0);
+    assert!(report.0.to_string().contains("chmod o="), "{}", report.0);
 }

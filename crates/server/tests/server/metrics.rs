@@ -20,6 +20,9 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
+/// Labels without the bound of a bucket, and the buckets: each bound and its count.
+type Buckets = BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>>;
+
 /// A series: its labels, and its value.
 type Series = (BTreeMap<String, String>, f64);
 
@@ -81,7 +84,7 @@ impl Scrape {
 
     /// Buckets grow, and the last one has everything.
     fn check_histogram(&self, family: &str) {
-        let mut buckets: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
+        let mut buckets = Buckets::new();
         for (labels, value) in &self.samples[&format!("{family}_bucket")] {
             let bound = if labels["le"] == "+Inf" { f64::INFINITY } else { labels["le"].parse().unwrap() };
             let others = labels.clone().into_iter().filter(|(name, _)| name != "le").collect();
