@@ -272,6 +272,11 @@ impl Hosted {
         self.live().map_or(0, |live| live.authority.durable_version())
     }
 
+    /// The version that the database has, or gets if what is being written there now is taken.
+    pub(super) fn written_version(&self) -> u64 {
+        self.live().map_or(0, |live| live.authority.written_version())
+    }
+
     /// Whether anybody follows it here.
     pub(super) fn is_followed(&self) -> bool {
         self.live().is_some_and(|live| !live.peers.is_empty())
@@ -618,6 +623,8 @@ impl Hosted {
         reason.count_reload();
         let hosted = Arc::clone(self);
         self.environment.tasks.spawn(async move {
+            // After an outage everything that is followed is read again; not all at once. It is never closed.
+            let _place = hosted.environment.reloads.acquire().await;
             let stamp = hosted.environment.links.stamp(&hosted.key);
             match hosted.read().await {
                 Ok(loaded) => {

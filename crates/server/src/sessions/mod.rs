@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use throughline_core::sync::{Credential, Hello, JoinRefused, PeerId, Request, ServerFrame};
 use throughline_core::{Role, State};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use self::epochs::Epochs;
@@ -53,6 +54,9 @@ pub const PEER_QUEUE: usize = 1024;
 
 /// How long a request waits for its commands to be settled.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How many sessions are read again at a time.
+const RELOADS: usize = 64;
 
 /// What the tiers of sessions are made of.
 #[derive(Debug)]
@@ -119,6 +123,7 @@ struct Environment {
     email_lookup: Option<EmailLookup>,
     recently_written: RecentlyWritten,
     epochs: Epochs,
+    reloads: Semaphore,
     relaxed: bool,
     measures: Measures,
 }
@@ -237,6 +242,7 @@ impl Sessions {
             email_lookup,
             recently_written: RecentlyWritten::default(),
             epochs,
+            reloads: Semaphore::new(RELOADS),
             relaxed: limits.relaxed,
             measures: Measures::new(),
         };

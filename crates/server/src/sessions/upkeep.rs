@@ -159,7 +159,9 @@ impl Sessions {
         let environment = &self.environment;
         environment.residents.forget_absence(&key);
         if let Some(hosted) = environment.residents.get(&key) {
-            if hosted.durable_version() < version {
+            // What this server has announced itself comes back to it; and of two that write one version, the later one
+            // hears of the other by its conflict.
+            if hosted.written_version() < version {
                 hosted.suspect(Reason::News);
             }
             return;

@@ -40,6 +40,11 @@ async fn accepted(buyer: &Buyer, more: usize) {
     until("changes are accepted", LONG, async || buyer.told().accepted.len() >= before + more).await;
 }
 
+/// Waits until each of the buyers has been told of so many more accepted changes.
+async fn all_accepted(buyers: &[(Identity, Buyer)], more: usize) {
+    futures_util::future::join_all(buyers.iter().map(|(_, buyer)| accepted(buyer, more))).await;
+}
+
 /// Waits until everything is settled, and checks all promises.
 async fn settled(fleet: &Fleet, nodes: &[&Node], buyers: Vec<(Identity, Buyer)>) -> (Outcome, Vec<Told>) {
     let mut clients = Vec::new();
@@ -95,6 +100,28 @@ async fn servers_share_sessions_and_their_followers() {
 }
 
 #[tokio::test]
+async fn without_redis_servers_hear_of_each_other_through_the_database() {
+    let fleet = fleet();
+    let database = fleet.postgres.url("shop");
+    let nodes = [fleet.node_on("a", &database, None, &[]).unwrap(), fleet.node_on("b", &database, None, &[]).unwrap()];
+    let one = Identity::new();
+    let other = one.another_tab();
+    let first = Buyer::start(&one, std::slice::from_ref(&nodes[0].address), OFTEN);
+    accepted(&first, 3).await;
+    let second = Buyer::start(&other, std::slice::from_ref(&nodes[1].address), OFTEN);
+    accepted(&second, 20).await;
+    assert_eq!(mode(&nodes[0]).await, "normal");
+    // Somebody who only listens, too: what is written at one server is shown at the other without asking anybody.
+    let id = created(&fleet, &nodes[0]).await;
+    let email = async || promises::session(&fleet, &nodes[1], &id).await.unwrap()["email"].clone();
+    assert_eq!(email().await, Value::Null);
+    assert_eq!(strict(&fleet, &nodes[0], &id, "ada@example.com").await.0, 200);
+    until("the other shows it", Duration::from_secs(2), async || email().await == "ada@example.com").await;
+    let (outcome, _) = settled(&fleet, &[&nodes[0], &nodes[1]], vec![(one, first), (other, second)]).await;
+    assert!(outcome.acknowledged > 40, "{outcome}");
+}
+
+#[tokio::test]
 async fn what_was_accepted_survives_its_server_and_its_buyer() {
     let fleet = fleet();
     let mut doomed = fleet.node("doomed", &["--flush-interval", "1s"]).unwrap();
@@ -107,9 +134,7 @@ async fn what_was_accepted_survives_its_server_and_its_buyer() {
             let buyer = Buyer::start(&identity, std::slice::from_ref(&doomed.address), OFTEN);
             buyers.push((identity, buyer));
         }
-        for (_, buyer) in &buyers {
-            accepted(buyer, 10 + round).await;
-        }
+        all_accepted(&buyers, 10 + round).await;
         doomed.kill().unwrap();
         for (identity, buyer) in buyers {
             let told = buyer.leave().await;
@@ -298,17 +323,11 @@ async fn a_redis_cluster_is_used_like_one_redis_and_may_lose_a_part() {
             buyers.push((identity, buyer));
         }
     }
-    for (_, buyer) in &buyers {
-        accepted(buyer, 5).await;
-    }
+    all_accepted(&buyers, 5).await;
     cluster.nodes_mut()[1].kill().unwrap();
-    for (_, buyer) in &buyers {
-        accepted(buyer, 10).await;
-    }
+    all_accepted(&buyers, 10).await;
     cluster.nodes_mut()[1].start_again().unwrap();
-    for (_, buyer) in &buyers {
-        accepted(buyer, 5).await;
-    }
+    all_accepted(&buyers, 5).await;
     // Each session has two clients, next to each other.
     while !buyers.is_empty() {
         settled(&fleet, &[&nodes[0], &nodes[1]], buyers.drain(..2).collect()).await;
@@ -330,9 +349,7 @@ async fn servers_are_replaced_one_after_another_and_no_command_is_lost() {
         buyers.push((identity, buyer));
     }
     for node in &mut nodes {
-        for (_, buyer) in &buyers {
-            accepted(buyer, 10).await;
-        }
+        all_accepted(&buyers, 10).await;
         let started = Instant::now();
         let status = node.stop().unwrap();
         assert!(

@@ -361,6 +361,13 @@ impl Authority {
         self.durable.as_ref().map_or(0, |state| state.version())
     }
 
+    /// The version that the database has, or gets if what this server is writing there is taken.
+    pub fn written_version(&self) -> u64 {
+        let committing = self.in_flight.as_ref().filter(|in_flight| in_flight.goal == Goal::Database);
+        let written = [committing.map(|in_flight| &in_flight.state), self.flushing.as_ref()];
+        written.into_iter().flatten().map(|state| state.version()).fold(self.durable_version(), u64::max)
+    }
+
     /// What was accepted after the durable state.
     pub fn tail(&self) -> &[TailEntry] {
         &self.tail
