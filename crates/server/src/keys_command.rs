@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::email_lookup::{EmailLookup, NoRandomLookupKey};
 use crate::service_key::{Scope, ServiceKey, ServiceKeyError};
 use crate::tenant::TenantId;
 use crate::token::{TokenKey, TokenKeyError};
@@ -14,6 +15,7 @@ pub struct NewKeys {
     token_key_id: String,
     service_key: String,
     service_key_hash: String,
+    lookup_key: String,
 }
 
 /// Why no keys were made.
@@ -25,10 +27,13 @@ pub enum NewKeysError {
     /// No service key.
     #[error("no service key was made")]
     Service(#[from] ServiceKeyError),
+    /// No look-up key.
+    #[error("no look-up key was made")]
+    Lookup(#[from] NoRandomLookupKey),
 }
 
 impl NewKeys {
-    /// Makes a token key and a service key of `tenant`.
+    /// Makes a token key, a look-up key, and a service key of `tenant`.
     ///
     /// # Errors
     /// When the operating system gives no randomness.
@@ -40,6 +45,7 @@ impl NewKeys {
             token_key_id: token_key.id().to_owned(),
             service_key: service_key.reveal().to_owned(),
             service_key_hash: service_key.known_as(tenant, scope).to_string(),
+            lookup_key: EmailLookup::generate()?.reveal(),
         })
     }
 
@@ -47,8 +53,8 @@ impl NewKeys {
     #[must_use]
     pub fn lines(&self) -> String {
         format!(
-            "THROUGHLINE_TOKEN_KEY={}\nTHROUGHLINE_SERVICE_KEY_HASHES={}\n# service key, give it to the shop's back end: {}\n",
-            self.token_key, self.service_key_hash, self.service_key
+            "THROUGHLINE_TOKEN_KEY={}\nTHROUGHLINE_SERVICE_KEY_HASHES={}\nTHROUGHLINE_LOOKUP_KEY={}\n# service key, give it to the shop's back end: {}\n",
+            self.token_key, self.service_key_hash, self.lookup_key, self.service_key
         )
     }
 
@@ -75,5 +81,6 @@ mod tests {
         let secrets = crate::config::Secrets::load(&options, value).unwrap();
         let (_, key) = lines.rsplit_once(": ").unwrap();
         assert!(secrets.service_keys.recognise(key.trim()).is_some());
+        assert!(secrets.email_lookup.is_some());
     }
 }

@@ -17,6 +17,7 @@ pub mod config;
 pub mod connection_limit;
 pub mod doctor;
 pub mod doctor_command;
+pub mod email_lookup;
 pub mod funnel_command;
 pub mod funnel_graph;
 pub mod funnels;

@@ -144,7 +144,8 @@ impl Problem {
         self.document().to_string().into_bytes()
     }
 
-    fn document(&self) -> Value {
+    /// The members, for a problem that is a part of an answer.
+    pub(crate) fn document(&self) -> Value {
         let members = &self.0;
         let mut document = members.extra.clone();
         let mut set = |name: &str, value: Value| {

@@ -102,14 +102,14 @@ async fn open_tiers(config: &Config) -> Result<(Tiers, TierEvents), WiringError>
     let mut events = TierEvents { listener: None, announced: None, told: None };
     let mut tiers = Tiers::single(store);
     if let DatabaseUrl::Postgres(address) = &config.database.url {
-        let guarded = GuardedStore::new(tiers.store);
+        let guarded = GuardedStore::new(Arc::clone(&tiers.store));
         let (listener, announced) = ChangeListener::start(address, ANNOUNCEMENTS);
         events = TierEvents { listener: Some(listener), announced: Some(announced), ..events };
         tiers = Tiers {
             database: guarded.health(),
             store: Arc::new(guarded),
             announcements: Some(Arc::new(Announcements::default())),
-            cache: None,
+            ..tiers
         };
     }
     if let Some(settings) = &config.shared_cache {
@@ -128,7 +128,8 @@ impl ServerState {
     pub async fn build(config: Config, secrets: Secrets) -> Result<Arc<Self>, WiringError> {
         // First of all: what is measured before is lost.
         telemetry::metrics()?;
-        let (tiers, events) = open_tiers(&config).await?;
+        let (mut tiers, events) = open_tiers(&config).await?;
+        tiers.email_lookup.clone_from(&secrets.email_lookup);
         let state = Self::with(config, secrets, tiers, Arc::new(SystemClock))?;
         state.start_listening(events);
         Ok(state)
@@ -186,6 +187,9 @@ impl ServerState {
     /// Starts the tasks that end what is overdue and forget what is stale, until the server stops.
     pub fn start_background_tasks(self: &Arc<Self>) {
         self.start_housekeeping();
+        if let Some(retention) = self.config.retention {
+            self.start_deleting(retention);
+        }
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             let mut mode = Mode::Normal;
@@ -216,6 +220,23 @@ impl ServerState {
             while state.goes_on_after(OVERDUE).await {
                 if let Err(error) = state.sessions.end_overdue().await {
                     tracing::warn!(error = %crate::problem::chain(&error), "overdue sessions stay for now");
+                }
+            }
+        });
+    }
+
+    /// Starts the task that deletes what was kept for long enough, until the server stops.
+    fn start_deleting(self: &Arc<Self>, retention: Duration) {
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            // A short retention is for trying things out: then nobody wants to wait for a minute.
+            while state.goes_on_after(retention.min(HOUSEKEEPING)).await {
+                match state.sessions.delete_kept_for(retention).await {
+                    Ok(0) => {}
+                    Ok(sessions) => tracing::info!(sessions, "sessions that were over for long enough are deleted"),
+                    Err(error) => {
+                        tracing::warn!(error = %crate::problem::chain(&error), "sessions that are over stay for now");
+                    }
                 }
             }
         });

@@ -35,6 +35,8 @@ pub struct Config {
     pub sessions: SessionLimits,
     /// How often what is ahead of the database is brought there.
     pub flush_interval: Duration,
+    /// How long sessions are kept after they are over; for ever where nothing is said.
+    pub retention: Option<Duration>,
     /// The folder of funnel definitions, if there is one beside the built-in funnel.
     pub funnels: Option<PathBuf>,
     /// Which web pages may talk to this server.
@@ -167,6 +169,12 @@ impl Config {
             let why = "a token cannot live longer than `token_max_age` allows all its renewals";
             return Err(ConfigError::OutOfRange { option: "token_ttl", why });
         }
+        let retention = options.retention.map(Duration::from);
+        if retention.is_some_and(|retention| retention < lifetimes.absolute) {
+            // A browser that still has its token could begin the session anew under its old id.
+            let why = "it must be at least `token_max_age`, so that no token outlives its session";
+            return Err(ConfigError::OutOfRange { option: "retention", why });
+        }
         let connections = count("database_connections", options.database_connections)?;
         let mut writers = count("database_writers", options.database_writers)?;
         if !has_writers {
@@ -207,6 +215,7 @@ impl Config {
                 relaxed: given("durability", &options.durability)? == DurabilityChoice::Relaxed,
             },
             flush_interval,
+            retention,
             database: DatabaseSettings {
                 url,
                 read_connections: given("read_connections", &options.read_connections)?.get(),
@@ -313,6 +322,7 @@ mod tests {
         for (text, option) in [
             ("token_ttl = \"0s\"", "token_ttl"),
             ("token_ttl = \"48h\"", "token_ttl"),
+            ("retention = \"23h\"", "retention"),
             ("max_connections = 0", "max_connections"),
             ("commit_queue = 2000000", "commit_queue"),
             ("database_connections = 1", "database_connections"),

@@ -226,6 +226,12 @@ pub struct ServeOptions {
     )]
     pub session_creations_per_minute: Option<NonZeroU32>,
 
+    /// How long sessions are kept after they are over (completed, failed or expired, and unchanged since); at least
+    /// `token_max_age`. Without it, for ever
+    #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_RETENTION", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub retention: Option<humantime::Duration>,
+
     /// The largest request body
     #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_BODY_LIMIT", value_name = "SIZE")]
     #[serde(deserialize_with = "text")]
@@ -249,6 +255,11 @@ pub struct ServeOptions {
     /// Instead of it: the variable THROUGHLINE_SERVICE_KEY_HASHES, separated by commas
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_SERVICE_KEY_HASHES_FILE", value_name = "FILE")]
     pub service_key_hashes_file: Option<PathBuf>,
+
+    /// A file with the key under which sessions are found by email address. Without any, they are not.
+    /// Instead of it: the variable THROUGHLINE_LOOKUP_KEY
+    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_LOOKUP_KEY_FILE", value_name = "FILE")]
+    pub lookup_key_file: Option<PathBuf>,
 
     /// How long a session token lives without a renewal; at most `token_max_age`
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_TOKEN_TTL", value_name = "DURATION")]
@@ -291,7 +302,10 @@ impl ServeOptions {
             let start = error.span().map_or(0, |span| span.start);
             let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
             let mut message = error.message().to_owned();
-            if message.contains("`token_key`") || message.contains("`service_key_hashes`") {
+            if message.contains("`token_key`")
+                || message.contains("`service_key_hashes`")
+                || message.contains("`lookup_key`")
+            {
                 message.push_str(
                     "; secrets are taken from the environment or from a file of their own, never from this one",
                 );
@@ -318,6 +332,8 @@ impl ServeOptions {
             session_memory: self.session_memory.or(other.session_memory),
             funnels: self.funnels.or(other.funnels),
             token_key_file: self.token_key_file.or(other.token_key_file),
+            lookup_key_file: self.lookup_key_file.or(other.lookup_key_file),
+            retention: self.retention.or(other.retention),
             service_key_hashes_file: self.service_key_hashes_file.or(other.service_key_hashes_file),
             allowed_origins: self.allowed_origins.or(other.allowed_origins),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),

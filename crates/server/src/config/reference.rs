@@ -131,6 +131,7 @@ Keys are never flags, which everybody on the machine can read, and never in the 
 | --- | --- | --- |
 | token keys; the first signs, the others still verify | `THROUGHLINE_TOKEN_KEY`, separated by commas | `--token-key-file`, one a line |
 | hashes of service keys | `THROUGHLINE_SERVICE_KEY_HASHES`, separated by commas | `--service-key-hashes-file`, one a line |
+| the key under which sessions are found by email address; optional, and the same on every server of one database | `THROUGHLINE_LOOKUP_KEY` | `--lookup-key-file` |
 | the password of PostgreSQL | `PGPASSWORD`, or in `THROUGHLINE_DATABASE_URL` | `PGPASSFILE` |
 | the password of Redis | in `THROUGHLINE_REDIS_URL` | |
 

@@ -4,12 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use super::ServeOptions;
+use crate::email_lookup::{EmailLookup, LookupKeyError, NoRandomLookupKey};
 use crate::service_key::{KnownKey, KnownKeyError, Scope, ServiceKey, ServiceKeyError, ServiceKeys};
 use crate::tenant::TenantId;
 use crate::token::{KeyRingError, TokenKey, TokenKeyError, TokenKeyRing};
 
 const TOKEN_KEY: &str = "THROUGHLINE_TOKEN_KEY";
 const SERVICE_KEY_HASHES: &str = "THROUGHLINE_SERVICE_KEY_HASHES";
+const LOOKUP_KEY: &str = "THROUGHLINE_LOOKUP_KEY";
 
 /// The keys that a server works with.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Secrets {
     pub tokens: TokenKeyRing,
     /// Which service keys are known.
     pub service_keys: ServiceKeys,
+    /// For finding sessions by email address. Without it they are stored without what it takes to find them.
+    pub email_lookup: Option<EmailLookup>,
     /// The service key that was made for this process, with `--dev` only.
     pub dev_service_key: Option<ServiceKey>,
 }
@@ -73,6 +77,17 @@ pub enum SecretsError {
         #[source]
         source: KnownKeyError,
     },
+    /// The look-up key is not one.
+    #[error("the look-up key is wrong")]
+    LookupKey(#[from] LookupKeyError),
+    /// More than one look-up key.
+    #[error(
+        "there is more than one look-up key in {LOOKUP_KEY} or --lookup-key-file; keep the one that the sessions were stored with"
+    )]
+    SeveralLookupKeys,
+    /// No key could be made for `--dev`.
+    #[error("no look-up key could be made for this process")]
+    NoRandomLookupKey(#[from] NoRandomLookupKey),
     /// No key could be made for `--dev`.
     #[error("no token key could be made for this process")]
     NoRandomTokenKey(#[source] TokenKeyError),
@@ -97,6 +112,13 @@ impl Secrets {
             (SERVICE_KEY_HASHES, "--service-key-hashes-file"),
             options.service_key_hashes_file.as_deref(),
         )?;
+        let lookup_keys =
+            entries(environment(LOOKUP_KEY), (LOOKUP_KEY, "--lookup-key-file"), options.lookup_key_file.as_deref())?;
+        let mut email_lookup = match lookup_keys.as_slice() {
+            [] => None,
+            [key] => Some(key.parse::<EmailLookup>()?),
+            _ => return Err(SecretsError::SeveralLookupKeys),
+        };
         let mut keys = Vec::new();
         for (number, text) in (1..).zip(&token_keys) {
             let key = TokenKey::parse(text).map_err(|source| SecretsError::TokenKey { number, source })?;
@@ -112,6 +134,9 @@ impl Secrets {
             if keys.is_empty() {
                 keys.push(TokenKey::generate().map_err(SecretsError::NoRandomTokenKey)?);
             }
+            if email_lookup.is_none() {
+                email_lookup = Some(EmailLookup::generate()?);
+            }
             let key = ServiceKey::generate()?;
             known.push(key.known_as(TenantId::single(), Scope::Service));
             dev_service_key = Some(key);
@@ -123,7 +148,7 @@ impl Secrets {
             return Err(SecretsError::NoServiceKey);
         }
         let service_keys = ServiceKeys::new(known);
-        Ok(Self { tokens: TokenKeyRing::new(keys)?, service_keys, dev_service_key })
+        Ok(Self { tokens: TokenKeyRing::new(keys)?, service_keys, email_lookup, dev_service_key })
     }
 }
 
@@ -209,6 +234,25 @@ mod tests {
         assert!(load(None, Some(&hash()), &options).is_ok());
         let both = load(Some(&token_key()), Some(&hash()), &options);
         assert!(matches!(both, Err(SecretsError::Ambiguous { .. })));
+    }
+
+    #[test]
+    fn a_look_up_key_is_optional_one_and_not_repeated_when_it_is_wrong() {
+        let options = ServeOptions::default();
+        let (token_key, hash) = (token_key(), hash());
+        let load = |lookup_key: Option<&str>| {
+            Secrets::load(&options, |name| match name {
+                TOKEN_KEY => Some(token_key.clone()),
+                SERVICE_KEY_HASHES => Some(hash.clone()),
+                _ => lookup_key.map(str::to_owned),
+            })
+        };
+        assert!(load(None).unwrap().email_lookup.is_none());
+        let key = EmailLookup::generate().unwrap().reveal();
+        assert_eq!(load(Some(&key)).unwrap().email_lookup.unwrap().reveal(), key);
+        assert!(matches!(load(Some(&format!("{key},{key}"))), Err(SecretsError::SeveralLookupKeys)));
+        let error = load(Some("hunter2")).unwrap_err();
+        assert!(!crate::problem::chain(&error).contains("hunter2"));
     }
 
     #[test]

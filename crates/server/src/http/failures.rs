@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use crate::idempotency::IdempotencyError;
 use crate::problem::{Problem, chain};
-use crate::store::{CommitError, ReadError};
+use crate::store::{CommitError, ReadError, SurveyError};
 
 /// When to come back after the database could not be reached.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
@@ -33,6 +33,17 @@ impl From<ReadError> for Problem {
         match &error {
             ReadError::Overloaded { retry_after } => overloaded(*retry_after),
             ReadError::Unavailable { .. } => unavailable(&error),
+        }
+    }
+}
+
+impl From<SurveyError> for Problem {
+    fn from(error: SurveyError) -> Self {
+        match error {
+            SurveyError::Read(error) => error.into(),
+            error @ SurveyError::TooSlow => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "tooMuch", "Too much at once")
+                .detail(error.to_string())
+                .mendable_by("permanent"),
         }
     }
 }
@@ -70,13 +81,14 @@ mod tests {
     fn each_failure_has_its_status_and_code() {
         let fault = || StoreFault::new("test", std::io::Error::other("disk at /secret/path"));
         let after = Duration::from_secs(1);
-        let cases: [(Problem, u16, &str); 8] = [
+        let cases: [(Problem, u16, &str); 9] = [
             (CommitError::Conflict { current_version: 3 }.into(), 409, "versionConflict"),
             (CommitError::Overloaded { retry_after: after }.into(), 503, "overloaded"),
             (CommitError::Unavailable { fault: fault() }.into(), 503, "storeUnavailable"),
             (CommitError::Malformed { detail: "x" }.into(), 500, "internal"),
             (ReadError::Overloaded { retry_after: after }.into(), 503, "overloaded"),
             (ReadError::Unavailable { fault: fault() }.into(), 503, "storeUnavailable"),
+            (SurveyError::TooSlow.into(), 422, "tooMuch"),
             (IdempotencyError::Overloaded { retry_after: after }.into(), 503, "overloaded"),
             (IdempotencyError::Unavailable { fault: fault() }.into(), 503, "storeUnavailable"),
         ];

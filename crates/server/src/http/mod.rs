@@ -1,6 +1,7 @@
 //! What the outside sees: routes, and the layers around all of them.
 
 pub mod body;
+pub mod cache;
 pub mod extract;
 pub mod failures;
 pub mod funnels;
@@ -11,6 +12,7 @@ pub mod metrics;
 pub mod origin;
 pub mod problem_page;
 pub mod problem_schema;
+pub mod query;
 pub mod reference;
 pub mod refusal;
 pub mod request_id;

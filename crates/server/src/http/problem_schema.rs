@@ -58,6 +58,19 @@ impl IntoResponses for BodyProblems {
     }
 }
 
+/// What any request that is not for browsers may be answered with.
+pub(crate) struct StaffProblems;
+
+impl IntoResponses for StaffProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems([
+            (401, "No credential, or one that proves nothing"),
+            (403, "This is for services and operators, not for browsers"),
+            (503, "The database can't be asked just now"),
+        ])
+    }
+}
+
 fn problems<const N: usize>(meanings: [(u16, &str); N]) -> BTreeMap<String, RefOr<Response>> {
     let described = meanings.into_iter().map(|(status, description)| {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemDetails"))).build();

@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{funnels, problem_page, sessions, sync};
+use super::{cache, funnels, problem_page, sessions, sync};
 use crate::wiring::ServerState;
 
 #[derive(utoipa::OpenApi)]
@@ -26,6 +26,7 @@ use crate::wiring::ServerState;
     tags(
         (name = "sessions", description = "Sessions over REST"),
         (name = "sync", description = "The socket; its frames are described in PROTOCOL.md"),
+        (name = "cache", description = "The tiers above the database"),
         (name = "funnels", description = "Funnel definitions"),
     ),
     modifiers(&Credentials),
@@ -49,6 +50,7 @@ pub fn described() -> (Router<Arc<ServerState>>, OpenApi) {
         .merge(sessions::routes())
         .merge(sync::routes())
         .merge(funnels::routes())
+        .merge(cache::routes())
         .split_for_parts()
 }
 

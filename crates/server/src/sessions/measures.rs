@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use crate::store::{CommitError, ReadError};
+use crate::store::{CommitError, ReadError, SurveyError};
 
 /// Why a session in memory is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +117,15 @@ impl Fault for ReadError {
         match self {
             Self::Unavailable { .. } => "unavailable",
             Self::Overloaded { .. } => "overloaded",
+        }
+    }
+}
+
+impl Fault for SurveyError {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Read(error) => error.outcome(),
+            Self::TooSlow => "slow",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The sessions in memory: each at most once, and all of them together within a number of bytes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ pub(super) struct Residents {
     kept: Cache<SessionKey, Arc<Hosted>>,
     /// Since when there is known to be no session.
     absent: Cache<SessionKey, Stamp>,
+    /// How often one was wanted and was here as it is now, and how often it was not.
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// Finds the one in memory, as long as there is one.
@@ -49,7 +53,25 @@ impl Residents {
                 .eviction_listener(|_, _, cause| count_eviction(cause))
                 .build(),
             absent: Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         }
+    }
+
+    /// One was wanted.
+    pub(super) fn count_use(&self, is_hit: bool) {
+        if is_hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often one was wanted and was here as it is now, and how often it was not.
+    pub(super) fn uses(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+
+    /// No longer keeps a session that nobody uses.
+    pub(super) fn release(&self, key: &SessionKey) {
+        self.absent.invalidate(key);
+        self.kept.invalidate(key);
     }
 
     /// The session in memory, put there by `host` if it is not.

@@ -4,6 +4,7 @@
 use throughline_core::sync::{Commit, News, TailEntry};
 use throughline_core::{Record, Role, State};
 
+use crate::email_lookup::EmailLookup;
 use crate::store::{Append, JournalRecord, Operational, SessionKey, Stored};
 
 /// The store has something under a session's key that this version of the server can't read.
@@ -72,7 +73,12 @@ pub(super) fn read_news(news: &[u8]) -> Result<News, Unreadable> {
 }
 
 /// What is written for a commit. `announce`: the shared tier can't tell the other servers, so the database has to.
-pub(super) fn append(key: &SessionKey, commit: &Commit, announce: bool) -> Result<Append, Unreadable> {
+pub(super) fn append(
+    key: &SessionKey,
+    commit: &Commit,
+    email_lookup: Option<&EmailLookup>,
+    announce: bool,
+) -> Result<Append, Unreadable> {
     let state = &*commit.state;
     let session = &state.session;
     let erased_at = commit.erased_at_version();
@@ -101,7 +107,9 @@ pub(super) fn append(key: &SessionKey, commit: &Commit, announce: bool) -> Resul
             erased: state.erased_at.is_some(),
             currency: session.currency.to_string(),
             amount_minor: session.amount.minor(),
-            email_digest: None,
+            email_digest: email_lookup
+                .zip(session.email.as_ref())
+                .map(|(lookup, email)| lookup.digest(&key.tenant, email.as_str())),
         },
         purge_history: erased_at.is_some(),
         announce,

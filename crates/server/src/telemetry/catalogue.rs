@@ -178,6 +178,11 @@ pub const METRICS: &[Metric] = &[
         "Sessions that left the memory tier, by cause: size (no room), idle (nobody used them).",
         &[&[("cause", "size")], &[("cause", "idle")]],
     ),
+    counter(
+        "throughline_deleted_sessions_total",
+        "Sessions that were over for as long as they are kept (`retention`), and were deleted.",
+        PLAIN,
+    ),
     // What is ahead of the database.
     gauge("throughline_backlog_commands", "Commands that were accepted and are not in the database yet.", PLAIN),
     gauge("throughline_backlog_limit", "How many there may be (`backlog_limit`).", PLAIN),
@@ -207,7 +212,7 @@ pub const METRICS: &[Metric] = &[
     // The database.
     counter(
         "throughline_database_calls_total",
-        "Calls of the database, by operation and outcome: ok, conflict, overloaded, unavailable, refused.",
+        "Calls of the database, by operation and outcome: ok, conflict, overloaded, unavailable, refused, slow (a list or a sum that was given up).",
         &[
             &[("operation", "load"), ("outcome", "ok")],
             &[("operation", "load"), ("outcome", "unavailable")],

@@ -2,6 +2,7 @@
 
 mod binary;
 mod doctor;
+mod listing;
 mod metrics;
 mod postgres;
 mod process;

@@ -116,6 +116,7 @@ pub(crate) async fn create(
             .detail("id, adjustments and source are for service principals; send a service key, or leave them out")
             .mendable_by("forbidden"));
     }
+    check_id(new.id.as_ref())?;
     // Without a credential nobody can tell whose key it is, and the answer holds a token: it is not kept.
     check_adjustments(new.adjustments)?;
     let once = match scope {
@@ -124,6 +125,17 @@ pub(crate) async fn create(
     };
     let work = create_once(&state, tenant, role, new);
     once.answer(&state, sha256, work).await
+}
+
+/// A session could not be reached under what stands for something else in the same place of a path.
+fn check_id(id: Option<&SessionId>) -> Result<(), Problem> {
+    match id.map(SessionId::as_str) {
+        Some(taken @ ("batch" | "stats")) => {
+            let message = format!("no session can have the id {taken}, because /v1/sessions/{taken} is something else");
+            Err(Rejection::new(RejectionCode::InvalidField, message).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Before the session is created: it must not be there without what it was to begin with.

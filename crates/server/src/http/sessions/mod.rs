@@ -1,10 +1,13 @@
 //! `/v1/sessions`: sessions over REST.
 
+pub(super) mod batch;
 mod commands;
 mod create;
 mod lifetime;
+mod list;
 mod patch;
 mod read;
+mod stats;
 
 use std::sync::Arc;
 
@@ -26,7 +29,10 @@ use crate::wiring::ServerState;
 /// The routes, with their descriptions.
 pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
     OpenApiRouter::new()
-        .routes(routes!(create::create))
+        .routes(routes!(list::list, create::create))
+        .routes(routes!(batch::batch_get))
+        .routes(routes!(batch::batch_delete))
+        .routes(routes!(stats::stats))
         .routes(routes!(read::get, patch::patch, lifetime::delete))
         .routes(routes!(commands::commands))
         .routes(routes!(lifetime::extend))
@@ -54,15 +60,32 @@ fn session_reply(state: &State, role: Role) -> Result<Reply, Problem> {
     Ok(Reply::json(StatusCode::OK, &visible(state, role))?.version(state.version()).about(state.session.id.as_str()))
 }
 
+/// The rights of a principal that may see all sessions of its tenant.
+///
+/// # Errors
+/// A problem for a browser, which has one session.
+pub(super) fn staff(principal: &Principal) -> Result<Role, Problem> {
+    match &principal.role {
+        PrincipalRole::Service { .. } => Ok(Role::Service),
+        PrincipalRole::Operator { .. } => Ok(Role::Operator),
+        PrincipalRole::Browser { .. } => {
+            tracing::warn!("a session's token was used for what only services and operators may do");
+            Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
+                .detail("this is for services and operators; a session's token is for that session alone")
+                .mendable_by("forbidden"))
+        }
+    }
+}
+
 /// The session that a request is about, and the rights it comes with.
-struct Target {
-    key: SessionKey,
+pub(super) struct Target {
+    pub(super) key: SessionKey,
     role: Role,
 }
 
 impl Target {
     /// Checks that the principal may reach this session. Knowing an id grants nothing.
-    fn of(principal: &Principal, id: &str) -> Result<Self, Problem> {
+    pub(super) fn of(principal: &Principal, id: &str) -> Result<Self, Problem> {
         let id = SessionId::new(id).map_err(|_| not_found())?;
         let role = match &principal.role {
             PrincipalRole::Service { .. } => Role::Service,

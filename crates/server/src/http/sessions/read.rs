@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use throughline_core::funnel::StepKind;
 use throughline_core::sync::Funnels as _;
-use throughline_core::{Record, Session, Status, StepId, Timestamp};
+use throughline_core::{Record, RejectionCode, Session, State as SessionState, Status, StepId, Timestamp};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Target, existing, not_found};
@@ -85,20 +85,43 @@ pub(crate) struct Validity {
     remaining_ms: i64,
     /// When the buyer should be warned.
     warn_at: Timestamp,
-    /// What is in the way of the next step.
+    /// Why the buyer can't go on, or what is in the way of the next step. Never empty where `valid` is false.
     problems: Vec<Obstacle>,
 }
 
-/// Something in the way of the next step.
+/// Why the buyer can't go on, or something in the way of the next step.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({ "code": "fieldsMissing", "message": "email is needed before processing", "step": "processing", "field": "email" }))]
 pub(crate) struct Obstacle {
-    /// The next step.
-    step: StepId,
-    /// The field that it asks for.
-    field: String,
+    /// `fieldsMissing` for something that the next step asks for; `sessionCompleted`, `sessionExpired` or
+    /// `sessionErased` for a session that is over. The same codes that refuse commands.
+    code: &'static str,
     /// A sentence for a person.
     message: String,
+    /// The next step; missing where the session is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<StepId>,
+    /// The field that it asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+}
+
+impl Obstacle {
+    /// Why a session can't go on at all, if it can't.
+    fn end_of(state: &SessionState) -> Option<Self> {
+        let (code, message) = match state.session.status {
+            _ if state.erased_at.is_some() => {
+                (RejectionCode::SessionErased, "the personal data of this session was erased; start a new session")
+            }
+            Status::Completed => {
+                (RejectionCode::SessionCompleted, "this session is completed; start a new one to buy more")
+            }
+            Status::Expired => (RejectionCode::SessionExpired, "the time of this session is over; start a new one"),
+            Status::Pending | Status::Processing | Status::Failed => return None,
+        };
+        Some(Self { code: code.as_str(), message: message.to_owned(), step: None, field: None })
+    }
 }
 
 /// Says whether the session can go on, when it ends, and what the next step lacks. Changes nothing.
@@ -120,9 +143,10 @@ pub(crate) async fn validate(
     let current = existing(&state, &target.key).await?;
     let session = &current.session;
     let now = Timestamp::from_millis(state.clock.now_ms());
-    let valid = !session.status.is_terminal() && current.erased_at.is_none();
+    let end = Obstacle::end_of(&current);
+    let valid = end.is_none();
     let entry = state.funnels.find(session.funnel.id.as_str(), Some(session.funnel.version));
-    let mut problems = Vec::new();
+    let mut problems: Vec<Obstacle> = end.into_iter().collect();
     let mut warn_at = session.expires_at;
     if let Some(entry) = entry {
         let warning = entry.funnel.lifetime.warning.as_millis();
@@ -132,9 +156,10 @@ pub(crate) async fn validate(
         for step in next.filter(|step| valid && (step.kind != StepKind::Offer || session.is_paid())) {
             let missing = step.requires.iter().filter(|requirement| !requirement.is_met(session));
             problems.extend(missing.map(|field| Obstacle {
-                step: step.id.clone(),
-                field: field.to_string(),
+                code: RejectionCode::FieldsMissing.as_str(),
                 message: format!("{field} is needed before {}", step.id),
+                step: Some(step.id.clone()),
+                field: Some(field.to_string()),
             }));
         }
     }
