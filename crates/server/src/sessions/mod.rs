@@ -302,6 +302,8 @@ impl Sessions {
         requests: Vec<Request>,
     ) -> Result<Executed, SessionError> {
         let expected = requests.len();
+        // They may create it: whoever is told of that must find it.
+        self.environment.residents.forget_absence(key);
         let hosted = self.host(key).await?;
         let peer = self.new_peer();
         let mut frames = hosted.listen(peer);
