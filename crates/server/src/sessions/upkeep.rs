@@ -71,6 +71,7 @@ impl Sessions {
                     None => return,
                 },
             };
+            metrics::gauge!("throughline_cache_events_waiting").set(events.len() as f64);
             match event {
                 CacheEvent::Message { key, payload } => self.hear(&key, &payload),
                 CacheEvent::Interrupted { .. } | CacheEvent::Restored { .. } => {
