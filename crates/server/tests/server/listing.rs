@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use throughline_test_services::fleet::{Fleet, Node};
 
 use super::binary::*;
 
@@ -530,6 +531,14 @@ fn a_retention_that_tokens_would_outlive_is_refused() {
 }
 
 #[tokio::test]
+async fn a_session_is_found_right_after_its_creation_even_if_it_is_over_by_then() {
+    let shop = shop();
+    for number in 0..20 {
+        shop.create(&format!("ws_1_{number}"), json!({ "ttlMs": 1 })).await;
+    }
+}
+
+#[tokio::test]
 async fn no_session_is_named_like_a_route() {
     let shop = shop();
     for id in ["stats", "batch"] {
@@ -558,4 +567,74 @@ async fn the_routes_are_described_with_their_problems() {
     let list = described["paths"]["/v1/sessions"]["get"]["parameters"].as_array().unwrap();
     assert_eq!(list.len(), 10);
     assert!(described["paths"]["/v1/sessions"]["get"]["description"].as_str().unwrap().contains("second"));
+}
+
+/// Asks a server of several.
+fn at(fleet: &Fleet, node: &Node, method: Method, path: &str) -> RequestBuilder {
+    Client::new().request(method, format!("http://{}{path}", node.address)).bearer_auth(&fleet.service_key)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_servers_delete_what_is_over_from_every_tier_of_all_of_them() {
+    const SESSIONS: usize = 30;
+    let fleet = Fleet::start(env!("CARGO_BIN_EXE_throughline")).unwrap();
+    let more = ["--token-ttl", "3s", "--token-max-age", "3s", "--retention", "3s"];
+    let nodes = [fleet.node("a", &more).unwrap(), fleet.node("b", &more).unwrap()];
+    let paths: Vec<String> = (0..SESSIONS).map(|number| format!("/v1/sessions/ws_1_{number}")).collect();
+    for (number, path) in paths.iter().enumerate() {
+        let body = json!({ "id": format!("ws_1_{number}"), "customer": { "lastName": "canary" } });
+        let created = at(&fleet, &nodes[number % 2], Method::POST, "/v1/sessions").json(&body).send().await.unwrap();
+        assert_eq!(created.status(), StatusCode::CREATED);
+        let other = &nodes[(number + 1) % 2];
+        assert_eq!(at(&fleet, other, Method::GET, path).send().await.unwrap().status(), StatusCode::OK);
+        let deleted = at(&fleet, other, Method::DELETE, path).send().await.unwrap();
+        assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+    }
+    let open = json!({ "id": "ws_1_open" });
+    at(&fleet, &nodes[0], Method::POST, "/v1/sessions").json(&open).send().await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    for path in &paths {
+        for node in &nodes {
+            while at(&fleet, node, Method::GET, path).send().await.unwrap().status() != StatusCode::NOT_FOUND {
+                assert!(Instant::now() < deadline, "{path} is still there; {}", node.log());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    for node in &nodes {
+        let list = json_of(at(&fleet, node, Method::GET, "/v1/sessions").send().await.unwrap()).await;
+        assert_eq!(ids(&list), ["ws_1_open"]);
+    }
+    let deleted = nodes[0].metric("throughline_deleted_sessions_total").await.unwrap()
+        + nodes[1].metric("throughline_deleted_sessions_total").await.unwrap();
+    assert_eq!(deleted as usize, SESSIONS, "each goes once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalidation_loses_nothing_that_is_not_in_the_database_yet() {
+    let fleet = Fleet::start(env!("CARGO_BIN_EXE_throughline")).unwrap();
+    let more = ["--flush-interval", "1s"];
+    let nodes = [fleet.node("a", &more).unwrap(), fleet.node("b", &more).unwrap()];
+    let body = json!({ "id": "ws_1_a" });
+    at(&fleet, &nodes[0], Method::POST, "/v1/sessions").json(&body).send().await.unwrap();
+    let mut relaxed = 0;
+    for number in 1..=20 {
+        let command = json!({ "type": "setMetadata", "metadata": { "n": number }, "clientId": "shop", "seq": number,
+            "durability": "relaxed" });
+        let path = "/v1/sessions/ws_1_a/commands";
+        let sent = at(&fleet, &nodes[0], Method::POST, path).json(&json!({ "commands": [command] })).send();
+        let outcome = json_of(sent.await.unwrap()).await["results"][0].clone();
+        assert_eq!(outcome["outcome"], "accepted", "{outcome}");
+        relaxed += usize::from(outcome["durable"] == false);
+        for node in &nodes {
+            let ids = json!({ "ids": ["ws_1_a"] });
+            let answer = at(&fleet, node, Method::POST, "/v1/cache/invalidate").json(&ids).send().await.unwrap();
+            assert_eq!(json_of(answer).await["results"][0]["outcome"], "done");
+            let session = json_of(at(&fleet, node, Method::GET, "/v1/sessions/ws_1_a").send().await.unwrap()).await;
+            assert_eq!(session["metadata"]["n"], number);
+        }
+    }
+    assert!(relaxed > 0, "no command was ahead of the database");
+    let cache = json_of(at(&fleet, &nodes[0], Method::GET, "/v1/cache").send().await.unwrap()).await;
+    assert_eq!((&cache["mode"], &cache["redis"]["available"]), (&json!("normal"), &json!(true)));
 }
