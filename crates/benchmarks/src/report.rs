@@ -156,9 +156,9 @@ impl Report {
             );
         }
         let line = 420.0;
-        let _ = write!(
+        let _ = writeln!(
             svg,
-            "<line x1=\"{line}\" x2=\"{line}\" y1=\"38\" y2=\"{}\" stroke=\"#222\" stroke-dasharray=\"4 3\"/></svg>\n",
+            "<line x1=\"{line}\" x2=\"{line}\" y1=\"38\" y2=\"{}\" stroke=\"#222\" stroke-dasharray=\"4 3\"/></svg>",
             height - 14
         );
         svg

@@ -151,7 +151,8 @@ pub struct ServeOptions {
     #[arg(long, help_heading = "Database", env = "THROUGHLINE_AUTO_MIGRATE", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub auto_migrate: Option<bool>,
 
-    /// Connections to PostgreSQL in all, beside one that listens for changes; at least 2
+    /// Connections to PostgreSQL in all, beside one that listens for changes and up to 2 for lists and statistics; at
+    /// least 2
     #[arg(long, help_heading = "Database", env = "THROUGHLINE_DATABASE_CONNECTIONS", value_name = "COUNT")]
     pub database_connections: Option<usize>,
 

@@ -173,7 +173,7 @@ impl Hosted {
         };
         let found = self.environment.tier.load(&self.key).await;
         if let (Found::Session { view, is_verified: true }, Some(_)) = (&found, stamp)
-            && let Some(authority) = Authority::from_shared(id.clone(), view.clone())
+            && let Some(authority) = Authority::from_shared(id.clone(), SharedView::clone(view))
         {
             metrics::counter!("throughline_tier_reads_total", "tier" => "redis", "outcome" => "hit").increment(1);
             return Ok((live(authority, stamp), Vec::new()));
@@ -210,7 +210,7 @@ impl Hosted {
     async fn complete(&self, found: Found, known: u64) -> Result<Loaded, (SessionError, Option<SharedView>)> {
         let environment = &self.environment;
         let (shared, vacancy) = match found {
-            Found::Session { view, .. } => (Some(view), None),
+            Found::Session { view, .. } => (Some(*view), None),
             Found::Nothing(vacancy) => (None, vacancy),
         };
         let database = match self.read_database(known, shared.as_ref()).await {

@@ -25,7 +25,7 @@ pub(super) enum Found {
     /// The session.
     Session {
         /// What it has.
-        view: SharedView,
+        view: Box<SharedView>,
         /// Whether it was written while this server heard of every change, so that the database need not be asked.
         is_verified: bool,
     },
@@ -71,7 +71,7 @@ impl SharedTier {
             for piece in &session.tail {
                 tail.extend(read_entries(&piece.blob)?);
             }
-            Ok(SharedView { state, tail })
+            Ok(Box::new(SharedView { state, tail }))
         });
         match view {
             Ok(view) => Found::Session { view, is_verified },
