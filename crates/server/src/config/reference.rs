@@ -1,5 +1,5 @@
 //! What there is to configure, told from one list: the options with what they say of themselves, and
-//! [`DEFAULTS`](super::options::DEFAULTS). Help and `docs/configuration.md` both come from here.
+//! `options::DEFAULTS`. Help and `docs/configuration.md` both come from here.
 
 use std::fmt::Write as _;
 

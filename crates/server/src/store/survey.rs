@@ -1,6 +1,6 @@
 //! Questions about many sessions of a tenant: a page of them, and sums over them.
 //!
-//! Both databases are asked with nearly the same text. [`Statement`] writes it, so that each form of a question names the
+//! Both databases are asked with nearly the same text. `Statement` writes it, so that each form of a question names the
 //! index that answers it: the order of a page is the order of the index, whatever is filtered by.
 //!
 //! These questions go over connections of their own, few of them and with a longer limit: a large one neither takes the
