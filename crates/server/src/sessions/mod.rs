@@ -275,6 +275,10 @@ impl Sessions {
         }
         if let (None, Some(stamp)) = (&current, stamp) {
             environment.residents.note_absence(key, stamp);
+            // Somebody may have created it since; whoever creates it from now on takes the note away.
+            if hosted.state().is_some() {
+                environment.residents.forget_absence(key);
+            }
         }
         Ok(current.map(|current| (hosted, current)))
     }
