@@ -63,7 +63,9 @@ async fn upgrade(
         .protocols([SUBPROTOCOL])
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
-        .write_buffer_size(16 * 1024)
+        // Each socket has both, also an idle one: what is larger passes in several reads or writes.
+        .read_buffer_size(4 * 1024)
+        .write_buffer_size(4 * 1024)
         .max_write_buffer_size(1024 * 1024);
     Ok(upgrade.on_upgrade(move |socket| {
         let tasks = state.tasks.clone();
