@@ -1,5 +1,5 @@
 //! Sessions and records as the database and the shared tier have them: JSON in opaque blobs, beside columns without
-//! personal data. Everything that leaves this process for another tier passes through here, and nothing else does.
+//! personal data. All of a session that leaves this process for another tier passes through here.
 
 use throughline_core::sync::{Commit, News, TailEntry};
 use throughline_core::{Record, Role, State};
