@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 use throughline_core::Durability;
 use throughline_test_services::fleet::{Fleet, Node};
@@ -35,12 +35,27 @@ struct Options {
     /// Shorter and fewer rounds: to see that it works
     #[arg(long)]
     quick: bool,
+    /// These sections alone, to look closely at one: nothing is written to `--output`
+    #[arg(long, value_enum)]
+    only: Vec<Section>,
     /// A file for the figures, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
     /// Folder for the table and the chart
     #[arg(long)]
     output: Option<PathBuf>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    MemoryReads,
+    CachedReads,
+    Commands,
+    Upsell,
+    Sockets,
+    Overload,
+    SessionMemory,
 }
 
 /// How long and how often.
@@ -80,25 +95,27 @@ async fn run(options: &Options) -> Result<Report> {
     let peers = Peers { binaries: options.peer_binaries.clone(), scripts: options.peer_scripts.clone() };
     let mut report = Report::of(machine());
 
-    report.section("Reads from memory, inside the process");
-    let reads = inside::memory_reads(if options.quick { 100_000 } else { 1_000_000 }).await?;
-    report.note("a read, median", reads.value_at_quantile(0.5) as f64 / 1000.0, "µs");
-    let p99 = reads.value_at_quantile(0.99) as f64 / 1000.0;
-    report.add("a read from memory, p99", p99, "µs", Some(Target::AtMost(10.0)));
-
     let fleet = Fleet::start(&options.binary)?;
-    cached_reads(&fleet, &peers, effort, &mut report).await?;
-    commands(&fleet, effort, &mut report).await?;
-    legacy(&fleet, &peers, effort, &mut report).await?;
-    over_sockets(&fleet, effort, &mut report).await?;
-    overload(&fleet, effort, &mut report).await?;
-    session_memory(&fleet, options.quick, &mut report).await?;
+    for section in Section::value_variants() {
+        if !options.only.is_empty() && !options.only.contains(section) {
+            continue;
+        }
+        match section {
+            Section::MemoryReads => memory_reads(options.quick, &mut report).await?,
+            Section::CachedReads => cached_reads(&fleet, &peers, effort, &mut report).await?,
+            Section::Commands => commands(&fleet, effort, &mut report).await?,
+            Section::Upsell => legacy(&fleet, &peers, effort, &mut report).await?,
+            Section::Sockets => over_sockets(&fleet, effort, &mut report).await?,
+            Section::Overload => overload(&fleet, effort, &mut report).await?,
+            Section::SessionMemory => session_memory(&fleet, options.quick, &mut report).await?,
+        }
+    }
 
     if let Some(file) = &options.json {
         std::fs::write(file, format!("{:#}\n", report.to_json()))
             .with_context(|| format!("writing {}", file.display()))?;
     }
-    if let Some(folder) = &options.output {
+    if let Some(folder) = options.output.as_ref().filter(|_| options.only.is_empty()) {
         std::fs::create_dir_all(folder)?;
         std::fs::write(folder.join("server.md"), report.to_markdown())?;
         std::fs::write(folder.join("server.svg"), report.to_svg())?;
@@ -154,6 +171,15 @@ async fn buyers_session(fleet: &Fleet, node: &Node) -> Result<(String, String)> 
     let created = ask(fleet, node, "/v1/sessions", &new).await?;
     let text = |value: &Value| value.as_str().map(str::to_owned).context("it is missing");
     Ok((text(&created["session"]["id"])?, text(&created["token"])?))
+}
+
+async fn memory_reads(quick: bool, report: &mut Report) -> Result<()> {
+    report.section("Reads from memory, inside the process");
+    let reads = inside::memory_reads(if quick { 100_000 } else { 1_000_000 }).await?;
+    report.note("a read, median", reads.value_at_quantile(0.5) as f64 / 1000.0, "µs");
+    let p99 = reads.value_at_quantile(0.99) as f64 / 1000.0;
+    report.add("a read from memory, p99", p99, "µs", Some(Target::AtMost(10.0)));
+    Ok(())
 }
 
 async fn cached_reads(fleet: &Fleet, peers: &Peers, effort: Effort, report: &mut Report) -> Result<()> {

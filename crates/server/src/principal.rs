@@ -1,5 +1,7 @@
 //! Who is asking. Nobody is anybody until a credential proves it.
 
+use std::sync::Arc;
+
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 
@@ -21,7 +23,7 @@ pub enum Role {
     /// A buyer's browser: exactly one session.
     Browser {
         /// The verified claims of its token.
-        claims: Claims,
+        claims: Arc<Claims>,
     },
     /// A shop's back end: all sessions of its tenant.
     Service {
@@ -72,7 +74,7 @@ impl AuthenticationError {
 impl Principal {
     /// The tenant whose sessions this principal may reach.
     #[must_use]
-    pub const fn tenant(&self) -> &TenantId {
+    pub fn tenant(&self) -> &TenantId {
         match &self.role {
             Role::Browser { claims } => &claims.tenant,
             Role::Service { tenant, .. } | Role::Operator { tenant, .. } => tenant,

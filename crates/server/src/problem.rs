@@ -13,7 +13,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
-use crate::http::request_id;
+use crate::http::request_id::RequestId;
 
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -164,8 +164,8 @@ impl Problem {
         if let Some(after) = members.retry_after {
             set("retryAfterSeconds", whole_seconds(after).into());
         }
-        if let Some(id) = request_id::current() {
-            set("requestId", id.into());
+        if let Some(id) = RequestId::current() {
+            set("requestId", id.to_string().into());
         }
         Value::Object(document)
     }

@@ -19,6 +19,9 @@ pub struct Options {
     /// Shorter and fewer rounds, to see that it works; writes nothing to docs/benchmarks.
     #[arg(long)]
     quick: bool,
+    /// This section alone, such as `cached-reads` or `overload`; may be repeated. Writes nothing to docs/benchmarks.
+    #[arg(long, value_name = "SECTION")]
+    only: Vec<String>,
     /// A file for the figures, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -26,7 +29,7 @@ pub struct Options {
 
 /// Builds everything for release, measures, and writes a table and a chart to docs/benchmarks.
 pub fn run(benchmark: &Benchmark) -> Result<()> {
-    let Benchmark::Server(Options { quick, json }) = benchmark;
+    let Benchmark::Server(Options { quick, only, json }) = benchmark;
     provision::system(&[SystemPackage::Redis, SystemPackage::Postgres])?;
     provision::npm(NpmProject::BenchmarkPeers)?;
     announce("building the server and the benchmark for release");
@@ -45,6 +48,9 @@ pub fn run(benchmark: &Benchmark) -> Result<()> {
         benchmark.arg("--quick");
     } else {
         benchmark.arg("--output").arg(workspace::path("docs/benchmarks"));
+    }
+    for section in only {
+        benchmark.arg("--only").arg(section);
     }
     if let Some(file) = json {
         benchmark.arg("--json").arg(file);

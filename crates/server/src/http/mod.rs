@@ -16,6 +16,7 @@ pub mod query;
 pub mod reference;
 pub mod refusal;
 pub mod request_id;
+pub mod request_measures;
 pub mod sessions;
 pub mod sync;
 

@@ -1,9 +1,8 @@
 //! The id that ties a request to its log lines and to the problem it may end in.
 
-use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::Next;
-use axum::response::Response;
+use std::fmt;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries it, in and out.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -11,32 +10,43 @@ pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_BYTES: usize = 64;
 
 tokio::task_local! {
-    static CURRENT: String;
+    static CURRENT: RequestId;
 }
 
-/// The id of the request that this task is answering.
-#[must_use]
-pub fn current() -> Option<String> {
-    CURRENT.try_with(Clone::clone).ok()
+/// The id of a request: the caller's own where it sends a harmless one, or a random one.
+#[derive(Debug, Clone)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The id of a request with these headers.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let sent = headers.get(HEADER).filter(|value| value.to_str().is_ok_and(acceptable));
+        Self(sent.map_or_else(fresh, HeaderValue::clone))
+    }
+
+    /// The id of the request that this task is answering.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    /// Tells the id to everything that `answering` calls.
+    pub async fn scope<T>(&self, answering: impl Future<Output = T>) -> T {
+        CURRENT.scope(self.clone(), answering).await
+    }
 }
 
-/// Gives the request an id, tells it to everything inside, and sends it back.
-pub async fn assign(mut request: Request, next: Next) -> Response {
-    let id = request
-        .headers()
-        .get(HEADER)
-        .and_then(|value| value.to_str().ok())
-        .filter(|text| acceptable(text))
-        .map_or_else(fresh, str::to_owned);
-    let value = HeaderValue::from_str(&id).ok();
-    if let Some(value) = value.clone() {
-        request.headers_mut().insert(HEADER, value);
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.to_str().unwrap_or_default())
     }
-    let mut response = CURRENT.scope(id, next.run(request)).await;
-    if let Some(value) = value {
-        response.headers_mut().insert(HEADER, value);
+}
+
+impl From<RequestId> for HeaderValue {
+    fn from(id: RequestId) -> Self {
+        id.0
     }
-    response
 }
 
 /// Whether a caller's id may go into logs and headers: short, and without characters that
@@ -47,11 +57,10 @@ fn acceptable(id: &str) -> bool {
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-fn fresh() -> String {
-    let mut random = [0_u8; 12];
-    // An id grants nothing: without randomness it is merely not unique.
-    let _ = getrandom::fill(&mut random);
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
+/// An id grants nothing: it only has to differ from the others.
+fn fresh() -> HeaderValue {
+    let digits = format!("{:032x}", fastrand::u128(..));
+    HeaderValue::try_from(digits).unwrap_or(HeaderValue::from_static("none"))
 }
 
 #[cfg(test)]
@@ -69,7 +78,7 @@ mod tests {
     #[test]
     fn fresh_ids_are_acceptable_and_differ() {
         let (first, second) = (fresh(), fresh());
-        assert!(acceptable(&first));
+        assert!(first.to_str().is_ok_and(acceptable), "{first:?}");
         assert_ne!(first, second);
     }
 }

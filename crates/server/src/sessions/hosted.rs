@@ -49,12 +49,13 @@ pub(super) struct Hosted {
     settled: Notify,
     json_bytes: AtomicUsize,
     /// The latest answers, one for each view of the session: most reads find nothing changed since the one before.
-    rendered: Mutex<HashMap<Role, Rendered>>,
+    rendered: Mutex<Vec<Rendered>>,
 }
 
 /// A session as JSON, and the state that it shows.
 #[derive(Debug)]
 struct Rendered {
+    role: Role,
     state: Arc<State>,
     json: Bytes,
 }
@@ -255,11 +256,12 @@ impl Hosted {
     /// The state as `role` may see it, as JSON.
     pub(super) fn render(&self, state: &Arc<State>, role: Role) -> Result<Bytes, Unreadable> {
         let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = rendered.get(&role).filter(|known| Arc::ptr_eq(&known.state, state)) {
+        if let Some(known) = rendered.iter().find(|known| known.role == role && Arc::ptr_eq(&known.state, state)) {
             return Ok(known.json.clone());
         }
         let json = Bytes::from(write_session(state, role)?);
-        rendered.insert(role, Rendered { state: Arc::clone(state), json: json.clone() });
+        rendered.retain(|known| known.role != role);
+        rendered.push(Rendered { role, state: Arc::clone(state), json: json.clone() });
         Ok(json)
     }
 
@@ -280,6 +282,17 @@ impl Hosted {
     /// Whether anybody follows it here.
     pub(super) fn is_followed(&self) -> bool {
         self.live().is_some_and(|live| !live.peers.is_empty())
+    }
+
+    /// The session as it is now, if that takes nothing but a look: nothing can have been missed, and its time is not over.
+    pub(super) fn latest(&self, stamp: Option<Stamp>) -> Option<Arc<State>> {
+        let live = self.live()?;
+        if stamp.is_none() || live.validated != stamp || live.authority.is_stale() {
+            return None;
+        }
+        let state = live.authority.state()?;
+        let is_over = state.deadline().is_some_and(|deadline| self.now() >= deadline);
+        (!is_over).then(|| Arc::clone(state))
     }
 
     /// The session as it is now. Read again if something may have been missed; as it was last known where that can't be.
@@ -448,7 +461,8 @@ impl Hosted {
         Rules {
             now: self.now(),
             funnels: &*environment.funnels,
-            epoch: environment.epochs.draw(),
+            // Tells histories apart, and is no secret: 53 bits, so that JavaScript can hold them, and not 0.
+            epoch: fastrand::u64(1..1 << 53),
             relaxed: environment.relaxed
                 && environment.backlog.has_room()
                 && environment.tier.is_available_for(&self.key),

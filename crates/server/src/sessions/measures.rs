@@ -83,6 +83,7 @@ impl Measures {
 
     /// A session was read from memory alone.
     pub(super) fn read_from_memory(&self, begun: Instant) {
+        self.memory(true);
         self.memory_seconds.record(begun.elapsed());
     }
 

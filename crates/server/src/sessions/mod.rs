@@ -6,7 +6,6 @@
 //! they can still be believed, `flushing.rs` keeps what is ahead of the database, `shared_tier.rs` talks to the shared
 //! tier, `overview.rs` tells of many of them, and `upkeep.rs` does what nobody asks for.
 
-mod epochs;
 mod flushing;
 mod freshness;
 mod hosted;
@@ -31,7 +30,6 @@ use throughline_core::{Role, State};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use self::epochs::Epochs;
 use self::flushing::Backlog;
 pub use self::freshness::Announcements;
 use self::freshness::Links;
@@ -122,7 +120,6 @@ struct Environment {
     unerased: Unerased,
     email_lookup: Option<EmailLookup>,
     recently_written: RecentlyWritten,
-    epochs: Epochs,
     reloads: Semaphore,
     relaxed: bool,
     measures: Measures,
@@ -225,7 +222,6 @@ impl Sessions {
     ) -> Self {
         let Tiers { store, database, announcements, cache, email_lookup } = tiers;
         let links = Links::new(cache.clone(), announcements.clone(), database.clone());
-        let epochs = Epochs::new(clock.now_ms());
         let environment = Environment {
             store,
             database,
@@ -241,7 +237,6 @@ impl Sessions {
             unerased: Unerased::default(),
             email_lookup,
             recently_written: RecentlyWritten::default(),
-            epochs,
             reloads: Semaphore::new(RELOADS),
             relaxed: limits.relaxed,
             measures: Measures::new(),
@@ -260,19 +255,22 @@ impl Sessions {
     }
 
     async fn find(&self, key: &SessionKey) -> Result<Option<(Arc<Hosted>, Current)>, SessionError> {
+        let begun = Instant::now();
         let environment = &self.environment;
         let stamp = environment.links.stamp(key);
+        if let Some(hosted) = environment.residents.kept(key)
+            && let Some(state) = hosted.latest(stamp)
+        {
+            environment.residents.count_use(true);
+            environment.measures.read_from_memory(begun);
+            return Ok(Some((hosted, Current { state, stale_for: None })));
+        }
         if environment.residents.is_absent(key, stamp) {
             environment.measures.known_absent();
             return Ok(None);
         }
-        let begun = Instant::now();
-        let (hosted, is_hit) = self.hit(key);
-        hosted.load().await?;
+        let hosted = self.host(key).await?;
         let current = hosted.current().await?;
-        if is_hit {
-            environment.measures.read_from_memory(begun);
-        }
         if let (None, Some(stamp)) = (&current, stamp) {
             environment.residents.note_absence(key, stamp);
             // Somebody may have created it since; whoever creates it from now on takes the note away.
@@ -365,20 +363,14 @@ impl Sessions {
 
     /// The session in memory; read from the tiers below by the first who asks.
     async fn host(&self, key: &SessionKey) -> Result<Arc<Hosted>, SessionError> {
-        let (hosted, _) = self.hit(key);
-        hosted.load().await?;
-        Ok(hosted)
-    }
-
-    /// The session in memory, perhaps not loaded yet, and whether it is the latest as it is.
-    fn hit(&self, key: &SessionKey) -> (Arc<Hosted>, bool) {
         let environment = &self.environment;
         let hosted =
             environment.residents.get_or_host(key, |by_key| Hosted::new(key.clone(), Arc::clone(environment), by_key));
         let is_hit = hosted.is_fresh();
         environment.residents.count_use(is_hit);
         environment.measures.memory(is_hit);
-        (hosted, is_hit)
+        hosted.load().await?;
+        Ok(hosted)
     }
 
     fn new_peer(&self) -> PeerId {

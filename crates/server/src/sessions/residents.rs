@@ -74,6 +74,11 @@ impl Residents {
         self.kept.invalidate(key);
     }
 
+    /// The session, if it is kept in memory.
+    pub(super) fn kept(&self, key: &SessionKey) -> Option<Arc<Hosted>> {
+        self.kept.get(key)
+    }
+
     /// The session in memory, put there by `host` if it is not.
     pub(super) fn get_or_host(&self, key: &SessionKey, host: impl FnOnce(Weak<ByKey>) -> Arc<Hosted>) -> Arc<Hosted> {
         if let Some(hosted) = self.kept.get(key) {

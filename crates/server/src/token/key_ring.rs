@@ -1,13 +1,16 @@
 //! The keys that a server knows: the first signs, all of them verify.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use moka::sync::Cache;
 use pasetors::Local;
 use pasetors::token::UntrustedToken;
 use pasetors::version4::{LocalToken, V4};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     AUDIENCE, CLOCK_SKEW_MS, Claims, Grant, IssueError, IssuedToken, Lifetimes, MAX_TOKEN_BYTES, Purpose, TokenError,
@@ -19,6 +22,9 @@ use crate::tenant::TenantId;
 /// Bound into each token beside its footer, so that a token of another layout never verifies.
 const IMPLICIT_ASSERTION: &[u8] = b"throughline-session-token-1";
 
+/// How many tokens are remembered; each takes about half a KiB.
+const OPENED_TOKENS: u64 = 10_000;
+
 /// Token keys in order: the first one signs new tokens, the others still verify old ones.
 ///
 /// To rotate, put the new key first and drop the old one once the longest token lifetime
@@ -26,6 +32,25 @@ const IMPLICIT_ASSERTION: &[u8] = b"throughline-session-token-1";
 #[derive(Debug, Clone)]
 pub struct TokenKeyRing {
     keys: Vec<TokenKey>,
+    opened: OpenedTokens,
+}
+
+/// What tokens say that were found to be ours, by the SHA-256 of their texts. To open a token takes longer than all else
+/// that a cached read does, and a browser shows the same one again and again. Whether its time is over, and what it is
+/// for, is looked at each time.
+#[derive(Clone)]
+struct OpenedTokens(Cache<[u8; 32], Arc<Claims>>);
+
+impl Default for OpenedTokens {
+    fn default() -> Self {
+        Self(Cache::new(OPENED_TOKENS))
+    }
+}
+
+impl std::fmt::Debug for OpenedTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenedTokens").finish_non_exhaustive()
+    }
 }
 
 /// Why keys do not make a ring.
@@ -78,7 +103,7 @@ impl TokenKeyRing {
                 return Err(KeyRingError::Repeated { id: key.id().to_owned() });
             }
         }
-        Ok(Self { keys })
+        Ok(Self { keys, opened: OpenedTokens::default() })
     }
 
     /// Makes a first token.
@@ -109,7 +134,7 @@ impl TokenKeyRing {
     ///
     /// # Errors
     /// See [`TokenError`]; anything in doubt is refused.
-    pub fn verify(&self, text: &str, expected: Purpose, now_ms: i64) -> Result<Claims, TokenError> {
+    pub fn verify(&self, text: &str, expected: Purpose, now_ms: i64) -> Result<Arc<Claims>, TokenError> {
         let claims = self.open(text)?;
         if claims.purpose != expected {
             return Err(TokenError::WrongPurpose { expected });
@@ -164,10 +189,20 @@ impl TokenKeyRing {
         Ok(IssuedToken { text, claims })
     }
 
-    fn open(&self, text: &str) -> Result<Claims, TokenError> {
+    fn open(&self, text: &str) -> Result<Arc<Claims>, TokenError> {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
+        let digest: [u8; 32] = Sha256::digest(text).into();
+        if let Some(claims) = self.opened.0.get(&digest) {
+            return Ok(claims);
+        }
+        let claims = Arc::new(self.decrypt(text)?);
+        self.opened.0.insert(digest, Arc::clone(&claims));
+        Ok(claims)
+    }
+
+    fn decrypt(&self, text: &str) -> Result<Claims, TokenError> {
         let untrusted = UntrustedToken::<Local, V4>::try_from(text).map_err(|_| TokenError::Malformed)?;
         let footer: Footer = serde_json::from_slice(untrusted.untrusted_footer()).map_err(|_| TokenError::Malformed)?;
         let key = self.keys.iter().find(|key| key.id == footer.kid).ok_or(TokenError::UnknownKey)?;
@@ -220,7 +255,7 @@ mod tests {
         let ring = ring();
         let issued = issue(&ring);
         let claims = ring.verify(&issued.text, Purpose::Browser, NOW_MS + 1).unwrap();
-        assert_eq!(claims, issued.claims);
+        assert_eq!(*claims, issued.claims);
         assert_eq!(claims.tenant.as_str(), "shop-a");
         assert_eq!(claims.session_id, "ws_loyw3v28_0123456789");
         assert_eq!(claims.expires_at_ms, NOW_MS + 30 * 60_000);

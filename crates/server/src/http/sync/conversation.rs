@@ -45,7 +45,7 @@ struct Proof {
     role: Role,
     tenant: TenantId,
     credential: Credential,
-    token: Option<Claims>,
+    token: Option<Arc<Claims>>,
 }
 
 /// One socket.
@@ -324,7 +324,7 @@ impl Conversation {
         match issued {
             Ok(IssuedToken { text, claims }) => {
                 let expires_at = Timestamp::from_millis(claims.expires_at_ms);
-                followed.proof.token = Some(claims);
+                followed.proof.token = Some(Arc::new(claims));
                 self.send(&ServerFrame::Token { token: text, expires_at }).await.map_err(|()| None)
             }
             Err(error) => {
