@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -63,15 +63,13 @@ impl Connection {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 bail!("the connection was closed");
             }
-            let Some(head) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-            let text = std::str::from_utf8(&self.buffer[..head])?;
-            let length = text.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-            });
-            let status = text.get(9..12).and_then(|status| status.parse().ok()).context("there is no status")?;
-            let end = head + 4 + length.unwrap_or(0);
-            while self.buffer.len() < end {
+            let mut headers = [httparse::EMPTY_HEADER; 32];
+            let mut head = httparse::Response::new(&mut headers);
+            let httparse::Status::Complete(length) = head.parse(&self.buffer)? else { continue };
+            let status = head.code.context("there is no status")?;
+            let body = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+            let body = body.map_or(Ok(0), |header| std::str::from_utf8(header.value)?.parse::<usize>().map_err(Error::from))?;
+            while self.buffer.len() < length + body {
                 if self.stream.read_buf(&mut self.buffer).await? == 0 {
                     bail!("the connection was closed");
                 }

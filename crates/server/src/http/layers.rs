@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
-    LOCATION, REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
@@ -63,6 +63,7 @@ fn cors(state: &ServerState) -> CorsLayer {
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY, request_id::HEADER])
         .expose_headers([ETAG, LOCATION, RETRY_AFTER, IDEMPOTENT_REPLAYED, request_id::HEADER])
+        .vary([ORIGIN])
         .max_age(PREFLIGHT_MAX_AGE)
 }
 
@@ -105,16 +106,19 @@ async fn accompany(company: Arc<Company>, request: Request, next: Next) -> Respo
     let method = known_method(request.method());
     let is_api = request.uri().path().starts_with("/v1/");
     let span = tracing::info_span!("request", %id, method, route);
-    let mut response = id.scope(next.run(request).instrument(span.clone())).await;
-    let (status, elapsed) = (response.status(), started.elapsed());
-    // A line for each request would be most of the work of a busy server; its metrics tell of all of them.
-    let (status_code, elapsed_ms) = (status.as_u16(), elapsed.as_millis());
-    if status.is_server_error() || elapsed >= SLOW {
-        span.in_scope(|| tracing::info!(status = status_code, elapsed_ms, "answered"));
-    } else {
-        span.in_scope(|| tracing::debug!(status = status_code, elapsed_ms, "answered"));
-    }
-    company.measures.answered(method, route, status, elapsed);
+    let answering = async {
+        let response = next.run(request).await;
+        // A line for each request would be most of the work of a busy server; its metrics tell of all of them.
+        let (status, elapsed) = (response.status(), started.elapsed());
+        if status.is_server_error() || elapsed >= SLOW {
+            tracing::info!(status = status.as_u16(), elapsed_ms = elapsed.as_millis(), "answered");
+        } else {
+            tracing::debug!(status = status.as_u16(), elapsed_ms = elapsed.as_millis(), "answered");
+        }
+        (response, elapsed)
+    };
+    let (mut response, elapsed) = id.scope(answering.instrument(span)).await;
+    company.measures.answered(method, route, response.status(), elapsed);
     response.headers_mut().insert(request_id::HEADER, id.into());
     company.secure(is_api, response.headers_mut());
     response

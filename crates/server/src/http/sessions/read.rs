@@ -1,11 +1,13 @@
 //! Reading sessions.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::header::{AGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, WARNING};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use throughline_core::funnel::StepKind;
@@ -42,20 +44,38 @@ pub(crate) async fn get(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
     let View { json, version, stale_for } =
         state.sessions.view(&target.key, target.role).await?.ok_or_else(not_found)?;
     let tag = etag(version);
-    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    if known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)) {
-        let value = HeaderValue::from_str(&tag).map_err(|error| Problem::internal(&error))?;
-        return Ok(mark_stale((StatusCode::NOT_MODIFIED, [(ETAG, value)]).into_response(), stale_for));
+    let is_known = known.matches(&tag);
+    let tag = HeaderValue::try_from(tag).map_err(|error| Problem::internal(&error))?;
+    let response = if is_known {
+        (StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response()
+    } else {
+        ([(CONTENT_TYPE, HeaderValue::from_static("application/json")), (ETAG, tag)], json).into_response()
+    };
+    Ok(mark_stale(response, stale_for))
+}
+
+/// The `ETag`s that the caller has, if it says.
+pub(crate) struct IfNoneMatch(Option<HeaderValue>);
+
+impl IfNoneMatch {
+    fn matches(&self, tag: &str) -> bool {
+        let known = self.0.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
     }
-    let value = HeaderValue::from_str(&tag).map_err(|error| Problem::internal(&error))?;
-    let json_type = HeaderValue::from_static("application/json");
-    Ok(mark_stale(([(CONTENT_TYPE, json_type), (ETAG, value)], json).into_response(), stale_for))
+}
+
+impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.headers.get(IF_NONE_MATCH).cloned()))
+    }
 }
 
 /// Says of an answer that it may be old: the tiers below the memory could not be asked. `Warning` has left the newer HTTP
