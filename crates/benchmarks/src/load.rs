@@ -68,7 +68,8 @@ impl Connection {
             let httparse::Status::Complete(length) = head.parse(&self.buffer)? else { continue };
             let status = head.code.context("there is no status")?;
             let body = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-            let body = body.map_or(Ok(0), |header| std::str::from_utf8(header.value)?.parse::<usize>().map_err(Error::from))?;
+            let body =
+                body.map_or(Ok(0), |header| std::str::from_utf8(header.value)?.parse::<usize>().map_err(Error::from))?;
             while self.buffer.len() < length + body {
                 if self.stream.read_buf(&mut self.buffer).await? == 0 {
                     bail!("the connection was closed");

@@ -38,8 +38,12 @@ impl RequestMeasures {
         let seconds = metrics::histogram!("throughline_http_request_seconds", &labels);
         let [by_method, by_route] = labels;
         let labels = [by_method, by_route, ("status", status.as_str().to_owned())];
-        let measures =
-            Measures { method, status, requests: metrics::counter!("throughline_http_requests_total", &labels), seconds };
+        let measures = Measures {
+            method,
+            status,
+            requests: metrics::counter!("throughline_http_requests_total", &labels),
+            seconds,
+        };
         measures.count(elapsed);
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         // Two may come here for the same labels at once; the recorder gives both the same counter.

@@ -2,7 +2,7 @@
 //! personal data. All of a session that leaves this process for another tier passes through here.
 
 use throughline_core::sync::{Commit, News, TailEntry};
-use throughline_core::{Record, Role, State};
+use throughline_core::{Record, Role, State, Status};
 
 use crate::email_lookup::EmailLookup;
 use crate::store::{Append, JournalRecord, Operational, SessionKey, Stored};
@@ -81,6 +81,8 @@ pub(super) fn append(
 ) -> Result<Append, Unreadable> {
     let state = &*commit.state;
     let session = &state.session;
+    // A failed payment may be tried again; until then nothing happens to the session.
+    let is_over = matches!(session.status, Status::Completed | Status::Failed | Status::Expired);
     let erased_at = commit.erased_at_version();
     let records = commit.records.iter().map(|record| {
         // What was decided together with an erasure and before it is erased as well.
@@ -103,6 +105,7 @@ pub(super) fn append(
             updated_at_ms: session.updated_at.as_millis(),
             expires_at_ms: session.expires_at.as_millis(),
             completed_at_ms: session.flow.completed_at.map(|at| at.as_millis()),
+            ended_at_ms: is_over.then_some(session.updated_at.as_millis()),
             deadline_at_ms: state.deadline().map(|deadline| deadline.as_millis()),
             erased: state.erased_at.is_some(),
             currency: session.currency.to_string(),

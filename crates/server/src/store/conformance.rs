@@ -30,7 +30,7 @@ macro_rules! all {
             due_sessions_are_shared_without_overlap_and_given_again_after_the_lease,
             a_commit_ends_the_claim_on_its_session,
             sessions_that_are_over_are_deleted_with_all_that_tells_of_them,
-            a_search_gives_the_latest_change_first_and_only_what_was_asked_for,
+            a_search_gives_the_latest_session_first_and_only_what_was_asked_for,
             a_search_goes_on_where_it_ended_although_sessions_change,
             a_summary_counts_and_measures_what_was_created_in_a_time,
             a_dropped_commit_is_whole_or_absent,
@@ -84,6 +84,7 @@ pub fn columns() -> Operational {
         updated_at_ms: 1_000,
         expires_at_ms: 9_000,
         completed_at_ms: None,
+        ended_at_ms: None,
         deadline_at_ms: None,
         erased: false,
         currency: "EUR".to_owned(),
@@ -302,12 +303,9 @@ pub async fn a_commit_ends_the_claim_on_its_session(store: Arc<impl Store>) {
 
 pub async fn sessions_that_are_over_are_deleted_with_all_that_tells_of_them(store: Arc<impl Store>) {
     let tenant = TenantId::single();
-    let statuses =
-        [("ws_1", "completed", 10), ("ws_2", "pending", 10), ("ws_3", "expired", 20), ("ws_4", "failed", 30)];
-    for (id, status, updated_at_ms) in statuses {
+    for (id, ended_at_ms) in [("ws_1", Some(10)), ("ws_2", None), ("ws_3", Some(20)), ("ws_4", Some(30))] {
         let mut change = append(&session(tenant.as_str(), id), 0);
-        change.columns.status = status.to_owned();
-        change.columns.updated_at_ms = updated_at_ms;
+        change.columns.ended_at_ms = ended_at_ms;
         store.commit(change).await.unwrap();
         let ticket = start(&store, id, 0).await;
         store.finish(ticket, Answer { session_id: Some(id.to_owned()), ..answer("about it") }).await.unwrap();

@@ -2,8 +2,8 @@
 //!
 //! A single task owns the writing connection. It takes one job, then as many more as are
 //! waiting, runs each of them under its own savepoint, commits once, and only then tells
-//! each caller. There is no delay to gather more: while one batch is being written, the next
-//! one fills by itself.
+//! each caller. While one batch is being written, the next one fills by itself; it waits for
+//! callers only where they are about to come anyway (see [`Gathering`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,6 +134,7 @@ async fn run<W: BatchWriter>(
 ) {
     let mut pause = None;
     let mut batch = Vec::new();
+    let mut before = Gathering::default();
     loop {
         // `recv_many` is cancel safe: a job is either still in the queue or in the batch.
         tokio::select! {
@@ -143,16 +144,19 @@ async fn run<W: BatchWriter>(
                 if taken == 0 {
                     break;
                 }
+                before.gather(&mut batch, &mut waiting, most).await;
             }
             () = sleep(pause) => {}
         }
         if !batch.is_empty() {
-            counts.jobs.fetch_add(batch.len() as u64, Ordering::SeqCst);
-            metrics::gauge!("throughline_store_queue_jobs").decrement(batch.len() as f64);
-            metrics::histogram!("throughline_store_batch_jobs").record(batch.len() as f64);
+            let jobs = batch.len();
+            counts.jobs.fetch_add(jobs as u64, Ordering::SeqCst);
+            metrics::gauge!("throughline_store_queue_jobs").decrement(jobs as f64);
+            metrics::histogram!("throughline_store_batch_jobs").record(jobs as f64);
             let started = Instant::now();
             let begun = writer.write(std::mem::take(&mut batch)).await;
-            metrics::histogram!("throughline_store_transaction_seconds").record(started.elapsed());
+            before = Gathering { jobs, took: started.elapsed() };
+            metrics::histogram!("throughline_store_transaction_seconds").record(before.took);
             counts.transactions.fetch_add(begun, Ordering::SeqCst);
             metrics::counter!("throughline_store_transactions_total").increment(begun);
         }
@@ -161,6 +165,26 @@ async fn run<W: BatchWriter>(
     writer.finish().await;
     // Nobody may be waiting any more.
     let _ = finish.send(true);
+}
+
+/// The batch before the one that is gathered.
+///
+/// Once it is written, all of its callers go on together. Without waiting, the first of them to come back would have a
+/// transaction to itself, and all the others would wait for that one. So a batch waits for a moment that is short beside a
+/// transaction, until about as many are there again; who is alone never waits.
+#[derive(Debug, Default)]
+struct Gathering {
+    jobs: usize,
+    took: Duration,
+}
+
+impl Gathering {
+    /// Waits until `batch` has about as many jobs as the one before, or the moment is over.
+    async fn gather<J>(&self, batch: &mut Vec<J>, waiting: &mut mpsc::Receiver<J>, most: usize) {
+        let enough = most.min(self.jobs / 4 * 3);
+        let filled = async { while batch.len() < enough && waiting.recv_many(batch, most - batch.len()).await > 0 {} };
+        let _ = tokio::time::timeout(self.took / 4, filled).await;
+    }
 }
 
 async fn sleep(pause: Option<Duration>) {
@@ -230,6 +254,36 @@ mod tests {
         assert_eq!(sizes, [1, 4, 4, 4, 4, 2, 2]);
         settle().await;
         assert_eq!(group.counts(), (7, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_come_back_together_are_waited_for_but_not_for_long() {
+        let waiting_of = |jobs: Vec<u32>| {
+            let (sender, receiver) = mpsc::channel(16);
+            jobs.into_iter().for_each(|job| sender.try_send(job).unwrap());
+            (sender, receiver)
+        };
+        let before = Gathering { jobs: 4, took: Duration::from_millis(40) };
+        let begun = tokio::time::Instant::now();
+        let (later, mut waiting) = waiting_of(vec![2]);
+        let arriving = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            later.send(3).await.unwrap();
+        };
+        let mut batch = vec![1];
+        tokio::join!(before.gather(&mut batch, &mut waiting, 16), arriving);
+        assert_eq!((batch, begun.elapsed()), (vec![1, 2, 3], Duration::from_millis(5)), "three of four are enough");
+
+        let begun = tokio::time::Instant::now();
+        let (_open, mut waiting) = waiting_of(vec![2]);
+        let mut batch = vec![1];
+        before.gather(&mut batch, &mut waiting, 16).await;
+        assert_eq!((batch, begun.elapsed().as_millis()), (vec![1, 2], 10), "a quarter of what the last one took");
+
+        let begun = tokio::time::Instant::now();
+        let alone = Gathering { jobs: 1, took: Duration::from_secs(1) };
+        alone.gather(&mut vec![1], &mut waiting, 16).await;
+        assert!(begun.elapsed().is_zero(), "who is alone does not wait");
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Append, CommitError, Deleted, Due, ENDED, Found, Group, JournalRecord, Lifetimes, Operational, Position, ReadError,
+    Append, CommitError, Deleted, Due, Found, Group, JournalRecord, Lifetimes, Operational, Position, ReadError,
     Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
 use crate::clock::millis;
@@ -153,13 +153,11 @@ impl SessionStore for MemoryStore {
 
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
         let mut tables = self.tables();
-        let is_over =
-            |columns: &Operational| ENDED.contains(&columns.status.as_str()) && columns.updated_at_ms < before_ms;
         let mut ended: Vec<(i64, SessionKey)> = tables
             .sessions
             .iter()
-            .filter(|(_, session)| is_over(&session.columns))
-            .map(|(key, session)| (session.columns.updated_at_ms, key.clone()))
+            .filter_map(|(key, session)| Some((session.columns.ended_at_ms?, key.clone())))
+            .filter(|(ended_at_ms, _)| *ended_at_ms < before_ms)
             .collect();
         ended.sort();
         ended.truncate(limit as usize);
@@ -180,15 +178,15 @@ impl SessionStore for MemoryStore {
             .iter()
             .filter(|(key, _)| key.tenant == search.tenant)
             .filter_map(|(key, session)| {
-                let updated_at_ms = session.columns.updated_at_ms;
-                let position = Position { updated_at_ms, session_id: key.session_id.clone() };
+                let created_at_ms = session.columns.created_at_ms;
+                let position = Position { created_at_ms, session_id: key.session_id.clone() };
                 let is_wanted = search.wants(&position, &session.columns);
                 is_wanted.then(|| Found { position, stored: session.stored.clone() })
             })
             .collect();
         found.sort_by(|one, other| {
             let (one, other) = (&one.position, &other.position);
-            (other.updated_at_ms, &one.session_id).cmp(&(one.updated_at_ms, &other.session_id))
+            (other.created_at_ms, &one.session_id).cmp(&(one.created_at_ms, &other.session_id))
         });
         found.truncate(search.limit as usize);
         Ok(found)

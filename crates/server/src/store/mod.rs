@@ -78,6 +78,8 @@ pub struct Operational {
     pub expires_at_ms: i64,
     /// When the funnel was completed, if it was.
     pub completed_at_ms: Option<i64>,
+    /// Since when it is over, if it is.
+    pub ended_at_ms: Option<i64>,
     /// When something must be done about it without being asked, if anything must.
     pub deadline_at_ms: Option<i64>,
     /// Whether its personal data was erased.
@@ -268,7 +270,7 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError>;
 
-    /// The sessions that match, the latest change first.
+    /// The sessions that match, the latest one first.
     ///
     /// # Errors
     /// See [`SurveyError`].
@@ -301,9 +303,6 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
 
 /// All statuses that a session can have.
 pub(crate) const STATUSES: [&str; 5] = ["pending", "processing", "completed", "failed", "expired"];
-
-/// The statuses in which a session is over.
-pub(crate) const ENDED: [&str; 3] = ["completed", "failed", "expired"];
 
 impl Append {
     /// Checks what no database should have to find out.

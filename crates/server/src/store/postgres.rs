@@ -26,8 +26,8 @@ use super::postgres_pool::Pool;
 use super::postgres_writer::{Job, PostgresWriter};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Deleted, Due, ENDED, Found, JournalRecord, OpenError, ReadError, Search, SessionKey,
-    SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError, postgres_listener,
+    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ReadError, Search, SessionKey, SessionStore,
+    StoreFault, Stored, Summary, SummaryOf, SurveyError, postgres_listener,
 };
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
 
@@ -272,11 +272,9 @@ impl SessionStore for PostgresStore {
 
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
         const DURING: &str = "deleting sessions that are over";
-        // The list stands in the text, so that PostgreSQL sees that the partial index holds every row that is asked for.
         const DELETE: &str = "WITH ended AS MATERIALIZED (
                 SELECT tenant, session_id FROM sessions
-                WHERE status IN ('completed', 'failed', 'expired') AND updated_at_ms < $1
-                ORDER BY updated_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED),
+                WHERE ended_at_ms < $1 ORDER BY ended_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED),
              records AS (DELETE FROM journal USING ended
                 WHERE journal.tenant = ended.tenant AND journal.session_id = ended.session_id),
              answers AS (DELETE FROM idempotency USING ended
@@ -284,7 +282,6 @@ impl SessionStore for PostgresStore {
              DELETE FROM sessions USING ended
                 WHERE sessions.tenant = ended.tenant AND sessions.session_id = ended.session_id
              RETURNING sessions.tenant, sessions.session_id, sessions.version";
-        debug_assert!(ENDED.iter().all(|status| DELETE.contains(status)));
         let delete = || query(DELETE).persistent(KEEP_PREPARED).bind(before_ms).bind(i64::from(limit));
         let rows = self.pool.rows(DURING, delete).await?;
         rows.iter()
@@ -418,6 +415,7 @@ pub(super) fn migrations() -> Migrator {
         (2, "idempotency", include_str!("../../migrations/postgres/0002_idempotency.sql")),
         (3, "probe", include_str!("../../migrations/postgres/0003_probe.sql")),
         (4, "listing", include_str!("../../migrations/postgres/0004_listing.sql")),
+        (5, "order of creation", include_str!("../../migrations/postgres/0005_order_of_creation.sql")),
     ])
 }
 

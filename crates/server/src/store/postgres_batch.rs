@@ -264,10 +264,10 @@ impl<'a> Plan<'a> {
 const INSERT: &str =
     "INSERT INTO sessions (tenant, session_id, version, state, status, step, funnel_id, funnel_version,
         created_at_ms, updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
-        email_digest)
+        email_digest, ended_at_ms)
      SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
         $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[], $15::text[],
-        $16::bigint[], $17::bytea[]) AS new (tenant, session_id)
+        $16::bigint[], $17::bytea[], $18::bigint[]) AS new (tenant, session_id)
      ORDER BY new.tenant COLLATE \"C\", new.session_id COLLATE \"C\"
      ON CONFLICT DO NOTHING";
 
@@ -276,12 +276,13 @@ const UPDATE: &str = "UPDATE sessions SET version = new.version, state = new.sta
         created_at_ms = new.created_at_ms, updated_at_ms = new.updated_at_ms, expires_at_ms = new.expires_at_ms,
         completed_at_ms = new.completed_at_ms, deadline_at_ms = new.deadline_at_ms, erased = new.erased,
         currency = new.currency, amount_minor = new.amount_minor, email_digest = new.email_digest,
-        claimed_until_ms = NULL
+        ended_at_ms = new.ended_at_ms, claimed_until_ms = NULL
      FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
         $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[], $15::text[],
-        $16::bigint[], $17::bytea[])
+        $16::bigint[], $17::bytea[], $18::bigint[])
         AS new (tenant, session_id, version, state, status, step, funnel_id, funnel_version, created_at_ms,
-            updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor, email_digest)
+            updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor, email_digest,
+            ended_at_ms)
      WHERE sessions.tenant = new.tenant AND sessions.session_id = new.session_id";
 
 /// Rows of sessions, turned into one array for each column.
@@ -312,6 +313,7 @@ impl<'a> Columns<'a> {
             .bind(self.column(|row| row.last.columns.currency.as_str()))
             .bind(self.column(|row| row.last.columns.amount_minor))
             .bind(self.column(|row| row.last.columns.email_digest.as_deref()))
+            .bind(self.column(|row| row.last.columns.ended_at_ms))
     }
 
     fn column<T>(&self, value: impl Fn(&'a Written<'a>) -> T) -> Vec<T> {

@@ -520,7 +520,7 @@ async fn no_question_about_many_sessions_looks_at_all_of_them() {
         assert!(index.iter().any(|index| plan.contains(index)) && !plan.contains("Seq Scan"), "{name}:\n{plan}");
     }
     let plan = explain(Statement::summary(&surveys::summary_of("a"), Dialect::Postgres)).await;
-    assert!(plan.contains("sessions_created") && !plan.contains("Seq Scan on sessions"), "{plan}");
+    assert!(plan.contains("sessions_recent") && !plan.contains("Seq Scan on sessions"), "{plan}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -307,6 +307,7 @@ pub(super) fn migrations() -> Migrator {
         (4, "probe", include_str!("../../migrations/sqlite/0004_probe.sql")),
         (5, "operations", include_str!("../../migrations/sqlite/0005_operations.sql")),
         (6, "listing", include_str!("../../migrations/sqlite/0006_listing.sql")),
+        (7, "order of creation", include_str!("../../migrations/sqlite/0007_order_of_creation.sql")),
     ])
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::sqlite::{signed, unsigned};
 use super::sqlite_writer::{Verdict, WriteJob};
-use super::{Append, CommitError, Deleted, Due, ENDED, SessionKey, StoreFault};
+use super::{Append, CommitError, Deleted, Due, SessionKey, StoreFault};
 use crate::idempotency::{Answer, Begin, Entry, Ticket};
 use crate::tenant::TenantId;
 
@@ -82,14 +82,14 @@ impl WriteJob for CommitJob {
 async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Result<bool, sqlx::Error> {
     const INSERT: &str = "INSERT INTO sessions (version, state, status, step, funnel_id, funnel_version,
             created_at_ms, updated_at_ms, expires_at_ms, deadline_at_ms, erased, currency,
-            amount_minor, completed_at_ms, email_digest, tenant, session_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+            amount_minor, completed_at_ms, ended_at_ms, email_digest, tenant, session_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
          ON CONFLICT DO NOTHING";
     const UPDATE: &str = "UPDATE sessions SET version = ?1, state = ?2, status = ?3, step = ?4, funnel_id = ?5,
             funnel_version = ?6, created_at_ms = ?7, updated_at_ms = ?8, expires_at_ms = ?9,
             deadline_at_ms = ?10, erased = ?11, currency = ?12, amount_minor = ?13,
-            completed_at_ms = ?14, email_digest = ?15, claimed_until_ms = NULL
-         WHERE tenant = ?16 AND session_id = ?17 AND version = ?18";
+            completed_at_ms = ?14, ended_at_ms = ?15, email_digest = ?16, claimed_until_ms = NULL
+         WHERE tenant = ?17 AND session_id = ?18 AND version = ?19";
     let columns = &change.columns;
     let creates = change.expected_version == 0;
     let mut query = sqlx::query(if creates { INSERT } else { UPDATE })
@@ -107,6 +107,7 @@ async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Resu
         .bind(&columns.currency)
         .bind(columns.amount_minor)
         .bind(columns.completed_at_ms)
+        .bind(columns.ended_at_ms)
         .bind(&columns.email_digest)
         .bind(change.key.tenant.as_str())
         .bind(&change.key.session_id);
@@ -362,13 +363,10 @@ impl DeleteEndedJob {
 #[async_trait]
 impl WriteJob for DeleteEndedJob {
     async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
-        // The list stands in the text, so that SQLite sees that the partial index holds every row that is asked for.
         const DELETE: &str = "DELETE FROM sessions WHERE (tenant, session_id) IN
                 (SELECT tenant, session_id FROM sessions
-                 WHERE status IN ('completed', 'failed', 'expired') AND updated_at_ms < ?1
-                 ORDER BY updated_at_ms LIMIT ?2)
+                 WHERE ended_at_ms < ?1 ORDER BY ended_at_ms LIMIT ?2)
              RETURNING tenant, session_id, version";
-        debug_assert!(ENDED.iter().all(|status| DELETE.contains(status)));
         let rows =
             sqlx::query(DELETE).bind(self.before_ms).bind(i64::from(self.limit)).fetch_all(&mut *connection).await?;
         // A batch that is tried again begins anew.

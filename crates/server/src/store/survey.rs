@@ -56,11 +56,11 @@ pub struct Search {
     pub limit: u32,
 }
 
-/// The place of a session in the order of answers: the latest change first, then by id.
+/// The place of a session in the order of answers: the latest one first, then by id. It never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
-    /// When it last changed.
-    pub updated_at_ms: i64,
+    /// When it was created.
+    pub created_at_ms: i64,
     /// Its id.
     pub session_id: String,
 }
@@ -159,7 +159,7 @@ impl Search {
 impl Position {
     /// Whether it comes later in the order of answers.
     pub(super) fn comes_after(&self, other: &Self) -> bool {
-        (other.updated_at_ms, &self.session_id) > (self.updated_at_ms, &other.session_id)
+        (other.created_at_ms, &self.session_id) > (self.created_at_ms, &other.session_id)
     }
 }
 
@@ -214,15 +214,15 @@ impl Statement {
         self.argument(Argument::Number(value))
     }
 
-    /// The statement that a search is. Its columns: id, time of the last change, version, state.
+    /// The statement that a search is. Its columns: id, time of creation, version, state.
     pub(super) fn search(search: &Search, dialect: Dialect) -> Self {
         let mut statement = Self::new();
         let conditions = statement.conditions(search);
         let limit = statement.number(i64::from(search.limit));
-        const ORDER: &str = "ORDER BY updated_at_ms DESC, session_id LIMIT";
+        const ORDER: &str = "ORDER BY created_at_ms DESC, session_id LIMIT";
         let select = |index: &str, conditions: &str| {
             let table = dialect.sessions(index);
-            format!("SELECT session_id, updated_at_ms, version, state FROM {table} WHERE {conditions} {ORDER} {limit}")
+            format!("SELECT session_id, created_at_ms, version, state FROM {table} WHERE {conditions} {ORDER} {limit}")
         };
         let wanted = || search.statuses.iter().map(String::as_str);
         if search.email_digest.is_some() {
@@ -270,8 +270,7 @@ impl Statement {
         if let Some(funnel) = &search.funnel_id {
             all.push(format!("funnel_id = {}", self.text(funnel)));
         }
-        // Nothing changes before it is created, and the index is ordered by changes.
-        if let Some(from_ms) = search.updated.from_ms.max(search.created.from_ms) {
+        if let Some(from_ms) = search.updated.from_ms {
             all.push(format!("updated_at_ms >= {}", self.number(from_ms)));
         }
         if let Some(before_ms) = search.updated.before_ms {
@@ -280,13 +279,14 @@ impl Statement {
         if let Some(from_ms) = search.created.from_ms {
             all.push(format!("created_at_ms >= {}", self.number(from_ms)));
         }
-        if let Some(before_ms) = search.created.before_ms {
+        // Nothing changes before it is created, and the index is ordered by creation.
+        if let Some(before_ms) = [search.created.before_ms, search.updated.before_ms].into_iter().flatten().min() {
             all.push(format!("created_at_ms < {}", self.number(before_ms)));
         }
-        if let Some(Position { updated_at_ms, session_id }) = &search.after {
-            let (at, id) = (self.number(*updated_at_ms), self.text(session_id));
+        if let Some(Position { created_at_ms, session_id }) = &search.after {
+            let (at, id) = (self.number(*created_at_ms), self.text(session_id));
             // The first half alone would do, were it not what the index is entered by.
-            all.push(format!("updated_at_ms <= {at} AND (updated_at_ms < {at} OR session_id > {id})"));
+            all.push(format!("created_at_ms <= {at} AND (created_at_ms < {at} OR session_id > {id})"));
         }
         all.join(" AND ")
     }
@@ -294,7 +294,7 @@ impl Statement {
     /// The statement that sums up. Its columns: those of [`Group`], then those of [`Lifetimes`], the same in each row.
     pub(super) fn summary(of: &SummaryOf, dialect: Dialect) -> Self {
         let mut statement = Self::new();
-        let table = dialect.sessions("sessions_created");
+        let table = dialect.sessions("sessions_recent");
         let tenant = statement.text(of.tenant.as_str());
         let (from, before) = (statement.number(of.created_from_ms), statement.number(of.created_before_ms));
         let funnel = of.funnel_id.as_ref().map(|funnel| format!(" AND funnel_id = {}", statement.text(funnel)));
@@ -346,7 +346,7 @@ macro_rules! found {
         $rows
             .iter()
             .map(|row| {
-                let position = $crate::store::Position { session_id: row.try_get(0)?, updated_at_ms: row.try_get(1)? };
+                let position = $crate::store::Position { session_id: row.try_get(0)?, created_at_ms: row.try_get(1)? };
                 let stored = $crate::store::Stored { version: unsigned(row.try_get(2)?), state: row.try_get(3)? };
                 Ok($crate::store::Found { position, stored })
             })
@@ -385,8 +385,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_are_ordered_by_the_latest_change_and_then_by_id() {
-        let at = |updated_at_ms, id: &str| Position { updated_at_ms, session_id: id.to_owned() };
+    fn positions_are_ordered_by_creation_and_then_by_id() {
+        let at = |created_at_ms, id: &str| Position { created_at_ms, session_id: id.to_owned() };
         assert!(at(1, "a").comes_after(&at(2, "b")) && !at(2, "b").comes_after(&at(1, "a")));
         assert!(at(1, "b").comes_after(&at(1, "a")) && !at(1, "a").comes_after(&at(1, "b")));
         assert!(!at(1, "a").comes_after(&at(1, "a")));

@@ -156,7 +156,7 @@ async fn problem(request: RequestBuilder, status: u16, code: &str) -> Value {
 }
 
 #[tokio::test]
-async fn sessions_are_listed_with_the_latest_change_first_and_filtered() {
+async fn sessions_are_listed_with_the_latest_one_first_and_filtered() {
     let shop = shop();
     for id in ["ws_1_a", "ws_1_b", "ws_1_c"] {
         shop.create(id, json!({})).await;
@@ -164,27 +164,27 @@ async fn sessions_are_listed_with_the_latest_change_first_and_filtered() {
     shop.pay("ws_1_d").await;
     shop.patch("ws_1_a", json!({ "metadata": { "n": 1 } })).await;
     shop.delete("ws_1_b").await;
-    assert_eq!(shop.listed("").await, ["ws_1_b", "ws_1_a", "ws_1_d", "ws_1_c"]);
-    assert_eq!(shop.listed("status=pending").await, ["ws_1_a", "ws_1_c"]);
-    assert_eq!(shop.listed("status=pending&status=expired").await, ["ws_1_b", "ws_1_a", "ws_1_c"]);
-    assert_eq!(shop.listed("status=expired,processing").await, ["ws_1_b", "ws_1_d"]);
-    assert_eq!(shop.listed("funnel=default&limit=1").await, ["ws_1_b"]);
+    assert_eq!(shop.listed("").await, ["ws_1_d", "ws_1_c", "ws_1_b", "ws_1_a"]);
+    assert_eq!(shop.listed("status=pending").await, ["ws_1_c", "ws_1_a"]);
+    assert_eq!(shop.listed("status=pending&status=expired").await, ["ws_1_c", "ws_1_b", "ws_1_a"]);
+    assert_eq!(shop.listed("status=expired,processing").await, ["ws_1_d", "ws_1_b"]);
+    assert_eq!(shop.listed("funnel=default&limit=1").await, ["ws_1_d"]);
     assert_eq!(shop.listed("funnel=other").await, [] as [&str; 0]);
     let all = shop.list("").await;
     let step = all["sessions"][1]["currentStep"].as_str().unwrap();
-    assert_eq!(shop.listed(&format!("step={step}&status=pending")).await, ["ws_1_a", "ws_1_c"]);
+    assert_eq!(shop.listed(&format!("step={step}&status=pending")).await, ["ws_1_c", "ws_1_a"]);
     let text = |index: usize, member: &str| all["sessions"][index][member].as_str().unwrap();
-    let (changed, created) = (text(1, "updatedAt"), text(2, "createdAt"));
+    let (changed, created) = (text(3, "updatedAt"), text(0, "createdAt"));
     assert_eq!(shop.listed(&format!("updatedAfter={changed}")).await, ["ws_1_b", "ws_1_a"]);
     assert_eq!(shop.listed(&format!("updatedBefore={changed}")).await, ["ws_1_d", "ws_1_c"]);
     assert_eq!(shop.listed(&format!("createdAfter={created}")).await, ["ws_1_d"]);
-    assert_eq!(shop.listed(&format!("createdBefore={created}")).await, ["ws_1_b", "ws_1_a", "ws_1_c"]);
+    assert_eq!(shop.listed(&format!("createdBefore={created}")).await, ["ws_1_c", "ws_1_b", "ws_1_a"]);
     // Each is as it is alone, what only services see included; an erased one is a tombstone.
-    for (index, id) in ["ws_1_b", "ws_1_a", "ws_1_d"].into_iter().enumerate() {
+    for (index, id) in ["ws_1_d", "ws_1_c", "ws_1_b"].into_iter().enumerate() {
         let alone = json_of(shop.get(&format!("/v1/sessions/{id}")).send().await.unwrap()).await;
         assert_eq!(all["sessions"][index], alone);
     }
-    assert_eq!((&all["sessions"][2]["transactionId"], &all["sessions"][0]["email"]), (&json!("t-1"), &Value::Null));
+    assert_eq!((&all["sessions"][0]["transactionId"], &all["sessions"][2]["email"]), (&json!("t-1"), &Value::Null));
     assert!(all.get("unreadable").is_none() && all.get("nextCursor").is_none(), "{all}");
 }
 

@@ -45,7 +45,7 @@ const STATUSES: [Status; 5] = [Status::Pending, Status::Processing, Status::Comp
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SessionList {
-    /// The sessions, the latest change first, each as `GET /v1/sessions/{id}` gives it. Erased ones are tombstones.
+    /// The sessions, the latest one first, each as `GET /v1/sessions/{id}` gives it. Erased ones are tombstones.
     sessions: Vec<Session>,
     /// `cursor` of the next part; missing when this is the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,10 +55,10 @@ pub(crate) struct SessionList {
     unreadable: Vec<String>,
 }
 
-/// Lists sessions, the latest change first.
+/// Lists sessions, the latest one first.
 ///
-/// The database is asked: a `relaxed` change may be missing for up to a second after it was accepted. A session that
-/// changes during a walk moves to the front, so that it may be missed there; none comes twice unless it changed.
+/// The database is asked: a `relaxed` change may be missing for up to a second after it was accepted. A walk from part to
+/// part meets every session that was there when it began exactly once, whatever changes meanwhile.
 #[utoipa::path(
     get, path = "/v1/sessions", tag = "sessions",
     params(
@@ -75,7 +75,7 @@ pub(crate) struct SessionList {
     ),
     responses(
         (status = 200, description = "A part of the list", body = SessionList,
-            example = json!({ "sessions": [], "nextCursor": "AQAAAZ1..." })),
+            example = json!({ "sessions": [], "nextCursor": "AgAAAZ1..." })),
         StaffProblems,
         (status = 400, description = "A parameter is unknown or wrong, or the cursor is for other filters", body = ProblemDetails,
             example = json!({ "type": "/docs/problems#queryRefused", "title": "Query refused", "status": 400, "code": "queryRefused",
@@ -181,7 +181,7 @@ fn email_digest(state: &ServerState, tenant: &TenantId, query: &QueryParameters)
 const FILTER_BYTES: usize = 16;
 
 /// The form of a cursor, so that a later one can have another.
-const CURSOR_FORM: u8 = 1;
+const CURSOR_FORM: u8 = 2;
 
 /// What a cursor is bound to: whose sessions, and all filters.
 fn filters(search: &Search) -> [u8; FILTER_BYTES] {
@@ -195,7 +195,7 @@ fn filters(search: &Search) -> [u8; FILTER_BYTES] {
 }
 
 fn cursor(position: &Position, filters: &[u8; FILTER_BYTES]) -> String {
-    let at = position.updated_at_ms.to_be_bytes();
+    let at = position.created_at_ms.to_be_bytes();
     URL_SAFE_NO_PAD.encode([&[CURSOR_FORM], &at[..], filters, position.session_id.as_bytes()].concat())
 }
 
@@ -217,7 +217,7 @@ fn position(cursor: &str, filters: &[u8; FILTER_BYTES]) -> Result<Position, Prob
             "the cursor was made for other filters; send the same filters as for the part before, or begin without a cursor",
         ));
     }
-    Ok(Position { updated_at_ms: i64::from_be_bytes(*at), session_id })
+    Ok(Position { created_at_ms: i64::from_be_bytes(*at), session_id })
 }
 
 #[cfg(test)]
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_cursor_gives_back_its_place_for_the_same_filters_only() {
-        let place = Position { updated_at_ms: 1_795_165_200_000, session_id: "ws_1_ä".to_owned() };
+        let place = Position { created_at_ms: 1_795_165_200_000, session_id: "ws_1_ä".to_owned() };
         let text = cursor(&place, &filters(&all()));
         assert_eq!(position(&text, &filters(&Search { limit: 7, ..all() })).unwrap(), place);
         let time = TimeRange { from_ms: Some(1), before_ms: None };
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_is_no_cursor_is_refused() {
-        for text in ["", "x", "AQ", "!!!!", "AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        for text in ["", "x", "AQ", "!!!!", "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
             assert_eq!(position(text, &filters(&all())).unwrap_err().code(), "cursorRefused", "{text}");
         }
     }
