@@ -2,6 +2,7 @@
 
 mod binary;
 mod doctor;
+mod fleets;
 mod listing;
 mod metrics;
 mod postgres;
