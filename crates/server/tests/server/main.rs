@@ -3,6 +3,7 @@
 mod binary;
 mod doctor;
 mod fleets;
+mod herd;
 mod listing;
 mod metrics;
 mod postgres;
