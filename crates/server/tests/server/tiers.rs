@@ -1,5 +1,6 @@
 //! Several servers on one PostgreSQL and one Redis: what they promise while these, or they themselves, fail.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -109,6 +110,101 @@ async fn a_killed_redis_loses_nothing_and_is_used_again() {
     settled(&fleet, &[&nodes[0], &nodes[1]], vec![(identity, buyer), (tab, other)]).await;
     let changes = nodes[0].log().lines().filter(|line| line.contains("every command waits for the database")).count();
     assert_eq!(changes, 2, "each change of mode is told once; {}", nodes[0].log());
+}
+
+#[tokio::test]
+async fn a_redis_that_is_emptied_again_and_again_loses_and_doubles_nothing() {
+    let fleet = fleet();
+    // Enough time that each flush of Redis finds something that the database does not have yet.
+    let slow = ["--flush-interval", "500ms"];
+    let nodes = [fleet.node("a", &slow).unwrap(), fleet.node("b", &slow).unwrap()];
+    let mut buyers = Vec::new();
+    for _ in 0..3 {
+        let identity = Identity::new();
+        for (identity, node) in [(identity.another_tab(), &nodes[0]), (identity, &nodes[1])] {
+            let buyer = Buyer::start(&identity, std::slice::from_ref(&node.address), OFTEN);
+            buyers.push((identity, buyer));
+        }
+    }
+    all_accepted(&buyers, 3).await;
+    // A back end changes the same sessions through both servers: strictly, and ahead of the database. It sends nothing
+    // again that was acknowledged.
+    let ids: Vec<String> = buyers.iter().step_by(2).map(|(identity, _)| identity.session_id.clone()).collect();
+    let send = async |node: &Node, id: &str, command: &Value| -> Option<Value> {
+        let body = json!({ "commands": [command] });
+        let answer = post(&fleet, node, &format!("/v1/sessions/{id}/commands"), &body).send().await.unwrap();
+        let is_taken = answer.status() == 200;
+        let result = answer.json::<Value>().await.unwrap()["results"][0].clone();
+        (is_taken && result["outcome"] == "accepted").then_some(result)
+    };
+    let is_over = Cell::new(false);
+    let back_end = async {
+        let mut acknowledged = Vec::new();
+        for number in 0.. {
+            if is_over.get() {
+                break;
+            }
+            let of = number % ids.len();
+            let (id, node) = (&ids[of], &nodes[number % nodes.len()]);
+            let change = format!("strict-{number}");
+            let strict = json!({ "type": "setMetadata", "metadata": { "change": change } });
+            // One that was not acknowledged may have taken effect all the same.
+            if let Some(result) = send(node, id, &strict).await {
+                assert_eq!(result["durable"], true, "{result}");
+                acknowledged.push((id.clone(), change));
+            }
+            let change = format!("relaxed-{number}");
+            let relaxed = json!({
+                "type": "setMetadata", "metadata": { "change": change },
+                "clientId": "till", "seq": number / ids.len() + 1, "durability": "relaxed",
+            });
+            until("it is taken", LONG, async || send(&nodes[of % nodes.len()], id, &relaxed).await.is_some()).await;
+            acknowledged.push((id.clone(), change));
+        }
+        acknowledged
+    };
+    let emptying = async {
+        let mut ahead = 0.0;
+        for _ in 0..10 {
+            all_accepted(&buyers, 5).await;
+            for node in &nodes {
+                ahead += node.metric("throughline_backlog_commands").await.unwrap();
+            }
+            fleet.redis.command(&["FLUSHALL"]).unwrap();
+        }
+        all_accepted(&buyers, 5).await;
+        is_over.set(true);
+        ahead
+    };
+    let (acknowledged, ahead) = tokio::join!(back_end, emptying);
+    assert!(ahead > 0.0, "the database had everything whenever Redis was emptied");
+    assert!(acknowledged.len() >= 20, "{}", acknowledged.len());
+    for node in &nodes {
+        until("Redis is used", LONG, async || mode(node).await == "normal").await;
+    }
+
+    // It knows nothing but what the database has.
+    let newcomer = fleet.node_on("newcomer", &fleet.postgres.url("shop"), None, &[]).unwrap();
+    while !buyers.is_empty() {
+        // Each session has two clients, next to each other.
+        let of_session: Vec<_> = buyers.drain(..2).collect();
+        settled(&fleet, &[&newcomer, &nodes[0], &nodes[1]], of_session).await;
+    }
+    for id in &ids {
+        let of_session = || acknowledged.iter().filter(|(of, _)| of == id);
+        // The latest ones may still be on their way.
+        let settled = Duration::from_secs(5);
+        until("everything acknowledged took effect, once", settled, async || {
+            let records = promises::journal(&fleet, &newcomer, id).await.unwrap();
+            let times =
+                |change: &str| records.iter().filter(|record| record["event"]["metadata"]["change"] == *change).count();
+            let times: Vec<_> = of_session().map(|(_, change)| (change, times(change))).collect();
+            let doubled: Vec<_> = times.iter().filter(|(_, times)| *times > 1).collect();
+            assert!(doubled.is_empty(), "{doubled:?}; {}", logs(&[&nodes[0], &nodes[1]]));
+            times.iter().all(|(_, times)| *times == 1)
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
