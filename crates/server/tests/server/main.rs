@@ -9,5 +9,6 @@ mod metrics;
 mod postgres;
 mod process;
 mod rest;
+mod slow_reader;
 mod socket;
 mod tiers;
