@@ -3,6 +3,7 @@
 mod binary;
 mod doctor;
 mod fleets;
+mod full_disk;
 mod herd;
 mod listing;
 mod metrics;
