@@ -265,12 +265,12 @@ impl Postgres {
         wait_for("killed processes of PostgreSQL to end", || Ok(!any_alive(&family)?))
     }
 
-    /// Starts it after a stop, with the same data and the same port.
+    /// Starts it after a stop, or after it has ended by itself, with the same data and the same port.
     ///
     /// # Errors
     /// When it does not start.
     pub fn start_again(&mut self) -> io::Result<()> {
-        if self.process.is_some() {
+        if self.is_running()? {
             return Ok(());
         }
         let keeps_port = self.port != 0;
@@ -284,6 +284,14 @@ impl Postgres {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Whether it was started and has not ended, be it by itself.
+    ///
+    /// # Errors
+    /// When the system can't tell.
+    pub fn is_running(&mut self) -> io::Result<bool> {
+        Ok(self.process.as_mut().map(Child::try_wait).transpose()?.is_some_and(|ended| ended.is_none()))
     }
 
     /// Freezes all its processes (SIGSTOP): connections stay open, and nothing answers.
