@@ -199,8 +199,20 @@ impl Node {
     /// # Errors
     /// When it does not answer.
     pub async fn metric(&self, name: &str) -> reqwest::Result<f64> {
+        self.metric_of(name, &[]).await
+    }
+
+    /// The sum of those series of a metric that have these labels.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metric_of(&self, name: &str, labels: &[(&str, &str)]) -> reqwest::Result<f64> {
         let text = reqwest::get(format!("http://{}/metrics", self.address)).await?.text().await?;
-        let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let is_it = |line: &&str| {
+            let is_named = line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+            is_named && labels.iter().all(|label| line.contains(label))
+        };
         Ok(text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 }

@@ -34,6 +34,7 @@ const PORTS: u32 = 5;
 #[derive(Debug, Clone, Default)]
 pub struct PostgresOptions {
     fsync: bool,
+    disk: Option<u64>,
     settings: Vec<(String, String)>,
 }
 
@@ -43,6 +44,16 @@ impl PostgresOptions {
     #[must_use]
     pub fn fsync(mut self, on: bool) -> Self {
         self.fsync = on;
+        self
+    }
+
+    /// Puts everything that it stores on a disk of its own of so many bytes, which [`Postgres::fill_disk`] fills. In memory,
+    /// so nothing outlives the machine.
+    ///
+    /// The start fails with [`io::ErrorKind::PermissionDenied`] where we may not mount anything.
+    #[must_use]
+    pub fn disk(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
         self
     }
 
@@ -65,7 +76,8 @@ impl PostgresOptions {
             std::os::unix::fs::chown(folder.path(), Some(user), Some(group))?;
         }
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
-        let mut postgres = Postgres { binaries, owner, folder, options: self, port: 0, process: None };
+        let disk = self.disk.map(|bytes| Disk::mount(folder.path().join("data"), bytes, owner)).transpose()?;
+        let mut postgres = Postgres { binaries, owner, disk, folder, options: self, port: 0, process: None };
         postgres.initialize()?;
         postgres.start_again()?;
         Ok(postgres)
@@ -78,10 +90,63 @@ pub struct Postgres {
     binaries: PathBuf,
     /// As whom it runs, when that is not who we are.
     owner: Option<(u32, u32)>,
+    /// Has to go before the folder that it is mounted in.
+    disk: Option<Disk>,
     folder: TempDir,
     options: PostgresOptions,
     port: u16,
     process: Option<Child>,
+}
+
+/// A small disk, until it is dropped.
+#[derive(Debug)]
+struct Disk {
+    place: PathBuf,
+}
+
+/// A table that nobody else can read or write, until this is dropped.
+#[derive(Debug)]
+pub struct LockedTable {
+    _session: TcpStream,
+}
+
+impl Disk {
+    fn mount(place: PathBuf, bytes: u64, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        fs::create_dir(&place)?;
+        let (user, group) = owner.unwrap_or_default();
+        let options = format!("size={bytes},mode=0700,uid={user},gid={group}");
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&place).output()?;
+        if output.status.success() {
+            return Ok(Self { place });
+        }
+        let text = format!("nothing can be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+    }
+
+    /// What takes the place that is left.
+    fn ballast(&self) -> PathBuf {
+        self.place.join("ballast")
+    }
+
+    fn fill(&self) -> io::Result<()> {
+        let mut ballast = fs::File::options().create(true).append(true).open(self.ballast())?;
+        let piece = [0xa5; 64 * 1024];
+        loop {
+            match ballast.write_all(&piece) {
+                Ok(()) => {}
+                // The last piece was written as far as it fitted.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a process that ends just now may still have something open. There is nobody to tell what failed here.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.place).status();
+    }
 }
 
 impl Postgres {
@@ -139,6 +204,35 @@ impl Postgres {
         read_until_ready(&mut stream)
     }
 
+    /// Keeps everybody from reading and writing a table; they wait.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub fn lock_table(&self, database: &str, table: &str) -> io::Result<LockedTable> {
+        let mut session = self.connect(database)?;
+        let statement = format!("BEGIN; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE\0", quoted(table));
+        session.write_all(&message(Some(b'Q'), statement.as_bytes()))?;
+        read_until_ready(&mut session)?;
+        Ok(LockedTable { _session: session })
+    }
+
+    /// Takes all the place that is left on its disk.
+    ///
+    /// # Errors
+    /// When it was not started with a disk of its own, or something else is wrong with that.
+    pub fn fill_disk(&self) -> io::Result<()> {
+        self.disk.as_ref().ok_or_else(|| io::Error::other("it has no disk of its own"))?.fill()
+    }
+
+    /// Gives back what [`Postgres::fill_disk`] took.
+    ///
+    /// # Errors
+    /// When it was not filled.
+    pub fn free_disk(&self) -> io::Result<()> {
+        let disk = self.disk.as_ref().ok_or_else(|| io::Error::other("it has no disk of its own"))?;
+        fs::remove_file(disk.ballast())
+    }
+
     /// Stops it in an orderly way: clients are cut off, everything is written down.
     ///
     /// # Errors
@@ -171,12 +265,12 @@ impl Postgres {
         wait_for("killed processes of PostgreSQL to end", || Ok(!any_alive(&family)?))
     }
 
-    /// Starts it after a stop, with the same data and the same port.
+    /// Starts it after a stop, or after it has ended by itself, with the same data and the same port.
     ///
     /// # Errors
     /// When it does not start.
     pub fn start_again(&mut self) -> io::Result<()> {
-        if self.process.is_some() {
+        if self.is_running()? {
             return Ok(());
         }
         let keeps_port = self.port != 0;
@@ -190,6 +284,14 @@ impl Postgres {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Whether it was started and has not ended, be it by itself.
+    ///
+    /// # Errors
+    /// When the system can't tell.
+    pub fn is_running(&mut self) -> io::Result<bool> {
+        Ok(self.process.as_mut().map(Child::try_wait).transpose()?.is_some_and(|ended| ended.is_none()))
     }
 
     /// Freezes all its processes (SIGSTOP): connections stay open, and nothing answers.

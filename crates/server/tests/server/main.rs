@@ -2,10 +2,14 @@
 
 mod binary;
 mod doctor;
+mod fleets;
+mod full_disk;
+mod herd;
 mod listing;
 mod metrics;
 mod postgres;
 mod process;
 mod rest;
+mod slow_reader;
 mod socket;
 mod tiers;

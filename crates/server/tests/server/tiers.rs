@@ -1,87 +1,17 @@
 //! Several servers on one PostgreSQL and one Redis: what they promise while these, or they themselves, fail.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use throughline_test_services::buyer::{Buyer, Identity, Told};
+use throughline_test_services::buyer::{Buyer, Identity};
 use throughline_test_services::chaos::{self, ChaosOptions};
-use throughline_test_services::fleet::{Fleet, Node};
-use throughline_test_services::promises::{self, Outcome};
+use throughline_test_services::fleet::Node;
+use throughline_test_services::promises;
 use throughline_test_services::redis::{Redis, RedisCluster};
 use throughline_test_services::tcp_proxy::TcpProxy;
 
-/// How often a buyer changes something.
-const OFTEN: Duration = Duration::from_millis(15);
-
-/// How long anything may take that has no limit of its own.
-const LONG: Duration = Duration::from_secs(20);
-
-fn fleet() -> Fleet {
-    Fleet::start(env!("CARGO_BIN_EXE_throughline")).unwrap()
-}
-
-/// Looks until something is so.
-async fn until(what: &str, limit: Duration, mut happened: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !happened().await {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn mode(node: &Node) -> String {
-    let readiness = node.readiness().await.map(|(_, body)| body["mode"].as_str().unwrap_or_default().to_owned());
-    readiness.unwrap_or_default()
-}
-
-/// Waits until the buyer has been told of so many more accepted changes.
-async fn accepted(buyer: &Buyer, more: usize) {
-    let before = buyer.told().accepted.len();
-    until("changes are accepted", LONG, async || buyer.told().accepted.len() >= before + more).await;
-}
-
-/// Waits until each of the buyers has been told of so many more accepted changes.
-async fn all_accepted(buyers: &[(Identity, Buyer)], more: usize) {
-    futures_util::future::join_all(buyers.iter().map(|(_, buyer)| accepted(buyer, more))).await;
-}
-
-/// Waits until everything is settled, and checks all promises.
-async fn settled(fleet: &Fleet, nodes: &[&Node], buyers: Vec<(Identity, Buyer)>) -> (Outcome, Vec<Told>) {
-    let mut clients = Vec::new();
-    for (identity, buyer) in buyers {
-        assert!(buyer.settle(LONG).await, "not settled: {:?}; {}", buyer.told(), logs(nodes));
-        clients.push((identity, buyer.leave().await));
-    }
-    let outcome = promises::check(fleet, nodes, &clients).await.unwrap();
-    let is_kept = outcome.lost == 0 && outcome.doubled == 0 && outcome.diverged == 0;
-    assert!(is_kept, "{outcome}; {}", logs(nodes));
-    (outcome, clients.into_iter().map(|(_, told)| told).collect())
-}
-
-fn logs(nodes: &[&Node]) -> String {
-    nodes.iter().map(|node| format!("\n--- {}\n{}", node.address, node.log())).collect()
-}
-
-fn post(fleet: &Fleet, node: &Node, path: &str, body: &Value) -> reqwest::RequestBuilder {
-    let client = reqwest::Client::builder().timeout(LONG).build().unwrap();
-    client.post(format!("http://{}{path}", node.address)).bearer_auth(&fleet.service_key).json(body)
-}
-
-/// Creates a session over REST; its id.
-async fn created(fleet: &Fleet, node: &Node) -> String {
-    let answer = post(fleet, node, "/v1/sessions", &json!({})).send().await.unwrap();
-    assert_eq!(answer.status(), 201, "{}", node.log());
-    answer.json::<Value>().await.unwrap()["session"]["id"].as_str().unwrap().to_owned()
-}
-
-/// A strict command; the status of its answer and how long it took.
-async fn strict(fleet: &Fleet, node: &Node, id: &str, email: &str) -> (u16, bool, Duration) {
-    let started = Instant::now();
-    let body = json!({ "commands": [{ "type": "setEmail", "email": email }] });
-    let answer = post(fleet, node, &format!("/v1/sessions/{id}/commands"), &body).send().await.unwrap();
-    let has_retry_after = answer.headers().contains_key("retry-after");
-    (answer.status().as_u16(), has_retry_after, started.elapsed())
-}
+use super::fleets::*;
 
 #[tokio::test]
 async fn servers_share_sessions_and_their_followers() {
@@ -180,6 +110,101 @@ async fn a_killed_redis_loses_nothing_and_is_used_again() {
     settled(&fleet, &[&nodes[0], &nodes[1]], vec![(identity, buyer), (tab, other)]).await;
     let changes = nodes[0].log().lines().filter(|line| line.contains("every command waits for the database")).count();
     assert_eq!(changes, 2, "each change of mode is told once; {}", nodes[0].log());
+}
+
+#[tokio::test]
+async fn a_redis_that_is_emptied_again_and_again_loses_and_doubles_nothing() {
+    let fleet = fleet();
+    // Enough time that each flush of Redis finds something that the database does not have yet.
+    let slow = ["--flush-interval", "500ms"];
+    let nodes = [fleet.node("a", &slow).unwrap(), fleet.node("b", &slow).unwrap()];
+    let mut buyers = Vec::new();
+    for _ in 0..3 {
+        let identity = Identity::new();
+        for (identity, node) in [(identity.another_tab(), &nodes[0]), (identity, &nodes[1])] {
+            let buyer = Buyer::start(&identity, std::slice::from_ref(&node.address), OFTEN);
+            buyers.push((identity, buyer));
+        }
+    }
+    all_accepted(&buyers, 3).await;
+    // A back end changes the same sessions through both servers: strictly, and ahead of the database. It sends nothing
+    // again that was acknowledged.
+    let ids: Vec<String> = buyers.iter().step_by(2).map(|(identity, _)| identity.session_id.clone()).collect();
+    let send = async |node: &Node, id: &str, command: &Value| -> Option<Value> {
+        let body = json!({ "commands": [command] });
+        let answer = post(&fleet, node, &format!("/v1/sessions/{id}/commands"), &body).send().await.unwrap();
+        let is_taken = answer.status() == 200;
+        let result = answer.json::<Value>().await.unwrap()["results"][0].clone();
+        (is_taken && result["outcome"] == "accepted").then_some(result)
+    };
+    let is_over = Cell::new(false);
+    let back_end = async {
+        let mut acknowledged = Vec::new();
+        for number in 0.. {
+            if is_over.get() {
+                break;
+            }
+            let of = number % ids.len();
+            let (id, node) = (&ids[of], &nodes[number % nodes.len()]);
+            let change = format!("strict-{number}");
+            let strict = json!({ "type": "setMetadata", "metadata": { "change": change } });
+            // One that was not acknowledged may have taken effect all the same.
+            if let Some(result) = send(node, id, &strict).await {
+                assert_eq!(result["durable"], true, "{result}");
+                acknowledged.push((id.clone(), change));
+            }
+            let change = format!("relaxed-{number}");
+            let relaxed = json!({
+                "type": "setMetadata", "metadata": { "change": change },
+                "clientId": "till", "seq": number / ids.len() + 1, "durability": "relaxed",
+            });
+            until("it is taken", LONG, async || send(&nodes[of % nodes.len()], id, &relaxed).await.is_some()).await;
+            acknowledged.push((id.clone(), change));
+        }
+        acknowledged
+    };
+    let emptying = async {
+        let mut ahead = 0.0;
+        for _ in 0..10 {
+            all_accepted(&buyers, 5).await;
+            for node in &nodes {
+                ahead += node.metric("throughline_backlog_commands").await.unwrap();
+            }
+            fleet.redis.command(&["FLUSHALL"]).unwrap();
+        }
+        all_accepted(&buyers, 5).await;
+        is_over.set(true);
+        ahead
+    };
+    let (acknowledged, ahead) = tokio::join!(back_end, emptying);
+    assert!(ahead > 0.0, "the database had everything whenever Redis was emptied");
+    assert!(acknowledged.len() >= 20, "{}", acknowledged.len());
+    for node in &nodes {
+        until("Redis is used", LONG, async || mode(node).await == "normal").await;
+    }
+
+    // It knows nothing but what the database has.
+    let newcomer = fleet.node_on("newcomer", &fleet.postgres.url("shop"), None, &[]).unwrap();
+    while !buyers.is_empty() {
+        // Each session has two clients, next to each other.
+        let of_session: Vec<_> = buyers.drain(..2).collect();
+        settled(&fleet, &[&newcomer, &nodes[0], &nodes[1]], of_session).await;
+    }
+    for id in &ids {
+        let of_session = || acknowledged.iter().filter(|(of, _)| of == id);
+        // The latest ones may still be on their way.
+        let settled = Duration::from_secs(5);
+        until("everything acknowledged took effect, once", settled, async || {
+            let records = promises::journal(&fleet, &newcomer, id).await.unwrap();
+            let times =
+                |change: &str| records.iter().filter(|record| record["event"]["metadata"]["change"] == *change).count();
+            let times: Vec<_> = of_session().map(|(_, change)| (change, times(change))).collect();
+            let doubled: Vec<_> = times.iter().filter(|(_, times)| *times > 1).collect();
+            assert!(doubled.is_empty(), "{doubled:?}; {}", logs(&[&nodes[0], &nodes[1]]));
+            times.iter().all(|(_, times)| *times == 1)
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
