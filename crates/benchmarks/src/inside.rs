@@ -74,7 +74,7 @@ pub async fn commands(
         url: database.parse()?,
         read_connections: 4,
         connections: 8,
-        writers: 1,
+        writers: 2,
         timeout: Duration::from_secs(5),
         group_commit: GroupCommitLimits::default(),
         auto_migrate: true,

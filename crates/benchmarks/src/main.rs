@@ -20,6 +20,10 @@ use load::{Measured, closed, open, request};
 use peers::Peers;
 use report::{Report, Target};
 
+/// The server's own, because some of it is measured inside this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures the server and its peers in turn, and writes a table and a chart.
 #[derive(Parser)]
 struct Options {

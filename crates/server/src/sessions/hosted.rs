@@ -34,9 +34,11 @@ const READ_PATIENCE: Duration = Duration::from_secs(3);
 /// How many records of the journal are compared with a tail.
 const COMPARED_RECORDS: u32 = 1024;
 
-/// What a session takes in memory beside its state, in bytes, and how many bytes a byte of its JSON takes.
-const BASE_BYTES: usize = 2048;
-const BYTES_PER_JSON_BYTE: usize = 3;
+/// What a session takes in memory beside its state, in bytes, and how many bytes a byte of its JSON takes: as values, as
+/// answers for two roles, and in what the allocator rounds up. Measured by how much a server grows that is filled with
+/// sessions, small ones and such with much metadata (`cargo xtask bench server --only session-memory`).
+const BASE_BYTES: usize = 1024;
+const BYTES_PER_JSON_BYTE: usize = 7;
 
 /// A session in memory.
 #[derive(Debug)]
@@ -47,7 +49,10 @@ pub(super) struct Hosted {
     loaded: OnceCell<Mutex<Live>>,
     /// Told after each commit or reload.
     settled: Notify,
+    /// How long its state is as JSON; 0 as long as nobody knows.
     json_bytes: AtomicUsize,
+    /// How much it was taken to be when it was last kept.
+    kept_as: AtomicUsize,
     /// The latest answers, one for each view of the session: most reads find nothing changed since the one before.
     rendered: Mutex<Vec<Rendered>>,
 }
@@ -124,6 +129,7 @@ impl Hosted {
             loaded: OnceCell::new(),
             settled: Notify::new(),
             json_bytes,
+            kept_as: AtomicUsize::new(0),
             rendered: Mutex::default(),
         })
     }
@@ -259,7 +265,8 @@ impl Hosted {
         if let Some(known) = rendered.iter().find(|known| known.role == role && Arc::ptr_eq(&known.state, state)) {
             return Ok(known.json.clone());
         }
-        let json = Bytes::from(write_session(state, role)?);
+        // Copied, because what was written is up to twice as large as it has to be.
+        let json = Bytes::copy_from_slice(&write_session(state, role)?);
         rendered.retain(|known| known.role != role);
         rendered.push(Rendered { role, state: Arc::clone(state), json: json.clone() });
         Ok(json)
@@ -670,7 +677,17 @@ impl Hosted {
 
     /// Keeps the session in memory for whoever comes next, if there is one.
     pub(super) fn remember(self: &Arc<Self>) {
-        if self.state().is_some() {
+        let Some(state) = self.state() else { return };
+        if self.json_bytes.load(Ordering::Relaxed) == 0 {
+            // It came from the shared tier.
+            let json_bytes = serde_json::to_vec(&*state).map_or(0, |json| json.len());
+            self.json_bytes.store(json_bytes, Ordering::Relaxed);
+        }
+        let (bytes, kept_as) = (self.bytes(), self.kept_as.load(Ordering::Relaxed));
+        // To keep it anew costs more than to look, and most commands change next to nothing.
+        let is_kept = self.environment.residents.kept(&self.key).is_some_and(|kept| Arc::ptr_eq(&kept, self));
+        if !is_kept || bytes.abs_diff(kept_as) * 16 > kept_as {
+            self.kept_as.store(bytes, Ordering::Relaxed);
             self.environment.residents.keep(self);
         }
     }

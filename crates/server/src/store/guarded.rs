@@ -8,7 +8,7 @@ use super::{
     Append, CommitError, Deleted, Due, Found, JournalRecord, ReadError, Search, SessionKey, SessionStore, Store,
     StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
-use crate::breaker::{Attempt, Breaker, BreakerSettings, Open};
+use crate::breaker::{Breaker, BreakerSettings, Open};
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, Ticket};
 
 /// How many failures in a row say that the database is away. Each of them has waited for its own time limit.
@@ -122,12 +122,23 @@ impl Failure for IdempotencyError {
 }
 
 impl GuardedStore {
-    async fn guard<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let attempt: Attempt = self.breaker.admit().map_err(E::away)?;
+    async fn writing<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let attempt = self.breaker.admit().map_err(E::away)?;
         let outcome = work.await;
         match outcome.as_ref().err().and_then(E::fault) {
             Some(fault) => drop(attempt.failed(fault)),
             None => attempt.succeeded(),
+        }
+        outcome
+    }
+
+    /// For what reads, or may find nothing to write: that it works says nothing of writing, as on a full disk, so it takes no
+    /// failure back. Were the database taken to be away because of that, the next probe would find out.
+    async fn looking<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let attempt = self.breaker.admit().map_err(E::away)?;
+        let outcome = work.await;
+        if let Some(fault) = outcome.as_ref().err().and_then(E::fault) {
+            attempt.failed(fault);
         }
         outcome
     }
@@ -136,39 +147,39 @@ impl GuardedStore {
 #[async_trait]
 impl SessionStore for GuardedStore {
     async fn commit(&self, change: Append) -> Result<(), CommitError> {
-        self.guard(self.store.commit(change)).await
+        self.writing(self.store.commit(change)).await
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, ReadError> {
-        self.guard(self.store.load(key)).await
+        self.looking(self.store.load(key)).await
     }
 
     async fn journal(&self, key: &SessionKey, after_version: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError> {
-        self.guard(self.store.journal(key, after_version, limit)).await
+        self.looking(self.store.journal(key, after_version, limit)).await
     }
 
     async fn versions(&self, keys: &[SessionKey]) -> Result<Vec<Option<u64>>, ReadError> {
-        self.guard(self.store.versions(keys)).await
+        self.looking(self.store.versions(keys)).await
     }
 
     async fn claim_due(&self, now_ms: i64, lease_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError> {
-        self.guard(self.store.claim_due(now_ms, lease_ms, limit)).await
+        self.looking(self.store.claim_due(now_ms, lease_ms, limit)).await
     }
 
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
-        self.guard(self.store.delete_ended(before_ms, limit)).await
+        self.looking(self.store.delete_ended(before_ms, limit)).await
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {
-        self.guard(self.store.search(search)).await
+        self.looking(self.store.search(search)).await
     }
 
     async fn summary(&self, of: &SummaryOf) -> Result<Summary, SurveyError> {
-        self.guard(self.store.summary(of)).await
+        self.looking(self.store.summary(of)).await
     }
 
     async fn announce(&self, changes: &[(SessionKey, u64)]) -> Result<(), ReadError> {
-        self.guard(self.store.announce(changes)).await
+        self.looking(self.store.announce(changes)).await
     }
 
     // Not guarded: whoever asks wants to know how it is now.
@@ -184,18 +195,18 @@ impl SessionStore for GuardedStore {
 #[async_trait]
 impl IdempotencyStore for GuardedStore {
     async fn begin(&self, key: IdempotencyKey, body_sha256: [u8; 32], now_ms: i64) -> Result<Begin, IdempotencyError> {
-        self.guard(self.store.begin(key, body_sha256, now_ms)).await
+        self.writing(self.store.begin(key, body_sha256, now_ms)).await
     }
 
     async fn finish(&self, ticket: Ticket, answer: Answer) -> Result<(), IdempotencyError> {
-        self.guard(self.store.finish(ticket, answer)).await
+        self.writing(self.store.finish(ticket, answer)).await
     }
 
     async fn abandon(&self, ticket: Ticket) -> Result<(), IdempotencyError> {
-        self.guard(self.store.abandon(ticket)).await
+        self.looking(self.store.abandon(ticket)).await
     }
 
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
-        self.guard(self.store.sweep(now_ms)).await
+        self.looking(self.store.sweep(now_ms)).await
     }
 }

@@ -115,7 +115,14 @@ async fn on_a_full_disk_nothing_is_promised_and_with_room_again_everything_goes_
                     );
                 }
             }
-            if !is_alone(node) {
+            if is_alone(node) {
+                // That reading works does not hide it.
+                until("nobody waits for it any more", LONG, async || {
+                    assert_eq!(back_end.change(&fleet, node).await, (503, true), "{}", node.log());
+                    node.readiness().await.unwrap().1["mode"] == "memoryOnly"
+                })
+                .await;
+            } else {
                 // What a buyer changes here is small and may find its place now and then; it may also wait for one, so
                 // the server is of use.
                 until("it says that there is no room", LONG, async || {

@@ -298,9 +298,8 @@ enum Goal {
 
 /// How many commands are decided as one batch.
 const BATCH: usize = 64;
-/// How many records are kept for catching up, while somebody follows and while nobody does; who lacks more gets a snapshot.
-const RECENT: usize = 256;
-const RECENT_UNFOLLOWED: usize = 16;
+/// How many records are kept for catching up while somebody follows; who lacks more gets a snapshot.
+const RECENT: usize = 64;
 /// How many commands of a session may wait.
 const MAX_WAITING: usize = 1024;
 /// When a client that was sent away may come back.
@@ -445,7 +444,7 @@ impl Authority {
     pub fn leave(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
         self.greeting.retain(|(known, ..)| *known != peer);
-        self.trim_recent();
+        self.trim();
     }
 
     /// Commands of a peer that has joined.
@@ -545,15 +544,16 @@ impl Authority {
         if let Some(erased) = self.recent.iter().rposition(|record| record.event == Event::Erased {}) {
             self.recent.drain(..erased);
         }
-        self.trim_recent();
+        self.trim();
         effects
     }
 
-    fn trim_recent(&mut self) {
-        let most = if self.peers.is_empty() { RECENT_UNFOLLOWED } else { RECENT };
-        self.recent.drain(..self.recent.len().saturating_sub(most));
+    fn trim(&mut self) {
+        self.recent.drain(..self.recent.len().saturating_sub(RECENT));
         if self.peers.is_empty() {
-            self.recent.shrink_to(most);
+            // Most sessions in a server's memory are followed by nobody: they take as little as can be.
+            self.recent = VecDeque::new();
+            self.waiting.shrink_to_fit();
         }
     }
 
