@@ -83,7 +83,8 @@ struct Live {
 /// Where a peer's frames go, and what it waits for.
 #[derive(Debug)]
 struct Listener {
-    frames: mpsc::Sender<ServerFrame>,
+    /// Boxed, because a queue has room for 32 of them from its beginning.
+    frames: mpsc::Sender<Box<ServerFrame>>,
     /// Its commands that are not settled yet, in their order; answers come in the same order.
     unsettled: VecDeque<Unsettled>,
 }
@@ -148,7 +149,8 @@ impl Hosted {
         let (mut is_first, mut left) = (false, Vec::new());
         self.loaded
             .get_or_try_init(|| async {
-                let (live, effects) = self.first_load().await?;
+                // Boxed, as all that is rarely done: whoever waits for a session would carry its size around.
+                let (live, effects) = Box::pin(self.first_load()).await?;
                 (is_first, left) = (true, effects);
                 Ok::<_, SessionError>(Mutex::new(live))
             })
@@ -304,9 +306,9 @@ impl Hosted {
 
     /// The session as it is now. Read again if something may have been missed; as it was last known where that can't be.
     pub(super) async fn current(self: &Arc<Self>) -> Result<Option<Current>, SessionError> {
-        let stale_for = if self.is_fresh() { None } else { self.read_again().await? };
+        let stale_for = if self.is_fresh() { None } else { Box::pin(self.read_again()).await? };
         if self.is_overdue() {
-            self.end_if_overdue(READ_PATIENCE).await;
+            Box::pin(self.end_if_overdue(READ_PATIENCE)).await;
         }
         let Some(state) = self.state() else { return Ok(None) };
         // Its end could not be written down; it is over all the same.
@@ -350,7 +352,7 @@ impl Hosted {
     }
 
     /// Opens a queue for a peer.
-    pub(super) fn listen(&self, peer: PeerId) -> mpsc::Receiver<ServerFrame> {
+    pub(super) fn listen(&self, peer: PeerId) -> mpsc::Receiver<Box<ServerFrame>> {
         let (sender, receiver) = mpsc::channel(PEER_QUEUE);
         if let Some(mut live) = self.live() {
             live.peers.insert(peer, Listener { frames: sender, unsettled: VecDeque::new() });
@@ -721,7 +723,7 @@ fn send(live: &mut Live, peer: PeerId, frame: ServerFrame) {
             command.settle(outcome, code);
         }
     }
-    if listener.frames.try_send(frame).is_err() {
+    if listener.frames.try_send(Box::new(frame)).is_err() {
         live.peers.remove(&peer);
         live.authority.leave(peer);
     }

@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use self::flushing::Backlog;
 pub use self::freshness::Announcements;
-use self::freshness::Links;
+use self::freshness::{Links, Stamp};
 use self::hosted::Hosted;
 use self::measures::Measures;
 pub use self::overview::{Listed, MemoryStatistics};
@@ -177,7 +177,7 @@ pub struct Subscription {
     hosted: Arc<Hosted>,
     peer: PeerId,
     /// Frames for the peer. Closed when the peer reads too slowly.
-    pub frames: tokio::sync::mpsc::Receiver<ServerFrame>,
+    pub frames: tokio::sync::mpsc::Receiver<Box<ServerFrame>>,
 }
 
 impl Subscription {
@@ -269,6 +269,16 @@ impl Sessions {
             environment.measures.known_absent();
             return Ok(None);
         }
+        Box::pin(self.find_below(key, stamp)).await
+    }
+
+    /// What takes more than a look into the memory.
+    async fn find_below(
+        &self,
+        key: &SessionKey,
+        stamp: Option<Stamp>,
+    ) -> Result<Option<(Arc<Hosted>, Current)>, SessionError> {
+        let environment = &self.environment;
         let hosted = self.host(key).await?;
         let current = hosted.current().await?;
         if let (None, Some(stamp)) = (&current, stamp) {
@@ -313,7 +323,7 @@ impl Sessions {
         let answers = async {
             let mut answers = Vec::with_capacity(expected);
             while answers.len() < expected {
-                match frames.recv().await {
+                match frames.recv().await.map(|frame| *frame) {
                     Some(ServerFrame::Busy { retry_after_ms }) => {
                         return Err(SessionError::Busy { retry_after: Duration::from_millis(retry_after_ms) });
                     }

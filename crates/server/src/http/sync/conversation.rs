@@ -224,7 +224,7 @@ impl Conversation {
                         let message = "frames were not read fast enough; come back and catch up";
                         return Some(End::new(ErrorCode::SlowReader, message));
                     };
-                    if let ServerFrame::Error { code, message, retry_after_ms } = frame {
+                    if let ServerFrame::Error { code, message, retry_after_ms } = *frame {
                         return Some(End { code, message, retry_after_ms });
                     }
                     if self.send(&frame).await.is_err() {
@@ -340,7 +340,14 @@ impl Conversation {
         })?;
         match tokio::time::timeout(SEND_LIMIT, self.sink.send(Message::Text(text.into()))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(()),
+            Ok(Err(_)) => Err(()),
+            Err(_) => {
+                // There is no use in telling somebody who does not read.
+                let code = ErrorCode::SlowReader.close_code();
+                tracing::debug!("a socket is closed, because its client does not read");
+                metrics::counter!("throughline_sockets_closed_total", "code" => code.to_string()).increment(1);
+                Err(())
+            }
         }
     }
 }
