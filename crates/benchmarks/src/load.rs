@@ -43,7 +43,8 @@ fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }
 
-struct Connection {
+/// A connection that stays open from one request to the next.
+pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
@@ -114,12 +115,20 @@ pub async fn closed(address: &str, requests: &[Vec<u8>], connections: usize, dur
     Ok(Measured { per_second, refused_per_second, latencies })
 }
 
+/// Opens connections, one after the other: what the system refuses to queue would come a second late.
+pub async fn connect(address: &str, connections: usize) -> Result<Vec<Connection>> {
+    let mut opened = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        opened.push(Connection::open(address).await?);
+    }
+    Ok(opened)
+}
+
 /// So many requests are due each second, whether or not those before them were answered. What is due while every
 /// connection waits is sent late, and its latency counts from when it was due.
 pub async fn open(
-    address: &str,
+    connections: Vec<Connection>,
     requests: &[Vec<u8>],
-    connections: usize,
     rate: f64,
     duration: Duration,
 ) -> Result<Measured> {
@@ -128,10 +137,9 @@ pub async fn open(
     let all = (rate * duration.as_secs_f64()) as u64;
     let started = Instant::now();
     let mut tasks = Vec::new();
-    for _ in 0..connections {
-        let (address, requests, taken) = (address.to_owned(), Arc::clone(&requests), Arc::clone(&taken));
+    for mut connection in connections {
+        let (requests, taken) = (Arc::clone(&requests), Arc::clone(&taken));
         tasks.push(tokio::spawn(async move {
-            let mut connection = Connection::open(&address).await?;
             let (mut latencies, mut refused) = (histogram()?, 0_u64);
             loop {
                 let number = taken.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! What surrounds every route, from the outside in: request id, log line, metrics and security headers; CORS; the number
 //! of requests at a time, the time limit, panics and bare statuses turned into problems; the body limit.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
-use tower::ServiceBuilder;
+use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 
@@ -34,19 +35,34 @@ const SLOW: Duration = Duration::from_secs(1);
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Puts all layers around `routes`.
+/// Puts everything around `routes`.
 ///
-/// Two functions of our own, and not one for each thing that they do: each function that axum calls around a route costs
-/// a few allocations for every request.
+/// As one function and not as a layer for each thing that is done: each layer around a route costs some allocations for
+/// every request.
 pub fn around(routes: Router, state: &Arc<ServerState>) -> Router {
-    let (company, guard) = (Arc::new(Company::new(state)), Arc::new(Guard::new(state)));
+    let surroundings = Arc::new(Surroundings {
+        measures: RequestMeasures::default(),
+        with_transport_security: !state.config.dev,
+        cors: cors(state),
+        places: Semaphore::new(state.config.max_requests),
+        time: state.config.request_timeout,
+    });
     // The first one is the outermost.
     let layers = ServiceBuilder::new()
-        .layer(from_fn(move |request, next| accompany(Arc::clone(&company), request, next)))
-        .layer(cors(state))
-        .layer(from_fn(move |request, next| protect(Arc::clone(&guard), request, next)))
+        .layer(from_fn(move |request, next| accompany(Arc::clone(&surroundings), request, next)))
         .layer(DefaultBodyLimit::max(state.config.body_limit));
     routes.layer(layers)
+}
+
+/// What surrounds all routes.
+struct Surroundings {
+    measures: RequestMeasures,
+    with_transport_security: bool,
+    cors: CorsLayer,
+    /// One for each request that may be answered at a time.
+    places: Semaphore,
+    /// How long one may take.
+    time: Duration,
 }
 
 /// Answers what no route matched.
@@ -67,17 +83,37 @@ fn cors(state: &ServerState) -> CorsLayer {
         .max_age(PREFLIGHT_MAX_AGE)
 }
 
-/// What every request is accompanied by: an id, a log line, metrics, and the headers of every answer.
-struct Company {
-    measures: RequestMeasures,
-    with_transport_security: bool,
+/// One span and one log line per request, and its metrics. The route's template is logged, not the path: paths hold
+/// session ids, and queries hold whatever a client puts there.
+async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = RequestId::of(request.headers());
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let method = known_method(request.method());
+    let is_api = request.uri().path().starts_with("/v1/");
+    let span = tracing::info_span!("request", %id, method, route);
+    let answering = async {
+        let response = share(&around, request, next).await;
+        // A line for each request would be most of the work of a busy server; its metrics tell of all of them. What can't be
+        // served just now (503) is told of once, by whoever finds out why.
+        let (status, elapsed) = (response.status(), started.elapsed());
+        let is_refused = status == StatusCode::SERVICE_UNAVAILABLE;
+        if !is_refused && (status.is_server_error() || elapsed >= SLOW) {
+            tracing::info!(status = status.as_u16(), elapsed_ms = elapsed.as_millis(), "answered");
+        } else {
+            tracing::debug!(status = status.as_u16(), elapsed_ms = elapsed.as_millis(), "answered");
+        }
+        (response, elapsed)
+    };
+    let (mut response, elapsed) = id.scope(answering.instrument(span)).await;
+    around.measures.answered(method, route, response.status(), elapsed);
+    response.headers_mut().insert(request_id::HEADER, id.into());
+    around.secure(is_api, response.headers_mut());
+    response
 }
 
-impl Company {
-    fn new(state: &ServerState) -> Self {
-        Self { measures: RequestMeasures::default(), with_transport_security: !state.config.dev }
-    }
-
+impl Surroundings {
     /// The headers that every answer has, unless its route has set its own, as one that shows a page does.
     fn secure(&self, is_api: bool, headers: &mut HeaderMap) {
         let mut ensure = |name: HeaderName, value: &'static str| {
@@ -96,61 +132,34 @@ impl Company {
     }
 }
 
-/// One span and one log line per request, and its metrics. The route's template is logged, not the path: paths hold
-/// session ids, and queries hold whatever a client puts there.
-async fn accompany(company: Arc<Company>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let id = RequestId::of(request.headers());
-    let matched = request.extensions().get::<MatchedPath>().cloned();
-    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let method = known_method(request.method());
-    let is_api = request.uri().path().starts_with("/v1/");
-    let span = tracing::info_span!("request", %id, method, route);
-    let answering = async {
-        let response = next.run(request).await;
-        // A line for each request would be most of the work of a busy server; its metrics tell of all of them.
-        let (status, elapsed) = (response.status(), started.elapsed());
-        if status.is_server_error() || elapsed >= SLOW {
-            tracing::info!(status = status.as_u16(), elapsed_ms = elapsed.as_millis(), "answered");
-        } else {
-            tracing::debug!(status = status.as_u16(), elapsed_ms = elapsed.as_millis(), "answered");
-        }
-        (response, elapsed)
-    };
-    let (mut response, elapsed) = id.scope(answering.instrument(span)).await;
-    company.measures.answered(method, route, response.status(), elapsed);
-    response.headers_mut().insert(request_id::HEADER, id.into());
-    company.secure(is_api, response.headers_mut());
-    response
-}
-
-/// What keeps one request from harming the others.
-struct Guard {
-    places: Semaphore,
-    time: Duration,
-}
-
-impl Guard {
-    fn new(state: &ServerState) -> Self {
-        Self { places: Semaphore::new(state.config.max_requests), time: state.config.request_timeout }
+/// Tells browsers which pages may read the answer. Only they say where a request comes from.
+async fn share(around: &Arc<Surroundings>, request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(ORIGIN) && request.method() != Method::OPTIONS {
+        return protect(around, request, next).await;
     }
+    let answer = service_fn(|request| {
+        let (around, next) = (Arc::clone(around), next.clone());
+        async move { Ok::<_, Infallible>(protect(&around, request, next).await) }
+    });
+    let Ok(response) = around.cors.layer(answer).oneshot(request).await;
+    response
 }
 
 /// Lets in as many requests at a time as can be answered in time, ends those that take too long or panic, and explains
 /// bare statuses.
-async fn protect(guard: Arc<Guard>, request: Request, next: Next) -> Response {
+async fn protect(around: &Surroundings, request: Request, next: Next) -> Response {
     let is_head = request.method() == Method::HEAD;
     let is_operators = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
     // The others are told at once to come back, which costs little: were they to wait, all would be answered too late.
     // The operator's own routes are always let in.
-    let _place = match guard.places.try_acquire() {
+    let _place = match around.places.try_acquire() {
         Ok(place) => Some(place),
         Err(_) if is_operators => None,
         Err(_) => return overloaded(),
     };
     // What is shared between requests is behind locks that outlive a panic.
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match tokio::time::timeout(guard.time, answer).await {
+    match tokio::time::timeout(around.time, answer).await {
         Ok(Ok(response)) if is_head => response,
         Ok(Ok(response)) => explain_bare_status(response),
         Ok(Err(_panic)) => {
@@ -158,7 +167,7 @@ async fn protect(guard: Arc<Guard>, request: Request, next: Next) -> Response {
             metrics::counter!("throughline_panics_total").increment(1);
             Problem::unexplained().into_response()
         }
-        Err(_) => timed_out(guard.time),
+        Err(_) => timed_out(around.time),
     }
 }
 

@@ -38,7 +38,7 @@ const COMPARED_RECORDS: u32 = 1024;
 /// answers for two roles, and in what the allocator rounds up. Measured by how much a server grows that is filled with
 /// sessions, small ones and such with much metadata (`cargo xtask bench server --only session-memory`).
 const BASE_BYTES: usize = 1024;
-const BYTES_PER_JSON_BYTE: usize = 7;
+const BYTES_PER_JSON_BYTE: usize = 6;
 
 /// A session in memory.
 #[derive(Debug)]
