@@ -244,6 +244,9 @@ async fn cached_reads(fleet: &Fleet, peers: &Peers, effort: Effort, report: &mut
     let calm = open(connections, requests, ours_rate * 0.7, effort.duration * 2).await?;
     report.note("median at 70 % of that load", calm.latency_us(0.5) / 1000.0, "ms");
     report.add("p99 of cached reads at 70 % load", calm.latency_us(0.99) / 1000.0, "ms", Some(Target::AtMost(10.0)));
+    let connections = connect(&bare.address, CONNECTIONS * 2).await?;
+    let calm = open(connections, &[request("GET", "/", &[], "")], bare_rate * 0.7, effort.duration * 2).await?;
+    report.note("the bare handler's at 70 % of its load", calm.latency_us(0.99) / 1000.0, "ms");
     std::fs::remove_file(&folder)?;
     Ok(())
 }

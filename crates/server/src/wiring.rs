@@ -210,8 +210,10 @@ impl ServerState {
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             while state.goes_on_after(MAKE_UP).await {
-                // Often: until then each value that a histogram was given is kept.
-                state.metrics.run_upkeep();
+                // Often: until then each value that a histogram was given is kept. A busy server has given them so many that
+                // no request should have to wait for it.
+                let metrics = state.metrics.clone();
+                let _ = tokio::task::spawn_blocking(move || metrics.run_upkeep()).await;
                 state.sessions.make_up().await;
             }
         });

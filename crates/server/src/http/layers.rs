@@ -92,7 +92,7 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let method = known_method(request.method());
     let is_api = request.uri().path().starts_with("/v1/");
-    let span = tracing::info_span!("request", %id, method, route);
+    let span = tracing::info_span!("request", id = id.as_str(), method, route);
     let answering = async {
         let response = share(&around, request, next).await;
         // A line for each request would be most of the work of a busy server; its metrics tell of all of them. What can't be
@@ -108,6 +108,8 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
     };
     let (mut response, elapsed) = id.scope(answering.instrument(span)).await;
     around.measures.answered(method, route, response.status(), elapsed);
+    // For all that follow, at once.
+    response.headers_mut().reserve(8);
     response.headers_mut().insert(request_id::HEADER, id.into());
     around.secure(is_api, response.headers_mut());
     response

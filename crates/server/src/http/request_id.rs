@@ -31,6 +31,12 @@ impl RequestId {
         CURRENT.try_with(Clone::clone).ok()
     }
 
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
     /// Tells the id to everything that `answering` calls.
     pub async fn scope<T>(&self, answering: impl Future<Output = T>) -> T {
         CURRENT.scope(self.clone(), answering).await
@@ -39,7 +45,7 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.to_str().unwrap_or_default())
+        f.write_str(self.as_str())
     }
 }
 
