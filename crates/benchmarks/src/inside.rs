@@ -1,6 +1,7 @@
 //! What happens inside the process, without HTTP: reads from memory, and commands to the database.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -99,12 +100,15 @@ pub async fn commands(
             flushing.flush();
         }
     });
+    // Sessions of each round are its own: a command that is sent again is answered from what is known.
+    static ROUND: AtomicU64 = AtomicU64::new(0);
+    let round = ROUND.fetch_add(1, Ordering::Relaxed);
     let started = Instant::now();
     let mut tasks = Vec::new();
     for number in 0..clients {
         let sessions = Arc::clone(&sessions);
         tasks.push(tokio::spawn(async move {
-            let key = key(&format!("ws_{}_{number}", std::process::id()));
+            let key = key(&format!("ws_{round}_{number}"));
             let client = format!("client-{number}");
             sessions.execute(&key, Role::Service, vec![request(&client, 1, Command::Create(Box::default()))?]).await?;
             let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
@@ -115,7 +119,7 @@ pub async fn commands(
                 let asked = Instant::now();
                 let executed = sessions.execute(&key, Role::Service, vec![request]).await?;
                 latencies.record(asked.elapsed().as_nanos() as u64)?;
-                if !matches!(executed.answers[0], ServerFrame::Accepted { .. }) {
+                if !matches!(executed.answers[0], ServerFrame::Accepted { repeated: false, .. }) {
                     return Err(anyhow!("{:?}", executed.answers));
                 }
             }
