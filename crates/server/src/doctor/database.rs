@@ -107,7 +107,7 @@ fn writable(found: &PostgresInspection) -> Option<Finding> {
         Err(fault) => Finding::error(
             CHECK,
             chain(fault),
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO the user, and look at its free space",
+            "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO the user, and look at its free space",
         ),
     })
 }

@@ -3,7 +3,7 @@
 //! A single task owns the writing connection. It takes one job, then as many more as are
 //! waiting, runs each of them under its own savepoint, commits once, and only then tells
 //! each caller. While one batch is being written, the next one fills by itself; it waits for
-//! callers only where they are about to come anyway (see [`Gathering`]).
+//! callers only where they are about to come anyway (see `Gathering`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
