@@ -68,7 +68,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct State {
-    failures_in_a_row: u32,
+    /// For each kind of work.
+    failures_in_a_row: [u32; 2],
     open_since: Option<Instant>,
     /// Counts changes of state: tells attempts of an earlier time from those of now.
     turn: u64,
@@ -88,6 +89,16 @@ pub struct Open {
 pub struct Attempt {
     breaker: Breaker,
     turn: u64,
+    kind: Kind,
+}
+
+/// What is attempted. That one kind works says nothing of the other: on a full disk reading works and writing fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What changes something.
+    Writing,
+    /// What reads, or may find nothing to change.
+    Looking,
 }
 
 impl Breaker {
@@ -131,12 +142,12 @@ impl Breaker {
     ///
     /// # Errors
     /// [`Open`] while it may not.
-    pub fn admit(&self) -> Result<Attempt, Open> {
+    pub fn admit(&self, kind: Kind) -> Result<Attempt, Open> {
         if self.is_open() {
             return Err(Open { dependency: self.inner.settings.dependency.clone() });
         }
         let turn = self.inner.state().turn;
-        Ok(Attempt { breaker: self.clone(), turn })
+        Ok(Attempt { breaker: self.clone(), turn, kind })
     }
 
     /// Opens it now: for what is known to be away without having been tried.
@@ -186,7 +197,7 @@ impl Attempt {
     pub fn succeeded(self) {
         let mut state = self.breaker.inner.state();
         if state.turn == self.turn {
-            state.failures_in_a_row = 0;
+            state.failures_in_a_row[self.kind as usize] = 0;
         }
     }
 
@@ -197,8 +208,9 @@ impl Attempt {
         if state.turn != self.turn {
             return false;
         }
-        state.failures_in_a_row += 1;
-        let enough = state.failures_in_a_row >= self.breaker.inner.settings.failures;
+        let failures = &mut state.failures_in_a_row[self.kind as usize];
+        *failures += 1;
+        let enough = *failures >= self.breaker.inner.settings.failures;
         if enough {
             self.breaker.open(state, cause);
         }
@@ -240,7 +252,7 @@ impl Inner {
     fn close(&self) {
         let mut state = self.state();
         let open_for = state.open_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        state.failures_in_a_row = 0;
+        state.failures_in_a_row = [0; 2];
         state.turn += 1;
         self.open.store(false, Ordering::Release);
         self.watchers.send_replace(false);
@@ -276,7 +288,7 @@ mod tests {
     }
 
     fn fail(breaker: &Breaker) -> bool {
-        breaker.admit().expect("it is closed").failed(&Broken)
+        breaker.admit(Kind::Writing).expect("it is closed").failed(&Broken)
     }
 
     async fn until(watch: &mut watch::Receiver<bool>, open: bool) {
@@ -291,11 +303,11 @@ mod tests {
         let works = Arc::new(AtomicBool::new(false));
         let breaker = breaker(&works);
         assert!(!fail(&breaker) && !fail(&breaker));
-        breaker.admit().expect("two failures are not enough").succeeded();
+        breaker.admit(Kind::Writing).expect("two failures are not enough").succeeded();
         assert!(!fail(&breaker) && !fail(&breaker), "a success between them begins the count anew");
         assert!(fail(&breaker));
         assert!(breaker.is_open());
-        assert_eq!(breaker.admit().expect_err("it is open"), Open { dependency: "test".into() });
+        assert_eq!(breaker.admit(Kind::Writing).expect_err("it is open"), Open { dependency: "test".into() });
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(breaker.is_open(), "no probe was answered");
         works.store(true, Ordering::SeqCst);
@@ -307,7 +319,7 @@ mod tests {
     async fn what_began_before_a_change_says_nothing_about_now() {
         let works = Arc::new(AtomicBool::new(true));
         let breaker = breaker(&works);
-        let old: Vec<Attempt> = (0..5).map(|_| breaker.admit().expect("it is closed")).collect();
+        let old: Vec<Attempt> = (0..5).map(|_| breaker.admit(Kind::Writing).expect("it is closed")).collect();
         breaker.trip(&Broken);
         until(&mut breaker.watch(), false).await;
         for attempt in old {
@@ -321,7 +333,7 @@ mod tests {
         let works = Arc::new(AtomicBool::new(false));
         let breaker = breaker(&works);
         for _ in 0..10 {
-            drop(breaker.admit().expect("it is closed"));
+            drop(breaker.admit(Kind::Writing).expect("it is closed"));
         }
         assert!(!breaker.is_open());
     }

@@ -86,8 +86,8 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub listen: Option<SocketAddr>,
 
-    /// Origins of web pages that may talk to this server, exactly as browsers send them. Without it, none but the
-    /// server's own
+    /// Origins of web pages that may talk to this server, exactly as browsers send them. Without it, no web
+    /// page may
     #[arg(
         long,
         help_heading = "Listening",

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::problem::chain;
 use crate::store::inspection::{PostgresInspection, folder_of, inspect_postgres, inspect_sqlite};
 use crate::store::postgres::PostgresAddress;
-use crate::store::{DatabaseUrl, MigrationError};
+use crate::store::{DatabaseUrl, MigrationError, survey};
 
 /// The oldest PostgreSQL that this is meant for: older ones get no more security fixes.
 const OLDEST_POSTGRES: i32 = 14;
@@ -144,16 +144,20 @@ fn isolation(found: &PostgresInspection) -> Finding {
 
 fn connections(found: &PostgresInspection, ours: usize, servers: usize) -> Finding {
     const CHECK: &str = "database connections";
-    // One more of each server listens for changes.
-    let wanted = (ours + 1).saturating_mul(servers);
+    // One more of each server listens for changes, and questions about many sessions have their own.
+    let beside = 1 + survey::AT_ONCE as usize;
+    let wanted = (ours + beside).saturating_mul(servers);
     let allowed = usize::try_from(found.connections_allowed).unwrap_or(0);
     let message = format!(
         "{servers} servers want {wanted} connections; it allows {allowed}, and has {} just now",
         found.connections_used
     );
     if wanted > allowed {
-        let each = (allowed / servers.max(1)).saturating_sub(1);
-        let remedy = format!("raise max_connections there, or set database_connections to {each} at most here");
+        let each = (allowed / servers.max(1)).saturating_sub(beside);
+        let remedy = match each {
+            0 | 1 => "raise max_connections there: so many servers can't share so few connections".to_owned(),
+            _ => format!("raise max_connections there, or set database_connections to {each} at most here"),
+        };
         return Finding::error(CHECK, message, remedy);
     }
     // Two versions run beside each other during a deployment, and people want to look as well.

@@ -65,7 +65,8 @@ fn overloaded(retry_after: Duration) -> Problem {
 }
 
 fn unavailable(error: &(dyn std::error::Error + 'static)) -> Problem {
-    tracing::error!(error = %chain(error), "the store is not available");
+    // Told once by whoever finds out that it is away, and counted for each request: this is for one that is looked at.
+    tracing::debug!(error = %chain(error), "the store is not available");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "storeUnavailable", "Store unavailable")
         .detail("the server cannot reach its database; a retry with the same idempotency key or command number is safe")
         .retry_after(UNAVAILABLE_RETRY)

@@ -169,7 +169,11 @@ async fn protect(around: &Surroundings, request: Request, next: Next) -> Respons
             metrics::counter!("throughline_panics_total").increment(1);
             Problem::unexplained().into_response()
         }
-        Err(_) => timed_out(around.time),
+        Err(_) => {
+            metrics::counter!("throughline_http_requests_timed_out_total").increment(1);
+            tracing::warn!(limit_ms = around.time.as_millis(), "a request took too long and was given up");
+            timed_out(around.time)
+        }
     }
 }
 

@@ -269,7 +269,8 @@ impl Hosted {
         }
         // Copied, because what was written is up to twice as large as it has to be.
         let json = Bytes::copy_from_slice(&write_session(state, role)?);
-        rendered.retain(|known| known.role != role);
+        // What shows an earlier state goes, whoever it was for: it may hold what was erased since.
+        rendered.retain(|known| known.role != role && Arc::ptr_eq(&known.state, state));
         rendered.push(Rendered { role, state: Arc::clone(state), json: json.clone() });
         Ok(json)
     }
@@ -680,6 +681,7 @@ impl Hosted {
     /// Keeps the session in memory for whoever comes next, if there is one.
     pub(super) fn remember(self: &Arc<Self>) {
         let Some(state) = self.state() else { return };
+        self.rendered.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| Arc::ptr_eq(&known.state, &state));
         if self.json_bytes.load(Ordering::Relaxed) == 0 {
             // It came from the shared tier.
             let json_bytes = serde_json::to_vec(&*state).map_or(0, |json| json.len());

@@ -4,10 +4,12 @@ use throughline_core::{ClientId, Command, Status};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::store::Append;
 use crate::store::memory::MemoryStore;
 use crate::tenant::TenantId;
 
 const NOW_MS: i64 = 1_795_165_200_000;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 fn sessions() -> (Sessions, Arc<ManualClock>, Arc<dyn Store>) {
     let clock = Arc::new(ManualClock::at(NOW_MS));
@@ -62,6 +64,19 @@ async fn overdue_sessions_end_without_being_asked_for() {
     clock.advance(Duration::from_secs(25 * 60 * 60));
     assert_eq!(sessions.end_overdue().await.unwrap(), 2);
     assert!(store.claim_due(clock.now_ms(), 0, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_read_does_not_keep_the_others_from_ending() {
+    let (sessions, clock, store) = sessions();
+    sessions.execute(&key("ws_1_b"), Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
+    let damaged = crate::store::conformance::append(&key("ws_1_a"), 0);
+    let columns = crate::store::Operational { deadline_at_ms: Some(clock.now_ms()), ..damaged.columns.clone() };
+    store.commit(Append { columns, ..damaged }).await.unwrap();
+    clock.advance(Duration::from_secs(25 * 60 * 60));
+    sessions.end_overdue().await.unwrap();
+    let left = store.claim_due(clock.now_ms() + DAY_MS, 0, 10).await.unwrap();
+    assert_eq!(left.into_iter().map(|due| due.key).collect::<Vec<_>>(), [key("ws_1_a")]);
 }
 
 #[tokio::test]

@@ -253,8 +253,21 @@ impl Sessions {
             return Ok(0);
         }
         let due = measures::database("claim_due", store.claim_due(clock.now_ms(), DUE_LEASE_MS, DUE_BATCH)).await?;
+        let mut unreadable = 0;
         for session in &due {
-            self.host(&session.key).await?.end_if_overdue(END_PATIENCE).await;
+            match self.host(&session.key).await {
+                Ok(hosted) => drop(hosted.end_if_overdue(END_PATIENCE).await),
+                // Its neighbours must not wait for it. It is tried again when the lease is over.
+                Err(SessionError::Unreadable(error)) => {
+                    tracing::debug!(error = %chain(&error), "an overdue session can't be ended");
+                    unreadable += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if unreadable > 0 {
+            metrics::counter!("throughline_unreadable_sessions_total").increment(unreadable);
+            tracing::warn!(sessions = unreadable, "overdue sessions can't be read, and so can't be ended");
         }
         Ok(due.len())
     }

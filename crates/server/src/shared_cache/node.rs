@@ -15,7 +15,7 @@ use super::connection::{Connected, Connector, ask};
 use super::fault::{CacheFault, ConnectFault};
 use super::partition::Partition;
 use super::scripts::Script;
-use crate::breaker::{Attempt, Breaker, BreakerSettings};
+use crate::breaker::{Attempt, Breaker, BreakerSettings, Kind};
 use crate::problem::chain;
 
 /// How long after a failed connection the next is tried.
@@ -139,7 +139,7 @@ impl Node {
 
     /// Asks the breaker whether something may begin.
     pub(super) fn admit(&self) -> Result<Option<Attempt>, CacheFault> {
-        match self.breaker.get().map(Breaker::admit) {
+        match self.breaker.get().map(|breaker| breaker.admit(Kind::Writing)) {
             None => Ok(None),
             Some(Ok(attempt)) => Ok(Some(attempt)),
             Some(Err(_)) => Err(CacheFault::Away),

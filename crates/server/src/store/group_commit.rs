@@ -155,7 +155,7 @@ async fn run<W: BatchWriter>(
             metrics::histogram!("throughline_store_batch_jobs").record(jobs as f64);
             let started = Instant::now();
             let begun = writer.write(std::mem::take(&mut batch)).await;
-            before = Gathering { jobs, took: started.elapsed() };
+            before = Gathering { jobs, took: started.elapsed(), ended: Some(Instant::now()) };
             metrics::histogram!("throughline_store_transaction_seconds").record(before.took);
             counts.transactions.fetch_add(begun, Ordering::SeqCst);
             metrics::counter!("throughline_store_transactions_total").increment(begun);
@@ -176,14 +176,23 @@ async fn run<W: BatchWriter>(
 struct Gathering {
     jobs: usize,
     took: Duration,
+    ended: Option<Instant>,
 }
+
+/// The longest that a batch waits for others.
+const GATHERING_LIMIT: Duration = Duration::from_millis(5);
 
 impl Gathering {
     /// Waits until `batch` has about as many jobs as the one before, or the moment is over.
     async fn gather<J>(&self, batch: &mut Vec<J>, waiting: &mut mpsc::Receiver<J>, most: usize) {
+        let moment = (self.took / 4).min(GATHERING_LIMIT);
+        // Whoever was going to come back has done so by then.
+        if self.ended.is_none_or(|ended| ended.elapsed() > moment) {
+            return;
+        }
         let enough = most.min(self.jobs / 4 * 3);
         let filled = async { while batch.len() < enough && waiting.recv_many(batch, most - batch.len()).await > 0 {} };
-        let _ = tokio::time::timeout(self.took / 4, filled).await;
+        let _ = tokio::time::timeout(moment, filled).await;
     }
 }
 
@@ -263,25 +272,36 @@ mod tests {
             jobs.into_iter().for_each(|job| sender.try_send(job).unwrap());
             (sender, receiver)
         };
-        let before = Gathering { jobs: 4, took: Duration::from_millis(40) };
+        let now = || Some(Instant::now());
+        let before = Gathering { jobs: 4, took: Duration::from_millis(16), ended: now() };
         let begun = tokio::time::Instant::now();
         let (later, mut waiting) = waiting_of(vec![2]);
         let arriving = async {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
             later.send(3).await.unwrap();
         };
         let mut batch = vec![1];
         tokio::join!(before.gather(&mut batch, &mut waiting, 16), arriving);
-        assert_eq!((batch, begun.elapsed()), (vec![1, 2, 3], Duration::from_millis(5)), "three of four are enough");
+        assert_eq!((batch, begun.elapsed()), (vec![1, 2, 3], Duration::from_millis(2)), "three of four are enough");
 
         let begun = tokio::time::Instant::now();
         let (_open, mut waiting) = waiting_of(vec![2]);
         let mut batch = vec![1];
         before.gather(&mut batch, &mut waiting, 16).await;
-        assert_eq!((batch, begun.elapsed().as_millis()), (vec![1, 2], 10), "a quarter of what the last one took");
+        assert_eq!((batch, begun.elapsed().as_millis()), (vec![1, 2], 4), "a quarter of what the last one took");
 
         let begun = tokio::time::Instant::now();
-        let alone = Gathering { jobs: 1, took: Duration::from_secs(1) };
+        let slow = Gathering { jobs: 4, took: Duration::from_secs(2), ended: now() };
+        slow.gather(&mut vec![1], &mut waiting, 16).await;
+        assert_eq!(begun.elapsed(), GATHERING_LIMIT, "and never for long");
+
+        let begun = tokio::time::Instant::now();
+        let long_ago = Gathering { ended: Instant::now().checked_sub(Duration::from_secs(1)), ..slow };
+        long_ago.gather(&mut vec![1], &mut waiting, 16).await;
+        assert!(begun.elapsed().is_zero(), "after a pause nobody is about to come");
+
+        let begun = tokio::time::Instant::now();
+        let alone = Gathering { jobs: 1, took: Duration::from_secs(1), ended: now() };
         alone.gather(&mut vec![1], &mut waiting, 16).await;
         assert!(begun.elapsed().is_zero(), "who is alone does not wait");
     }

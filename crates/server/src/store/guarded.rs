@@ -8,7 +8,7 @@ use super::{
     Append, CommitError, Deleted, Due, Found, JournalRecord, ReadError, Search, SessionKey, SessionStore, Store,
     StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
-use crate::breaker::{Breaker, BreakerSettings, Open};
+use crate::breaker::{Breaker, BreakerSettings, Kind, Open};
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, Ticket};
 
 /// How many failures in a row say that the database is away. Each of them has waited for its own time limit.
@@ -122,23 +122,12 @@ impl Failure for IdempotencyError {
 }
 
 impl GuardedStore {
-    async fn writing<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let attempt = self.breaker.admit().map_err(E::away)?;
+    async fn guard<T, E: Failure>(&self, kind: Kind, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let attempt = self.breaker.admit(kind).map_err(E::away)?;
         let outcome = work.await;
         match outcome.as_ref().err().and_then(E::fault) {
             Some(fault) => drop(attempt.failed(fault)),
             None => attempt.succeeded(),
-        }
-        outcome
-    }
-
-    /// For what reads, or may find nothing to write: that it works says nothing of writing, as on a full disk, so it takes no
-    /// failure back. Were the database taken to be away because of that, the next probe would find out.
-    async fn looking<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let attempt = self.breaker.admit().map_err(E::away)?;
-        let outcome = work.await;
-        if let Some(fault) = outcome.as_ref().err().and_then(E::fault) {
-            attempt.failed(fault);
         }
         outcome
     }
@@ -147,39 +136,39 @@ impl GuardedStore {
 #[async_trait]
 impl SessionStore for GuardedStore {
     async fn commit(&self, change: Append) -> Result<(), CommitError> {
-        self.writing(self.store.commit(change)).await
+        self.guard(Kind::Writing, self.store.commit(change)).await
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, ReadError> {
-        self.looking(self.store.load(key)).await
+        self.guard(Kind::Looking, self.store.load(key)).await
     }
 
     async fn journal(&self, key: &SessionKey, after_version: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError> {
-        self.looking(self.store.journal(key, after_version, limit)).await
+        self.guard(Kind::Looking, self.store.journal(key, after_version, limit)).await
     }
 
     async fn versions(&self, keys: &[SessionKey]) -> Result<Vec<Option<u64>>, ReadError> {
-        self.looking(self.store.versions(keys)).await
+        self.guard(Kind::Looking, self.store.versions(keys)).await
     }
 
     async fn claim_due(&self, now_ms: i64, lease_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError> {
-        self.looking(self.store.claim_due(now_ms, lease_ms, limit)).await
+        self.guard(Kind::Looking, self.store.claim_due(now_ms, lease_ms, limit)).await
     }
 
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
-        self.looking(self.store.delete_ended(before_ms, limit)).await
+        self.guard(Kind::Looking, self.store.delete_ended(before_ms, limit)).await
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {
-        self.looking(self.store.search(search)).await
+        self.guard(Kind::Looking, self.store.search(search)).await
     }
 
     async fn summary(&self, of: &SummaryOf) -> Result<Summary, SurveyError> {
-        self.looking(self.store.summary(of)).await
+        self.guard(Kind::Looking, self.store.summary(of)).await
     }
 
     async fn announce(&self, changes: &[(SessionKey, u64)]) -> Result<(), ReadError> {
-        self.looking(self.store.announce(changes)).await
+        self.guard(Kind::Looking, self.store.announce(changes)).await
     }
 
     // Not guarded: whoever asks wants to know how it is now.
@@ -195,18 +184,18 @@ impl SessionStore for GuardedStore {
 #[async_trait]
 impl IdempotencyStore for GuardedStore {
     async fn begin(&self, key: IdempotencyKey, body_sha256: [u8; 32], now_ms: i64) -> Result<Begin, IdempotencyError> {
-        self.writing(self.store.begin(key, body_sha256, now_ms)).await
+        self.guard(Kind::Writing, self.store.begin(key, body_sha256, now_ms)).await
     }
 
     async fn finish(&self, ticket: Ticket, answer: Answer) -> Result<(), IdempotencyError> {
-        self.writing(self.store.finish(ticket, answer)).await
+        self.guard(Kind::Writing, self.store.finish(ticket, answer)).await
     }
 
     async fn abandon(&self, ticket: Ticket) -> Result<(), IdempotencyError> {
-        self.looking(self.store.abandon(ticket)).await
+        self.guard(Kind::Looking, self.store.abandon(ticket)).await
     }
 
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
-        self.looking(self.store.sweep(now_ms)).await
+        self.guard(Kind::Looking, self.store.sweep(now_ms)).await
     }
 }

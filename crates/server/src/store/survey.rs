@@ -13,7 +13,7 @@ use super::{ReadError, STATUSES, Stored};
 use crate::tenant::TenantId;
 
 /// How many of these questions a server asks its database at the same time.
-pub(super) const AT_ONCE: u32 = 2;
+pub(crate) const AT_ONCE: u32 = 2;
 
 /// How long the answer to one may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);

@@ -92,6 +92,16 @@ pub const METRICS: &[Metric] = &[
         "Requests refused at once, because more were being answered than can be in time.",
         PLAIN,
     ),
+    counter(
+        "throughline_http_requests_timed_out_total",
+        "Requests that were given up, because they took longer than `request_timeout`.",
+        PLAIN,
+    ),
+    counter(
+        "throughline_unreadable_sessions_total",
+        "Times that an overdue session could not be ended, because it can't be read: another version wrote it, or it is damaged.",
+        PLAIN,
+    ),
     counter("throughline_panics_total", "Requests that ended in a panic. Each is a bug.", PLAIN),
     gauge("throughline_connections", "Open connections, HTTP and sockets.", PLAIN),
     counter("throughline_connections_refused_total", "Connections closed at once: their address held too many.", PLAIN),

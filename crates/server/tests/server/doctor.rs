@@ -189,7 +189,7 @@ fn settings_that_lose_data_are_errors() {
     assert_eq!(report.status("redis persistence", &["appendonly no", "CONFIG SET appendonly yes"]), "warning");
     assert_eq!(report.status("database durability", &["synchronous_commit off", "ALTER ROLE"]), "error");
     assert_eq!(report.status("database isolation", &["serializable", "read committed"]), "warning");
-    assert_eq!(report.status("database connections", &["450", "max_connections", "database_connections"]), "error");
+    assert_eq!(report.status("database connections", &["550", "max_connections"]), "error");
     postgres.execute("shop", "ALTER DATABASE shop SET default_transaction_read_only = on").unwrap();
     let (report, _) = place.examine(&[]);
     assert_eq!(report.status("database writes", &["default_transaction_read_only"]), "error");

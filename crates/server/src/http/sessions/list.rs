@@ -57,8 +57,8 @@ pub(crate) struct SessionList {
 
 /// Lists sessions, the latest one first.
 ///
-/// The database is asked: a `relaxed` change may be missing for up to a second after it was accepted. A walk from part to
-/// part meets every session that was there when it began exactly once, whatever changes meanwhile.
+/// The database is asked: a `relaxed` change may be missing for up to a second after it was accepted. The order never
+/// changes: a walk from part to part meets no session twice, and misses none that the filters hold for all the while.
 #[utoipa::path(
     get, path = "/v1/sessions", tag = "sessions",
     params(

@@ -22,6 +22,7 @@ use utoipa_axum::routes;
 use crate::http::idempotent::Reply;
 use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
+use crate::sessions::Current;
 use crate::store::SessionKey;
 use crate::token::{Grant, Purpose};
 use crate::wiring::ServerState;
@@ -104,7 +105,12 @@ impl Target {
 
 /// The session as it is now.
 async fn existing(state: &ServerState, key: &SessionKey) -> Result<Arc<State>, Problem> {
-    Ok(state.sessions.current(key).await?.ok_or_else(not_found)?.state)
+    Ok(existing_as_known(state, key).await?.state)
+}
+
+/// The session as it is now, and for how long nobody could tell whether it is.
+async fn existing_as_known(state: &ServerState, key: &SessionKey) -> Result<Current, Problem> {
+    state.sessions.current(key).await?.ok_or_else(not_found)
 }
 
 fn not_found() -> Problem {

@@ -15,12 +15,12 @@ use throughline_core::sync::Funnels as _;
 use throughline_core::{Record, RejectionCode, Session, State as SessionState, Status, StepId, Timestamp};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Target, existing, not_found};
+use super::{Target, existing, existing_as_known, not_found};
 use crate::http::idempotent::{Reply, etag};
 use crate::http::problem_schema::{ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
-use crate::sessions::{View, read_record};
+use crate::sessions::{Current, View, read_record};
 use crate::wiring::ServerState;
 
 /// How many records one answer holds at most.
@@ -160,7 +160,7 @@ pub(crate) async fn validate(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
-    let current = existing(&state, &target.key).await?;
+    let Current { state: current, stale_for } = existing_as_known(&state, &target.key).await?;
     let session = &current.session;
     let now = Timestamp::from_millis(state.clock.now_ms());
     let end = Obstacle::end_of(&current);
@@ -192,7 +192,8 @@ pub(crate) async fn validate(
         warn_at,
         problems,
     };
-    Ok(Reply::json(StatusCode::OK, &validity)?.version(current.version()).into_response())
+    let reply = Reply::json(StatusCode::OK, &validity)?.version(current.version());
+    Ok(mark_stale(reply.into_response(), stale_for))
 }
 
 /// Which part of the journal.
