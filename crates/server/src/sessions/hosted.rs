@@ -112,6 +112,13 @@ impl Unsettled {
     }
 }
 
+impl Live {
+    /// Whether nothing that others did can have been missed, if this is the present stamp of the links.
+    fn is_fresh(&self, stamp: Option<Stamp>) -> bool {
+        stamp.is_some() && self.validated == stamp && !self.authority.is_stale()
+    }
+}
+
 impl Drop for Hosted {
     fn drop(&mut self) {
         if let Some(by_key) = self.by_key.upgrade() {
@@ -269,8 +276,7 @@ impl Hosted {
         }
         // Copied, because what was written is up to twice as large as it has to be.
         let json = Bytes::copy_from_slice(&write_session(state, role)?);
-        // What shows an earlier state goes, whoever it was for: it may hold what was erased since.
-        rendered.retain(|known| known.role != role && Arc::ptr_eq(&known.state, state));
+        rendered.retain(|known| known.role != role);
         rendered.push(Rendered { role, state: Arc::clone(state), json: json.clone() });
         Ok(json)
     }
@@ -297,10 +303,7 @@ impl Hosted {
     /// The session as it is now, if that takes nothing but a look: nothing can have been missed, and its time is not over.
     pub(super) fn latest(&self, stamp: Option<Stamp>) -> Option<Arc<State>> {
         let live = self.live()?;
-        if stamp.is_none() || live.validated != stamp || live.authority.is_stale() {
-            return None;
-        }
-        let state = live.authority.state()?;
+        let state = live.authority.state().filter(|_| live.is_fresh(stamp))?;
         let is_over = state.deadline().is_some_and(|deadline| self.now() >= deadline);
         (!is_over).then(|| Arc::clone(state))
     }
@@ -323,7 +326,7 @@ impl Hosted {
     /// Whether nothing that others did can have been missed.
     pub(super) fn is_fresh(&self) -> bool {
         let stamp = self.environment.links.stamp(&self.key);
-        self.live().is_some_and(|live| stamp.is_some() && live.validated == stamp && !live.authority.is_stale())
+        self.live().is_some_and(|live| live.is_fresh(stamp))
     }
 
     /// Reads it again; for how long nobody could say whether it changed, where the tiers below do not answer.
@@ -517,6 +520,10 @@ impl Hosted {
             }
         }
         self.note_tail(live);
+        // What shows an earlier state goes, whoever it was for: it may hold what was erased since.
+        let state = live.authority.state();
+        let is_shown = |known: &Rendered| state.is_some_and(|state| Arc::ptr_eq(&known.state, state));
+        self.rendered.lock().unwrap_or_else(PoisonError::into_inner).retain(is_shown);
     }
 
     /// Counts what is ahead of the database, and has it flushed.
@@ -681,7 +688,6 @@ impl Hosted {
     /// Keeps the session in memory for whoever comes next, if there is one.
     pub(super) fn remember(self: &Arc<Self>) {
         let Some(state) = self.state() else { return };
-        self.rendered.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| Arc::ptr_eq(&known.state, &state));
         if self.json_bytes.load(Ordering::Relaxed) == 0 {
             // It came from the shared tier.
             let json_bytes = serde_json::to_vec(&*state).map_or(0, |json| json.len());

@@ -185,11 +185,11 @@ const GATHERING_LIMIT: Duration = Duration::from_millis(5);
 impl Gathering {
     /// Waits until `batch` has about as many jobs as the one before, or the moment is over.
     async fn gather<J>(&self, batch: &mut Vec<J>, waiting: &mut mpsc::Receiver<J>, most: usize) {
-        let moment = (self.took / 4).min(GATHERING_LIMIT);
-        // Whoever was going to come back has done so by then.
-        if self.ended.is_none_or(|ended| ended.elapsed() > moment) {
+        // Whoever was going to come back has done so after as long as all of them had waited.
+        if self.ended.is_none_or(|ended| ended.elapsed() > self.took) {
             return;
         }
+        let moment = (self.took / 4).min(GATHERING_LIMIT);
         let enough = most.min(self.jobs / 4 * 3);
         let filled = async { while batch.len() < enough && waiting.recv_many(batch, most - batch.len()).await > 0 {} };
         let _ = tokio::time::timeout(moment, filled).await;
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(begun.elapsed(), GATHERING_LIMIT, "and never for long");
 
         let begun = tokio::time::Instant::now();
-        let long_ago = Gathering { ended: Instant::now().checked_sub(Duration::from_secs(1)), ..slow };
+        let long_ago = Gathering { ended: Instant::now().checked_sub(Duration::from_secs(3)), ..slow };
         long_ago.gather(&mut vec![1], &mut waiting, 16).await;
         assert!(begun.elapsed().is_zero(), "after a pause nobody is about to come");
 

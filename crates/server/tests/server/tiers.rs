@@ -316,6 +316,9 @@ async fn cut_off_from_everything_a_server_shows_what_it_knows_as_stale() {
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(answer.headers()["warning"].to_str().unwrap().starts_with("110 "), "{answer:?}");
     assert!(answer.headers().contains_key("age"));
+    let validate = reqwest::Client::new().post(format!("http://{}/v1/sessions/{id}/validate", cut.address));
+    let answer = validate.bearer_auth(&fleet.service_key).send().await.unwrap();
+    assert!(answer.status() == 200 && answer.headers().contains_key("warning"), "{answer:?}");
     let unknown = created(&fleet, &whole).await;
     assert_eq!(get(&cut, &unknown).await.status(), 503, "what it does not know it can't show");
     assert_eq!(strict(&fleet, &cut, &id, "ada@example.com").await.0, 503);

@@ -540,7 +540,9 @@ impl Authority {
             let records = records().map(|record| record.clone().project(*role, Some(client_id))).collect();
             effects.push(Effect::Send { peer: *peer, frame: ServerFrame::Events { epoch, records } });
         }
-        self.recent.extend(records().cloned());
+        if !self.peers.is_empty() {
+            self.recent.extend(records().cloned());
+        }
         if let Some(erased) = self.recent.iter().rposition(|record| record.event == Event::Erased {}) {
             self.recent.drain(..erased);
         }
