@@ -18,7 +18,8 @@ pub enum Mode {
     WithoutRedis,
     /// The database is away: what may be accepted ahead of it goes on, the rest is refused for now.
     WithoutDatabase,
-    /// Both are away: sessions in memory can be read, marked as stale, and nothing is accepted.
+    /// Nothing can be stored: sessions in memory can be read, marked as stale where others may have changed them, and
+    /// nothing is accepted.
     MemoryOnly,
 }
 
@@ -68,7 +69,8 @@ impl Mode {
             ),
             Self::MemoryOnly => tracing::error!(
                 mode,
-                "nothing can be stored: sessions in memory are shown as stale, and everything else is answered 503"
+                "nothing can be stored: what can be read is shown, as stale where others may have changed it, and everything \
+                 else is answered 503"
             ),
         }
         self.measure();

@@ -69,6 +69,13 @@ impl AuthenticationError {
             Self::Token(error) => error.code(),
         }
     }
+
+    /// Counts and logs that somebody was refused. By code only: the text of a credential never reaches a log.
+    pub fn note(&self) {
+        let code = self.code();
+        metrics::counter!("throughline_authentication_refusals_total", "code" => code).increment(1);
+        tracing::warn!(code, "authentication refused");
+    }
 }
 
 impl Principal {
@@ -153,8 +160,7 @@ impl Authenticator {
 
 impl From<AuthenticationError> for Problem {
     fn from(error: AuthenticationError) -> Self {
-        // Denials are logged by code only: the text of a credential never reaches a log.
-        tracing::warn!(code = error.code(), "authentication refused");
+        error.note();
         let challenge = match error {
             AuthenticationError::Missing => "Bearer",
             AuthenticationError::Form => "Bearer error=\"invalid_request\"",

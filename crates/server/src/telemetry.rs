@@ -1,14 +1,18 @@
 //! Log lines and metrics. Neither ever holds personal data, tokens or keys.
 
 pub mod catalogue;
+mod log_limit;
 
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::catalogue::{Kind, METRICS, Metric};
+use self::log_limit::LogLimit;
 use crate::config::LogFormat;
 
 /// Why there are no log lines or metrics.
@@ -45,8 +49,8 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), TelemetryErr
         .with_writer(std::io::stderr);
     // The first one stays: tests start several servers in one process.
     let _ = match format {
-        LogFormat::Pretty => lines.with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Pretty => lines.with_target(false).finish().with(LogLimit::default()).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(LogLimit::default()).try_init(),
     };
     log_panics();
     Ok(())

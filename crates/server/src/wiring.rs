@@ -19,7 +19,8 @@ use crate::rate_limit::AddressLimit;
 use crate::sessions::{Announcements, Sessions, Tiers};
 use crate::shared_cache::{CacheEvent, SettingsError, SharedCache};
 use crate::store::{
-    self, ChangeListener, DatabaseHealth, DatabaseUrl, GuardedStore, ListenerEvent, OpenError, SessionKey, Store,
+    self, ChangeListener, DatabaseHealth, DatabaseUrl, GuardedStore, Guards, ListenerEvent, OpenError, SessionKey,
+    Store,
 };
 use crate::telemetry::{self, TelemetryError};
 
@@ -100,17 +101,16 @@ struct TierEvents {
 async fn open_tiers(config: &Config) -> Result<(Tiers, TierEvents), WiringError> {
     let store = store::open(&config.database).await?;
     let mut events = TierEvents { listener: None, announced: None, told: None };
-    let mut tiers = Tiers::single(store);
+    let guards = match &config.database.url {
+        DatabaseUrl::Postgres(_) => Guards::Everything,
+        DatabaseUrl::Sqlite(_) => Guards::Writing,
+    };
+    let guarded = GuardedStore::new(store, guards);
+    let mut tiers = Tiers { database: guarded.health(), ..Tiers::single(Arc::new(guarded)) };
     if let DatabaseUrl::Postgres(address) = &config.database.url {
-        let guarded = GuardedStore::new(Arc::clone(&tiers.store));
         let (listener, announced) = ChangeListener::start(address, ANNOUNCEMENTS);
         events = TierEvents { listener: Some(listener), announced: Some(announced), ..events };
-        tiers = Tiers {
-            database: guarded.health(),
-            store: Arc::new(guarded),
-            announcements: Some(Arc::new(Announcements::default())),
-            ..tiers
-        };
+        tiers.announcements = Some(Arc::new(Announcements::default()));
     }
     if let Some(settings) = &config.shared_cache {
         let (cache, told) = SharedCache::open(settings.clone()).await?;

@@ -8,4 +8,5 @@ pub mod fleet;
 pub mod postgres;
 pub mod promises;
 pub mod redis;
+pub mod small_disk;
 pub mod tcp_proxy;

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::small_disk::SmallDisk;
+
 /// The superuser of every private server; it needs no password.
 pub const USER: &str = "postgres";
 
@@ -76,7 +78,7 @@ impl PostgresOptions {
             std::os::unix::fs::chown(folder.path(), Some(user), Some(group))?;
         }
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
-        let disk = self.disk.map(|bytes| Disk::mount(folder.path().join("data"), bytes, owner)).transpose()?;
+        let disk = self.disk.map(|bytes| SmallDisk::mount(folder.path().join("data"), bytes, owner)).transpose()?;
         let mut postgres = Postgres { binaries, owner, disk, folder, options: self, port: 0, process: None };
         postgres.initialize()?;
         postgres.start_again()?;
@@ -91,62 +93,17 @@ pub struct Postgres {
     /// As whom it runs, when that is not who we are.
     owner: Option<(u32, u32)>,
     /// Has to go before the folder that it is mounted in.
-    disk: Option<Disk>,
+    disk: Option<SmallDisk>,
     folder: TempDir,
     options: PostgresOptions,
     port: u16,
     process: Option<Child>,
 }
 
-/// A small disk, until it is dropped.
-#[derive(Debug)]
-struct Disk {
-    place: PathBuf,
-}
-
 /// A table that nobody else can read or write, until this is dropped.
 #[derive(Debug)]
 pub struct LockedTable {
     _session: TcpStream,
-}
-
-impl Disk {
-    fn mount(place: PathBuf, bytes: u64, owner: Option<(u32, u32)>) -> io::Result<Self> {
-        fs::create_dir(&place)?;
-        let (user, group) = owner.unwrap_or_default();
-        let options = format!("size={bytes},mode=0700,uid={user},gid={group}");
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&place).output()?;
-        if output.status.success() {
-            return Ok(Self { place });
-        }
-        let text = format!("nothing can be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim());
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
-    }
-
-    /// What takes the place that is left.
-    fn ballast(&self) -> PathBuf {
-        self.place.join("ballast")
-    }
-
-    fn fill(&self) -> io::Result<()> {
-        let mut ballast = fs::File::options().create(true).append(true).open(self.ballast())?;
-        let piece = [0xa5; 64 * 1024];
-        loop {
-            match ballast.write_all(&piece) {
-                Ok(()) => {}
-                // The last piece was written as far as it fitted.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: a process that ends just now may still have something open. There is nobody to tell what failed here.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.place).status();
-    }
 }
 
 impl Postgres {
@@ -229,8 +186,7 @@ impl Postgres {
     /// # Errors
     /// When it was not filled.
     pub fn free_disk(&self) -> io::Result<()> {
-        let disk = self.disk.as_ref().ok_or_else(|| io::Error::other("it has no disk of its own"))?;
-        fs::remove_file(disk.ballast())
+        self.disk.as_ref().ok_or_else(|| io::Error::other("it has no disk of its own"))?.free()
     }
 
     /// Stops it in an orderly way: clients are cut off, everything is written down.

@@ -126,7 +126,7 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub header_timeout: Option<humantime::Duration>,
 
-    /// How long answering one request may take
+    /// How long answering one request may take, the arrival of its body included
     #[arg(long, help_heading = "Listening", env = "THROUGHLINE_REQUEST_TIMEOUT", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub request_timeout: Option<humantime::Duration>,

@@ -1,6 +1,5 @@
 //! Reading a JSON body, with a problem that says where it is wrong.
 
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
@@ -45,14 +44,8 @@ async fn body_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<axum:
     if !is_json(request.headers()) {
         return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
-    axum::body::Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-        BytesRejection::FailedToBufferBody(cause) if cause.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE)
-        }
-        _ => Problem::new(StatusCode::BAD_REQUEST, "bodyUnreadable", "Body unreadable")
-            .detail("the request's body ended early; send it again")
-            .mendable_by("retry"),
-    })
+    // All of it is here already, see `layers.rs`.
+    axum::body::Bytes::from_request(request, state).await.map_err(|error| Problem::internal(&error))
 }
 
 /// Reads `bytes` as one JSON object of the shape `T`.

@@ -1,5 +1,6 @@
-//! What surrounds every route, from the outside in: request id, log line, metrics and security headers; CORS; the number
-//! of requests at a time, the time limit, panics and bare statuses turned into problems; the body limit.
+//! What surrounds every route, from the outside in: request id, log line, metrics and security headers; CORS; the time
+//! limit; the body, and how large it may be; the number of requests at a time; panics and bare statuses turned into
+//! problems.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -7,15 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
-    LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -46,11 +50,12 @@ pub fn around(routes: Router, state: &Arc<ServerState>) -> Router {
         cors: cors(state),
         places: Semaphore::new(state.config.max_requests),
         time: state.config.request_timeout,
+        body_limit: state.config.body_limit,
     });
-    // The first one is the outermost.
+    // The first one is the outermost. How large a body may be is seen to before any route has it.
     let layers = ServiceBuilder::new()
         .layer(from_fn(move |request, next| accompany(Arc::clone(&surroundings), request, next)))
-        .layer(DefaultBodyLimit::max(state.config.body_limit));
+        .layer(DefaultBodyLimit::disable());
     routes.layer(layers)
 }
 
@@ -61,8 +66,10 @@ struct Surroundings {
     cors: CorsLayer,
     /// One for each request that may be answered at a time.
     places: Semaphore,
-    /// How long one may take.
+    /// How long one may take, the arrival of its body included.
     time: Duration,
+    /// How many bytes its body may have.
+    body_limit: usize,
 }
 
 /// Answers what no route matched.
@@ -130,6 +137,9 @@ impl Surroundings {
         }
         if is_api {
             ensure(CACHE_CONTROL, "no-store");
+        } else {
+            // What may be kept, and was asked for without an origin, has no header that lets pages of one read it.
+            ensure(VARY, "origin");
         }
     }
 }
@@ -150,7 +160,13 @@ async fn share(around: &Arc<Surroundings>, request: Request, next: Next) -> Resp
 /// Lets in as many requests at a time as can be answered in time, ends those that take too long or panic, and explains
 /// bare statuses.
 async fn protect(around: &Surroundings, request: Request, next: Next) -> Response {
+    let deadline = Instant::now() + around.time;
     let is_head = request.method() == Method::HEAD;
+    // Before it takes a place, so that nobody can hold one by sending slowly.
+    let request = match receive(around, request, deadline).await {
+        Ok(request) => request,
+        Err(problem) => return problem.into_response(),
+    };
     let is_operators = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
     // The others are told at once to come back, which costs little: were they to wait, all would be answered too late.
     // The operator's own routes are always let in.
@@ -161,7 +177,7 @@ async fn protect(around: &Surroundings, request: Request, next: Next) -> Respons
     };
     // What is shared between requests is behind locks that outlive a panic.
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match tokio::time::timeout(around.time, answer).await {
+    match tokio::time::timeout_at(deadline.into(), answer).await {
         Ok(Ok(response)) if is_head => response,
         Ok(Ok(response)) => explain_bare_status(response),
         Ok(Err(_panic)) => {
@@ -174,6 +190,30 @@ async fn protect(around: &Surroundings, request: Request, next: Next) -> Respons
             tracing::warn!(limit_ms = around.time.as_millis(), "a request took too long and was given up");
             timed_out(around.time)
         }
+    }
+}
+
+/// The request with all of its body.
+async fn receive(around: &Surroundings, request: Request, deadline: Instant) -> Result<Request, Problem> {
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
+    let (head, body) = request.into_parts();
+    let too_large = || Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE);
+    // As its head announces it: then there is nothing to wait for.
+    if body.size_hint().lower() > around.body_limit as u64 {
+        return Err(too_large());
+    }
+    let body = Limited::new(body, around.body_limit).collect();
+    match tokio::time::timeout_at(deadline.into(), body).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body.to_bytes()))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "bodyUnreadable", "Body unreadable")
+            .detail("the request's body ended early; send it again")
+            .mendable_by("retry")),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "bodyTimedOut", "Body timed out")
+            .detail(format!("the request's body was not here within {} s; send it again", around.time.as_secs_f32()))
+            .mendable_by("retry")),
     }
 }
 

@@ -39,6 +39,7 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
     (404, "funnelNotFound", "There is no such funnel."),
     (404, "notFound", "There is nothing at this path."),
     (405, "methodNotAllowed", "The path does not know this method."),
+    (408, "bodyTimedOut", "The body did not arrive in time."),
     (409, "idempotencyKeyInProgress", "The first request with this Idempotency-Key is still running."),
     (409, "sequenceGap", "Numbers are missing between the client's last command and these."),
     (409, "versionConflict", "Somebody else changed the session first."),

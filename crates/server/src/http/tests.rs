@@ -121,6 +121,23 @@ async fn bodies_are_limited_with_and_without_a_declared_length() {
     assert_eq!(send(&server, post_of(r#"{"a":1}"#)).await.status, StatusCode::OK);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_slowly_holds_no_place_and_is_ended() {
+    let server = Arc::new(server(ServeOptions { max_requests: Some(1), ..ServeOptions::default() }));
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(1);
+    let pieces = futures_util::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    let slowly = post_of(Body::from_stream(pieces));
+    let slow = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move { send(&server, slowly).await }
+    });
+    sender.send(Ok("{")).await.unwrap();
+    // There is room for it when the first one was read.
+    sender.send(Ok("\"a\": ")).await.unwrap();
+    assert_eq!(send(&server, post_of("{}")).await.status, StatusCode::OK, "the only place is free");
+    assert_problem(&slow.await.unwrap(), 408, "bodyTimedOut");
+}
+
 #[tokio::test]
 async fn bodies_that_are_not_json_are_refused_by_kind() {
     let server = server(ServeOptions::default());
@@ -150,6 +167,7 @@ async fn every_answer_carries_the_security_headers() {
         assert_eq!(headers["referrer-policy"], "no-referrer");
         assert!(headers["content-security-policy"].to_str().unwrap().contains("frame-ancestors 'none'"));
         assert_eq!(headers.contains_key("cache-control"), path.starts_with("/v1/"));
+        assert_eq!(headers.get("vary").is_none(), path.starts_with("/v1/"), "what may be kept is kept by origin");
     }
 }
 

@@ -548,7 +548,9 @@ impl Hosted {
     /// Writes to the database, and tells the other servers.
     async fn write(&self, commit: &Commit) -> Result<(), CommitError> {
         let environment = &self.environment;
-        let announce = !environment.tier.is_available_for(&self.key);
+        // Where there are other servers, one of the two links has to tell them.
+        let has_others = environment.announcements.is_some();
+        let announce = has_others && !environment.tier.is_available_for(&self.key);
         let change = append(&self.key, commit, environment.email_lookup.as_ref(), announce).map_err(|error| {
             tracing::error!(error = %chain(&error), "a session can't be written down");
             CommitError::Malformed { detail: "it can't be written as JSON" }
@@ -563,7 +565,7 @@ impl Hosted {
                 environment.unerased.add(self.key.clone(), commit.state.version());
             }
             // The others have to hear of it before anybody can ask them for what is acknowledged here.
-            if !announce {
+            if has_others && !announce {
                 let committed = [(self.key.clone(), commit.state.version())];
                 let told = measures::database("announce", environment.store.announce(&committed)).await;
                 if let Err(error) = told {

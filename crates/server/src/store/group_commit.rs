@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::StoreFault;
+use crate::problem::chain;
 
 /// How much may wait, and how much goes into one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,16 @@ pub trait BatchWriter: Send + 'static {
 
     /// The queue is closed and empty.
     async fn finish(&mut self);
+}
+
+/// Logs that a batch was not written. One that only was to find out whether writing works tells whoever asked,
+/// again and again while it does not: nothing for the log.
+pub(super) fn log_failure(fault: &StoreFault, jobs: usize, probes_only: bool) {
+    if probes_only {
+        tracing::debug!(error = %chain(fault), "writing does not work");
+    } else {
+        tracing::warn!(error = %chain(fault), jobs, "a batch of commits failed");
+    }
 }
 
 /// Hands jobs to the one task that writes.

@@ -8,7 +8,7 @@ use super::{
     Append, CommitError, Deleted, Due, Found, JournalRecord, ReadError, Search, SessionKey, SessionStore, Store,
     StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
-use crate::breaker::{Breaker, BreakerSettings, Kind, Open};
+use crate::breaker::{Attempt, Breaker, BreakerSettings, Kind, Open};
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, Ticket};
 
 /// How many failures in a row say that the database is away. Each of them has waited for its own time limit.
@@ -19,6 +19,16 @@ const FAILURES: u32 = 2;
 pub struct GuardedStore {
     store: Arc<dyn Store>,
     breaker: Breaker,
+    guards: Guards,
+}
+
+/// What nobody does while the database is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guards {
+    /// Anything: a server elsewhere, for which everybody would wait.
+    Everything,
+    /// Writing: a file of this machine, which nobody waits for. On a disk that is full it can still be read.
+    Writing,
 }
 
 /// Whether the database is away, for those who would do something else then.
@@ -28,13 +38,13 @@ pub struct DatabaseHealth {
 }
 
 impl DatabaseHealth {
-    /// Whether it did not answer and is not asked until it does. A database in this process's own files is never away.
+    /// Whether it did not answer, or could not store anything, and is left alone until it can.
     #[must_use]
     pub fn is_away(&self) -> bool {
         self.breaker.as_ref().is_some_and(Breaker::is_open)
     }
 
-    /// Follows it: `true` while it is away. `None` for a database that never is.
+    /// Follows it: `true` while it is away. `None` for one that nothing guards.
     #[must_use]
     pub fn watch(&self) -> Option<tokio::sync::watch::Receiver<bool>> {
         self.breaker.as_ref().map(Breaker::watch)
@@ -44,7 +54,7 @@ impl DatabaseHealth {
 impl GuardedStore {
     /// Guards `store`.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    pub fn new(store: Arc<dyn Store>, guards: Guards) -> Self {
         let probed = Arc::clone(&store);
         let settings = BreakerSettings { failures: FAILURES, ..BreakerSettings::new("database") };
         let settings = BreakerSettings { probe_limit: std::time::Duration::from_secs(1), ..settings };
@@ -52,7 +62,7 @@ impl GuardedStore {
             let probed = Arc::clone(&probed);
             async move { probed.ping().await.is_ok() }
         });
-        Self { store, breaker }
+        Self { store, breaker, guards }
     }
 
     /// Whether it is away.
@@ -122,53 +132,83 @@ impl Failure for IdempotencyError {
 }
 
 impl GuardedStore {
-    async fn guard<T, E: Failure>(&self, kind: Kind, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let attempt = self.breaker.admit(kind).map_err(E::away)?;
+    /// Changes something.
+    async fn write<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        self.write_if_any(work, |_| true).await
+    }
+
+    /// Changes what there is to change; whether there was something, its outcome tells. What changed nothing says nothing
+    /// about whether writing works.
+    async fn write_if_any<T, E: Failure>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+        has_changed: impl FnOnce(&T) -> bool,
+    ) -> Result<T, E> {
+        let attempt = self.breaker.admit(Kind::Writing).map_err(E::away)?;
         let outcome = work.await;
-        match outcome.as_ref().err().and_then(E::fault) {
-            Some(fault) => drop(attempt.failed(fault)),
-            None => attempt.succeeded(),
+        match &outcome {
+            Ok(changed) if !has_changed(changed) => drop(attempt),
+            _ => note(attempt, outcome.as_ref().err()),
         }
         outcome
+    }
+
+    /// Reads.
+    async fn read<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        if self.guards == Guards::Writing {
+            return work.await;
+        }
+        let attempt = self.breaker.admit(Kind::Looking).map_err(E::away)?;
+        let outcome = work.await;
+        note(attempt, outcome.as_ref().err());
+        outcome
+    }
+}
+
+/// Tells the breaker how it went.
+fn note<E: Failure>(attempt: Attempt, error: Option<&E>) {
+    match error.and_then(E::fault) {
+        Some(fault) => drop(attempt.failed(fault)),
+        None => attempt.succeeded(),
     }
 }
 
 #[async_trait]
 impl SessionStore for GuardedStore {
     async fn commit(&self, change: Append) -> Result<(), CommitError> {
-        self.guard(Kind::Writing, self.store.commit(change)).await
+        self.write(self.store.commit(change)).await
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, ReadError> {
-        self.guard(Kind::Looking, self.store.load(key)).await
+        self.read(self.store.load(key)).await
     }
 
     async fn journal(&self, key: &SessionKey, after_version: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError> {
-        self.guard(Kind::Looking, self.store.journal(key, after_version, limit)).await
+        self.read(self.store.journal(key, after_version, limit)).await
     }
 
     async fn versions(&self, keys: &[SessionKey]) -> Result<Vec<Option<u64>>, ReadError> {
-        self.guard(Kind::Looking, self.store.versions(keys)).await
+        self.read(self.store.versions(keys)).await
     }
 
     async fn claim_due(&self, now_ms: i64, lease_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError> {
-        self.guard(Kind::Looking, self.store.claim_due(now_ms, lease_ms, limit)).await
+        self.write_if_any(self.store.claim_due(now_ms, lease_ms, limit), |due| !due.is_empty()).await
     }
 
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
-        self.guard(Kind::Looking, self.store.delete_ended(before_ms, limit)).await
+        self.write_if_any(self.store.delete_ended(before_ms, limit), |deleted| !deleted.is_empty()).await
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {
-        self.guard(Kind::Looking, self.store.search(search)).await
+        self.read(self.store.search(search)).await
     }
 
     async fn summary(&self, of: &SummaryOf) -> Result<Summary, SurveyError> {
-        self.guard(Kind::Looking, self.store.summary(of)).await
+        self.read(self.store.summary(of)).await
     }
 
     async fn announce(&self, changes: &[(SessionKey, u64)]) -> Result<(), ReadError> {
-        self.guard(Kind::Looking, self.store.announce(changes)).await
+        self.read(self.store.announce(changes)).await
     }
 
     // Not guarded: whoever asks wants to know how it is now.
@@ -184,18 +224,19 @@ impl SessionStore for GuardedStore {
 #[async_trait]
 impl IdempotencyStore for GuardedStore {
     async fn begin(&self, key: IdempotencyKey, body_sha256: [u8; 32], now_ms: i64) -> Result<Begin, IdempotencyError> {
-        self.guard(Kind::Writing, self.store.begin(key, body_sha256, now_ms)).await
+        // An answer that was given before is only looked up.
+        self.write_if_any(self.store.begin(key, body_sha256, now_ms), |begun| matches!(begun, Begin::Started(_))).await
     }
 
     async fn finish(&self, ticket: Ticket, answer: Answer) -> Result<(), IdempotencyError> {
-        self.guard(Kind::Writing, self.store.finish(ticket, answer)).await
+        self.write(self.store.finish(ticket, answer)).await
     }
 
     async fn abandon(&self, ticket: Ticket) -> Result<(), IdempotencyError> {
-        self.guard(Kind::Looking, self.store.abandon(ticket)).await
+        self.write_if_any(self.store.abandon(ticket), |()| false).await
     }
 
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
-        self.guard(Kind::Looking, self.store.sweep(now_ms)).await
+        self.write_if_any(self.store.sweep(now_ms), |dropped| *dropped > 0).await
     }
 }

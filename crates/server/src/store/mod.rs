@@ -36,7 +36,7 @@ use crate::idempotency::{IdempotencyError, IdempotencyStore};
 use crate::tenant::TenantId;
 
 pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, migrate, open};
-pub use guarded::{DatabaseHealth, GuardedStore};
+pub use guarded::{DatabaseHealth, GuardedStore, Guards};
 pub use migrations::{AppliedMigration, MigrationError};
 pub use postgres_listener::{ChangeListener, ListenerEvent};
 pub use survey::{Found, Group, Lifetimes, Position, Search, Summary, SummaryOf, SurveyError, TimeRange};

@@ -1,11 +1,13 @@
 //! What one transaction writes to PostgreSQL: the changes of many callers, in a number of statements that does not
 //! depend on how many there are.
 //!
-//! First all sessions are locked that exist already, in the order of their keys, so that servers that write the same
-//! sessions wait for each other and never for one another in a circle. What is decided on what the locks found needs no
-//! database: several changes of one session in a row become one.
+//! Mostly every session is at the version that its callers expect: then one statement changes all of them and adds to their
+//! journals. Whatever that leaves is written after all of its sessions were locked, in the order of their keys, so that
+//! servers that write the same sessions wait for each other and never for one another in a circle. (The one statement may
+//! be caught in such a circle, which PostgreSQL ends; then everything is locked first.) What is decided on what the locks
+//! found needs no database: several changes of one session in a row become one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
@@ -49,8 +51,47 @@ impl From<sqlx::Error> for BatchError {
     }
 }
 
+/// How the sessions of a batch are found to be at the versions that their callers expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Approach {
+    /// By changing those that are: one statement for all that exists already and is where it is expected, as is usual.
+    Expecting,
+    /// By locking all of them first. After others were in the way.
+    Locking,
+}
+
 /// Writes all of it within the transaction that `connection` is in.
-pub(super) async fn write(connection: &mut PgConnection, works: &[&Work]) -> Result<Vec<Outcome>, BatchError> {
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    works: &[&Work],
+    approach: Approach,
+) -> Result<Vec<Outcome>, BatchError> {
+    let written = match approach {
+        Approach::Expecting => write_expected(connection, works).await?,
+        Approach::Locking => HashSet::new(),
+    };
+    let is_written = |work: &Work| matches!(work, Work::Commit(change) if written.contains(&change.key));
+    let rest: Vec<usize> = (0..works.len()).filter(|&index| !is_written(works[index])).collect();
+    let mut outcomes = vec![Outcome::Written; works.len()];
+    if !rest.is_empty() {
+        let left: Vec<&Work> = rest.iter().map(|&index| works[index]).collect();
+        for (index, outcome) in rest.into_iter().zip(write_locked(connection, &left).await?) {
+            outcomes[index] = outcome;
+        }
+    }
+    Ok(outcomes)
+}
+
+/// Writes the changes of those sessions that exist already and are at the version that is expected; which ones these are.
+async fn write_expected(connection: &mut PgConnection, works: &[&Work]) -> Result<HashSet<SessionKey>, BatchError> {
+    let plan = Plan::expecting(works);
+    let written = plan.update(connection, &plan.sessions.values().collect::<Vec<_>>()).await?;
+    plan.announce(connection, |key| written.contains(key)).await?;
+    Ok(written)
+}
+
+/// Writes whatever it is, after all sessions are locked that it changes.
+async fn write_locked(connection: &mut PgConnection, works: &[&Work]) -> Result<Vec<Outcome>, BatchError> {
     let locked = lock_sessions(connection, works).await?;
     let plan = Plan::new(works, &locked);
     plan.write(connection).await?;
@@ -151,6 +192,22 @@ impl<'a> Plan<'a> {
         plan
     }
 
+    /// What is to be written where every session is as its callers expect it: without what is new, what destroys a
+    /// history, and what contradicts itself.
+    fn expecting(works: &[&'a Work]) -> Self {
+        let mut plan = Self { sessions: BTreeMap::new(), outcomes: Vec::new() };
+        let mut unusual = HashSet::new();
+        for work in works {
+            let Work::Commit(change) = work else { continue };
+            let is_usual = change.expected_version > 0 && !change.purge_history;
+            if !is_usual || plan.add(change, change.expected_version) != Outcome::Written {
+                unusual.insert(&change.key);
+            }
+        }
+        plan.sessions.retain(|key, _| !unusual.contains(key));
+        plan
+    }
+
     fn add(&mut self, change: &'a Append, stored_version: u64) -> Outcome {
         let current_version = self.sessions.get(&change.key).map_or(stored_version, |written| written.version);
         if change.expected_version != current_version {
@@ -183,23 +240,46 @@ impl<'a> Plan<'a> {
         }
         let (created, changed): (Vec<_>, Vec<_>) =
             self.sessions.values().partition(|written| written.expected_version == 0);
-        if !created.is_empty() {
-            let inserted = Columns::of(&created).bind_to(query(INSERT)).execute(&mut *connection).await?;
-            if inserted.rows_affected() != created.len() as u64 {
-                return Err(BatchError::Overtaken);
-            }
-        }
-        if !changed.is_empty() {
-            let updated = Columns::of(&changed).bind_to(query(UPDATE)).execute(&mut *connection).await?;
-            if updated.rows_affected() != changed.len() as u64 {
-                // Nobody can change what is locked; should it happen, nothing of it may be committed.
+        for (rows, written) in [
+            (created.len(), self.insert(connection, &created).await?),
+            (changed.len(), self.update(connection, &changed).await?),
+        ] {
+            // Another server has created one of them. Nobody can change what is locked; should it happen, nothing of it may
+            // be committed.
+            if written.len() != rows {
                 return Err(BatchError::Overtaken);
             }
         }
         self.purge(connection).await?;
-        self.write_journal(connection).await?;
-        self.announce(connection).await?;
+        self.announce(connection, |_| true).await?;
         Ok(())
+    }
+
+    /// Creates sessions and their journals; which ones. Not one that another server created meanwhile.
+    async fn insert(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[&Written<'_>],
+    ) -> Result<HashSet<SessionKey>, sqlx::Error> {
+        if rows.is_empty() {
+            return Ok(HashSet::new());
+        }
+        keys_of(&Columns(rows).bind_records_to(Columns(rows).bind_to(query(INSERT))).fetch_all(connection).await?)
+    }
+
+    /// Changes sessions that are at the version that is expected, and adds to their journals; which ones these are.
+    async fn update(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[&Written<'_>],
+    ) -> Result<HashSet<SessionKey>, sqlx::Error> {
+        if rows.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let columns = Columns(rows);
+        let update = columns.bind_records_to(columns.bind_to(query(UPDATE)));
+        let update = update.bind(columns.column(|row| signed(row.expected_version)));
+        keys_of(&update.fetch_all(connection).await?)
     }
 
     async fn purge(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -236,31 +316,13 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    async fn write_journal(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let (mut tenants, mut ids, mut versions, mut blobs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (key, written) in &self.sessions {
-            for (version, blob) in &written.records {
-                tenants.push(key.tenant.as_str());
-                ids.push(key.session_id.as_str());
-                versions.push(signed(*version));
-                blobs.push(*blob);
-            }
-        }
-        query(
-            "INSERT INTO journal (tenant, session_id, version, blob)
-             SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[])",
-        )
-        .bind(tenants)
-        .bind(ids)
-        .bind(versions)
-        .bind(blobs)
-        .execute(connection)
-        .await?;
-        Ok(())
-    }
-
-    async fn announce(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let announced = self.sessions.iter().filter(|(_, written)| written.announced);
+    /// Tells the other servers of what was written.
+    async fn announce(
+        &self,
+        connection: &mut PgConnection,
+        is_written: impl Fn(&SessionKey) -> bool,
+    ) -> Result<(), sqlx::Error> {
+        let announced = self.sessions.iter().filter(|(key, written)| written.announced && is_written(key));
         let payloads = postgres_listener::payloads(announced.map(|(key, written)| (*key, written.version)));
         if payloads.is_empty() {
             return Ok(());
@@ -270,40 +332,54 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// New sessions, in the order of their keys. One that another server created meanwhile is left out.
+/// New sessions, in the order of their keys, with their journals.
 const INSERT: &str =
-    "INSERT INTO sessions (tenant, session_id, version, state, status, step, funnel_id, funnel_version,
-        created_at_ms, updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
-        email_digest, ended_at_ms)
-     SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
-        $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[], $15::text[],
-        $16::bigint[], $17::bytea[], $18::bigint[]) AS new (tenant, session_id)
-     ORDER BY new.tenant COLLATE \"C\", new.session_id COLLATE \"C\"
-     ON CONFLICT DO NOTHING";
+    "WITH written AS (
+        INSERT INTO sessions (tenant, session_id, version, state, status, step, funnel_id, funnel_version,
+            created_at_ms, updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
+            email_digest, ended_at_ms)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
+            $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
+            $15::text[], $16::bigint[], $17::bytea[], $18::bigint[]) AS new (tenant, session_id)
+        ORDER BY new.tenant COLLATE \"C\", new.session_id COLLATE \"C\"
+        ON CONFLICT DO NOTHING
+        RETURNING tenant, session_id),
+     recorded AS (
+        INSERT INTO journal (tenant, session_id, version, blob)
+        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[])
+            AS record (tenant, session_id, version, blob)
+        WHERE (tenant, session_id) IN (SELECT tenant, session_id FROM written))
+     SELECT tenant, session_id FROM written";
 
-const UPDATE: &str = "UPDATE sessions SET version = new.version, state = new.state, status = new.status,
-        step = new.step, funnel_id = new.funnel_id, funnel_version = new.funnel_version,
-        created_at_ms = new.created_at_ms, updated_at_ms = new.updated_at_ms, expires_at_ms = new.expires_at_ms,
-        completed_at_ms = new.completed_at_ms, deadline_at_ms = new.deadline_at_ms, erased = new.erased,
-        currency = new.currency, amount_minor = new.amount_minor, email_digest = new.email_digest,
-        ended_at_ms = new.ended_at_ms, claimed_until_ms = NULL
-     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
-        $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[], $15::text[],
-        $16::bigint[], $17::bytea[], $18::bigint[])
-        AS new (tenant, session_id, version, state, status, step, funnel_id, funnel_version, created_at_ms,
-            updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor, email_digest,
-            ended_at_ms)
-     WHERE sessions.tenant = new.tenant AND sessions.session_id = new.session_id";
+/// Changes of sessions that are at the version that is expected ($23), with what they add to their journals.
+const UPDATE: &str = "WITH written AS (
+        UPDATE sessions SET version = new.version, state = new.state, status = new.status,
+            step = new.step, funnel_id = new.funnel_id, funnel_version = new.funnel_version,
+            created_at_ms = new.created_at_ms, updated_at_ms = new.updated_at_ms, expires_at_ms = new.expires_at_ms,
+            completed_at_ms = new.completed_at_ms, deadline_at_ms = new.deadline_at_ms, erased = new.erased,
+            currency = new.currency, amount_minor = new.amount_minor, email_digest = new.email_digest,
+            ended_at_ms = new.ended_at_ms, claimed_until_ms = NULL
+        FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
+            $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
+            $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::bigint[])
+            AS new (tenant, session_id, version, state, status, step, funnel_id, funnel_version, created_at_ms,
+                updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
+                email_digest, ended_at_ms, expected_version)
+        WHERE sessions.tenant = new.tenant AND sessions.session_id = new.session_id
+            AND sessions.version = new.expected_version
+        RETURNING sessions.tenant, sessions.session_id),
+     recorded AS (
+        INSERT INTO journal (tenant, session_id, version, blob)
+        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[])
+            AS record (tenant, session_id, version, blob)
+        WHERE (tenant, session_id) IN (SELECT tenant, session_id FROM written))
+     SELECT tenant, session_id FROM written";
 
 /// Rows of sessions, turned into one array for each column.
 #[derive(Debug)]
 struct Columns<'a>(&'a [&'a Written<'a>]);
 
 impl<'a> Columns<'a> {
-    fn of(rows: &'a [&'a Written<'a>]) -> Self {
-        Self(rows)
-    }
-
     fn bind_to(&self, query: Query<'a, Postgres, PgArguments>) -> Query<'a, Postgres, PgArguments> {
         query
             .bind(self.column(|row| row.last.key.tenant.as_str()))
@@ -324,6 +400,16 @@ impl<'a> Columns<'a> {
             .bind(self.column(|row| row.last.columns.amount_minor))
             .bind(self.column(|row| row.last.columns.email_digest.as_deref()))
             .bind(self.column(|row| row.last.columns.ended_at_ms))
+    }
+
+    /// What they add to their journals.
+    fn bind_records_to(&self, query: Query<'a, Postgres, PgArguments>) -> Query<'a, Postgres, PgArguments> {
+        let records = || self.0.iter().flat_map(|row| row.records.iter().map(move |record| (&row.last.key, record)));
+        query
+            .bind(records().map(|(key, _)| key.tenant.as_str()).collect::<Vec<_>>())
+            .bind(records().map(|(key, _)| key.session_id.as_str()).collect::<Vec<_>>())
+            .bind(records().map(|(_, (version, _))| signed(*version)).collect::<Vec<_>>())
+            .bind(records().map(|(_, (_, blob))| *blob).collect::<Vec<_>>())
     }
 
     fn column<T>(&self, value: impl Fn(&'a Written<'a>) -> T) -> Vec<T> {
@@ -535,6 +621,10 @@ fn answer_of(row: &PgRow) -> Result<Option<Answer>, sqlx::Error> {
         body: row.try_get(7)?,
         session_id: row.try_get(8)?,
     }))
+}
+
+fn keys_of(rows: &[PgRow]) -> Result<HashSet<SessionKey>, sqlx::Error> {
+    rows.iter().map(key_of).collect()
 }
 
 /// The key of a session, out of the first two columns.

@@ -527,7 +527,7 @@ async fn no_question_about_many_sessions_looks_at_all_of_them() {
 async fn a_question_that_takes_too_long_is_not_a_database_that_is_away() {
     let postgres = Postgres::start().unwrap();
     let name = database(&postgres);
-    let guarded = crate::store::GuardedStore::new(open(&postgres, name).await);
+    let guarded = crate::store::GuardedStore::new(open(&postgres, name).await, crate::store::Guards::Everything);
     postgres.execute(name, "ALTER TABLE sessions RENAME TO slow_sessions").unwrap();
     let slow = "CREATE VIEW sessions AS SELECT * FROM slow_sessions WHERE pg_sleep(60) IS NOT NULL";
     postgres.execute(name, slow).unwrap();

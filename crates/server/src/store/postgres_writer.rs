@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::StoreFault;
-use super::group_commit::BatchWriter;
-use super::postgres_batch::{self, BatchError, Outcome, Work};
+use super::group_commit::{self, BatchWriter};
+use super::postgres_batch::{self, Approach, BatchError, Outcome, Work};
 use super::postgres_connect::{Cause, Connector};
 use crate::problem::chain;
 
@@ -113,6 +113,7 @@ impl PostgresWriter {
     async fn transaction(
         &mut self,
         jobs: &[Job],
+        approach: Approach,
         deadline: Instant,
         patience: Duration,
     ) -> Result<Vec<Outcome>, Failure> {
@@ -122,7 +123,7 @@ impl PostgresWriter {
         let mut committing = false;
         let run = async {
             query("BEGIN").execute(&mut *connection).await?;
-            let outcomes = postgres_batch::write(connection, &works).await?;
+            let outcomes = postgres_batch::write(connection, &works, approach).await?;
             committing = true;
             query("COMMIT").execute(&mut *connection).await?;
             Ok::<_, BatchError>(outcomes)
@@ -166,13 +167,14 @@ impl PostgresWriter {
         let mut waiting = vec![jobs];
         let mut attempt = 1;
         let mut patience = Duration::ZERO;
+        let mut approach = Approach::Expecting;
         while let Some(mut jobs) = waiting.pop() {
             if Instant::now() >= deadline {
                 fail(jobs, &StoreFault::new("writing a batch", "there was no time left for it"));
                 continue;
             }
             begun += 1;
-            match self.transaction(&jobs, deadline, patience).await {
+            match self.transaction(&jobs, approach, deadline, patience).await {
                 Ok(outcomes) => {
                     for (job, outcome) in jobs.into_iter().zip(outcomes) {
                         job.tell(Ok(outcome));
@@ -184,6 +186,7 @@ impl PostgresWriter {
                     metrics::counter!("throughline_store_retried_batches_total").increment(1);
                     tokio::time::sleep(Duration::from_millis(5 * u64::from(attempt))).await;
                     attempt += 1;
+                    approach = Approach::Locking;
                     waiting.push(jobs);
                 }
                 Err(Failure::NotBegun(_)) if patience.is_zero() => {
@@ -204,7 +207,8 @@ impl PostgresWriter {
                     | Failure::NotBegun(fault)
                     | Failure::Final(fault),
                 ) => {
-                    tracing::warn!(error = %chain(&fault), jobs = jobs.len(), "a batch of commits failed");
+                    let probes_only = jobs.iter().all(|job| matches!(job.work, Work::Probe));
+                    group_commit::log_failure(&fault, jobs.len(), probes_only);
                     fail(jobs, &fault);
                     attempt = 1;
                 }

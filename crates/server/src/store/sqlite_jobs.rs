@@ -426,6 +426,10 @@ impl WriteJob for ProbeJob {
     fn failed(self: Box<Self>, fault: StoreFault) {
         let _ = self.tell.send(Err(fault));
     }
+
+    fn is_probe(&self) -> bool {
+        true
+    }
 }
 
 /// Keeps `answer` if the ticket still holds its key and the session that it tells of was not erased.

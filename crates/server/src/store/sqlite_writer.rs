@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::StoreFault;
-use super::group_commit::BatchWriter;
+use super::group_commit::{self, BatchWriter};
 use super::sqlite::BUSY_LIMIT;
 
 /// A batch that takes longer is given up, and its connection with it.
@@ -34,6 +34,11 @@ pub(super) trait WriteJob: Send + std::fmt::Debug {
 
     /// The job or its whole transaction failed: tell the caller.
     fn failed(self: Box<Self>, fault: StoreFault);
+
+    /// Whether it only finds out whether writing works: who asked is told, and nobody else has to know.
+    fn is_probe(&self) -> bool {
+        false
+    }
 
     /// Whether bytes were meant to disappear, so that the write-ahead log must be emptied too.
     fn erases(&self) -> bool {
@@ -125,7 +130,8 @@ impl BatchWriter for SqliteWriter {
                 }
             }
             Err(fault) => {
-                tracing::error!(error = %crate::problem::chain(&fault), jobs = batch.len(), "a batch of commits failed");
+                let probes_only = batch.iter().all(|job| job.is_probe());
+                group_commit::log_failure(&fault, batch.len(), probes_only);
                 metrics::counter!("throughline_store_failed_batches_total").increment(1);
                 // Dropping the connection rolls its transaction back.
                 self.connection = None;

@@ -102,6 +102,12 @@ pub const METRICS: &[Metric] = &[
         "Times that an overdue session could not be ended, because it can't be read: another version wrote it, or it is damaged.",
         PLAIN,
     ),
+    counter("throughline_authentication_refusals_total", "Credentials that were refused, or missing, by code.", &[]),
+    counter(
+        "throughline_log_lines_withheld_total",
+        "Lines that were not written: one place in the code had written twenty within ten seconds.",
+        PLAIN,
+    ),
     counter("throughline_panics_total", "Requests that ended in a panic. Each is a bug.", PLAIN),
     gauge("throughline_connections", "Open connections, HTTP and sockets.", PLAIN),
     counter("throughline_connections_refused_total", "Connections closed at once: their address held too many.", PLAIN),

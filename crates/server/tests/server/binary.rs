@@ -34,7 +34,8 @@ pub fn start(folder: tempfile::TempDir, more: &[&str]) -> Server {
     let url = format!("sqlite:{}", folder.path().join("data/t.db").display());
     let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
     arguments.extend(more);
-    let mut process = throughline(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let mut process = throughline(&arguments).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
     let lines = BufReader::new(process.stdout.take().unwrap()).lines();
     Server { process, lines, folder }
 }
@@ -42,6 +43,11 @@ pub fn start(folder: tempfile::TempDir, more: &[&str]) -> Server {
 impl Server {
     pub fn line(&mut self) -> String {
         self.lines.next().unwrap().unwrap()
+    }
+
+    /// Everything that it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     pub fn stop(&mut self) -> (std::process::ExitStatus, Duration) {

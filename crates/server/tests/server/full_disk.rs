@@ -1,4 +1,4 @@
-//! PostgreSQL on a disk that is full.
+//! A database on a disk that is full.
 
 use std::io;
 use std::time::Duration;
@@ -9,11 +9,15 @@ use throughline_test_services::fleet::{Fleet, Node};
 use throughline_test_services::postgres::Postgres;
 use throughline_test_services::promises;
 use throughline_test_services::redis::Redis;
+use throughline_test_services::small_disk::SmallDisk;
 
 use super::fleets::*;
 
 /// Room for what PostgreSQL brings along, and for what is written before the disk is filled.
 const DISK: u64 = 160 * 1024 * 1024;
+
+/// Room for a SQLite file and what is written before the disk is filled.
+const SQLITE_DISK: u64 = 8 * 1024 * 1024;
 
 /// How large each change is: what takes new pages is refused at once.
 const CHANGE_BYTES: usize = 12 * 1024;
@@ -29,6 +33,10 @@ struct BackEnd {
 }
 
 impl BackEnd {
+    async fn of_new_session(fleet: &Fleet, node: &Node) -> Self {
+        Self { id: created(fleet, node).await, sent: 0, acknowledged: Vec::new() }
+    }
+
     /// Changes the session; the status, and whether the answer says when to come back.
     async fn change(&mut self, fleet: &Fleet, node: &Node) -> (u16, bool) {
         self.sent += 1;
@@ -68,32 +76,52 @@ async fn readiness(node: &Node) -> (u16, String, String) {
     (status, text(&body["status"]), text(&body["dependencies"]["database"]["status"]))
 }
 
-/// A fleet whose database has a disk that can be filled; `None`, and a line that says so, where nothing can be mounted.
-fn fleet_on_a_small_disk() -> Option<Fleet> {
-    let postgres = match Postgres::options().fsync(true).disk(DISK).start() {
+/// What `mounted` is; `None`, and a line that says so, where nothing can be mounted.
+fn on_a_small_disk<T>(mounted: io::Result<T>) -> Option<T> {
+    match mounted {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             eprintln!("SKIPPED: a full disk needs a small one, and {error}");
-            return None;
+            None
         }
-        started => started.unwrap(),
-    };
-    Some(Fleet::with(env!("CARGO_BIN_EXE_throughline"), postgres, Redis::start().unwrap()).unwrap())
+        mounted => Some(mounted.unwrap()),
+    }
+}
+
+/// Two servers on a PostgreSQL whose disk can be filled, and who uses them.
+struct Shop {
+    fleet: Fleet,
+    nodes: [Node; 2],
+    /// One for each server.
+    buyers: Vec<(Identity, Buyer)>,
+    back_end: BackEnd,
+}
+
+impl Shop {
+    /// `None` where nothing can be mounted.
+    async fn open() -> Option<Self> {
+        let postgres = on_a_small_disk(Postgres::options().fsync(true).disk(DISK).start())?;
+        let fleet = Fleet::with(env!("CARGO_BIN_EXE_throughline"), postgres, Redis::start().unwrap()).unwrap();
+        let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
+        let mut buyers = Vec::new();
+        for node in &nodes {
+            let identity = Identity::new();
+            let buyer = Buyer::start(&identity, std::slice::from_ref(&node.address), OFTEN);
+            buyers.push((identity, buyer));
+        }
+        all_accepted(&buyers, 10).await;
+        let mut back_end = BackEnd::of_new_session(&fleet, &nodes[0]).await;
+        for node in &nodes {
+            assert_eq!(back_end.change(&fleet, node).await.0, 200, "{}", node.log());
+        }
+        Some(Self { fleet, nodes, buyers, back_end })
+    }
 }
 
 #[tokio::test]
 async fn on_a_full_disk_nothing_is_promised_and_with_room_again_everything_goes_on() {
-    let Some(fleet) = fleet_on_a_small_disk() else { return };
-    let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
+    let Some(Shop { fleet, nodes, buyers, mut back_end }) = Shop::open().await else { return };
     let alone = fleet.node_on("alone", &fleet.postgres.url("shop"), None, &[]).unwrap();
     let is_alone = |node: &Node| node.address == alone.address;
-    let mut buyers = Vec::new();
-    for node in &nodes {
-        let identity = Identity::new();
-        let buyer = Buyer::start(&identity, std::slice::from_ref(&node.address), OFTEN);
-        buyers.push((identity, buyer));
-    }
-    all_accepted(&buyers, 10).await;
-    let mut back_end = BackEnd { id: created(&fleet, &nodes[0]).await, sent: 0, acknowledged: Vec::new() };
     for node in [&nodes[0], &nodes[1], &alone] {
         assert_eq!(back_end.change(&fleet, node).await.0, 200, "{}", node.log());
         assert_eq!(readiness(node).await, (200, "ready".to_owned(), "up".to_owned()));
@@ -152,19 +180,7 @@ async fn on_a_full_disk_nothing_is_promised_and_with_room_again_everything_goes_
 
 #[tokio::test]
 async fn a_database_that_ends_because_its_log_has_no_room_has_kept_what_was_acknowledged() {
-    let Some(mut fleet) = fleet_on_a_small_disk() else { return };
-    let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
-    let mut buyers = Vec::new();
-    for node in &nodes {
-        let identity = Identity::new();
-        let buyer = Buyer::start(&identity, std::slice::from_ref(&node.address), OFTEN);
-        buyers.push((identity, buyer));
-    }
-    all_accepted(&buyers, 10).await;
-    let mut back_end = BackEnd { id: created(&fleet, &nodes[0]).await, sent: 0, acknowledged: Vec::new() };
-    for node in &nodes {
-        assert_eq!(back_end.change(&fleet, node).await.0, 200, "{}", node.log());
-    }
+    let Some(Shop { mut fleet, nodes, buyers, mut back_end }) = Shop::open().await else { return };
 
     fleet.postgres.fill_disk().unwrap();
     // Segments of the log that are there already are used up first, and it may recover from the first failure.
@@ -194,4 +210,48 @@ async fn a_database_that_ends_because_its_log_has_no_room_has_kept_what_was_ackn
         let (outcome, _) = settled(&fleet, &[&nodes[0], &nodes[1]], vec![buyer]).await;
         assert!(outcome.acknowledged > 20, "{outcome}");
     }
+}
+
+#[tokio::test]
+async fn with_a_full_disk_under_sqlite_reading_goes_on_and_the_log_tells_of_it_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = SmallDisk::mount(folder.path().join("data"), SQLITE_DISK, None);
+    let Some(disk) = on_a_small_disk(mounted) else { return };
+    let fleet = fleet();
+    let database = format!("sqlite:{}", disk.place().join("throughline.db").display());
+    let node = fleet.node_on("sqlite", &database, None, &["--session-memory", "1"]).unwrap();
+    let mut back_end = BackEnd::of_new_session(&fleet, &node).await;
+    assert_eq!(back_end.change(&fleet, &node).await.0, 200, "{}", node.log());
+    assert_eq!(readiness(&node).await, (200, "ready".to_owned(), "up".to_owned()));
+
+    for round in 1..=2 {
+        let lines_before = node.log().lines().count();
+        disk.fill().unwrap();
+        until("nobody waits for it any more", LONG, async || {
+            let (status, may_come_back) = back_end.change(&fleet, &node).await;
+            assert!(status == 200 || may_come_back, "{status}; {}", node.log());
+            mode(&node).await == "memoryOnly"
+        })
+        .await;
+        for _ in 0..TRIED {
+            assert_eq!(back_end.change(&fleet, &node).await, (503, true), "{}", node.log());
+        }
+        assert_eq!(readiness(&node).await, (503, "notReady".to_owned(), "down".to_owned()));
+        // What nobody has in memory is read from the file.
+        let url = format!("http://{}/v1/sessions/{}", node.address, back_end.id);
+        let answer = reqwest::Client::new().get(url).bearer_auth(&fleet.service_key).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", node.log());
+        assert!(!answer.headers().contains_key("warning"), "nobody else changes it, so it is the latest");
+
+        disk.free().unwrap();
+        until("it is used again", Duration::from_secs(10), async || readiness(&node).await.1 == "ready").await;
+        assert_eq!(back_end.change(&fleet, &node).await.0, 200, "{}", node.log());
+        until("the log says so", LONG, async || node.log().matches("all tiers are there").count() == round).await;
+        let log = node.log();
+        let lines: Vec<&str> = log.lines().skip(lines_before).collect();
+        let said = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+        assert_eq!((said("nothing can be stored"), said("all tiers are there")), (1, 1), "{log}");
+        assert!(lines.len() < TRIED, "a line for each request: {log}");
+    }
+    back_end.check(&fleet, &node).await;
 }

@@ -270,6 +270,8 @@ async fn everything_is_measured_and_dashboard_and_alerts_use_only_what_there_is(
         let url = format!("http://{}/v1/sessions/{id}", nodes[0].address);
         client.get(url).bearer_auth(&fleet.service_key).send().await.unwrap();
     }
+    let nobody = client.get(format!("http://{}/v1/sessions", nodes[0].address)).send().await.unwrap();
+    assert_eq!(nobody.status(), 401);
     assert!(buyer.settle(Duration::from_secs(20)).await && other.settle(Duration::from_secs(20)).await);
     // The gauges of what is in memory are set once a second.
     until("the memory is counted", async || nodes[0].metric("throughline_hosted_sessions").await.unwrap() >= 2.0).await;

@@ -152,3 +152,18 @@ fn a_second_server_on_the_same_port_is_told_so() {
     let text = failure(&throughline(&arguments).output().unwrap());
     assert!(text.contains("--listen"), "{text}");
 }
+
+#[test]
+fn what_anybody_can_cause_does_not_fill_the_log() {
+    let Dev { mut server, address, service_key } = dev(&[]);
+    for _ in 0..100 {
+        assert!(request(&address, "/v1/sessions", "").starts_with("HTTP/1.1 401"));
+    }
+    let metrics = request(&address, "/metrics", &format!("authorization: Bearer {service_key}\r\n"));
+    assert!(metrics.contains("throughline_authentication_refusals_total{code=\"credentialMissing\"} 100"), "{metrics}");
+    let written = server.log().matches("authentication refused").count();
+    let withheld = format!("throughline_log_lines_withheld_total {}", 100 - written);
+    assert!((20..60).contains(&written) && metrics.contains(&withheld), "{written}; {metrics}");
+    assert!(server.stop().0.success());
+    assert!(server.log().contains("stopped"), "other lines are still written: {}", server.log());
+}

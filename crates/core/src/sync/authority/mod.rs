@@ -923,6 +923,11 @@ fn snapshot(state: &State, role: Role, client_id: &ClientId) -> ServerFrame {
     ServerFrame::Snapshot { state: Box::new(state.clone().project(role, Some(client_id))) }
 }
 
+fn vanished() -> ServerFrame {
+    let message = "this session was deleted; start a new one".to_owned();
+    ServerFrame::Error { code: ErrorCode::SessionNotFound, message, retry_after_ms: None }
+}
+
 fn stranger() -> ServerFrame {
     let message = "this session was created by somebody else; start a new one".to_owned();
     ServerFrame::Error { code: ErrorCode::Unauthorized, message, retry_after_ms: None }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Authority, Effect, Environment, Peer, Request, TailEntry, Work, snapshot, stranger};
+use super::{Authority, Effect, Environment, Peer, Request, TailEntry, Work, snapshot, stranger, vanished};
 use crate::command::Durability;
 use crate::event::Record;
 use crate::evolve::evolve;
@@ -87,7 +87,8 @@ impl Authority {
     /// The session as the database and the shared tier have it.
     ///
     /// The database is right. What was accepted after it holds where it fits; of two tails that differ, the shared tier's
-    /// holds. Commands whose records are in neither are decided again, and whoever issued them is told the outcome.
+    /// holds. Commands whose records are in neither are decided again, and whoever issued them is told the outcome. Where
+    /// there is nothing any more of what the database had, the session was deleted, and whoever follows it is sent away.
     pub fn reloaded(&mut self, loaded: Loaded, environment: &Environment<'_>) -> Vec<Effect> {
         let Loaded { database, shared } = loaded;
         let is_from_database = database.is_some();
@@ -113,6 +114,7 @@ impl Authority {
 
         let History { durable, state, tail, .. } = history;
         let is_changed = self.state.as_deref() != state.as_ref();
+        let was_durable = self.durable.is_some();
         let has_news = durable.as_ref().map_or(0, State::version) > self.durable_version();
         self.durable = durable.map(Arc::new);
         if is_changed {
@@ -120,6 +122,10 @@ impl Authority {
         }
         self.tail = tail;
         let mut effects = self.dismiss_strangers();
+        if was_durable && self.state.is_none() {
+            let followers = std::mem::take(&mut self.peers);
+            effects.extend(followers.into_keys().map(|peer| Effect::Send { peer, frame: vanished() }));
+        }
         if is_changed {
             self.recent.clear();
             self.is_shared_tier_behind = false;

@@ -202,10 +202,7 @@ impl Conversation {
             Some(AuthenticationError::Token(TokenError::Expired { .. })) => ErrorCode::TokenExpired,
             _ => ErrorCode::Unauthorized,
         };
-        tracing::warn!(
-            code = refusal.as_ref().map_or("credentialMissing", AuthenticationError::code),
-            "a hello was refused"
-        );
+        refusal.as_ref().unwrap_or(&AuthenticationError::Missing).note();
         let message = refusal.map_or_else(|| "send a session token, or the claim secret".to_owned(), |e| e.to_string());
         Err(End::new(code, message))
     }
