@@ -15,7 +15,7 @@ use throughline_server::sessions::{SessionLimits, Sessions, Tiers};
 use throughline_server::shared_cache::{SharedCache, SharedCacheSettings};
 use throughline_server::store::group_commit::GroupCommitLimits;
 use throughline_server::store::memory::MemoryStore;
-use throughline_server::store::{self, DatabaseSettings, SessionKey};
+use throughline_server::store::{self, ChangeListener, DatabaseSettings, DatabaseUrl, SessionKey};
 use throughline_server::tenant::TenantId;
 use tokio_util::task::TaskTracker;
 
@@ -63,10 +63,21 @@ pub async fn memory_reads(count: u64) -> Result<Histogram<u64>> {
     Ok(latencies)
 }
 
-/// Commands of so many clients, each with a session of its own, on PostgreSQL; on Redis too for relaxed ones.
+/// Who else uses the database, and how they hear of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others<'a> {
+    /// Nobody does.
+    Nobody,
+    /// PostgreSQL tells them.
+    Notified,
+    /// The Redis at this address tells them, and holds relaxed commands.
+    Shared(&'a str),
+}
+
+/// Commands of so many clients, each with a session of its own, on PostgreSQL.
 pub async fn commands(
     database: &str,
-    redis: Option<&str>,
+    others: Others<'_>,
     durability: Durability,
     clients: usize,
     duration: Duration,
@@ -82,16 +93,27 @@ pub async fn commands(
     })
     .await?;
     let mut tiers = Tiers::single(Arc::clone(&store));
-    let mut events = None;
-    if let Some(url) = redis {
-        let (cache, told) = SharedCache::open(SharedCacheSettings::new(url)).await?;
+    let (mut told, mut notified) = (None, None);
+    if let Others::Shared(url) = others {
+        let (cache, events) = SharedCache::open(SharedCacheSettings::new(url)).await?;
         tiers.cache = Some(cache);
-        events = Some(told);
+        told = Some(events);
+    }
+    if let (Others::Notified, DatabaseUrl::Postgres(address)) = (others, database.parse()?) {
+        tiers.announcements = Some(Arc::default());
+        notified = Some(ChangeListener::start(&address, 4096));
     }
     let sessions = hosted(tiers)?;
-    if let Some(events) = events {
+    if let Some(events) = told {
         let sessions = Arc::clone(&sessions);
         tokio::spawn(async move { sessions.listen_to_cache(events).await });
+    }
+    if let Some((listener, events)) = notified {
+        let sessions = Arc::clone(&sessions);
+        tokio::spawn(async move {
+            let _listener = listener;
+            sessions.listen_to_database(events).await;
+        });
     }
     let flushing = Arc::clone(&sessions);
     let flusher = tokio::spawn(async move {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use throughline_core::Durability;
 use throughline_test_services::fleet::{Fleet, Node};
 
+use inside::Others;
 use load::{Measured, closed, connect, open, request};
 use peers::Peers;
 use report::{Report, Target};
@@ -258,14 +259,19 @@ async fn commands(fleet: &Fleet, effort: Effort, report: &mut Report) -> Result<
     }
     let (ours, peer) = (fleet.postgres.url("ours"), fleet.postgres.url("peer"));
     let (mut strict, mut single, mut relaxed) = (Vec::new(), Vec::new(), Vec::new());
-    let mut waited = Vec::new();
+    let (mut notified, mut strict_shared, mut waited) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
-        let measured = inside::commands(&ours, None, Durability::Strict, CLIENTS, effort.duration).await?;
+        let measured = inside::commands(&ours, Others::Nobody, Durability::Strict, CLIENTS, effort.duration).await?;
         strict.push(measured.per_second);
         waited.push(measured.latencies.value_at_quantile(0.99) as f64 / 1e6);
         single.push(inside::one_transaction_for_each(&peer, CLIENTS, effort.duration).await?);
+        let measured = inside::commands(&ours, Others::Notified, Durability::Strict, CLIENTS, effort.duration).await?;
+        notified.push(measured.per_second);
         let redis = fleet.redis.url();
-        let measured = inside::commands(&ours, Some(&redis), Durability::Relaxed, CLIENTS, effort.duration).await?;
+        let shared = Others::Shared(&redis);
+        let measured = inside::commands(&ours, shared, Durability::Strict, CLIENTS, effort.duration).await?;
+        strict_shared.push(measured.per_second);
+        let measured = inside::commands(&ours, shared, Durability::Relaxed, CLIENTS, effort.duration).await?;
         relaxed.push(measured.per_second);
     }
     let (strict, single) = (median(strict), median(single));
@@ -273,6 +279,8 @@ async fn commands(fleet: &Fleet, effort: Effort, report: &mut Report) -> Result<
         peers::pgbench(fleet.postgres.address().port(), "pgbench", CLIENTS, effort.duration.as_secs().max(2)).await?;
     report.note("strict: decided, grouped, committed", strict, "/s");
     report.note("strict, p99", median(waited), "ms");
+    report.note("strict, other servers told by Redis", median(strict_shared), "/s");
+    report.note("strict, other servers told by NOTIFY", median(notified), "/s");
     report.note("one transaction for each command", single, "/s");
     report.note("pgbench, simple update", simple, "/s");
     report.note("relaxed: decided, held by Redis", median(relaxed), "/s");

@@ -671,6 +671,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_new_or_contradicts_itself_is_not_expected() {
+        let keys = ["ws_1", "ws_2", "ws_3", "ws_4"].map(|id| session("a", id));
+        let mut erasure = append(&keys[2], 4);
+        erasure.purge_history = true;
+        let works = [
+            append(&keys[0], 3),
+            append(&keys[1], 0),
+            erasure,
+            append(&keys[0], 4),
+            append(&keys[3], 7),
+            append(&keys[3], 7),
+        ]
+        .map(Work::Commit);
+        let plan = Plan::expecting(&works.iter().collect::<Vec<_>>());
+        let written: Vec<_> =
+            plan.sessions.iter().map(|(key, row)| (*key, row.expected_version, row.version)).collect();
+        assert_eq!(written, [(&keys[0], 3, 5)]);
+    }
+
+    #[test]
     fn what_is_stale_or_unknown_is_not_written() {
         let (stale, unknown) = (session("a", "ws_1"), session("a", "ws_2"));
         let works = [append(&stale, 1), append(&unknown, 1), append(&stale, 0)].map(Work::Commit);

@@ -195,6 +195,7 @@ impl PostgresWriter {
                 }
                 // Some job of these is at fault; in halves the others find their way past it, in their order.
                 Err(Failure::Refused(_) | Failure::Contention(_)) if jobs.len() > 1 => {
+                    approach = Approach::Locking;
                     let second = jobs.split_off(jobs.len() / 2);
                     waiting.push(second);
                     waiting.push(jobs);
