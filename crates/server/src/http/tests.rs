@@ -107,6 +107,9 @@ async fn a_request_that_takes_too_long_is_ended() {
     let answered = send(&server, get_of("/v1/hang")).await;
     assert_problem(&answered, 503, "requestTimedOut");
     assert_eq!(answered.headers["retry-after"], "1");
+    let with_key = Request::get("/metrics").header("authorization", format!("Bearer {}", server.key));
+    let metrics = send(&server, with_key.body(Body::empty()).unwrap()).await;
+    assert!(metrics.body.as_str().unwrap().contains("\nthroughline_http_requests_timed_out_total 1\n"), "it is counted");
 }
 
 #[tokio::test]

@@ -75,8 +75,10 @@ impl FromStr for PostgresAddress {
         if options.get_database().is_none() {
             return Err(DatabaseUrlError::NoDatabase);
         }
-        // Statements hold no values, yet a log line for each would drown the rest.
-        Ok(Self { options: Box::new(options.disable_statement_logging()) })
+        // Statements hold no values, yet a log line for each would drown the rest; and what PostgreSQL merely remarks, such as
+        // that a table is there already, says nothing to whoever reads our log.
+        let options = options.disable_statement_logging().options([("client_min_messages", "warning")]);
+        Ok(Self { options: Box::new(options) })
     }
 }
 
