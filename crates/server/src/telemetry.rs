@@ -7,7 +7,7 @@ use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -40,17 +40,18 @@ pub enum TelemetryError {
 /// # Errors
 /// When `filter` is not a filter.
 pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
-    let filter_of =
-        EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
+    // Not `EnvFilter`, which follows every span as well.
+    let wanted: Targets =
+        filter.parse().map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
     // Colours are for people at a terminal, not for files.
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter_of)
+        .with_max_level(LevelFilter::TRACE)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // The first one stays: tests start several servers in one process.
     let _ = match format {
-        LogFormat::Pretty => lines.with_target(false).finish().with(LogLimit::default()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().with(LogLimit::default()).try_init(),
+        LogFormat::Pretty => lines.with_target(false).finish().with(LogLimit::default()).with(wanted).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(LogLimit::default()).with(wanted).try_init(),
     };
     log_panics();
     Ok(())

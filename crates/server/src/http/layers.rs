@@ -4,7 +4,9 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -18,7 +20,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, poll};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
@@ -101,7 +103,7 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
     let is_api = request.uri().path().starts_with("/v1/");
     let span = tracing::info_span!("request", id = id.as_str(), method, route);
     let answering = async {
-        let response = share(&around, request, next).await;
+        let response = share(&around, request, started, next).await;
         // A line for each request would be most of the work of a busy server; its metrics tell of all of them. What can't be
         // served just now (503) is told of once, by whoever finds out why.
         let (status, elapsed) = (response.status(), started.elapsed());
@@ -145,13 +147,13 @@ impl Surroundings {
 }
 
 /// Tells browsers which pages may read the answer. Only they say where a request comes from.
-async fn share(around: &Arc<Surroundings>, request: Request, next: Next) -> Response {
+async fn share(around: &Arc<Surroundings>, request: Request, started: Instant, next: Next) -> Response {
     if !request.headers().contains_key(ORIGIN) && request.method() != Method::OPTIONS {
-        return protect(around, request, next).await;
+        return protect(around, request, started, next).await;
     }
     let answer = service_fn(|request| {
         let (around, next) = (Arc::clone(around), next.clone());
-        async move { Ok::<_, Infallible>(protect(&around, request, next).await) }
+        async move { Ok::<_, Infallible>(protect(&around, request, started, next).await) }
     });
     let Ok(response) = around.cors.layer(answer).oneshot(request).await;
     response
@@ -159,13 +161,17 @@ async fn share(around: &Arc<Surroundings>, request: Request, next: Next) -> Resp
 
 /// Lets in as many requests at a time as can be answered in time, ends those that take too long or panic, and explains
 /// bare statuses.
-async fn protect(around: &Surroundings, request: Request, next: Next) -> Response {
-    let deadline = Instant::now() + around.time;
+async fn protect(around: &Surroundings, request: Request, started: Instant, next: Next) -> Response {
+    let deadline = started + around.time;
     let is_head = request.method() == Method::HEAD;
-    // Before it takes a place, so that nobody can hold one by sending slowly.
-    let request = match receive(around, request, deadline).await {
-        Ok(request) => request,
-        Err(problem) => return problem.into_response(),
+    // Before it takes a place, so that nobody can hold one by sending slowly. Boxed, as below.
+    let request = if request.body().is_end_stream() {
+        request
+    } else {
+        match Box::pin(receive(around, request, deadline)).await {
+            Ok(request) => request,
+            Err(problem) => return problem.into_response(),
+        }
     };
     let is_operators = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
     // The others are told at once to come back, which costs little: were they to wait, all would be answered too late.
@@ -176,8 +182,14 @@ async fn protect(around: &Surroundings, request: Request, next: Next) -> Respons
         Err(_) => return overloaded(),
     };
     // What is shared between requests is behind locks that outlive a panic.
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match tokio::time::timeout_at(deadline.into(), answer).await {
+    let mut answer = pin!(AssertUnwindSafe(next.run(request)).catch_unwind());
+    // What is answered at once needs no timer. One within this future would align it, and with it the memory that each request
+    // takes, to 128 bytes, for which allocators have to go a long way.
+    let answered = match poll!(answer.as_mut()) {
+        Poll::Ready(answered) => Ok(answered),
+        Poll::Pending => Box::pin(tokio::time::timeout_at(deadline.into(), answer)).await,
+    };
+    match answered {
         Ok(Ok(response)) if is_head => response,
         Ok(Ok(response)) => explain_bare_status(response),
         Ok(Err(_panic)) => {
@@ -195,9 +207,6 @@ async fn protect(around: &Surroundings, request: Request, next: Next) -> Respons
 
 /// The request with all of its body.
 async fn receive(around: &Surroundings, request: Request, deadline: Instant) -> Result<Request, Problem> {
-    if request.body().is_end_stream() {
-        return Ok(request);
-    }
     let (head, body) = request.into_parts();
     let too_large = || Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE);
     // As its head announces it: then there is nothing to wait for.

@@ -109,7 +109,10 @@ async fn a_request_that_takes_too_long_is_ended() {
     assert_eq!(answered.headers["retry-after"], "1");
     let with_key = Request::get("/metrics").header("authorization", format!("Bearer {}", server.key));
     let metrics = send(&server, with_key.body(Body::empty()).unwrap()).await;
-    assert!(metrics.body.as_str().unwrap().contains("\nthroughline_http_requests_timed_out_total 1\n"), "it is counted");
+    assert!(
+        metrics.body.as_str().unwrap().contains("\nthroughline_http_requests_timed_out_total 1\n"),
+        "it is counted"
+    );
 }
 
 #[tokio::test]
