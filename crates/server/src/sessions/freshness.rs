@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::shared_cache::SharedCache;
-use crate::store::{DatabaseHealth, SessionKey};
+use crate::store::SessionKey;
 
 /// The links on which this process hears of changes that others make.
 #[derive(Debug)]
 pub(super) struct Links {
     cache: Option<Arc<SharedCache>>,
     announcements: Option<Arc<Announcements>>,
-    database: DatabaseHealth,
 }
 
 /// During which uninterrupted time of the links something was read. The same stamp later means: nothing was missed.
@@ -45,12 +44,8 @@ impl Announcements {
 }
 
 impl Links {
-    pub(super) fn new(
-        cache: Option<Arc<SharedCache>>,
-        announcements: Option<Arc<Announcements>>,
-        database: DatabaseHealth,
-    ) -> Self {
-        Self { cache, announcements, database }
+    pub(super) fn new(cache: Option<Arc<SharedCache>>, announcements: Option<Arc<Announcements>>) -> Self {
+        Self { cache, announcements }
     }
 
     /// The present stamp; `None` while changes may be missed.
@@ -62,11 +57,9 @@ impl Links {
         let announcements = match &self.announcements {
             Some(link) => {
                 let generation = link.generation.load(Ordering::SeqCst);
-                // While the database is away nobody changes anything there: what the shared tier tells is all there is.
-                // Its generation grows when the link comes back.
-                let misses_nothing =
-                    link.up.load(Ordering::SeqCst) || (self.cache.is_some() && self.database.is_away());
-                misses_nothing.then_some(generation)?
+                // Also while the database is away from here and the shared tier is not: another server may reach the one and
+                // not the other, and goes on there.
+                link.up.load(Ordering::SeqCst).then_some(generation)?
             }
             None => 0,
         };
@@ -85,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_single_server_misses_nothing() {
-        let links = Links::new(None, None, DatabaseHealth::default());
+        let links = Links::new(None, None);
         assert!(links.stamp(&key()).is_some());
         assert_eq!(links.stamp(&key()), links.stamp(&key()));
     }
@@ -93,7 +86,7 @@ mod tests {
     #[test]
     fn what_was_read_before_an_interruption_is_not_the_latest_after_it() {
         let announcements = Arc::new(Announcements::default());
-        let links = Links::new(None, Some(Arc::clone(&announcements)), DatabaseHealth::default());
+        let links = Links::new(None, Some(Arc::clone(&announcements)));
         assert_eq!(links.stamp(&key()), None, "nobody tells anything yet");
         announcements.restored();
         let before = links.stamp(&key());

@@ -221,7 +221,7 @@ impl Sessions {
         tasks: TaskTracker,
     ) -> Self {
         let Tiers { store, database, announcements, cache, email_lookup } = tiers;
-        let links = Links::new(cache.clone(), announcements.clone(), database.clone());
+        let links = Links::new(cache.clone(), announcements.clone());
         let environment = Environment {
             store,
             database,

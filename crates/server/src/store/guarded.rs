@@ -165,10 +165,11 @@ impl GuardedStore {
     }
 }
 
-/// Tells the breaker how it went.
+/// Tells the breaker how it went. A refusal before it was tried says nothing.
 fn note<E: Failure>(attempt: Attempt, error: Option<&E>) {
-    match error.and_then(E::fault) {
-        Some(fault) => drop(attempt.failed(fault)),
+    match error.map(E::fault) {
+        Some(Some(fault)) => drop(attempt.failed(fault)),
+        Some(None) => drop(attempt),
         None => attempt.succeeded(),
     }
 }

@@ -77,14 +77,15 @@ pub struct PostgresStore {
 
 /// Why something was not written.
 enum WriteError {
-    Full,
+    /// Too much waits, or somebody else holds what was to be changed.
+    Busy,
     Failed(StoreFault),
 }
 
 impl From<WriteError> for IdempotencyError {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Full => Self::Overloaded { retry_after: RETRY_AFTER },
+            WriteError::Busy => Self::Overloaded { retry_after: RETRY_AFTER },
             WriteError::Failed(fault) => Self::Unavailable { fault },
         }
     }
@@ -93,7 +94,7 @@ impl From<WriteError> for IdempotencyError {
 impl From<WriteError> for CommitError {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Full => Self::Overloaded { retry_after: RETRY_AFTER },
+            WriteError::Busy => Self::Overloaded { retry_after: RETRY_AFTER },
             WriteError::Failed(fault) => Self::Unavailable { fault },
         }
     }
@@ -162,9 +163,9 @@ impl PostgresStore {
         const WAITING: &str = "waiting for the writer";
         let deadline = Instant::now() + self.timeout;
         let (tell, told) = oneshot::channel();
-        let writer = self.writers.get(index).ok_or(WriteError::Full)?;
+        let writer = self.writers.get(index).ok_or(WriteError::Busy)?;
         writer.submit(Job { work, deadline, tell }).map_err(|error| match error {
-            SubmitError::Full => WriteError::Full,
+            SubmitError::Full => WriteError::Busy,
             SubmitError::Closed => WriteError::Failed(error.into_fault()),
         })?;
         let outcome = match timeout_at(deadline, told).await {
@@ -172,8 +173,20 @@ impl PostgresStore {
             Ok(Err(lost)) => Err(StoreFault::new(WAITING, lost)),
             Err(late) => Err(StoreFault::new(WAITING, late)),
         };
-        self.write_failed.store(outcome.is_err(), Ordering::SeqCst);
-        outcome.map_err(WriteError::Failed)
+        match outcome {
+            Ok(Outcome::Busy) => Err(WriteError::Busy),
+            Ok(outcome) => {
+                // What wrote nothing says nothing.
+                if outcome == Outcome::Written {
+                    self.write_failed.store(false, Ordering::SeqCst);
+                }
+                Ok(outcome)
+            }
+            Err(fault) => {
+                self.write_failed.store(true, Ordering::SeqCst);
+                Err(WriteError::Failed(fault))
+            }
+        }
     }
 }
 
@@ -184,6 +197,7 @@ impl SessionStore for PostgresStore {
         let key = change.key.clone();
         match self.write(&key, Work::Commit(change)).await? {
             Outcome::Written | Outcome::Begun(_) => Ok(()),
+            Outcome::Busy => Err(WriteError::Busy.into()),
             Outcome::Conflict { current_version } => Err(CommitError::Conflict { current_version }),
         }
     }
@@ -341,6 +355,7 @@ impl IdempotencyStore for PostgresStore {
         match self.write(&key, work).await? {
             Outcome::Begun(begin) => Ok(begin),
             Outcome::Written | Outcome::Conflict { .. } => Ok(Begin::InProgress),
+            Outcome::Busy => Err(WriteError::Busy.into()),
         }
     }
 

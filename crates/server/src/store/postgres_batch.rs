@@ -7,6 +7,7 @@
 //! be caught in such a circle, which PostgreSQL ends; then everything is locked first.) What is decided on what the locks
 //! found needs no database: several changes of one session in a row become one.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
@@ -32,8 +33,12 @@ pub(super) enum Work {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     Written,
-    Conflict { current_version: u64 },
+    Conflict {
+        current_version: u64,
+    },
     Begun(Begin),
+    /// Somebody else holds its session for longer than the others can wait for.
+    Busy,
 }
 
 /// Why a batch was not written.
@@ -51,13 +56,16 @@ impl From<sqlx::Error> for BatchError {
     }
 }
 
-/// How the sessions of a batch are found to be at the versions that their callers expect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the sessions of a batch are found to be at the versions that their callers expect, each more careful than the one
+/// before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Approach {
     /// By changing those that are: one statement for all that exists already and is where it is expected, as is usual.
     Expecting,
     /// By locking all of them first. After others were in the way.
     Locking,
+    /// The same without those that somebody holds. After waiting for them took too long.
+    PassingBy,
 }
 
 /// Writes all of it within the transaction that `connection` is in.
@@ -66,13 +74,14 @@ pub(super) async fn write(
     works: &[&Work],
     approach: Approach,
 ) -> Result<Vec<Outcome>, BatchError> {
-    let written = match approach {
-        Approach::Expecting => write_expected(connection, works).await?,
-        Approach::Locking => HashSet::new(),
+    let (settled, outcome) = match approach {
+        Approach::Expecting => (write_expected(connection, works).await?, Outcome::Written),
+        Approach::Locking => (HashSet::new(), Outcome::Written),
+        Approach::PassingBy => (held_by_others(connection, works).await?, Outcome::Busy),
     };
-    let is_written = |work: &Work| matches!(work, Work::Commit(change) if written.contains(&change.key));
-    let rest: Vec<usize> = (0..works.len()).filter(|&index| !is_written(works[index])).collect();
-    let mut outcomes = vec![Outcome::Written; works.len()];
+    let mut outcomes = vec![outcome; works.len()];
+    let is_settled = |work: &Work| session_of(work).is_some_and(|session| settled.contains(&*session));
+    let rest: Vec<usize> = (0..works.len()).filter(|&index| !is_settled(works[index])).collect();
     if !rest.is_empty() {
         let left: Vec<&Work> = rest.iter().map(|&index| works[index]).collect();
         for (index, outcome) in rest.into_iter().zip(write_locked(connection, &left).await?) {
@@ -129,19 +138,39 @@ struct Locked {
     erased: bool,
 }
 
-/// Locks what is going to be changed, and what must not be erased while an answer about it is kept.
+/// The session that is going to be changed, or that must not be erased while an answer about it is kept.
+fn session_of(work: &Work) -> Option<Cow<'_, SessionKey>> {
+    match work {
+        Work::Commit(change) => Some(Cow::Borrowed(&change.key)),
+        Work::Finish(ticket, answer) => told_of(ticket, answer).map(Cow::Owned),
+        Work::Begin { .. } | Work::Abandon(_) | Work::Probe => None,
+    }
+}
+
+/// Locks those sessions that nobody else has locked; which ones somebody has.
+async fn held_by_others(connection: &mut PgConnection, works: &[&Work]) -> Result<HashSet<SessionKey>, sqlx::Error> {
+    let keys: BTreeSet<Cow<'_, SessionKey>> = works.iter().filter_map(|work| session_of(work)).collect();
+    let rows = query(
+        "WITH wanted AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[]) AS key (tenant, session_id)),
+         free AS MATERIALIZED (
+            SELECT tenant, session_id FROM sessions JOIN wanted USING (tenant, session_id)
+            ORDER BY tenant, session_id FOR UPDATE OF sessions SKIP LOCKED)
+         SELECT tenant, session_id FROM sessions JOIN wanted USING (tenant, session_id)
+         WHERE (tenant, session_id) NOT IN (SELECT tenant, session_id FROM free)",
+    )
+    .bind(keys.iter().map(|key| key.tenant.as_str()).collect::<Vec<_>>())
+    .bind(keys.iter().map(|key| key.session_id.as_str()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    keys_of(&rows)
+}
+
+/// Locks the sessions that `works` are about.
 async fn lock_sessions(
     connection: &mut PgConnection,
     works: &[&Work],
 ) -> Result<HashMap<SessionKey, Locked>, sqlx::Error> {
-    let keys: BTreeSet<SessionKey> = works
-        .iter()
-        .filter_map(|work| match work {
-            Work::Commit(change) => Some(change.key.clone()),
-            Work::Finish(ticket, answer) => told_of(ticket, answer),
-            _ => None,
-        })
-        .collect();
+    let keys: BTreeSet<Cow<'_, SessionKey>> = works.iter().filter_map(|work| session_of(work)).collect();
     if keys.is_empty() {
         return Ok(HashMap::new());
     }

@@ -99,7 +99,8 @@ impl Connector {
             ("statement_timeout", milliseconds(limit.mul_f32(0.9))),
             // Rows that a frozen or unreachable server of ours has locked are free again before others give up.
             ("idle_in_transaction_session_timeout", milliseconds(limit.mul_f32(0.4))),
-            ("lock_timeout", milliseconds(limit.mul_f32(0.6))),
+            // What time is left has to do for writing the others.
+            ("lock_timeout", milliseconds(limit.mul_f32(0.2))),
         ]));
         Self { address, limit }
     }
@@ -135,6 +136,8 @@ impl Connector {
 pub(super) enum Cause {
     /// Others were in the way: the same again may succeed.
     Contention,
+    /// Somebody holds a lock for too long: the same without what is locked may succeed.
+    Held,
     /// Something that was to be written is refused: the same without it may succeed.
     Refused,
     /// The connection is of no use any more.
@@ -159,7 +162,7 @@ impl Cause {
             // idle in transaction for too long: the server has ended the connection
             "25P03" => Self::Connection,
             // lock not available
-            "55P03" => Self::Refused,
+            "55P03" => Self::Held,
             _ => match code.get(..2) {
                 // data exceptions, broken constraints, limits of a row
                 Some("22" | "23" | "54") => Self::Refused,

@@ -275,6 +275,36 @@ async fn who_gets_in_the_way_delays_a_batch_and_does_not_fail_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_somebody_holds_does_not_hold_up_the_others() {
+    let postgres = Postgres::start().unwrap();
+    let name = database(&postgres);
+    let timeout = Duration::from_millis(900);
+    let impatient = PostgresSettings { writers: 1, timeout, ..settings(&postgres, name) };
+    let store = PostgresStore::open(&impatient).await.unwrap();
+    let mut intruder = intruder(&postgres, name).await;
+    let keys = keys(16);
+    assert!(commits(&store, &keys, 0).await.iter().all(Result::is_ok));
+    for (held, version) in [(0, 1), (7, 2), (15, 3)] {
+        query("BEGIN").execute(&mut intruder).await.unwrap();
+        let lock = "SELECT 1 FROM sessions WHERE session_id = $1 FOR UPDATE";
+        query(lock).bind(&keys[held].session_id).execute(&mut intruder).await.unwrap();
+        let outcomes = commits(&store, &keys, version).await;
+        query("ROLLBACK").execute(&mut intruder).await.unwrap();
+        for (number, outcome) in outcomes.iter().enumerate() {
+            let is_as_expected = match outcome {
+                Ok(()) => number != held,
+                // Nothing that a breaker would count.
+                Err(CommitError::Overloaded { .. }) => number == held,
+                Err(_) => false,
+            };
+            assert!(is_as_expected, "{number} of {held}: {outcome:?}");
+        }
+        store.commit(append(&keys[held], version)).await.unwrap();
+    }
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_arrives_during_an_erasure_is_not_kept() {
     let postgres = Postgres::start().unwrap();
     let name = database(&postgres);

@@ -67,6 +67,8 @@ enum Link {
 enum Failure {
     /// Others were in the way; nothing was written.
     Contention(StoreFault),
+    /// Somebody holds something in it for too long; nothing was written.
+    Held(StoreFault),
     /// The database refused something in it; nothing was written.
     Refused(StoreFault),
     /// The connection was gone before anything could have been committed.
@@ -147,6 +149,7 @@ impl PostgresWriter {
         };
         match cause {
             Cause::Contention if self.roll_back(deadline).await => Err(Failure::Contention(fault)),
+            Cause::Held if self.roll_back(deadline).await => Err(Failure::Held(fault)),
             Cause::Refused if self.roll_back(deadline).await => Err(Failure::Refused(fault)),
             cause => {
                 self.reconnect(fault.clone());
@@ -182,11 +185,16 @@ impl PostgresWriter {
                     attempt = 1;
                 }
                 Err(Failure::Contention(fault)) if attempt < ATTEMPTS => {
-                    tracing::debug!(error = %chain(&fault), attempt, "a batch of commits is written again");
-                    metrics::counter!("throughline_store_retried_batches_total").increment(1);
+                    note_retry(&fault, attempt);
                     tokio::time::sleep(Duration::from_millis(5 * u64::from(attempt))).await;
                     attempt += 1;
-                    approach = Approach::Locking;
+                    approach = approach.max(Approach::Locking);
+                    waiting.push(jobs);
+                }
+                // The two may have waited for each other; whoever still holds it then is passed by.
+                Err(Failure::Held(fault)) if approach < Approach::PassingBy => {
+                    note_retry(&fault, attempt);
+                    approach = if approach == Approach::Expecting { Approach::Locking } else { Approach::PassingBy };
                     waiting.push(jobs);
                 }
                 Err(Failure::NotBegun(_)) if patience.is_zero() => {
@@ -194,8 +202,7 @@ impl PostgresWriter {
                     waiting.push(jobs);
                 }
                 // Some job of these is at fault; in halves the others find their way past it, in their order.
-                Err(Failure::Refused(_) | Failure::Contention(_)) if jobs.len() > 1 => {
-                    approach = Approach::Locking;
+                Err(Failure::Refused(_) | Failure::Contention(_) | Failure::Held(_)) if jobs.len() > 1 => {
                     let second = jobs.split_off(jobs.len() / 2);
                     waiting.push(second);
                     waiting.push(jobs);
@@ -204,6 +211,7 @@ impl PostgresWriter {
                 Err(Failure::Away(fault)) => fail(jobs, &fault),
                 Err(
                     Failure::Contention(fault)
+                    | Failure::Held(fault)
                     | Failure::Refused(fault)
                     | Failure::NotBegun(fault)
                     | Failure::Final(fault),
@@ -247,6 +255,11 @@ impl BatchWriter for PostgresWriter {
             let _ = timeout(CLOSE_LIMIT, connection.close()).await;
         }
     }
+}
+
+fn note_retry(fault: &StoreFault, attempt: u32) {
+    tracing::debug!(error = %chain(fault), attempt, "a batch of commits is written again");
+    metrics::counter!("throughline_store_retried_batches_total").increment(1);
 }
 
 fn fail(jobs: Vec<Job>, fault: &StoreFault) {

@@ -127,10 +127,8 @@ impl SqliteStore {
             SubmitError::Closed => IdempotencyError::Unavailable { fault: error.into_fault() },
         })?;
         match told.await {
-            Ok(Ok(value)) => {
-                self.write_failed.store(false, Ordering::SeqCst);
-                Ok(value)
-            }
+            // It may have found nothing to write, which says nothing about whether that works.
+            Ok(Ok(value)) => Ok(value),
             Ok(Err(fault)) => {
                 self.write_failed.store(true, Ordering::SeqCst);
                 Err(IdempotencyError::Unavailable { fault })
@@ -151,8 +149,11 @@ impl SessionStore for SqliteStore {
         })?;
         match told.await {
             Ok(outcome) => {
-                let failed = matches!(outcome, Err(CommitError::Unavailable { .. }));
-                self.write_failed.store(failed, Ordering::SeqCst);
+                match &outcome {
+                    Ok(()) => self.write_failed.store(false, Ordering::SeqCst),
+                    Err(CommitError::Unavailable { .. }) => self.write_failed.store(true, Ordering::SeqCst),
+                    Err(_) => {}
+                }
                 outcome
             }
             Err(lost) => Err(CommitError::Unavailable { fault: writer_lost(lost) }),
@@ -231,6 +232,7 @@ impl SessionStore for SqliteStore {
         bounded("asking the database whether it is there", query).await?;
         if self.write_failed.load(Ordering::SeqCst) {
             self.answer(|tell| Box::new(ProbeJob::new(tell))).await.map_err(ReadError::from)?;
+            self.write_failed.store(false, Ordering::SeqCst);
         }
         Ok(())
     }

@@ -334,6 +334,41 @@ async fn cut_off_from_everything_a_server_shows_what_it_knows_as_stale() {
 }
 
 #[tokio::test]
+async fn two_servers_that_are_cut_off_from_different_services_do_not_show_old_states_as_new() {
+    let fleet = fleet();
+    let (to_database, to_redis) =
+        (TcpProxy::to(fleet.postgres.address()).unwrap(), TcpProxy::to(fleet.redis.address()).unwrap());
+    let (direct, redis) = (fleet.postgres.url("shop"), fleet.redis.url());
+    let database = direct.replace(&fleet.postgres.address().to_string(), &to_database.address().to_string());
+    let without_database = fleet.node_on("without-database", &database, Some(&redis), &[]).unwrap();
+    let through = fleet.redis.url_through(to_redis.address());
+    let without_redis = fleet.node_on("without-redis", &direct, Some(&through), &[]).unwrap();
+    let id = created(&fleet, &without_database).await;
+    let look = async || {
+        let client = reqwest::Client::builder().timeout(LONG).build().unwrap();
+        let url = format!("http://{}/v1/sessions/{id}", without_database.address);
+        let answer = client.get(url).bearer_auth(&fleet.service_key).send().await.unwrap();
+        let is_marked = answer.headers().contains_key("warning") && answer.headers().contains_key("age");
+        (is_marked, answer.json::<Value>().await.unwrap()["email"].clone())
+    };
+    assert_eq!(look().await, (false, Value::Null));
+    to_database.cut();
+    to_redis.cut();
+    until("each knows what it lacks", LONG, async || {
+        mode(&without_database).await == "withoutDatabase" && mode(&without_redis).await == "withoutRedis"
+    })
+    .await;
+    // There is no way on which the one could hear of this.
+    assert_eq!(strict(&fleet, &without_redis, &id, "ada@example.com").await.0, 200, "{}", without_redis.log());
+    for _ in 0..5 {
+        assert_eq!(look().await, (true, Value::Null));
+    }
+    to_database.heal();
+    to_redis.heal();
+    until("it is up to date", LONG, async || look().await == (false, json!("ada@example.com"))).await;
+}
+
+#[tokio::test]
 async fn a_redis_cluster_is_used_like_one_redis_and_may_lose_a_part() {
     let fleet = fleet();
     let mut cluster = RedisCluster::start(3).unwrap();
