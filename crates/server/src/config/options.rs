@@ -233,7 +233,7 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub retention: Option<humantime::Duration>,
 
-    /// The largest request body
+    /// The largest request body. All that are not answered yet may have as much as `max_requests` of that size, beyond 4 KiB each
     #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_BODY_LIMIT", value_name = "SIZE")]
     #[serde(deserialize_with = "text")]
     pub body_limit: Option<ByteSize>,

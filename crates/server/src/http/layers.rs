@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, HttpBody as _};
+use axum::body::HttpBody as _;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
@@ -21,12 +21,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use futures_util::{FutureExt as _, poll};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 
+use super::request_body::RequestBodies;
 use super::request_id::{self, RequestId};
 use super::request_measures::RequestMeasures;
 use crate::problem::{self, Problem};
@@ -52,7 +52,7 @@ pub fn around(routes: Router, state: &Arc<ServerState>) -> Router {
         cors: cors(state),
         places: Semaphore::new(state.config.max_requests),
         time: state.config.request_timeout,
-        body_limit: state.config.body_limit,
+        bodies: RequestBodies::new(&state.config),
     });
     // The first one is the outermost. How large a body may be is seen to before any route has it.
     let layers = ServiceBuilder::new()
@@ -70,8 +70,7 @@ struct Surroundings {
     places: Semaphore,
     /// How long one may take, the arrival of its body included.
     time: Duration,
-    /// How many bytes its body may have.
-    body_limit: usize,
+    bodies: RequestBodies,
 }
 
 /// Answers what no route matched.
@@ -162,24 +161,27 @@ async fn share(around: &Arc<Surroundings>, request: Request, started: Instant, n
 /// Lets in as many requests at a time as can be answered in time, ends those that take too long or panic, and explains
 /// bare statuses.
 async fn protect(around: &Surroundings, request: Request, started: Instant, next: Next) -> Response {
-    let deadline = started + around.time;
     let is_head = request.method() == Method::HEAD;
-    // Before it takes a place, so that nobody can hold one by sending slowly. Boxed, as below.
-    let request = if request.body().is_end_stream() {
-        request
+    let is_operators = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
+    // Its body has to be here before it takes a place, so that nobody can hold one by sending slowly. Where there is no place
+    // anyway, nobody has to send it.
+    let (request, _room) = if request.body().is_end_stream() {
+        (request, None)
+    } else if around.places.available_permits() == 0 && !is_operators {
+        return overloaded().into_response();
     } else {
-        match Box::pin(receive(around, request, deadline)).await {
-            Ok(request) => request,
+        // Boxed, as below.
+        match Box::pin(around.bodies.receive(request, started + around.time)).await {
+            Ok(received) => received,
             Err(problem) => return problem.into_response(),
         }
     };
-    let is_operators = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
     // The others are told at once to come back, which costs little: were they to wait, all would be answered too late.
     // The operator's own routes are always let in.
     let _place = match around.places.try_acquire() {
         Ok(place) => Some(place),
         Err(_) if is_operators => None,
-        Err(_) => return overloaded(),
+        Err(_) => return overloaded().into_response(),
     };
     // What is shared between requests is behind locks that outlive a panic.
     let mut answer = pin!(AssertUnwindSafe(next.run(request)).catch_unwind());
@@ -187,7 +189,7 @@ async fn protect(around: &Surroundings, request: Request, started: Instant, next
     // takes, to 128 bytes, for which allocators have to go a long way.
     let answered = match poll!(answer.as_mut()) {
         Poll::Ready(answered) => Ok(answered),
-        Poll::Pending => Box::pin(tokio::time::timeout_at(deadline.into(), answer)).await,
+        Poll::Pending => Box::pin(tokio::time::timeout_at((started + around.time).into(), answer)).await,
     };
     match answered {
         Ok(Ok(response)) if is_head => response,
@@ -205,34 +207,13 @@ async fn protect(around: &Surroundings, request: Request, started: Instant, next
     }
 }
 
-/// The request with all of its body.
-async fn receive(around: &Surroundings, request: Request, deadline: Instant) -> Result<Request, Problem> {
-    let (head, body) = request.into_parts();
-    let too_large = || Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE);
-    // As its head announces it: then there is nothing to wait for.
-    if body.size_hint().lower() > around.body_limit as u64 {
-        return Err(too_large());
-    }
-    let body = Limited::new(body, around.body_limit).collect();
-    match tokio::time::timeout_at(deadline.into(), body).await {
-        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body.to_bytes()))),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "bodyUnreadable", "Body unreadable")
-            .detail("the request's body ended early; send it again")
-            .mendable_by("retry")),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "bodyTimedOut", "Body timed out")
-            .detail(format!("the request's body was not here within {} s; send it again", around.time.as_secs_f32()))
-            .mendable_by("retry")),
-    }
-}
-
-fn overloaded() -> Response {
+/// Refuses a request before it was begun.
+pub(super) fn overloaded() -> Problem {
     metrics::counter!("throughline_http_requests_shed_total").increment(1);
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded")
         .detail("more requests are under way than can be answered in time; this one was not begun, try again")
         .retry_after(Duration::from_secs(1))
         .mendable_by("retry")
-        .into_response()
 }
 
 /// The work that the request had handed to the store goes on: its outcome is unknown to this client, which may safely ask

@@ -15,6 +15,7 @@ pub mod problem_schema;
 pub mod query;
 pub mod reference;
 pub mod refusal;
+mod request_body;
 pub mod request_id;
 pub mod request_measures;
 pub mod sessions;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 
 use super::measures::{self, Reason};
@@ -12,11 +13,14 @@ use super::stored::read_news;
 use super::{Environment, Hosted, SessionError, Sessions};
 use crate::problem::chain;
 use crate::shared_cache::{CacheEvent, Outdated, Partition};
-use crate::store::{ListenerEvent, SessionKey};
+use crate::store::{Due, ListenerEvent, SessionKey};
 
 /// How many overdue sessions one round ends, and for how long others leave them alone.
 const DUE_BATCH: u32 = 200;
 const DUE_LEASE_MS: i64 = 30_000;
+
+/// How many of them at a time, so that a slow database has ended all before others take them.
+const ENDED_AT_ONCE: usize = 32;
 
 /// How long ending one of them may take.
 const END_PATIENCE: Duration = Duration::from_secs(8);
@@ -253,18 +257,20 @@ impl Sessions {
             return Ok(0);
         }
         let due = measures::database("claim_due", store.claim_due(clock.now_ms(), DUE_LEASE_MS, DUE_BATCH)).await?;
-        let mut unreadable = 0;
-        for session in &due {
-            match self.host(&session.key).await {
-                Ok(hosted) => drop(hosted.end_if_overdue(END_PATIENCE).await),
-                // Its neighbours must not wait for it. It is tried again when the lease is over.
-                Err(SessionError::Unreadable(error)) => {
-                    tracing::debug!(error = %chain(&error), "an overdue session can't be ended");
-                    unreadable += 1;
-                }
-                Err(error) => return Err(error),
+        let end = async |session: &Due| match self.host(&session.key).await {
+            Ok(hosted) => {
+                hosted.end_if_overdue(END_PATIENCE).await;
+                Ok(0)
             }
-        }
+            // Its neighbours must not wait for it. It is tried again when the lease is over.
+            Err(SessionError::Unreadable(error)) => {
+                tracing::debug!(error = %chain(&error), "an overdue session can't be ended");
+                Ok(1)
+            }
+            Err(error) => Err(error),
+        };
+        let ended = futures_util::stream::iter(&due).map(end).buffer_unordered(ENDED_AT_ONCE);
+        let unreadable: u64 = ended.try_fold(0, async |sum, unreadable| Ok(sum + unreadable)).await?;
         if unreadable > 0 {
             metrics::counter!("throughline_unreadable_sessions_total").increment(unreadable);
             tracing::warn!(sessions = unreadable, "overdue sessions can't be read, and so can't be ended");

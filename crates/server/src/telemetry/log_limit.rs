@@ -64,7 +64,9 @@ impl<S: Subscriber> Layer<S> for LogLimit {
             Verdict::Write { withheld: 0 } => true,
             Verdict::Write { withheld } => {
                 let place = metadata.target();
+                // Not within the span of a request, which only happens to be the next one.
                 tracing::warn!(
+                    parent: None,
                     place,
                     line = metadata.line(),
                     lines = withheld,

@@ -268,6 +268,17 @@ async fn strangers_are_refused_before_or_at_hello() {
 }
 
 #[tokio::test]
+async fn who_follows_a_session_when_its_retention_is_over_is_sent_away() {
+    let dev = dev(&["--token-ttl", "1s", "--token-max-age", "1s", "--retention", "1s"]);
+    let mut socket = created(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa").await;
+    let url = format!("http://{}/v1/sessions/{}", dev.address, socket.id);
+    let deleted = reqwest::Client::new().delete(&url).bearer_auth(&dev.service_key).send().await.unwrap();
+    assert_eq!(deleted.status(), 204);
+    let message = socket.refused("sessionNotFound", 4404).await;
+    assert!(message.contains("deleted"), "{message}");
+}
+
+#[tokio::test]
 async fn frames_that_break_the_protocol_close_the_socket() {
     let dev = dev(&[]);
     for (id, message, reason) in [
