@@ -1,8 +1,8 @@
 //! Many callers, one transaction: the cost of making a commit durable is paid once per batch.
 //!
 //! A single task owns the writing connection. It takes one job, then as many more as are
-//! waiting, runs each of them under its own savepoint, commits once, and only then tells
-//! each caller. While one batch is being written, the next one fills by itself; it waits for
+//! waiting, writes all of them, commits once, and only then tells each caller; what one of
+//! them does wrong does not hurt the others. While one batch is being written, the next one fills by itself; it waits for
 //! callers only where they are about to come anyway (see `Gathering`).
 
 use std::sync::Arc;

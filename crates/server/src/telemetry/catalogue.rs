@@ -170,7 +170,7 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(
         "throughline_stale_reads_total",
-        "Reads answered from memory and marked as stale, because no tier below answered.",
+        "Reads that were marked as stale, because the database did not answer.",
         PLAIN,
     ),
     counter(
