@@ -118,7 +118,7 @@ impl PostgresStore {
         let unreachable = |source| OpenError::Postgres { place: address.to_string(), source };
         let count = settings.writers.max(1);
         let limits = GroupCommitLimits { queue: group_commit.queue.div_ceil(count), batch: group_commit.batch };
-        let connector = Connector::with_limit(address, *timeout);
+        let connector = Connector::with_limit(address, *timeout).in_key_order();
         let mut writers = Vec::with_capacity(count);
         for _ in 0..count {
             let connection = connector.connect(None).await.map_err(unreachable)?;

@@ -1,11 +1,12 @@
 //! What one transaction writes to PostgreSQL: the changes of many callers, in a number of statements that does not
 //! depend on how many there are.
 //!
-//! Mostly every session is at the version that its callers expect: then one statement changes all of them and adds to their
-//! journals. Whatever that leaves is written after all of its sessions were locked, in the order of their keys, so that
-//! servers that write the same sessions wait for each other and never for one another in a circle. (The one statement may
-//! be caught in such a circle, which PostgreSQL ends; then everything is locked first.) What is decided on what the locks
-//! found needs no database: several changes of one session in a row become one.
+//! Mostly a batch is of sessions that exist and are at the versions that their callers expect: then one statement changes all
+//! of them and adds to their journals, and nothing is written if one of them is not. Everything else is written after all
+//! sessions were locked; what is decided on what the locks found needs no database.
+//!
+//! Either way sessions are locked in the order of their keys, and before answers, so that servers that write the same ones wait
+//! for each other and never for one another in a circle. Several changes of one session in a row become one.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -58,11 +59,11 @@ impl From<sqlx::Error> for BatchError {
 
 /// How the sessions of a batch are found to be at the versions that their callers expect, each more careful than the one
 /// before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Approach {
-    /// By changing those that are: one statement for all that exists already and is where it is expected, as is usual.
+    /// By changing them in one statement, and counting them. Where that can't be, the next one is taken.
     Expecting,
-    /// By locking all of them first. After others were in the way.
+    /// By locking all of them first.
     Locking,
     /// The same without those that somebody holds. After waiting for them took too long.
     PassingBy,
@@ -74,41 +75,47 @@ pub(super) async fn write(
     works: &[&Work],
     approach: Approach,
 ) -> Result<Vec<Outcome>, BatchError> {
-    let (settled, outcome) = match approach {
-        Approach::Expecting => (write_expected(connection, works).await?, Outcome::Written),
-        Approach::Locking => (HashSet::new(), Outcome::Written),
-        Approach::PassingBy => (held_by_others(connection, works).await?, Outcome::Busy),
-    };
-    let mut outcomes = vec![outcome; works.len()];
-    let is_settled = |work: &Work| session_of(work).is_some_and(|session| settled.contains(&*session));
-    let rest: Vec<usize> = (0..works.len()).filter(|&index| !is_settled(works[index])).collect();
-    if !rest.is_empty() {
-        let left: Vec<&Work> = rest.iter().map(|&index| works[index]).collect();
-        for (index, outcome) in rest.into_iter().zip(write_locked(connection, &left).await?) {
-            outcomes[index] = outcome;
+    let expected = Plan::expecting(works).filter(|_| approach == Approach::Expecting);
+    match (expected, approach) {
+        (Some(plan), _) => {
+            plan.write(connection).await?;
+            write_answers(connection, works, plan.outcomes, |_| false).await
+        }
+        (None, Approach::Expecting | Approach::Locking) => write_locked(connection, works).await,
+        (None, Approach::PassingBy) => {
+            let held = held_by_others(connection, works).await?;
+            let is_held = |work: &Work| session_of(work).is_some_and(|session| held.contains(&*session));
+            let free: Vec<usize> = (0..works.len()).filter(|&index| !is_held(works[index])).collect();
+            let left: Vec<&Work> = free.iter().map(|&index| works[index]).collect();
+            let mut outcomes = vec![Outcome::Busy; works.len()];
+            for (index, outcome) in free.into_iter().zip(write_locked(connection, &left).await?) {
+                outcomes[index] = outcome;
+            }
+            Ok(outcomes)
         }
     }
-    Ok(outcomes)
 }
 
-/// Writes the changes of those sessions that exist already and are at the version that is expected; which ones these are.
-async fn write_expected(connection: &mut PgConnection, works: &[&Work]) -> Result<HashSet<SessionKey>, BatchError> {
-    let plan = Plan::expecting(works);
-    let written = plan.update(connection, &plan.sessions.values().collect::<Vec<_>>()).await?;
-    plan.announce(connection, |key| written.contains(key)).await?;
-    Ok(written)
-}
-
-/// Writes whatever it is, after all sessions are locked that it changes.
+/// Writes whatever it is, after all sessions are locked that it is about.
 async fn write_locked(connection: &mut PgConnection, works: &[&Work]) -> Result<Vec<Outcome>, BatchError> {
     let locked = lock_sessions(connection, works).await?;
     let plan = Plan::new(works, &locked);
     plan.write(connection).await?;
-    let Plan { sessions, mut outcomes, .. } = plan;
+    let Plan { sessions, outcomes, .. } = plan;
     let is_erased = |session: &SessionKey| {
         let written = sessions.get(session).map(|written| written.last.columns.erased);
         written.or_else(|| locked.get(session).map(|locked| locked.erased)).unwrap_or(false)
     };
+    write_answers(connection, works, outcomes, is_erased).await
+}
+
+/// Writes what is not about sessions but about requests, after the sessions; what came of all.
+async fn write_answers(
+    connection: &mut PgConnection,
+    works: &[&Work],
+    mut outcomes: Vec<Outcome>,
+    is_erased: impl Fn(&SessionKey) -> bool,
+) -> Result<Vec<Outcome>, BatchError> {
     lock_answers(connection, works).await?;
     begin(connection, works, &mut outcomes).await?;
     finish(connection, works, is_erased).await?;
@@ -221,22 +228,6 @@ impl<'a> Plan<'a> {
         plan
     }
 
-    /// What is to be written where every session is as its callers expect it: without what is new, what destroys a
-    /// history, and what contradicts itself.
-    fn expecting(works: &[&'a Work]) -> Self {
-        let mut plan = Self { sessions: BTreeMap::new(), outcomes: Vec::new() };
-        let mut unusual = HashSet::new();
-        for work in works {
-            let Work::Commit(change) = work else { continue };
-            let is_usual = change.expected_version > 0 && !change.purge_history;
-            if !is_usual || plan.add(change, change.expected_version) != Outcome::Written {
-                unusual.insert(&change.key);
-            }
-        }
-        plan.sessions.retain(|key, _| !unusual.contains(key));
-        plan
-    }
-
     fn add(&mut self, change: &'a Append, stored_version: u64) -> Outcome {
         let current_version = self.sessions.get(&change.key).map_or(stored_version, |written| written.version);
         if change.expected_version != current_version {
@@ -263,52 +254,49 @@ impl<'a> Plan<'a> {
         Outcome::Written
     }
 
+    /// What is to be written if every session exists and is as its callers expect it. `None` where something has to be locked
+    /// first, or can't be so.
+    fn expecting(works: &[&'a Work]) -> Option<Self> {
+        let mut plan = Self { sessions: BTreeMap::new(), outcomes: Vec::with_capacity(works.len()) };
+        for work in works {
+            let outcome = match work {
+                Work::Commit(change) if change.expected_version > 0 && !change.purge_history => {
+                    plan.add(change, change.expected_version)
+                }
+                work if session_of(work).is_some() => return None,
+                _ => Outcome::Written,
+            };
+            if outcome != Outcome::Written {
+                return None;
+            }
+            plan.outcomes.push(outcome);
+        }
+        Some(plan)
+    }
+
     async fn write(&self, connection: &mut PgConnection) -> Result<(), BatchError> {
         if self.sessions.is_empty() {
             return Ok(());
         }
         let (created, changed): (Vec<_>, Vec<_>) =
             self.sessions.values().partition(|written| written.expected_version == 0);
-        for (rows, written) in [
-            (created.len(), self.insert(connection, &created).await?),
-            (changed.len(), self.update(connection, &changed).await?),
+        let expected_versions: Vec<i64> = changed.iter().map(|row| signed(row.expected_version)).collect();
+        for (rows, statement) in [
+            (created.len(), Columns(&created).bind_to(query(INSERT))),
+            (changed.len(), Columns(&changed).bind_to(query(UPDATE)).bind(expected_versions)),
         ] {
-            // Another server has created one of them. Nobody can change what is locked; should it happen, nothing of it may
-            // be committed.
-            if written.len() != rows {
+            if rows == 0 {
+                continue;
+            }
+            let written: i64 = statement.fetch_one(&mut *connection).await?.try_get(0)?;
+            // Another server has created or changed one of them: nothing of it may be committed.
+            if written != i64::try_from(rows).unwrap_or(i64::MAX) {
                 return Err(BatchError::Overtaken);
             }
         }
         self.purge(connection).await?;
-        self.announce(connection, |_| true).await?;
+        self.announce(connection).await?;
         Ok(())
-    }
-
-    /// Creates sessions and their journals; which ones. Not one that another server created meanwhile.
-    async fn insert(
-        &self,
-        connection: &mut PgConnection,
-        rows: &[&Written<'_>],
-    ) -> Result<HashSet<SessionKey>, sqlx::Error> {
-        if rows.is_empty() {
-            return Ok(HashSet::new());
-        }
-        keys_of(&Columns(rows).bind_records_to(Columns(rows).bind_to(query(INSERT))).fetch_all(connection).await?)
-    }
-
-    /// Changes sessions that are at the version that is expected, and adds to their journals; which ones these are.
-    async fn update(
-        &self,
-        connection: &mut PgConnection,
-        rows: &[&Written<'_>],
-    ) -> Result<HashSet<SessionKey>, sqlx::Error> {
-        if rows.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let columns = Columns(rows);
-        let update = columns.bind_records_to(columns.bind_to(query(UPDATE)));
-        let update = update.bind(columns.column(|row| signed(row.expected_version)));
-        keys_of(&update.fetch_all(connection).await?)
     }
 
     async fn purge(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -345,13 +333,8 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Tells the other servers of what was written.
-    async fn announce(
-        &self,
-        connection: &mut PgConnection,
-        is_written: impl Fn(&SessionKey) -> bool,
-    ) -> Result<(), sqlx::Error> {
-        let announced = self.sessions.iter().filter(|(key, written)| written.announced && is_written(key));
+    async fn announce(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let announced = self.sessions.iter().filter(|(_, written)| written.announced);
         let payloads = postgres_listener::payloads(announced.map(|(key, written)| (*key, written.version)));
         if payloads.is_empty() {
             return Ok(());
@@ -361,7 +344,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// New sessions, in the order of their keys, with their journals.
+/// New sessions, in the order of their keys, with their journals; how many of them were created.
 const INSERT: &str =
     "WITH written AS (
         INSERT INTO sessions (tenant, session_id, version, state, status, step, funnel_id, funnel_version,
@@ -372,15 +355,14 @@ const INSERT: &str =
             $15::text[], $16::bigint[], $17::bytea[], $18::bigint[]) AS new (tenant, session_id)
         ORDER BY new.tenant COLLATE \"C\", new.session_id COLLATE \"C\"
         ON CONFLICT DO NOTHING
-        RETURNING tenant, session_id),
+        RETURNING 1),
      recorded AS (
         INSERT INTO journal (tenant, session_id, version, blob)
-        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[])
-            AS record (tenant, session_id, version, blob)
-        WHERE (tenant, session_id) IN (SELECT tenant, session_id FROM written))
-     SELECT tenant, session_id FROM written";
+        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[]))
+     SELECT count(*) FROM written";
 
-/// Changes of sessions that are at the version that is expected ($23), with what they add to their journals.
+/// Changes of those sessions that are at the version that is expected ($23), with what all of them add to their journals; how
+/// many were changed.
 const UPDATE: &str = "WITH written AS (
         UPDATE sessions SET version = new.version, state = new.state, status = new.status,
             step = new.step, funnel_id = new.funnel_id, funnel_version = new.funnel_version,
@@ -396,13 +378,11 @@ const UPDATE: &str = "WITH written AS (
                 email_digest, ended_at_ms, expected_version)
         WHERE sessions.tenant = new.tenant AND sessions.session_id = new.session_id
             AND sessions.version = new.expected_version
-        RETURNING sessions.tenant, sessions.session_id),
+        RETURNING 1),
      recorded AS (
         INSERT INTO journal (tenant, session_id, version, blob)
-        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[])
-            AS record (tenant, session_id, version, blob)
-        WHERE (tenant, session_id) IN (SELECT tenant, session_id FROM written))
-     SELECT tenant, session_id FROM written";
+        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[]))
+     SELECT count(*) FROM written";
 
 /// Rows of sessions, turned into one array for each column.
 #[derive(Debug)]
@@ -410,6 +390,7 @@ struct Columns<'a>(&'a [&'a Written<'a>]);
 
 impl<'a> Columns<'a> {
     fn bind_to(&self, query: Query<'a, Postgres, PgArguments>) -> Query<'a, Postgres, PgArguments> {
+        let records = || self.0.iter().flat_map(|row| row.records.iter().map(move |record| (&row.last.key, record)));
         query
             .bind(self.column(|row| row.last.key.tenant.as_str()))
             .bind(self.column(|row| row.last.key.session_id.as_str()))
@@ -429,12 +410,7 @@ impl<'a> Columns<'a> {
             .bind(self.column(|row| row.last.columns.amount_minor))
             .bind(self.column(|row| row.last.columns.email_digest.as_deref()))
             .bind(self.column(|row| row.last.columns.ended_at_ms))
-    }
-
-    /// What they add to their journals.
-    fn bind_records_to(&self, query: Query<'a, Postgres, PgArguments>) -> Query<'a, Postgres, PgArguments> {
-        let records = || self.0.iter().flat_map(|row| row.records.iter().map(move |record| (&row.last.key, record)));
-        query
+            // What they add to their journals.
             .bind(records().map(|(key, _)| key.tenant.as_str()).collect::<Vec<_>>())
             .bind(records().map(|(key, _)| key.session_id.as_str()).collect::<Vec<_>>())
             .bind(records().map(|(_, (version, _))| signed(*version)).collect::<Vec<_>>())
@@ -700,23 +676,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_or_contradicts_itself_is_not_expected() {
-        let keys = ["ws_1", "ws_2", "ws_3", "ws_4"].map(|id| session("a", id));
-        let mut erasure = append(&keys[2], 4);
-        erasure.purge_history = true;
-        let works = [
-            append(&keys[0], 3),
-            append(&keys[1], 0),
-            erasure,
-            append(&keys[0], 4),
-            append(&keys[3], 7),
-            append(&keys[3], 7),
-        ]
-        .map(Work::Commit);
-        let plan = Plan::expecting(&works.iter().collect::<Vec<_>>());
-        let written: Vec<_> =
-            plan.sessions.iter().map(|(key, row)| (*key, row.expected_version, row.version)).collect();
-        assert_eq!(written, [(&keys[0], 3, 5)]);
+    fn what_has_to_be_locked_first_or_contradicts_itself_is_not_expected() {
+        let keys = ["ws_1", "ws_2"].map(|id| session("a", id));
+        let expected = |works: Vec<Work>| {
+            let works: Vec<&Work> = works.iter().collect();
+            let plan = Plan::expecting(&works)?;
+            Some(plan.sessions.values().map(|row| (row.expected_version, row.version)).collect::<Vec<_>>())
+        };
+        let usual = || vec![append(&keys[0], 3), append(&keys[1], 7), append(&keys[0], 4)];
+        let with = |change: Append| usual().into_iter().chain([change]).map(Work::Commit).collect();
+        let mut works: Vec<Work> = usual().into_iter().map(Work::Commit).collect();
+        works.push(Work::Probe);
+        assert_eq!(expected(works), Some(vec![(3, 5), (7, 8)]));
+        assert_eq!(expected(with(append(&session("a", "ws_3"), 0))), None, "it is new");
+        assert_eq!(expected(with(append(&keys[1], 7))), None, "one of the two is too late");
+        assert_eq!(
+            expected(with(Append { purge_history: true, ..append(&keys[1], 8) })),
+            None,
+            "it destroys a history"
+        );
     }
 
     #[test]

@@ -105,6 +105,14 @@ impl Connector {
         Self { address, limit }
     }
 
+    /// Connections on which PostgreSQL takes rows in the order of their keys, as an array or an index has them, and not in the
+    /// order of the table or of a hash.
+    pub(super) fn in_key_order(mut self) -> Self {
+        let options = self.address.options.options([("enable_hashjoin", "off"), ("enable_seqscan", "off")]);
+        self.address.options = Box::new(options);
+        self
+    }
+
     /// Connections whose statements may take as long as they need: for migrations, and for listening.
     pub(super) fn without_limit(address: &PostgresAddress, connect_limit: Duration) -> Self {
         Self { address: address.clone(), limit: connect_limit }
@@ -161,6 +169,8 @@ impl Cause {
             "25006" => Self::Connection,
             // idle in transaction for too long: the server has ended the connection
             "25P03" => Self::Connection,
+            // a key that another server has added meanwhile
+            "23505" => Self::Contention,
             // lock not available
             "55P03" => Self::Held,
             _ => match code.get(..2) {

@@ -146,7 +146,18 @@ async fn commits_share_transactions_and_servers_do_not_deadlock() {
                 let versions = store.versions(&mine).await.unwrap();
                 let outcomes =
                     mine.iter().zip(versions).map(|(key, version)| store.commit(append(key, version.unwrap_or(0))));
-                for outcome in futures_util::future::join_all(outcomes).await {
+                // Answers about some of them at the same time: these take locks of sessions as well.
+                let answers = mine.iter().step_by(5).map(async |key| {
+                    let (tenant, request) = (key.tenant.clone(), format!("{writer} {round} {}", key.session_id));
+                    let request = IdempotencyKey { tenant, scope: "POST".to_owned(), key: request };
+                    let Begin::Started(ticket) = store.begin(request, [1; 32], 0).await.unwrap() else { panic!() };
+                    let session_id = Some(key.session_id.clone());
+                    let answer = Answer { status: 200, headers: Vec::new(), body: Vec::new(), session_id };
+                    store.finish(ticket, answer).await.unwrap();
+                });
+                let answers = futures_util::future::join_all(answers);
+                let (outcomes, _) = tokio::join!(futures_util::future::join_all(outcomes), answers);
+                for outcome in outcomes {
                     match outcome {
                         Ok(()) => won += 1,
                         Err(CommitError::Conflict { .. }) => {}

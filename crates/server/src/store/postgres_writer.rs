@@ -184,17 +184,21 @@ impl PostgresWriter {
                     }
                     attempt = 1;
                 }
+                // Some session was not as expected, or somebody is in the way.
+                Err(Failure::Contention(fault) | Failure::Held(fault)) if approach == Approach::Expecting => {
+                    note_retry(&fault, attempt);
+                    approach = Approach::Locking;
+                    waiting.push(jobs);
+                }
                 Err(Failure::Contention(fault)) if attempt < ATTEMPTS => {
                     note_retry(&fault, attempt);
                     tokio::time::sleep(Duration::from_millis(5 * u64::from(attempt))).await;
                     attempt += 1;
-                    approach = approach.max(Approach::Locking);
                     waiting.push(jobs);
                 }
-                // The two may have waited for each other; whoever still holds it then is passed by.
-                Err(Failure::Held(fault)) if approach < Approach::PassingBy => {
+                Err(Failure::Held(fault)) if approach == Approach::Locking => {
                     note_retry(&fault, attempt);
-                    approach = if approach == Approach::Expecting { Approach::Locking } else { Approach::PassingBy };
+                    approach = Approach::PassingBy;
                     waiting.push(jobs);
                 }
                 Err(Failure::NotBegun(_)) if patience.is_zero() => {
