@@ -10,8 +10,9 @@ use crate::tenant::TenantId;
 /// How long an answer is kept.
 pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// After this time a request that has not answered counts as lost, and its key is free again.
-pub const ABANDONED: Duration = Duration::from_secs(60);
+/// After this time a request that has not answered counts as lost, and its key is free again: twice as long as one may take
+/// by default. Should the first go on all the same, the numbers of its commands keep both from taking effect.
+pub const ABANDONED: Duration = Duration::from_secs(20);
 
 /// The longest key a client may choose, in bytes.
 pub const MAX_KEY_BYTES: usize = 255;

@@ -1,6 +1,7 @@
 //! Requests that may be sent twice: the first answer is kept and replayed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
@@ -164,7 +165,8 @@ impl Once {
             }
             Begin::InProgress => {
                 let detail = "the first request with this key is still running; ask again for its answer";
-                return Err(conflict(StatusCode::CONFLICT, "idempotencyKeyInProgress", detail, "retry"));
+                return Err(conflict(StatusCode::CONFLICT, "idempotencyKeyInProgress", detail, "retry")
+                    .retry_after(Duration::from_secs(1)));
             }
             Begin::Mismatch => {
                 let detail = "this key was used for a request with another body; use a new key for a new request";
@@ -172,7 +174,7 @@ impl Once {
                 return Err(conflict(status, "idempotencyKeyReused", detail, "permanent"));
             }
         };
-        // A caller that hangs up drops this future: its ticket then counts as abandoned after a minute, and the
+        // A caller that hangs up drops this future: its ticket then counts as abandoned after 20 s, and the
         // commands' own numbers keep a second attempt from taking effect twice.
         match work.await {
             Ok(reply) => {

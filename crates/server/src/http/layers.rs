@@ -52,7 +52,7 @@ pub fn around(routes: Router, state: &Arc<ServerState>) -> Router {
         cors: cors(state),
         places: Semaphore::new(state.config.max_requests),
         time: state.config.request_timeout,
-        bodies: RequestBodies::new(&state.config),
+        bodies: RequestBodies::new(&state.config, state.shutdown.clone()),
     });
     // The first one is the outermost. How large a body may be is seen to before any route has it.
     let layers = ServiceBuilder::new()

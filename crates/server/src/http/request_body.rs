@@ -7,6 +7,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use super::layers::overloaded;
 use crate::config::Config;
@@ -24,16 +25,16 @@ pub(super) struct RequestBodies {
     time: Duration,
     /// A permit is a byte beyond the first ones of each body.
     room: Semaphore,
+    /// Cancelled when the server is told to stop.
+    shutdown: CancellationToken,
 }
 
 impl RequestBodies {
     /// Each may be as large as `body_limit`; there is room for as many of that size as there may be requests.
-    pub(super) fn new(config: &Config) -> Self {
-        Self::with(config.body_limit, config.max_requests, config.request_timeout)
-    }
-
-    fn with(limit: usize, count: usize, time: Duration) -> Self {
-        Self { limit, time, room: Semaphore::new(limit.saturating_mul(count).min(Semaphore::MAX_PERMITS)) }
+    pub(super) fn new(config: &Config, shutdown: CancellationToken) -> Self {
+        let Config { body_limit: limit, max_requests: count, request_timeout: time, .. } = *config;
+        let room = Semaphore::new(limit.saturating_mul(count).min(Semaphore::MAX_PERMITS));
+        Self { limit, time, room, shutdown }
     }
 
     /// The request with all of its body, and the room that it takes.
@@ -47,9 +48,12 @@ impl RequestBodies {
         if body.size_hint().lower() > self.limit as u64 {
             return Err(too_large());
         }
-        let (bytes, room) = match tokio::time::timeout_at(deadline.into(), self.collect(body)).await {
-            Ok(received) => received?,
-            Err(_) => {
+        let receiving = tokio::time::timeout_at(deadline.into(), self.collect(body));
+        let (bytes, room) = match self.shutdown.run_until_cancelled(receiving).await {
+            Some(Ok(received)) => received?,
+            // Nothing was begun, and another server takes it.
+            None => return Err(overloaded()),
+            Some(Err(_)) => {
                 metrics::counter!("throughline_http_requests_timed_out_total").increment(1);
                 let limit = self.time.as_secs_f32();
                 return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "bodyTimedOut", "Body timed out")
@@ -102,6 +106,22 @@ fn too_large() -> Problem {
 mod tests {
     use super::*;
 
+    /// There is room for two of `limit` bytes.
+    fn bodies(limit: usize) -> RequestBodies {
+        let (room, shutdown) = (Semaphore::new(2 * limit), CancellationToken::new());
+        RequestBodies { limit, time: Duration::from_secs(1), room, shutdown }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stops_waits_for_no_body() {
+        let bodies = bodies(1024);
+        let body = Body::from_stream(futures_util::stream::pending::<Result<&str, std::io::Error>>());
+        let receiving = bodies.receive(Request::new(body), Instant::now() + Duration::from_secs(60));
+        let stopping = async { bodies.shutdown.cancel() };
+        let (received, ()) = tokio::join!(receiving, stopping);
+        assert_eq!(received.unwrap_err().code(), "overloaded");
+    }
+
     fn pieces(sizes: &[usize]) -> Body {
         let pieces: Vec<_> = sizes.iter().map(|&size| Ok::<_, std::io::Error>(vec![b'x'; size])).collect();
         Body::from_stream(futures_util::stream::iter(pieces))
@@ -109,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn large_bodies_share_a_room_and_small_ones_need_none() {
-        let bodies = RequestBodies::with(16 * 1024, 2, Duration::from_secs(1));
+        let bodies = bodies(16 * 1024);
         let one = bodies.collect(pieces(&[6_000, 6_000, 4_000])).await.unwrap();
         let other = bodies.collect(Body::from(vec![b'x'; 16_000])).await.unwrap();
         assert_eq!((one.0.len(), other.0.len()), (16_000, 16_000));
@@ -123,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_too_large_or_ends_early_is_told_apart() {
-        let bodies = RequestBodies::with(1024, 2, Duration::from_secs(1));
+        let bodies = bodies(1024);
         assert_eq!(bodies.collect(pieces(&[1000, 25])).await.unwrap_err().code(), "bodyTooLarge");
         let early = [Ok("x"), Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof))];
         let early = Body::from_stream(futures_util::stream::iter(early));

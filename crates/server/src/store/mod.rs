@@ -23,6 +23,7 @@ pub mod postgres_listener;
 mod postgres_pool;
 mod postgres_writer;
 pub mod sqlite;
+mod sqlite_file;
 mod sqlite_jobs;
 mod sqlite_writer;
 pub mod survey;

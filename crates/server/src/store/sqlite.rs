@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::group_commit::{GroupCommit, GroupCommitLimits, SubmitError};
 use super::migrations::{AppliedMigration, Tables, embedded};
+use super::sqlite_file::SqliteFile;
 use super::sqlite_jobs::{
     AbandonJob, BeginJob, ClaimDueJob, CommitJob, DeleteEndedJob, DropAnswersJob, FinishJob, ProbeJob,
 };
@@ -56,6 +57,7 @@ pub struct SqliteSettings {
 /// A store in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
+    file: SqliteFile,
     writer: GroupCommit<Box<dyn WriteJob>>,
     readers: SqlitePool,
     /// Reads what may take longer than what buyers wait for.
@@ -83,8 +85,10 @@ impl SqliteStore {
         let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_LIMIT);
         let surveyors = pool(survey::AT_ONCE).connect_lazy_with(reading.clone());
         let readers = pool(settings.readers.max(1)).connect_with(reading).await.map_err(failed)?;
-        let writer = GroupCommit::start(SqliteWriter::new(writing, connection), settings.group_commit);
-        Ok(Self { writer, readers, surveyors, write_failed: AtomicBool::new(false) })
+        let opened = SqliteFile::at(file).map_err(|error| failed(error.into()))?;
+        let writer = SqliteWriter::new(opened.clone(), writing, connection);
+        let writer = GroupCommit::start(writer, settings.group_commit);
+        Ok(Self { file: opened, writer, readers, surveyors, write_failed: AtomicBool::new(false) })
     }
 
     /// Write jobs and transactions so far: fewer transactions than jobs means that commits
@@ -230,7 +234,8 @@ impl SessionStore for SqliteStore {
         // Reads a page of the file: `SELECT 1` would succeed on a disk that is gone.
         let query = sqlx::query("SELECT count(*) FROM sqlite_schema").fetch_one(&self.readers);
         bounded("asking the database whether it is there", query).await?;
-        if self.write_failed.load(Ordering::SeqCst) {
+        self.file.check().map_err(|fault| ReadError::Unavailable { fault })?;
+        if self.write_failed.load(Ordering::SeqCst) || self.file.has_little_room() {
             self.answer(|tell| Box::new(ProbeJob::new(tell))).await.map_err(ReadError::from)?;
             self.write_failed.store(false, Ordering::SeqCst);
         }

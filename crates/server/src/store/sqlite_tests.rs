@@ -150,12 +150,12 @@ async fn a_writer_locked_out_answers_unavailable_and_recovers() {
 async fn a_full_disk_refuses_clearly_and_loses_nothing_that_was_acknowledged() {
     let (store, folder) = fresh().await;
     store.close().await;
-    let SqliteStore { readers, .. } = SqliteStore::open(&settings(&folder)).await.unwrap();
+    let SqliteStore { readers, file, .. } = SqliteStore::open(&settings(&folder)).await.unwrap();
     let options = connect_options(&settings(&folder).file).0.pragma("max_page_count", "40");
     let connection = options.connect().await.unwrap();
-    let writer = GroupCommit::start(SqliteWriter::new(options, connection), GroupCommitLimits::default());
+    let writer = GroupCommit::start(SqliteWriter::new(file.clone(), options, connection), GroupCommitLimits::default());
     let surveyors = readers.clone();
-    let store = SqliteStore { writer, readers, surveyors, write_failed: AtomicBool::new(false) };
+    let store = SqliteStore { file, writer, readers, surveyors, write_failed: AtomicBool::new(false) };
 
     let keys: Vec<_> = (0..64).map(|number| session("a", &format!("ws_{number}"))).collect();
     let mut acknowledged = Vec::new();
@@ -249,4 +249,27 @@ async fn no_question_about_many_sessions_looks_at_all_of_them() {
     }
     let plan = explain(&Statement::summary(&surveys::summary_of("a"), Dialect::Sqlite)).await;
     assert!(plan.iter().any(|step| step.starts_with("SEARCH sessions USING INDEX sessions_recent")), "{plan:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_taken_away_or_emptied_is_not_written_to() {
+    let (store, folder) = fresh().await;
+    let (file, aside) = (settings(&folder).file, folder.path().join("aside"));
+    let key = session("a", "ws_1");
+    store.commit(append(&key, 0)).await.unwrap();
+    for taken_away in [true, false] {
+        std::fs::rename(&file, &aside).unwrap();
+        if !taken_away {
+            std::fs::copy(&aside, &file).unwrap();
+        }
+        let refused = store.commit(append(&key, 1)).await;
+        let Err(CommitError::Unavailable { fault }) = refused else { panic!("{refused:?}") };
+        assert!(crate::problem::chain(&fault).contains("restart the server"), "{fault}");
+        assert!(store.ping().await.is_err(), "whoever asks is told");
+        std::fs::rename(&aside, &file).unwrap();
+        store.ping().await.unwrap();
+    }
+    store.commit(append(&key, 1)).await.unwrap();
+    std::fs::File::create(&file).unwrap();
+    assert!(matches!(store.commit(append(&key, 2)).await, Err(CommitError::Unavailable { .. })));
 }

@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use super::StoreFault;
 use super::group_commit::{self, BatchWriter};
 use super::sqlite::BUSY_LIMIT;
+use super::sqlite_file::SqliteFile;
 
 /// A batch that takes longer is given up, and its connection with it.
 const BATCH_LIMIT: Duration = Duration::from_secs(10);
@@ -50,14 +51,15 @@ pub(super) trait WriteJob: Send + std::fmt::Debug {
 /// its transaction nor the file behind it can be trusted to be what they were.
 #[derive(Debug)]
 pub(super) struct SqliteWriter {
+    file: SqliteFile,
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
     erased_bytes_in_log: bool,
 }
 
 impl SqliteWriter {
-    pub(super) fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
-        Self { options, connection: Some(connection), erased_bytes_in_log: false }
+    pub(super) fn new(file: SqliteFile, options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
+        Self { file, options, connection: Some(connection), erased_bytes_in_log: false }
     }
 
     async fn connection(&mut self) -> Result<&mut SqliteConnection, StoreFault> {
@@ -74,6 +76,8 @@ impl SqliteWriter {
     }
 
     async fn transaction(&mut self, batch: &mut [Box<dyn WriteJob>]) -> Result<Vec<Option<StoreFault>>, StoreFault> {
+        // Before it is opened again, too, which would make a new one.
+        self.file.check()?;
         let connection = self.connection().await?;
         let run = run_transaction(connection, batch);
         match tokio::time::timeout(BATCH_LIMIT, run).await {
