@@ -1,7 +1,8 @@
 //! Whether what this process remembers of a session is still the latest.
 //!
 //! Servers tell each other what they change: through the shared tier, and through the database where that is away. What
-//! is in memory is as good as the database's as long as nothing of this can have been missed.
+//! is in memory is as good as the database's as long as nothing of this can have been missed. Servers that talk to different
+//! Redis processes, by mistake or while a failover is not complete, learn that from the database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +15,9 @@ use crate::store::SessionKey;
 pub(super) struct Links {
     cache: Option<Arc<SharedCache>>,
     announcements: Option<Arc<Announcements>>,
+    /// Other servers talk to another Redis than this one.
+    divided: AtomicBool,
+    divisions: AtomicU64,
 }
 
 /// During which uninterrupted time of the links something was read. The same stamp later means: nothing was missed.
@@ -21,6 +25,7 @@ pub(super) struct Links {
 pub(super) struct Stamp {
     cache: u64,
     announcements: u64,
+    divisions: u64,
 }
 
 /// The link on which the database tells of changes.
@@ -45,7 +50,14 @@ impl Announcements {
 
 impl Links {
     pub(super) fn new(cache: Option<Arc<SharedCache>>, announcements: Option<Arc<Announcements>>) -> Self {
-        Self { cache, announcements }
+        Self { cache, announcements, divided: AtomicBool::new(false), divisions: AtomicU64::new(0) }
+    }
+
+    /// Other servers talk to another Redis, or do not any more; whether that is new.
+    pub(super) fn divide(&self, divided: bool) -> bool {
+        // Before it is seen to be over.
+        self.divisions.fetch_add(u64::from(divided), Ordering::SeqCst);
+        self.divided.swap(divided, Ordering::SeqCst) != divided
     }
 
     /// The present stamp; `None` while changes may be missed.
@@ -63,7 +75,8 @@ impl Links {
             }
             None => 0,
         };
-        Some(Stamp { cache, announcements })
+        let divisions = self.divisions.load(Ordering::SeqCst);
+        (!self.divided.load(Ordering::SeqCst)).then_some(Stamp { cache, announcements, divisions })
     }
 }
 
@@ -81,6 +94,16 @@ mod tests {
         let links = Links::new(None, None);
         assert!(links.stamp(&key()).is_some());
         assert_eq!(links.stamp(&key()), links.stamp(&key()));
+    }
+
+    #[test]
+    fn nothing_is_believed_while_others_talk_elsewhere() {
+        let links = Links::new(None, None);
+        let before = links.stamp(&key());
+        assert!(links.divide(true) && !links.divide(true), "it is told of once");
+        assert_eq!(links.stamp(&key()), None);
+        assert!(links.divide(false));
+        assert!(links.stamp(&key()).is_some() && links.stamp(&key()) != before);
     }
 
     #[test]

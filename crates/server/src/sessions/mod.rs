@@ -106,6 +106,8 @@ pub struct Sessions {
 /// What hosting a session needs.
 #[derive(Debug)]
 struct Environment {
+    /// Tells this process from other servers.
+    name: String,
     store: Arc<dyn Store>,
     database: DatabaseHealth,
     cache: Option<Arc<SharedCache>>,
@@ -227,6 +229,7 @@ impl Sessions {
             database,
             tier: SharedTier::new(cache.clone()),
             cache,
+            name: format!("{:032x}", fastrand::u128(..)),
             links,
             announcements,
             funnels,

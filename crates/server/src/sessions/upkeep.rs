@@ -189,6 +189,7 @@ impl Sessions {
         if environment.database.is_away() {
             return;
         }
+        self.meet_others().await;
         self.compare_followed().await;
         let Some(cache) = environment.cache.as_ref().filter(|cache| cache.is_available()) else { return };
         match cache.take_abandoned(ABANDONED_AFTER, ADOPTION_LEASE, ADOPTED_AT_ONCE).await {
@@ -205,6 +206,34 @@ impl Sessions {
                 tracing::debug!(error = %chain(&fault), "an erased session stays in the shared tier for now");
                 environment.unerased.add(key, version);
             }
+        }
+    }
+
+    /// Finds out whether the other servers of the database hear this one.
+    async fn meet_others(&self) {
+        let environment = &self.environment;
+        if environment.announcements.is_none() {
+            return;
+        }
+        let redis = environment.cache.as_ref().map_or_else(String::new, |cache| cache.identity());
+        let met = environment.store.others_elsewhere(&environment.name, &redis);
+        match measures::database("others_elsewhere", met).await {
+            Ok(others) => {
+                // Who reaches no Redis knows already that it hears nothing there, and tells everybody through the database.
+                let is_cut_off = environment.cache.is_some() && redis.is_empty();
+                let others = if is_cut_off { 0 } else { others };
+                metrics::gauge!("throughline_servers_elsewhere").set(others as f64);
+                match (others > 0, environment.links.divide(others > 0)) {
+                    (true, true) => tracing::error!(
+                        others,
+                        "other servers talk to another Redis, or another prefix there: what they change is not heard, and \
+                         every read asks the database; give all the same --redis-url and --redis-prefix"
+                    ),
+                    (false, true) => tracing::info!("all servers talk to the same Redis"),
+                    (_, false) => {}
+                }
+            }
+            Err(error) => tracing::debug!(error = %chain(&error), "other servers can't be looked for now"),
         }
     }
 

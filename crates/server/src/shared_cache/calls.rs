@@ -99,6 +99,13 @@ impl Calls {
         self.topology.borrow().node_of(partition).map(|node| node.info().clone())
     }
 
+    /// Names the Redis processes that are talked to, in an order of their own; empty where there is none.
+    pub(super) fn processes(&self) -> String {
+        let mut processes: Vec<String> = self.topology().nodes.iter().filter_map(|node| node.run_id()).collect();
+        processes.sort_unstable();
+        processes.join(" ")
+    }
+
     pub(super) fn partitions_away(&self) -> usize {
         Partition::all().filter(|partition| !self.is_available(*partition)).count()
     }

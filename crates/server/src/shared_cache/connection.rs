@@ -20,6 +20,8 @@ pub(super) type PushHandler = Arc<dyn Fn(PushInfo) + Send + Sync>;
 pub(super) struct Connected {
     pub(super) connection: MultiplexedConnection,
     pub(super) version: String,
+    /// The name of its process: another one after each start.
+    pub(super) run_id: String,
     /// Whether it is a node of a cluster.
     pub(super) cluster: bool,
 }
@@ -111,7 +113,8 @@ impl Connector {
         if self.seeds.len() > 1 && !cluster {
             return Err(ConnectFault::NotACluster);
         }
-        Ok(Connected { connection, version: version.to_owned(), cluster })
+        let run_id = info_field(&info, "run_id").unwrap_or_default().to_owned();
+        Ok(Connected { connection, version: version.to_owned(), run_id, cluster })
     }
 }
 

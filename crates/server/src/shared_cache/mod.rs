@@ -542,6 +542,14 @@ impl SharedCache {
         Ok(())
     }
 
+    /// Names what servers have to have in common to hear each other: the Redis processes, and the prefix of the names there.
+    /// Empty while no process is reached.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let processes = self.calls.processes();
+        if processes.is_empty() { processes } else { format!("{} {processes}", self.names.prefix()) }
+    }
+
     /// Whether any calls are begun. In a cluster, see [`SharedCache::is_available_for`] too.
     #[must_use]
     pub fn is_available(&self) -> bool {

@@ -167,6 +167,14 @@ impl Node {
         let _ = state.wait_for(|state| !matches!(state, State::Connecting)).await;
     }
 
+    /// The name of the process at the other end; `None` while there is no connection.
+    pub(super) fn run_id(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Up(live) => Some(live.connected.run_id.clone()),
+            State::Connecting | State::Down(_) => None,
+        }
+    }
+
     /// Whether it belongs to a cluster, if that is known.
     pub(super) fn is_cluster(&self) -> Option<bool> {
         match &*self.state.borrow() {

@@ -60,6 +60,11 @@ impl Names {
         Self { prefix: prefix.to_owned() }
     }
 
+    /// What all names begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The entry of a session.
     pub(super) fn session(&self, key: &SessionKey) -> String {
         format!("{}:{{tl{}}}:s:{}", self.prefix, Partition::of(key), member(key))

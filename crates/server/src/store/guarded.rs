@@ -212,6 +212,10 @@ impl SessionStore for GuardedStore {
         self.read(self.store.announce(changes)).await
     }
 
+    async fn others_elsewhere(&self, server: &str, redis: &str) -> Result<u64, ReadError> {
+        self.read(self.store.others_elsewhere(server, redis)).await
+    }
+
     // Not guarded: whoever asks wants to know how it is now.
     async fn ping(&self) -> Result<(), ReadError> {
         self.store.ping().await

@@ -292,6 +292,15 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
+    /// Notes down that `server` uses this database and talks to `redis` (empty where it reaches none); answers how many other
+    /// servers have lately talked to another one. To be called every second. A database of one server has no others.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn others_elsewhere(&self, _server: &str, _redis: &str) -> Result<u64, ReadError> {
+        Ok(0)
+    }
+
     /// Whether reads are possible at all.
     ///
     /// # Errors

@@ -325,6 +325,21 @@ impl SessionStore for PostgresStore {
         self.pool.rows("announcing changes", notify).await.map(drop)
     }
 
+    async fn others_elsewhere(&self, server: &str, redis: &str) -> Result<u64, ReadError> {
+        const DURING: &str = "looking for other servers";
+        // Who has not been here for five seconds has ended, or reaches the database no more than it reaches us.
+        const MEET: &str = "WITH own AS (
+                INSERT INTO servers (id, redis, seen_at) VALUES ($1, $2, now())
+                ON CONFLICT (id) DO UPDATE SET redis = excluded.redis, seen_at = excluded.seen_at),
+             gone AS (DELETE FROM servers WHERE seen_at < now() - interval '1 hour')
+             SELECT count(*) FROM servers
+             WHERE id <> $1 AND redis <> $2 AND redis <> '' AND seen_at > now() - interval '5 seconds'";
+        let meet = || query(MEET).bind(server).bind(redis);
+        let rows = self.pool.rows(DURING, meet).await?;
+        let others = rows.first().map_or(Ok(0), |row| row.try_get::<i64, _>(0).map(unsigned));
+        others.map_err(unreadable(DURING))
+    }
+
     async fn ping(&self) -> Result<(), ReadError> {
         let select = || query("SELECT 1 FROM sessions LIMIT 1");
         self.pool.rows("asking the database whether it is there", select).await?;
@@ -431,6 +446,7 @@ pub(super) fn migrations() -> Migrator {
         (3, "probe", include_str!("../../migrations/postgres/0003_probe.sql")),
         (4, "listing", include_str!("../../migrations/postgres/0004_listing.sql")),
         (5, "order of creation", include_str!("../../migrations/postgres/0005_order_of_creation.sql")),
+        (6, "servers", include_str!("../../migrations/postgres/0006_servers.sql")),
     ])
 }
 

@@ -108,6 +108,11 @@ pub const METRICS: &[Metric] = &[
         "Lines that were not written: one place in the code had written twenty within ten seconds.",
         PLAIN,
     ),
+    gauge(
+        "throughline_servers_elsewhere",
+        "Other servers of the database that talk to another Redis, so that they and this one do not hear each other.",
+        PLAIN,
+    ),
     counter("throughline_panics_total", "Requests that ended in a panic. Each is a bug.", PLAIN),
     gauge("throughline_connections", "Open connections, HTTP and sockets.", PLAIN),
     counter("throughline_connections_refused_total", "Connections closed at once: their address held too many.", PLAIN),

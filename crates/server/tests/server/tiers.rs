@@ -369,6 +369,41 @@ async fn two_servers_that_are_cut_off_from_different_services_do_not_show_old_st
 }
 
 #[tokio::test]
+async fn servers_on_different_redis_find_out_and_ask_the_database() {
+    let fleet = fleet();
+    let elsewhere = Redis::start().unwrap();
+    let database = fleet.postgres.url("shop");
+    let here = fleet.node("here", &[]).unwrap();
+    let others = [
+        fleet.node_on("elsewhere", &database, Some(&elsewhere.url()), &[]).unwrap(),
+        fleet.node_on("without", &database, None, &[]).unwrap(),
+        fleet.node("prefix", &["--redis-prefix", "other"]).unwrap(),
+    ];
+    let id = created(&fleet, &here).await;
+    let email = async |node: &Node| promises::session(&fleet, node, &id).await.unwrap()["email"].clone();
+    for node in others.iter().chain([&here]) {
+        until("it knows", Duration::from_secs(5), async || {
+            node.metric("throughline_servers_elsewhere").await.unwrap() > 0.0
+        })
+        .await;
+        assert_eq!(node.log().matches("talk to another Redis").count(), 1, "{}", node.log());
+    }
+    for change in 0..5 {
+        for node in [&here, &others[0], &others[1], &others[2]] {
+            let expected = format!("ada-{change}@example.com");
+            assert_eq!(strict(&fleet, node, &id, &expected).await.0, 200, "{}", node.log());
+            for node in [&here, &others[0], &others[1], &others[2]] {
+                assert_eq!(email(node).await, *expected, "{}", node.address);
+            }
+        }
+    }
+    // Once the others are gone, memory is believed again.
+    drop(others);
+    until("it knows", LONG, async || here.metric("throughline_servers_elsewhere").await.unwrap() == 0.0).await;
+    assert!(here.log().contains("all servers talk to the same Redis"), "{}", here.log());
+}
+
+#[tokio::test]
 async fn a_redis_cluster_is_used_like_one_redis_and_may_lose_a_part() {
     let fleet = fleet();
     let mut cluster = RedisCluster::start(3).unwrap();
