@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use throughline_test_services::buyer::{Buyer, Identity};
 use throughline_test_services::chaos::{self, ChaosOptions};
-use throughline_test_services::fleet::Node;
+use throughline_test_services::fleet::{Fleet, Node};
 use throughline_test_services::promises;
 use throughline_test_services::redis::{Redis, RedisCluster};
 use throughline_test_services::tcp_proxy::TcpProxy;
@@ -260,6 +260,54 @@ async fn without_its_database_a_server_accepts_what_may_wait_and_refuses_the_res
         .await;
     }
     settled(&fleet, &[&nodes[0], &nodes[1]], vec![(identity, buyer)]).await;
+}
+
+#[tokio::test]
+async fn without_its_database_a_server_accepts_only_so_much() {
+    const LIMIT: usize = 40;
+    let mut fleet = fleet();
+    let node = fleet.node("a", &["--backlog-limit", &LIMIT.to_string()]).unwrap();
+    let (id, other) = (created(&fleet, &node).await, created(&fleet, &node).await);
+    let send = async |fleet: &Fleet, id: &str, seq: usize| {
+        let command = json!({
+            "type": "setMetadata", "metadata": { "change": format!("relaxed-{seq}") },
+            "clientId": "till", "seq": seq, "durability": "relaxed",
+        });
+        let body = json!({ "commands": [command] });
+        let answer = post(fleet, &node, &format!("/v1/sessions/{id}/commands"), &body).send().await.unwrap();
+        let (status, has_retry_after) = (answer.status().as_u16(), answer.headers().contains_key("retry-after"));
+        let result = answer.json::<Value>().await.unwrap()["results"][0].clone();
+        assert!(
+            if status == 200 { result["outcome"] == "accepted" } else { status == 503 && has_retry_after },
+            "{status} {result}"
+        );
+        (status == 200).then(|| result["durable"] == true)
+    };
+    fleet.postgres.kill().unwrap();
+    assert_eq!(strict(&fleet, &node, &id, "ada@example.com").await.0, 503);
+    until("it is known to be away", LONG, async || mode(&node).await == "withoutDatabase").await;
+    let mut accepted = 0;
+    for _ in 0..2 * LIMIT {
+        // What was refused is sent again under its number.
+        if let Some(is_durable) = send(&fleet, &id, accepted + 1).await {
+            assert!(!is_durable, "nothing can be durable now");
+            accepted += 1;
+        }
+    }
+    assert_eq!(accepted, LIMIT, "{}", node.log());
+    assert_eq!(send(&fleet, &other, 1).await, None, "it is the limit of all sessions together");
+
+    fleet.postgres.start_again().unwrap();
+    until("it is used again", Duration::from_secs(10), async || mode(&node).await == "normal").await;
+    until("there is room again", LONG, async || send(&fleet, &id, accepted + 1).await.is_some()).await;
+    let changes = async || -> Vec<Value> {
+        let records = promises::journal(&fleet, &node, &id).await.unwrap();
+        let changes = records.iter().map(|record| record["event"]["metadata"]["change"].clone());
+        changes.filter(Value::is_string).collect()
+    };
+    until("all of it is in the database", LONG, async || changes().await.len() > accepted).await;
+    let expected: Vec<String> = (1..=accepted + 1).map(|seq| format!("relaxed-{seq}")).collect();
+    assert_eq!(changes().await, expected, "each once, in their order");
 }
 
 #[tokio::test]
