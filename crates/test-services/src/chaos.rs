@@ -236,6 +236,8 @@ impl Chaos {
             }
             Fault::StopServer if placed.is_running => {
                 self.summary.forks += placed.new_forks().await;
+                // One that is frozen hears nothing, and would be waited for without end.
+                placed.node.resume()?;
                 placed.node.stop()?;
                 (placed.is_running, placed.forks) = (false, 0);
                 self.summary.stops += 1;
