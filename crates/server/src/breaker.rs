@@ -316,6 +316,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn that_reading_works_does_not_excuse_that_writing_fails() {
+        let works = Arc::new(AtomicBool::new(false));
+        let breaker = breaker(&works);
+        let look = || breaker.admit(Kind::Looking).expect("it is closed");
+        assert!(!fail(&breaker));
+        look().succeeded();
+        assert!(!fail(&breaker), "one kind's failures are not the other's");
+        look().succeeded();
+        assert!(!look().failed(&Broken), "nor do they add up");
+        look().succeeded();
+        assert!(fail(&breaker), "the third write in a row that failed");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_began_before_a_change_says_nothing_about_now() {
         let works = Arc::new(AtomicBool::new(true));
         let breaker = breaker(&works);

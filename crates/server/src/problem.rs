@@ -193,14 +193,18 @@ fn whole_seconds(duration: Duration) -> u64 {
     if duration.subsec_nanos() > 0 { seconds + 1 } else { seconds.max(1) }
 }
 
-/// An error and what caused it, on one line.
+/// An error and what caused it, on one line. A cause that the text ends with already is not told twice: some libraries'
+/// errors have their cause in their own text.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
         cause = error.source();
     }
     text
@@ -242,6 +246,30 @@ mod tests {
             let response = Problem::unexplained().retry_after(Duration::from_millis(after_ms)).into_response();
             assert_eq!(response.headers()[RETRY_AFTER], seconds);
         }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Caused {
+        text: &'static str,
+        #[source]
+        cause: Option<Box<Caused>>,
+    }
+
+    fn chain_of(texts: &[&'static str]) -> String {
+        let error = texts.iter().rev().fold(None, |cause, text| Some(Box::new(Caused { text, cause })));
+        chain(&*error.expect("there is a text"))
+    }
+
+    #[test]
+    fn a_chain_tells_each_cause_once() {
+        assert_eq!(chain_of(&["connecting failed", "refused"]), "connecting failed: refused");
+        assert_eq!(chain_of(&["connecting failed: refused", "refused"]), "connecting failed: refused");
+        assert_eq!(
+            chain_of(&["asking failed", "connecting: refused", "refused", "by a firewall"]),
+            "asking failed: connecting: refused: by a firewall"
+        );
+        assert_eq!(chain_of(&["refused connections", "refused"]), "refused connections: refused", "not at the end");
     }
 
     #[test]

@@ -29,9 +29,9 @@ pub struct Told {
     pub durable: BTreeSet<u64>,
     /// Numbers of changes that were refused.
     pub rejected: BTreeSet<u64>,
-    /// The highest version that was said to be durable, and whether it ever went back.
+    /// The highest version that was said to be durable.
     pub durable_version: u64,
-    /// Frames that told of an older durable version than one before.
+    /// Frames that told of less than that, whoever sent them.
     pub went_back: u64,
     /// How often it connected.
     pub connections: u64,
@@ -255,11 +255,18 @@ impl Life {
     }
 
     fn handle(&mut self, frame: ServerFrame) {
-        if let ServerFrame::Durable { version } = frame {
-            let mut told = lock(&self.told);
-            told.went_back += u64::from(version < told.durable_version);
-            told.durable_version = told.durable_version.max(version);
+        // What was only accepted may lose against another history, which a snapshot then tells; going back by that is no
+        // fault. What is durable is part of the session for ever, whoever tells of it: no snapshot may have less.
+        let mut told = lock(&self.told);
+        match &frame {
+            ServerFrame::Durable { version } => {
+                told.went_back += u64::from(*version < told.durable_version);
+                told.durable_version = told.durable_version.max(*version);
+            }
+            ServerFrame::Snapshot { state } => told.went_back += u64::from(state.version() < told.durable_version),
+            _ => {}
         }
+        drop(told);
         self.replica.handle(frame);
     }
 

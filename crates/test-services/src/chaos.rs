@@ -61,8 +61,7 @@ impl Summary {
     /// Whether every promise was kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        let Outcome { lost, doubled, diverged, acknowledged } = self.outcome;
-        lost == 0 && doubled == 0 && diverged == 0 && acknowledged > 0
+        self.outcome.is_kept() && self.outcome.acknowledged > 0
     }
 
     /// The summary as JSON.
@@ -72,7 +71,8 @@ impl Summary {
         serde_json::json!({
             "seed": seed, "seconds": seconds, "kills": kills, "stops": stops, "freezes": freezes, "cuts": cuts,
             "flushes": flushes, "acknowledgedWrites": outcome.acknowledged, "lost": outcome.lost,
-            "doubled": outcome.doubled, "diverged": outcome.diverged, "forks": forks, "connections": connections,
+            "doubled": outcome.doubled, "diverged": outcome.diverged, "wentBack": outcome.went_back, "forks": forks,
+            "connections": connections,
         })
     }
 }
@@ -83,8 +83,8 @@ impl std::fmt::Display for Summary {
         write!(
             f,
             "kills {kills}, stops {stops}, freezes {freezes}, cuts {cuts}, flushes {flushes}, connections {connections}, \
-             acknowledgedWrites {}, lost {}, doubled {}, diverged {}, forks {forks}",
-            outcome.acknowledged, outcome.lost, outcome.doubled, outcome.diverged
+             acknowledgedWrites {}, lost {}, doubled {}, diverged {}, wentBack {}, forks {forks}",
+            outcome.acknowledged, outcome.lost, outcome.doubled, outcome.diverged, outcome.went_back
         )
     }
 }
@@ -236,6 +236,8 @@ impl Chaos {
             }
             Fault::StopServer if placed.is_running => {
                 self.summary.forks += placed.new_forks().await;
+                // One that is frozen hears nothing, and would be waited for without end.
+                placed.node.resume()?;
                 placed.node.stop()?;
                 (placed.is_running, placed.forks) = (false, 0);
                 self.summary.stops += 1;
@@ -336,7 +338,7 @@ impl Chaos {
         for of_session in clients.chunk_by(|(one, _), (other, _)| one.session_id == other.session_id) {
             let nodes: Vec<&Node> = self.placed.iter().map(|placed| &placed.node).collect();
             let outcome = promises::check(&self.fleet, &nodes, of_session).await?;
-            if outcome.lost + outcome.doubled + outcome.diverged > 0 {
+            if !outcome.is_kept() {
                 let logs: String = nodes.iter().map(|node| format!("--- {}\n{}\n", node.address, node.log())).collect();
                 let file = std::env::temp_dir().join(format!("throughline-chaos-{}.log", std::process::id()));
                 std::fs::write(&file, logs).map_err(|error| error.to_string())?;

@@ -21,14 +21,28 @@ pub struct Outcome {
     pub lost: u64,
     /// Changes that took effect more than once.
     pub doubled: u64,
-    /// Sessions of which two servers have different states, or whose versions are not 1, 2, 3…
+    /// Sessions of which two servers have different states, or whose versions are not 1, 2, 3… up to that of the state.
     pub diverged: u64,
+    /// Times that a client was told of less than what it had been told to be durable.
+    pub went_back: u64,
+}
+
+impl Outcome {
+    /// Whether every promise was kept.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        let Self { acknowledged: _, lost, doubled, diverged, went_back } = *self;
+        lost == 0 && doubled == 0 && diverged == 0 && went_back == 0
+    }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { acknowledged, lost, doubled, diverged } = self;
-        write!(f, "acknowledged {acknowledged}, lost {lost}, doubled {doubled}, diverged {diverged}")
+        let Self { acknowledged, lost, doubled, diverged, went_back } = self;
+        write!(
+            f,
+            "acknowledged {acknowledged}, lost {lost}, doubled {doubled}, diverged {diverged}, went back {went_back}"
+        )
     }
 }
 
@@ -38,6 +52,7 @@ impl std::ops::AddAssign for Outcome {
         self.lost += other.lost;
         self.doubled += other.doubled;
         self.diverged += other.diverged;
+        self.went_back += other.went_back;
     }
 }
 
@@ -80,9 +95,8 @@ pub async fn journal(fleet: &Fleet, node: &Node, id: &str) -> Result<Vec<Value>,
 /// When the servers can't be asked.
 pub async fn check(fleet: &Fleet, nodes: &[&Node], clients: &[(Identity, Told)]) -> Result<Outcome, String> {
     let id = clients.first().map(|(identity, _)| identity.session_id.clone()).ok_or("nobody was there")?;
-    let first = *nodes.first().ok_or("there is no server")?;
-    let mut outcome = Outcome { diverged: u64::from(!agree(fleet, nodes, &id).await?), ..Outcome::default() };
-    let records = journal(fleet, first, &id).await?;
+    let (is_agreed, records) = agree(fleet, nodes, &id).await?;
+    let mut outcome = Outcome { diverged: u64::from(!is_agreed), ..Outcome::default() };
     let mut times: BTreeMap<String, u64> = BTreeMap::new();
     for (index, record) in records.iter().enumerate() {
         if record["version"].as_u64() != Some(index as u64 + 1) {
@@ -94,6 +108,7 @@ pub async fn check(fleet: &Fleet, nodes: &[&Node], clients: &[(Identity, Told)])
     }
     for (identity, told) in clients {
         outcome.acknowledged += told.accepted.len() as u64;
+        outcome.went_back += told.went_back;
         for change in told.accepted.union(&told.durable) {
             let count = times.get(&format!("{}-{change}", identity.client_id)).copied().unwrap_or(0);
             // A command that lost against another history may be refused on it, and its client is told so.
@@ -104,19 +119,24 @@ pub async fn check(fleet: &Fleet, nodes: &[&Node], clients: &[(Identity, Told)])
     Ok(outcome)
 }
 
-/// Whether all servers come to have the same.
-async fn agree(fleet: &Fleet, nodes: &[&Node], id: &str) -> Result<bool, String> {
+/// Whether all servers come to have the same, which is what the database's journal leads to; and that journal.
+async fn agree(fleet: &Fleet, nodes: &[&Node], id: &str) -> Result<(bool, Vec<Value>), String> {
+    let first = *nodes.first().ok_or("there is no server")?;
     let deadline = Instant::now() + CONVERGENCE;
     loop {
         let mut states = Vec::new();
         for node in nodes {
             states.push(session(fleet, node, id).await?);
         }
-        if states.windows(2).all(|pair| pair[0] == pair[1]) {
-            return Ok(true);
-        }
-        if Instant::now() >= deadline {
-            return Ok(false);
+        let is_over = Instant::now() >= deadline;
+        let is_same = states.windows(2).all(|pair| pair[0] == pair[1]);
+        if is_same || is_over {
+            let records = journal(fleet, first, id).await?;
+            // What was accepted a moment ago may still be on its way to the database.
+            let is_agreed = is_same && states[0]["version"].as_u64() == Some(records.len() as u64);
+            if is_agreed || is_over {
+                return Ok((is_agreed, records));
+            }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

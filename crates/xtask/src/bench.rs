@@ -36,12 +36,12 @@ pub fn run(benchmark: &Benchmark) -> Result<()> {
     let packages = ["--package", "throughline-server", "--package", "throughline-benchmarks"];
     run_program(cargo().args(["build", "--release"]).args(packages))?;
     announce("building the peers for release");
-    let peers = workspace::path("target/benchmark-peers");
+    let peers = workspace::target_folder()?.join("benchmark-peers");
     let manifest = workspace::path("crates/benchmarks/peers/rust/Cargo.toml");
     run_program(cargo().args(["build", "--release", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&peers))?;
     announce("measuring");
-    let mut benchmark = program(workspace::path("target/release/benchmark-server"));
-    benchmark.arg("--binary").arg(workspace::path("target/release/throughline"));
+    let mut benchmark = program(workspace::built_program("release", "benchmark-server")?);
+    benchmark.arg("--binary").arg(workspace::built_program("release", "throughline")?);
     benchmark.arg("--peer-binaries").arg(peers.join("release"));
     benchmark.arg("--peer-scripts").arg(NpmProject::BenchmarkPeers.path());
     if *quick {

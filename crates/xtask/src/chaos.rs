@@ -26,8 +26,8 @@ pub fn run(options: &Options) -> Result<()> {
     provision::system(&[SystemPackage::Redis, SystemPackage::Postgres])?;
     announce("building the server");
     run_program(cargo().args(["build", "--package", "throughline-server", "--package", "throughline-test-services"]))?;
-    let mut chaos = program(workspace::path("target/debug/chaos"));
-    chaos.arg("--binary").arg(workspace::path("target/debug/throughline"));
+    let mut chaos = program(workspace::built_program("debug", "chaos")?);
+    chaos.arg("--binary").arg(workspace::built_program("debug", "throughline")?);
     chaos.args(["--minutes", &options.minutes, "--seed", &options.seed.to_string()]);
     if let Some(file) = &options.json {
         chaos.arg("--json").arg(file);

@@ -76,6 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
     announce("starting the payment service and the shop");
     running.start("the payment service", &mut payment_service(options, &key))?;
     running.start("the shop", &mut shop(options))?;
+    announce(&format!("the server is at http://{}; its service key: {key}", options.listen));
     announce(&format!("the shop is open at http://{}/ (Ctrl-C ends everything)", options.shop()));
     running.wait(&events, None)?;
     announce("ending the demo");
@@ -113,7 +114,7 @@ fn free(address: SocketAddr, name: &str, option: &str) -> Result<()> {
 
 fn server(options: &Options) -> Result<Command> {
     std::fs::create_dir_all(workspace::path("data")).context("making the folder for the database")?;
-    let mut command = program(workspace::path("target/debug/throughline"));
+    let mut command = program(workspace::built_program("debug", "throughline")?);
     without_task_environment(&mut command);
     command.args(["serve", "--dev", "--listen", &options.listen.to_string()]);
     command.args(["--database-url", "sqlite:data/throughline.db"]);
@@ -164,7 +165,9 @@ struct Running(Vec<(&'static str, Child)>);
 
 impl Running {
     fn start(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
-        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("starting {name}"))?;
+        let path = command.get_program().to_owned();
+        let child = command.stdin(Stdio::null()).spawn();
+        let child = child.with_context(|| format!("starting {name}, {}", path.display()))?;
         self.0.push((name, child));
         Ok(())
     }

@@ -144,6 +144,7 @@ fn end_to_end(tally: &mut Tally) -> Result<ExitStatus> {
     let mut playwright = program(NpmProject::EndToEnd.program("playwright"));
     playwright
         .args(["test", "--reporter=list,json"])
+        .env("THROUGHLINE_BIN", workspace::built_program("debug", "throughline")?)
         .env("PLAYWRIGHT_JSON_OUTPUT_FILE", &report)
         .current_dir(NpmProject::EndToEnd.path());
     let status = status(&mut playwright)?;

@@ -12,7 +12,6 @@ use crate::provision::{self, SystemPackage};
 use crate::workspace::{self, NpmProject};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-const MODULE: &str = "target/wasm/wasm32-unknown-unknown/wasm/throughline_wasm_client.wasm";
 const BUILD: &str = "target/npm/build";
 const OPTIMISE: &[&str] = &[
     "-Oz",
@@ -44,18 +43,16 @@ enum Toolchain {
 /// The folder with the finished bindings: `throughline.js`, `throughline.d.ts`, `throughline_bg.wasm`.
 pub fn build(options: &Options) -> Result<PathBuf> {
     announce("building the browser core for WebAssembly");
-    compile(options.toolchain.map_or_else(choose_toolchain, Ok)?, "target/wasm", None)?;
-    let bindings = bind_and_optimise()?;
+    let module = compile(options.toolchain.map_or_else(choose_toolchain, Ok)?, "wasm", None)?;
+    let bindings = bind_and_optimise(&module)?;
     copy_for_typescript(&bindings)?;
     Ok(bindings)
 }
 
 /// Builds the core once more, with the function by which the tests ask it for verdicts. Not part of the package.
 pub fn build_verdict(options: &Options) -> Result<()> {
-    const TARGET_FOLDER: &str = "target/wasm-verdict";
     announce("building the core with its verdicts for WebAssembly");
-    compile(options.toolchain.map_or_else(choose_toolchain, Ok)?, TARGET_FOLDER, Some("verdict"))?;
-    let module = workspace::path(TARGET_FOLDER).join(TARGET).join("wasm/throughline_wasm_client.wasm");
+    let module = compile(options.toolchain.map_or_else(choose_toolchain, Ok)?, "wasm-verdict", Some("verdict"))?;
     let folder = workspace::path("target/npm/verdict");
     fs::create_dir_all(&folder)?;
     Bindgen::new().input_path(module).out_name("verdict").nodejs(true)?.typescript(false).generate(&folder)?;
@@ -91,19 +88,22 @@ fn target_is_installed() -> Result<bool> {
     Ok(Path::new(&folder).is_dir())
 }
 
-fn compile(toolchain: Toolchain, target_folder: &str, feature: Option<&str>) -> Result<()> {
+/// Compiles in this folder of cargo's target folder; the module.
+fn compile(toolchain: Toolchain, folder: &str, feature: Option<&str>) -> Result<PathBuf> {
     let mut command = match toolchain {
         Toolchain::Active => cargo(),
         Toolchain::Debian => debian_cargo()?,
     };
     // A target folder of its own: two compilers that share one rebuild each other's work.
+    let folder = workspace::target_folder()?.join(folder);
     command.args(["build", "--package", "throughline-wasm-client", "--lib", "--profile", "wasm"]);
-    command.args(["--target", TARGET, "--target-dir", target_folder]);
+    command.args(["--target", TARGET, "--target-dir"]).arg(&folder);
     command.args(feature.into_iter().flat_map(|feature| ["--features", feature]));
     if toolchain == Toolchain::Debian {
         command.args(["-Z", "build-std=std,panic_abort"]);
     }
-    run(&mut command)
+    run(&mut command)?;
+    Ok(folder.join(TARGET).join("wasm/throughline_wasm_client.wasm"))
 }
 
 fn debian_cargo() -> Result<std::process::Command> {
@@ -130,8 +130,8 @@ fn debian_cargo() -> Result<std::process::Command> {
 }
 
 /// Skips its work where neither the module nor the tools changed since the last time.
-fn bind_and_optimise() -> Result<PathBuf> {
-    let module = fs::read(workspace::path(MODULE)).with_context(|| format!("reading {MODULE}"))?;
+fn bind_and_optimise(module: &Path) -> Result<PathBuf> {
+    let module = fs::read(module).with_context(|| format!("reading {}", module.display()))?;
     provision::npm(NpmProject::Package)?;
 
     let folder = workspace::path(BUILD);

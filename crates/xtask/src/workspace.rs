@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+
+use crate::process::{cargo, output};
+
 /// The repository's root.
 pub fn root() -> &'static Path {
     // crates/xtask, two levels below the root.
@@ -11,6 +15,19 @@ pub fn root() -> &'static Path {
 /// A path below the root.
 pub fn path(relative: &str) -> PathBuf {
     root().join(relative)
+}
+
+/// Where cargo puts what it builds: `target` in the root, unless the environment or a configuration says otherwise. What
+/// the npm projects refer to by its path (`target/npm`) is in the root's `target` all the same.
+pub fn target_folder() -> Result<PathBuf> {
+    let metadata = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo's metadata is not JSON")?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo's metadata names no target_directory")
+}
+
+/// A program of this workspace that cargo has built, for `debug` or for `release`.
+pub fn built_program(profile: &str, name: &str) -> Result<PathBuf> {
+    Ok(target_folder()?.join(profile).join(name))
 }
 
 /// The one version of every crate and of the npm package.

@@ -245,3 +245,78 @@ impl IdempotencyStore for GuardedStore {
         self.write_if_any(self.store.sweep(now_ms), |dropped| *dropped > 0).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance::{append, session};
+    use super::super::memory::MemoryStore;
+    use super::*;
+    use crate::problem::chain;
+
+    /// A guarded store that can be read and takes no commits, as on a full disk. It answers probes, but none is made
+    /// while a test waits for nothing.
+    struct Full {
+        memory: Arc<MemoryStore>,
+        guarded: GuardedStore,
+        key: SessionKey,
+    }
+
+    impl Full {
+        /// It has one session, with this deadline.
+        async fn new(guards: Guards, deadline_at_ms: Option<i64>) -> Self {
+            let (memory, key) = (Arc::new(MemoryStore::default()), session("shop", "ws_1"));
+            let mut created = append(&key, 0);
+            created.columns.deadline_at_ms = deadline_at_ms;
+            memory.commit(created).await.expect("it is not full yet");
+            memory.close().await;
+            Self { guarded: GuardedStore::new(memory.clone(), guards), memory, key }
+        }
+
+        async fn fail_to_write(&self) -> String {
+            chain(&self.guarded.commit(append(&self.key, 1)).await.expect_err("it is full"))
+        }
+
+        fn is_away(&self) -> bool {
+            self.guarded.health().is_away()
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_that_fail_open_it_although_reads_succeed_between_them() {
+        for guards in [Guards::Everything, Guards::Writing] {
+            let full = Full::new(guards, None).await;
+            full.guarded.load(&full.key).await.expect("it can be read");
+            assert!(full.fail_to_write().await.contains("the store is closed"));
+            assert!(!full.is_away(), "one failure may be an accident");
+            full.guarded.load(&full.key).await.expect("it can be read");
+            assert!(full.fail_to_write().await.contains("the store is closed"));
+            assert!(full.is_away(), "{guards:?}");
+            assert!(full.fail_to_write().await.contains("not asked"), "nobody waits for it any more");
+        }
+    }
+
+    #[tokio::test]
+    async fn while_it_is_open_only_a_store_that_guards_nothing_but_writing_is_read() {
+        for (guards, is_read) in [(Guards::Writing, true), (Guards::Everything, false)] {
+            let full = Full::new(guards, None).await;
+            full.fail_to_write().await;
+            full.fail_to_write().await;
+            assert!(full.is_away());
+            assert_eq!(full.guarded.load(&full.key).await.is_ok(), is_read, "{guards:?}");
+            assert_eq!(full.guarded.versions(std::slice::from_ref(&full.key)).await.is_ok(), is_read, "{guards:?}");
+            assert!(full.memory.load(&full.key).await.is_ok(), "where it is refused, the store was not asked");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_finds_nothing_does_not_say_that_writing_works() {
+        for (deadline_at_ms, is_away) in [(None, true), (Some(1), false)] {
+            let full = Full::new(Guards::Writing, deadline_at_ms).await;
+            full.fail_to_write().await;
+            let due = full.guarded.claim_due(1_000, 1_000, 10).await.expect("it can be claimed");
+            assert_eq!(due.is_empty(), deadline_at_ms.is_none());
+            full.fail_to_write().await;
+            assert_eq!(full.is_away(), is_away, "{due:?}");
+        }
+    }
+}

@@ -50,8 +50,7 @@ pub async fn settled(fleet: &Fleet, nodes: &[&Node], buyers: Vec<(Identity, Buye
         clients.push((identity, buyer.leave().await));
     }
     let outcome = promises::check(fleet, nodes, &clients).await.unwrap();
-    let is_kept = outcome.lost == 0 && outcome.doubled == 0 && outcome.diverged == 0;
-    assert!(is_kept, "{outcome}; {}", logs(nodes));
+    assert!(outcome.is_kept(), "{outcome}; {}", logs(nodes));
     (outcome, clients.into_iter().map(|(_, told)| told).collect())
 }
 

@@ -1,6 +1,7 @@
 //! `GET /v1/sessions/stats`: how sessions do.
 
 use std::collections::BTreeMap;
+use std::num::ParseIntError;
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
@@ -34,7 +35,7 @@ const LONGEST_MS: i64 = 366 * DAY_MS;
     "createdAfter": "2026-11-24T09:00:00.000Z", "createdBefore": "2026-11-25T09:00:00.000Z", "total": 10, "erased": 1,
     "byStatus": { "pending": 2, "processing": 1, "completed": 4, "failed": 0, "expired": 3 },
     "byStep": { "checkout": 5, "success": 5 },
-    "byFunnel": [{ "id": "default", "version": "1", "sessions": 10 }],
+    "byFunnel": [{ "id": "default", "version": 1, "sessions": 10 }],
     "completedAmounts": [{ "currency": "USD", "sessions": 4, "amount": 31600 }],
     "lifetime": { "sessions": 6, "averageMs": 1800000, "medianMs": 600000 },
     "ended": 7, "conversion": 0.5714285714285714, "abandonment": 0.42857142857142855
@@ -73,8 +74,8 @@ pub(crate) struct Statistics {
 pub(crate) struct OfFunnel {
     /// The funnel.
     id: String,
-    /// Its version.
-    version: String,
+    /// Its version, as in a session's `funnel`.
+    version: u32,
     /// How many.
     sessions: u64,
 }
@@ -137,12 +138,14 @@ pub(crate) async fn stats(
     }
     let tenant = principal.tenant().clone();
     let of = SummaryOf { tenant, funnel_id: funnel(&query)?, created_from_ms, created_before_ms };
-    let statistics = Statistics::of(&of, state.sessions.summary(&of).await?);
+    let summary = state.sessions.summary(&of).await?;
+    let statistics = Statistics::of(&of, summary).map_err(|error| Problem::internal(&error))?;
     Ok(Reply::json(StatusCode::OK, &statistics)?.into_response())
 }
 
 impl Statistics {
-    fn of(of: &SummaryOf, summary: Summary) -> Self {
+    /// Fails where the database has a funnel's version that is no number: something else than a server wrote it.
+    fn of(of: &SummaryOf, summary: Summary) -> Result<Self, ParseIntError> {
         let Summary { groups, lifetimes } = summary;
         let (mut by_status, mut by_step) = (BTreeMap::new(), BTreeMap::new());
         let (mut by_funnel, mut amounts) = (BTreeMap::new(), BTreeMap::new());
@@ -152,7 +155,8 @@ impl Statistics {
         }
         for group in &groups {
             *by_step.entry(group.step.clone()).or_default() += group.sessions;
-            *by_funnel.entry((group.funnel_id.clone(), group.funnel_version.clone())).or_default() += group.sessions;
+            let funnel = (group.funnel_id.clone(), group.funnel_version.parse::<u32>()?);
+            *by_funnel.entry(funnel).or_default() += group.sessions;
             if group.status == Status::Completed.as_str() {
                 let (sessions, amount): &mut (u64, i64) = amounts.entry(group.currency.clone()).or_default();
                 *sessions += group.sessions;
@@ -162,7 +166,7 @@ impl Statistics {
         let count = |status: Status| by_status.get(status.as_str()).copied().unwrap_or_default();
         let ended = count(Status::Completed) + count(Status::Failed) + count(Status::Expired);
         let share = |sessions: u64| (ended > 0).then(|| sessions as f64 / ended as f64);
-        Self {
+        Ok(Self {
             created_after: Timestamp::from_millis(of.created_from_ms),
             created_before: Timestamp::from_millis(of.created_before_ms),
             total: groups.iter().map(|group| group.sessions).sum(),
@@ -185,6 +189,6 @@ impl Statistics {
                 average_ms: lifetimes.average_ms,
                 median_ms: lifetimes.median_ms,
             }),
-        }
+        })
     }
 }
