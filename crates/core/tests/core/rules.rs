@@ -6,7 +6,7 @@ use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::legacy::take_over;
 use throughline_core::sync::{
     Authority, Credential, DatabaseView, Effect, Environment, ErrorCode, FixedFunnel, Hello, Loaded, PeerId, Request,
-    ServerFrame,
+    ServerFrame, SharedView,
 };
 use throughline_core::{
     Command, Context, Create, Funnel, Money, OfferState, PriceSource, Record, Rejection, RejectionCode as Code, Role,
@@ -577,6 +577,32 @@ fn a_command_for_another_version_is_refused() {
     assert_eq!(refused_code(&frames), Some(Code::StaleVersion));
     let frames = answers(Credential::Verified, vec![request(Ok(email), Some(1))]);
     assert_eq!(refused_code(&frames), None);
+}
+
+#[test]
+fn who_knows_more_than_the_shared_tier_is_sent_away_while_the_database_can_not_be_asked() {
+    let funnels = FixedFunnel::new(default_funnel(), "hash");
+    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
+    let mut walk = Walk::new(default_funnel());
+    walk.issue(Browser, Command::Create(Box::default()));
+    let old = walk.state.clone().unwrap();
+    let shared = || SharedView { state: old.clone(), tail: Vec::new() };
+    let mut authority = Authority::from_shared(session_id(), shared()).unwrap();
+    for (known_version, is_welcome) in [(old.version(), true), (old.version() + 1, false)] {
+        let hello = Hello { known_version, epoch: Some(old.epoch), ..hello() };
+        let mut effects = authority.join(PeerId(1), Browser, Credential::Verified, &hello, &environment).unwrap();
+        if effects == [Effect::Reload] {
+            effects = authority.reloaded(Loaded { database: None, shared: Some(shared()) }, &environment);
+        }
+        let codes: Vec<Option<ErrorCode>> = effects
+            .iter()
+            .map(|effect| match effect {
+                Effect::Send { frame: ServerFrame::Error { code, .. }, .. } => Some(*code),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(codes, [if is_welcome { None } else { Some(ErrorCode::Unavailable) }], "{effects:?}");
+    }
 }
 
 #[test]

@@ -405,13 +405,17 @@ impl Authority {
         }
         let newcomer = Peer { role, client_id: hello.client_id.clone(), credential };
         self.leave(peer);
-        let epoch = self.state.as_ref().map(|state| state.epoch);
-        let knows_more = hello.known_version > self.version() || (hello.epoch.is_some() && hello.epoch != epoch);
-        if self.stale || (knows_more && !self.is_fresh) {
+        if self.stale || (self.is_behind(hello) && !self.is_fresh) {
             self.greeting.push((peer, newcomer, hello.clone()));
             return Ok(self.reload());
         }
         Ok(self.welcome(peer, newcomer, hello, environment))
+    }
+
+    /// Whether a peer knows a durable version that this server does not have, or another history.
+    fn is_behind(&self, hello: &Hello) -> bool {
+        let epoch = self.state.as_ref().map(|state| state.epoch);
+        hello.known_version > self.version() || (hello.epoch.is_some() && hello.epoch != epoch)
     }
 
     fn welcome(&mut self, peer: PeerId, newcomer: Peer, hello: &Hello, environment: &Environment<'_>) -> Vec<Effect> {
@@ -758,10 +762,7 @@ impl Authority {
         let works = std::mem::take(&mut self.waiting);
         let mut effects = self.send_away(works, retry_after_ms);
         for (peer, ..) in std::mem::take(&mut self.greeting) {
-            let message = "the session can't be read just now; come back later".to_owned();
-            let code = ErrorCode::Unavailable;
-            let frame = ServerFrame::Error { code, message, retry_after_ms: Some(retry_after_ms) };
-            effects.push(Effect::Send { peer, frame });
+            effects.push(Effect::Send { peer, frame: unavailable(retry_after_ms) });
         }
         effects
     }
@@ -921,6 +922,11 @@ impl Authority {
 
 fn snapshot(state: &State, role: Role, client_id: &ClientId) -> ServerFrame {
     ServerFrame::Snapshot { state: Box::new(state.clone().project(role, Some(client_id))) }
+}
+
+fn unavailable(retry_after_ms: u64) -> ServerFrame {
+    let message = "the session can't be read just now; come back later".to_owned();
+    ServerFrame::Error { code: ErrorCode::Unavailable, message, retry_after_ms: Some(retry_after_ms) }
 }
 
 fn vanished() -> ServerFrame {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Authority, Effect, Environment, Peer, Request, TailEntry, Work, snapshot, stranger, vanished};
+use super::{
+    Authority, Effect, Environment, Peer, Request, TailEntry, Work, snapshot, stranger, unavailable, vanished,
+};
 use crate::command::Durability;
 use crate::event::Record;
 use crate::evolve::evolve;
@@ -140,10 +142,13 @@ impl Authority {
             effects.extend(self.tell_durable());
         }
         for (peer, newcomer, hello) in std::mem::take(&mut self.greeting) {
-            if self.is_entitled(&newcomer.credential) {
-                effects.extend(self.welcome(peer, newcomer, &hello, environment));
-            } else {
+            if !self.is_entitled(&newcomer.credential) {
                 effects.push(Effect::Send { peer, frame: stranger() });
+            } else if !is_from_database && self.is_behind(&hello) {
+                // The shared tier may have missed what the peer was told to be durable; the database can't be asked.
+                effects.push(Effect::Send { peer, frame: unavailable(super::RETRY_AFTER_MS) });
+            } else {
+                effects.extend(self.welcome(peer, newcomer, &hello, environment));
             }
         }
         self.is_fresh = is_from_database;
