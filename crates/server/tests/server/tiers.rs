@@ -13,6 +13,24 @@ use throughline_test_services::tcp_proxy::TcpProxy;
 
 use super::fleets::*;
 
+/// Ways to both services that can be cut, and the addresses at which they are reached through them.
+struct Ways {
+    to_database: TcpProxy,
+    to_redis: TcpProxy,
+    database: String,
+    redis: String,
+}
+
+impl Ways {
+    fn of(fleet: &Fleet) -> Self {
+        let (postgres, redis) = (fleet.postgres.address(), fleet.redis.address());
+        let (to_database, to_redis) = (TcpProxy::to(postgres).unwrap(), TcpProxy::to(redis).unwrap());
+        let database = fleet.postgres.url("shop").replace(&postgres.to_string(), &to_database.address().to_string());
+        let redis = fleet.redis.url_through(to_redis.address());
+        Self { to_database, to_redis, database, redis }
+    }
+}
+
 #[tokio::test]
 async fn servers_share_sessions_and_their_followers() {
     let fleet = fleet();
@@ -339,11 +357,7 @@ async fn two_servers_that_do_not_hear_each_other_fork_and_are_made_one() {
 #[tokio::test]
 async fn cut_off_from_everything_a_server_shows_what_it_knows_as_stale() {
     let fleet = fleet();
-    let to_database = TcpProxy::to(fleet.postgres.address()).unwrap();
-    let to_redis = TcpProxy::to(fleet.redis.address()).unwrap();
-    let database =
-        fleet.postgres.url("shop").replace(&fleet.postgres.address().to_string(), &to_database.address().to_string());
-    let redis = fleet.redis.url_through(to_redis.address());
+    let Ways { to_database, to_redis, database, redis } = Ways::of(&fleet);
     let cut = fleet.node_on("cut", &database, Some(&redis), &[]).unwrap();
     let whole = fleet.node("whole", &[]).unwrap();
     let id = created(&fleet, &cut).await;
@@ -383,13 +397,9 @@ async fn cut_off_from_everything_a_server_shows_what_it_knows_as_stale() {
 #[tokio::test]
 async fn two_servers_that_are_cut_off_from_different_services_do_not_show_old_states_as_new() {
     let fleet = fleet();
-    let (to_database, to_redis) =
-        (TcpProxy::to(fleet.postgres.address()).unwrap(), TcpProxy::to(fleet.redis.address()).unwrap());
-    let (direct, redis) = (fleet.postgres.url("shop"), fleet.redis.url());
-    let database = direct.replace(&fleet.postgres.address().to_string(), &to_database.address().to_string());
-    let without_database = fleet.node_on("without-database", &database, Some(&redis), &[]).unwrap();
-    let through = fleet.redis.url_through(to_redis.address());
-    let without_redis = fleet.node_on("without-redis", &direct, Some(&through), &[]).unwrap();
+    let Ways { to_database, to_redis, database, redis } = Ways::of(&fleet);
+    let without_database = fleet.node_on("without-database", &database, Some(&fleet.redis.url()), &[]).unwrap();
+    let without_redis = fleet.node_on("without-redis", &fleet.postgres.url("shop"), Some(&redis), &[]).unwrap();
     let id = created(&fleet, &without_database).await;
     let look = async || {
         let client = reqwest::Client::builder().timeout(LONG).build().unwrap();
@@ -453,11 +463,7 @@ async fn servers_on_different_redis_find_out_and_ask_the_database() {
 #[tokio::test]
 async fn cut_off_from_everything_a_server_shows_nobody_an_older_session_than_before() {
     let fleet = fleet();
-    let to_database = TcpProxy::to(fleet.postgres.address()).unwrap();
-    let to_redis = TcpProxy::to(fleet.redis.address()).unwrap();
-    let database =
-        fleet.postgres.url("shop").replace(&fleet.postgres.address().to_string(), &to_database.address().to_string());
-    let redis = fleet.redis.url_through(to_redis.address());
+    let Ways { to_database, to_redis, database, redis } = Ways::of(&fleet);
     let cut = fleet.node_on("cut", &database, Some(&redis), &[]).unwrap();
     let mut whole = fleet.node("whole", &[]).unwrap();
     let identity = Identity::new();
