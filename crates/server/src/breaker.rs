@@ -97,7 +97,7 @@ pub struct Attempt {
 pub enum Kind {
     /// What changes something.
     Writing,
-    /// What reads, or may find nothing to change.
+    /// What reads.
     Looking,
 }
 

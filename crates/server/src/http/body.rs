@@ -44,7 +44,7 @@ async fn body_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<axum:
     if !is_json(request.headers()) {
         return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
-    // All of it is here already, see `layers.rs`.
+    // All of it is here already, see `request_body.rs`.
     axum::body::Bytes::from_request(request, state).await.map_err(|error| Problem::internal(&error))
 }
 

@@ -51,7 +51,7 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
     (422, "tooMuch", "The database would have to look at too many sessions."),
     (429, "rateLimited", "This address has asked too often."),
     (500, "internal", "Something went wrong in the server; its log has the request's id."),
-    (503, "overloaded", "Too many changes are waiting to be written."),
+    (503, "overloaded", "Too much is under way; this was not begun."),
     (503, "requestTimedOut", "The request took too long; what it had begun may still happen."),
     (503, "storeUnavailable", "The database does not answer."),
     (503, "unavailable", "The change could not be stored just now."),

@@ -240,6 +240,12 @@ async fn a_hanging_redis_is_left_alone() {
     settled(&fleet, &[&node], vec![(identity, buyer)]).await;
 }
 
+/// The modes that a log tells of, in their order.
+fn modes(log: &str) -> Vec<String> {
+    let mode = |line: &str| Some(line.split_once(" mode=\"")?.1.split_once('"')?.0.to_owned());
+    log.lines().filter_map(mode).collect()
+}
+
 #[tokio::test]
 async fn without_its_database_a_server_accepts_what_may_wait_and_refuses_the_rest() {
     let mut fleet = fleet();
@@ -248,7 +254,7 @@ async fn without_its_database_a_server_accepts_what_may_wait_and_refuses_the_res
     let buyer = Buyer::start(&identity, std::slice::from_ref(&nodes[0].address), OFTEN);
     accepted(&buyer, 10).await;
     let id = created(&fleet, &nodes[1]).await;
-    for hangs in [true, false] {
+    for (outages, hangs) in [(1, true), (2, false)] {
         if hangs {
             fleet.postgres.pause().unwrap();
         } else {
@@ -270,6 +276,14 @@ async fn without_its_database_a_server_accepts_what_may_wait_and_refuses_the_res
         }
         for node in &nodes {
             until("it is used again", Duration::from_secs(10), async || mode(node).await == "normal").await;
+        }
+        // The log says each change once, however many were refused.
+        for node in &nodes {
+            until("the log says so", LONG, async || modes(&node.log()).last().is_some_and(|mode| mode == "normal"))
+                .await;
+            let modes = modes(&node.log());
+            let is_alternating = modes.windows(2).all(|pair| pair[0] != pair[1]);
+            assert!(is_alternating && modes.len() >= 2 * outages, "{modes:?}; {}", node.log());
         }
         until("a strict command is accepted", LONG, async || {
             strict(&fleet, &nodes[1], &id, "grace@example.com").await.0 == 200
