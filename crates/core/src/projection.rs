@@ -33,15 +33,15 @@ impl Session {
 }
 
 impl State {
-    /// The state as `client` in `role` may see it: a browser gets its own ledger only, and no claim digest.
+    /// The state as who has these clients in `role` may see it: a browser gets its own ledgers only, and no claim digest.
     #[must_use]
-    pub fn project(mut self, role: Role, client: Option<&ClientId>) -> Self {
+    pub fn project(mut self, role: Role, clients: &[ClientId]) -> Self {
         self.session = self.session.project(role);
         match role {
             Role::Service | Role::Operator | Role::System => self,
             Role::Browser => {
                 self.claim = None;
-                self.clients.retain(|id, _| Some(id) == client);
+                self.clients.retain(|id, _| clients.contains(id));
                 self
             }
         }
@@ -49,14 +49,14 @@ impl State {
 }
 
 impl Record {
-    /// The record as `client` in `role` may see it. Evolving projected records on a projected state gives the
+    /// The record as who has these clients in `role` may see it. Evolving projected records on a projected state gives the
     /// projection of the evolved state.
     #[must_use]
-    pub fn project(mut self, role: Role, client: Option<&ClientId>) -> Self {
+    pub fn project(mut self, role: Role, clients: &[ClientId]) -> Self {
         match role {
             Role::Service | Role::Operator | Role::System => self,
             Role::Browser => {
-                let is_own = self.origin.as_ref().map(|origin| &origin.client_id) == client && client.is_some();
+                let is_own = self.origin.as_ref().is_some_and(|origin| clients.contains(&origin.client_id));
                 if !is_own {
                     self.origin = None;
                 }

@@ -311,22 +311,24 @@ impl Life {
                         }
                     }
                     // This storage never fails.
-                    Output::Store(changes) => {
+                    Output::Store { changes, .. } => {
                         let stored = changes.iter().filter_map(|change| match change {
-                            StorageChange::PutCommand(command) => Some(command.seq),
+                            StorageChange::PutCommand(_, command) => Some(command.seq),
                             _ => None,
                         });
                         if let Some(seq) = stored.max() {
-                            self.replica.commands_stored(seq);
+                            let client_id = self.replica.client_id().clone();
+                            self.replica.commands_stored(&client_id, seq);
                         }
                     }
-                    Output::Confirmed { seq, confirmation } => self.note(seq, &confirmation),
+                    Output::Confirmed { seq, confirmation, .. } => self.note(seq, &confirmation),
                     Output::RetryAfter(after) => self.retry_at = Some(Instant::now() + Duration::from_millis(after)),
                     Output::Refused { retry_after_ms, .. } => {
                         tokio::time::sleep(Duration::from_millis(retry_after_ms.unwrap_or(100).min(1000))).await;
                         return false;
                     }
-                    Output::NeedsNewClient => panic!("a server has forgotten {}", self.replica.client_id()),
+                    // It has no other tabs.
+                    Output::Announce { .. } | Output::Relay { .. } | Output::Missing(_) => {}
                     Output::Changed | Output::Applied(_) | Output::ServerTime(_) | Output::Token(_) => {}
                 }
             }

@@ -39,8 +39,15 @@ pub struct Hello {
     pub session_id: SessionId,
     /// The client.
     pub client_id: ClientId,
+    /// Other clients, at most 64, whose commands come over this connection: the other tabs of a browser.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alongside: Vec<ClientId>,
     /// The version up to which it has the session; 0 for nothing.
     pub known_version: u64,
+    /// The version of which it was told that the database has it, where it has less, or something else, and wants
+    /// everything: nobody is shown an older session than before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub durable_version: u64,
     /// The history that this version belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
@@ -55,6 +62,10 @@ pub struct Hello {
     pub claim: Option<String>,
 }
 
+fn is_zero(version: &u64) -> bool {
+    *version == 0
+}
+
 /// A numbered command.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,6 +74,9 @@ pub struct Submission {
     pub client_id: ClientId,
     /// The client's number for it: 1, 2, 3 and so on, without gaps.
     pub seq: u64,
+    /// Whether the client's commands before it are settled, or gone for good: the server need not wait for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
     /// The command.
     #[serde(flatten)]
     pub command: Command,
@@ -167,6 +181,22 @@ pub enum ServerFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
+}
+
+impl ServerFrame {
+    /// Whether a browser's leading tab hands it on to the others as it is. The rest is about the connection; what follows
+    /// from it the others are told by the leader itself.
+    pub fn is_for_all_tabs(&self) -> bool {
+        match self {
+            Self::Snapshot { .. }
+            | Self::Events { .. }
+            | Self::Accepted { .. }
+            | Self::Rejected { .. }
+            | Self::Durable { .. }
+            | Self::Gap { .. } => true,
+            Self::Welcome { .. } | Self::Busy { .. } | Self::Token { .. } | Self::Pong { .. } | Self::Error { .. } => false,
+        }
+    }
 }
 
 /// Why a server ends a connection. The WebSocket close code follows from it.

@@ -23,12 +23,12 @@
 //! # let session_id = SessionId::generate(now, [1; 16]);
 //! # let client = ClientId::generate([2; 16]);
 //! // A browser that is offline creates a session and sets an email address.
-//! let mut replica = Replica::new(session_id.clone(), client, Restored::default());
+//! let mut replica = Replica::new(session_id.clone(), client.clone(), Restored::default());
 //! replica.set_funnel(funnel, "hash".to_owned());
 //! replica.submit(Command::Create(Box::default()), now).unwrap();
 //! let seq = replica.submit(Command::SetEmail { email: "ada@example.com".into() }, now).unwrap();
 //! assert!(replica.session().unwrap().email.is_some(), "shown at once");
-//! replica.commands_stored(seq);
+//! replica.commands_stored(&client, seq);
 //!
 //! // Later it reaches a server. Frames go back and forth until both are quiet.
 //! let mut authority = Authority::new(session_id, None);

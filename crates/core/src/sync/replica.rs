@@ -1,6 +1,5 @@
 //! The client's end of the protocol.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -13,14 +12,20 @@ use crate::evolve::evolve;
 use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
 use crate::json::read_struct;
+use crate::ordered::OrderedMap;
 use crate::permission::Role;
 use crate::rejection::{Rejection, RejectionCode};
 use crate::session::Session;
 use crate::state::State;
 use crate::time::Timestamp;
 
-/// A session as one client has it: what the server confirmed, and on top of that its own commands that the server
-/// has not judged yet.
+/// A session as one client has it: what the server confirmed, and on top of that the commands that the server has not
+/// judged yet.
+///
+/// The tabs of one browser each have a replica, with a client id and numbers of its own. One of them *leads*: it talks to
+/// the server, carries the commands of all, and keeps the confirmed state in the storage that they share. The others
+/// *follow*: to them the leader is what the server is to it, with the same frames. A new replica leads; so does one that
+/// is alone.
 #[derive(Clone, Debug)]
 pub struct Replica {
     session_id: SessionId,
@@ -28,14 +33,26 @@ pub struct Replica {
     token: Option<String>,
     claim: Option<String>,
     funnel: Option<(Funnel, String)>,
+    is_leading: bool,
+    /// The tabs that have followed this one, by their clients.
+    followers: Vec<ClientId>,
     confirmed: Option<State>,
     optimistic: Option<State>,
     durable_version: u64,
-    pending: VecDeque<Pending>,
+    /// Epoch and version of which the latest welcome told.
+    welcomed: (u64, u64),
+    /// The server's clock, as it was heard last.
+    server_time: Timestamp,
+    /// Clients of which the server expects a command that is not here, and which one.
+    missing: Vec<(ClientId, u64)>,
+    /// Tabs that said hello and know more than this one.
+    greetings: Vec<Hello>,
+    /// The commands of all tabs that are not durable, in the order in which they were issued.
+    pending: Vec<Pending>,
     next_seq: u64,
     link: Link,
-    /// The highest number that the server has settled, as far as this connection has told.
-    settled: u64,
+    /// The highest number of each client that the server has settled, as far as this connection has told.
+    settled: OrderedMap<ClientId, u64>,
     /// Confirmed records that are not durable yet. Only what is durable is stored: it is never taken back.
     unstored: Vec<Arc<Record>>,
     /// The confirmed state came as a whole and is not stored yet.
@@ -49,12 +66,23 @@ pub struct Replica {
 
 #[derive(Clone, PartialEq, Debug)]
 struct Pending {
+    client_id: ClientId,
     seq: u64,
+    /// The client's commands before it are settled, or gone for good.
+    is_first: bool,
     command: Command,
     at: Timestamp,
     stored: bool,
+    /// The other tabs were told of it; or, where it is another tab's, this one was since it said hello to its leader.
+    announced: bool,
     sent: bool,
     accepted: Option<u64>,
+}
+
+impl Pending {
+    fn as_stored(&self) -> StoredCommand {
+        StoredCommand { seq: self.seq, at: self.at, command: self.command.clone() }
+    }
 }
 
 /// How the replica is connected.
@@ -74,11 +102,34 @@ pub enum Output {
     /// Send this frame.
     Send(ClientFrame),
     /// Store these changes, all or none, after those before them.
-    Store(Vec<StorageChange>),
+    Store {
+        /// The changes.
+        changes: Vec<StorageChange>,
+        /// They count only as long as no other tab has begun to lead: it has read the storage, and goes on from there.
+        as_leader: bool,
+    },
     /// The session, or how far it is confirmed, has changed.
     Changed,
+    /// Tell the other tabs of these commands, which are stored. Where this tab follows, the leader sends them.
+    Announce {
+        /// The client that issued them.
+        client_id: ClientId,
+        /// The commands, in the order of their numbers.
+        commands: Vec<StoredCommand>,
+        /// Whether no other command of this client is pending.
+        is_all: bool,
+    },
+    /// Hand these frames to other tabs, as if the server had sent them.
+    Relay {
+        /// The client of the tab that they are for; all tabs unless it is named.
+        to: Option<ClientId>,
+        /// The frames.
+        frames: Vec<ServerFrame>,
+    },
     /// A command went one step further.
     Confirmed {
+        /// The client that issued it: this one, or another tab's.
+        client_id: ClientId,
         /// Its number.
         seq: u64,
         /// How far it is.
@@ -101,8 +152,9 @@ pub enum Output {
         /// When to come back, in milliseconds.
         retry_after_ms: Option<u64>,
     },
-    /// The server does not know this client's numbers any more: call [`Replica::renew_client`] with a new id.
-    NeedsNewClient,
+    /// The server expects commands of another tab's client that are not here. Where that tab is gone, call
+    /// [`Replica::skip`]; otherwise it announces all that it has.
+    Missing(ClientId),
 }
 
 /// How far a command is.
@@ -124,14 +176,12 @@ pub enum Confirmation {
 /// A change of the client's storage.
 #[derive(Clone, PartialEq, Debug)]
 pub enum StorageChange {
-    /// Keep a command until it is durable.
-    PutCommand(StoredCommand),
-    /// Forget a command.
-    DeleteCommand(u64),
+    /// Keep a client's command until it is durable.
+    PutCommand(ClientId, StoredCommand),
+    /// Forget a client's command.
+    DeleteCommand(ClientId, u64),
     /// Keep a confirmed record.
     PutRecord(Arc<Record>),
-    /// Forget everything that was stored so far: it was stored under a client id that is given up.
-    Forget,
     /// Keep this confirmed state, and forget the records up to its version.
     PutBase(Box<State>),
 }
@@ -148,15 +198,15 @@ pub struct StoredCommand {
     pub command: Command,
 }
 
-/// What a client finds in its storage.
+/// What the storage has of a session.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Restored {
     /// The confirmed state.
     pub base: Option<State>,
     /// Confirmed records after it, in the order of their versions.
     pub records: Vec<Record>,
-    /// Commands that are not durable yet, in the order of their numbers.
-    pub commands: Vec<StoredCommand>,
+    /// The commands of all clients that are not durable yet, those of one in the order of their numbers.
+    pub outbox: Vec<(ClientId, StoredCommand)>,
     /// The session's token.
     pub token: Option<String>,
     /// The secret with which the session was created offline.
@@ -169,52 +219,236 @@ const RECORDS_PER_BASE: usize = 64;
 /// How many commands may be on their way at a time.
 const WINDOW: usize = 64;
 
-impl Replica {
-    /// The replica that `client_id` has of a session, with what it finds in its storage.
-    pub fn new(session_id: SessionId, client_id: ClientId, restored: Restored) -> Self {
-        let Restored { base, records, commands, token, claim } = restored;
-        let records_stored = records.len();
-        let mut confirmed = base;
-        for record in &records {
+/// How many other tabs are named to the server when a connection begins.
+const MAX_NAMED: usize = 64;
+
+impl Restored {
+    /// The confirmed state: what is stored of it is durable.
+    fn confirmed(&mut self) -> Option<State> {
+        let mut confirmed = self.base.take();
+        for record in &self.records {
             // After a hole the rest is of no use; the server sends it again.
             if record.version == confirmed.as_ref().map_or(0, State::version) + 1 {
                 confirmed = evolve(confirmed, record);
             }
         }
-        let durable_version = confirmed.as_ref().map_or(0, State::version);
+        confirmed
+    }
+}
+
+impl Replica {
+    /// The replica that `client_id` has of a session, with what the storage has.
+    ///
+    /// No two lives of a page may use one client id, unless the later one finds everything that the earlier one stored.
+    pub fn new(session_id: SessionId, client_id: ClientId, mut restored: Restored) -> Self {
+        let confirmed = restored.confirmed();
+        let Restored { records, outbox, token, claim, .. } = restored;
         let applied = confirmed.as_ref().map_or(0, |state| state.last_seq(&client_id));
-        let last_stored = commands.last().map_or(0, |command| command.seq);
+        let own = outbox.iter().filter(|(owner, _)| *owner == client_id).map(|(_, command)| command.seq);
         let mut replica = Self {
+            next_seq: own.fold(applied, u64::max) + 1,
             session_id,
             client_id,
             token,
             claim,
             funnel: None,
+            is_leading: true,
+            followers: Vec::new(),
+            durable_version: confirmed.as_ref().map_or(0, State::version),
+            welcomed: (0, 0),
+            server_time: Timestamp::from_millis(0),
+            missing: Vec::new(),
+            greetings: Vec::new(),
             confirmed,
             optimistic: None,
-            durable_version,
-            pending: commands
-                .into_iter()
-                .map(|StoredCommand { seq, at, command }| Pending {
-                    seq,
-                    command,
-                    at,
-                    stored: true,
-                    sent: false,
-                    accepted: None,
-                })
-                .collect(),
-            next_seq: applied.max(last_stored) + 1,
+            pending: Vec::new(),
             link: Link::Down,
-            settled: 0,
+            settled: OrderedMap::default(),
             unstored: Vec::new(),
             is_base_unstored: false,
             awaits_snapshot: false,
-            records_stored,
+            records_stored: records.len(),
             outputs: Vec::new(),
         };
+        replica.carry(outbox);
         replica.rebase();
         replica
+    }
+
+    /// Follows another tab from now on, or until [`Replica::lead`]. Its leader is reached with [`Replica::connected`].
+    pub fn follow(&mut self) {
+        self.is_leading = false;
+        self.unstored.clear();
+        self.greetings.clear();
+        self.disconnected();
+    }
+
+    /// Speaks for all tabs from now on, with what the storage has: another tab may have led until now, while this one was
+    /// away. The server is reached with [`Replica::connected`].
+    pub fn lead(&mut self, mut restored: Restored) {
+        self.is_leading = true;
+        let stored = restored.confirmed();
+        let Restored { records, outbox, token, claim, .. } = restored;
+        if let Some(state) = stored.filter(|state| state.version() > self.confirmed_version()) {
+            self.durable_version = state.version();
+            self.awaits_snapshot = false;
+            self.confirmed = Some(state);
+        }
+        // What is stored may be older than what this tab has, and what it has is stored as a whole.
+        self.unstored.clear();
+        self.is_base_unstored = self.confirmed.is_some();
+        self.records_stored = records.len();
+        self.token = token.or(self.token.take());
+        self.claim = claim.or(self.claim.take());
+        self.carry(outbox);
+        self.rebase();
+        self.disconnected();
+        self.store();
+    }
+
+    /// Whether it speaks for all tabs.
+    pub fn is_leading(&self) -> bool {
+        self.is_leading
+    }
+
+    /// Another tab has announced commands of this client; `is_all` where no other one of it is pending.
+    pub fn observe(&mut self, client_id: &ClientId, commands: Vec<StoredCommand>, is_all: bool) {
+        if *client_id == self.client_id {
+            return;
+        }
+        self.note_follower(client_id);
+        self.carry(commands.into_iter().map(|command| (client_id.clone(), command)));
+        self.rebase();
+        self.outputs.push(Output::Changed);
+        if is_all {
+            self.skip(client_id);
+        }
+        self.send_pending();
+    }
+
+    /// A tab is gone: what it has stored is in `outbox`, perhaps without having been announced.
+    pub fn recover(&mut self, outbox: Vec<(ClientId, StoredCommand)>) {
+        self.carry(outbox.into_iter().filter(|(client_id, _)| *client_id != self.client_id).collect::<Vec<_>>());
+        self.rebase();
+        self.outputs.push(Output::Changed);
+        self.send_pending();
+    }
+
+    /// The tab with this client is gone, and with it the numbers that the server expects of it: those that are here are
+    /// sent without them. See [`Output::Missing`].
+    pub fn skip(&mut self, client_id: &ClientId) {
+        let Some(place) = self.missing.iter().position(|(known, _)| known == client_id) else { return };
+        let (_, expected) = self.missing.swap_remove(place);
+        let mut is_first = true;
+        let is_waiting = |pending: &&mut Pending| pending.client_id == *client_id && pending.seq >= expected;
+        for pending in self.pending.iter_mut().filter(is_waiting) {
+            pending.is_first |= std::mem::take(&mut is_first);
+            pending.sent = false;
+        }
+        self.send_pending();
+    }
+
+    /// Another tab says hello. A leading tab answers it; one that knows more than this tab does is answered as soon as the
+    /// server has told as much, so that nobody is shown an older session than before.
+    pub fn greeted(&mut self, hello: Hello) {
+        self.note_follower(&hello.client_id);
+        self.greetings.retain(|known| known.client_id != hello.client_id);
+        self.greetings.push(hello);
+        self.answer_greetings();
+    }
+
+    fn answer_greetings(&mut self) {
+        if !self.is_leading || self.greetings.is_empty() {
+            return;
+        }
+        let epoch = self.confirmed.as_ref().map_or(0, |state| state.epoch);
+        let version = self.confirmed_version();
+        let is_up_to_date = self.link == Link::Live && epoch == self.welcomed.0 && version >= self.welcomed.1;
+        let known = |hello: &Hello| hello.known_version.max(hello.durable_version);
+        let is_due = |hello: &Hello| is_up_to_date || known(hello) <= version || hello.epoch.is_some_and(|theirs| theirs != epoch);
+        let (due, others): (Vec<Hello>, _) = std::mem::take(&mut self.greetings).into_iter().partition(is_due);
+        self.greetings = others;
+        if due.is_empty() {
+            return;
+        }
+        self.announce_all();
+        for hello in due {
+            let frames = self.welcome(&hello);
+            self.outputs.push(Output::Relay { to: Some(hello.client_id), frames });
+        }
+        // Whoever took something for pending that was accepted before hears of it.
+        let accepted = self.pending.iter().filter_map(|pending| {
+            let (client_id, seq) = (pending.client_id.clone(), pending.seq);
+            pending.accepted.map(|version| ServerFrame::Accepted { client_id, seq, version, repeated: true })
+        });
+        let frames: Vec<ServerFrame> = accepted.collect();
+        if !frames.is_empty() {
+            self.outputs.push(Output::Relay { to: None, frames });
+        }
+    }
+
+    /// What a tab that says hello is told, after everything that is pending was announced.
+    fn welcome(&self, hello: &Hello) -> Vec<ServerFrame> {
+        let state = self.confirmed.as_ref();
+        let epoch = state.map_or(0, |state| state.epoch);
+        let funnel = self.funnel.as_ref().filter(|(_, hash)| hello.funnel_hash.as_ref() != Some(hash));
+        let mut frames = vec![ServerFrame::Welcome {
+            protocol: PROTOCOL_VERSION,
+            session_id: self.session_id.clone(),
+            epoch,
+            version: self.confirmed_version(),
+            durable_version: self.durable_version,
+            last_seq: state.map_or(0, |state| state.last_seq(&hello.client_id)),
+            server_time: self.server_time,
+            funnel_hash: self.funnel.as_ref().map(|(_, hash)| hash.clone()),
+            funnel: funnel.map(|(funnel, _)| Box::new(funnel.clone())),
+        }];
+        let has_it = hello.epoch == Some(epoch) && hello.known_version == self.confirmed_version();
+        if let Some(state) = state.filter(|_| !has_it) {
+            frames.push(ServerFrame::Snapshot { state: Box::new(state.clone()) });
+        }
+        frames
+    }
+
+    fn announce_all(&mut self) {
+        let mut clients: Vec<ClientId> = Vec::new();
+        for pending in &self.pending {
+            if !clients.contains(&pending.client_id) {
+                clients.push(pending.client_id.clone());
+            }
+        }
+        for client_id in clients {
+            let is_its = |pending: &&Pending| pending.client_id == client_id && pending.stored;
+            let commands: Vec<StoredCommand> = self.pending.iter().filter(is_its).map(Pending::as_stored).collect();
+            if !commands.is_empty() {
+                self.outputs.push(Output::Announce { client_id, commands, is_all: false });
+            }
+        }
+    }
+
+    fn note_follower(&mut self, client_id: &ClientId) {
+        if !self.followers.contains(client_id) {
+            self.followers.push(client_id.clone());
+            self.followers.drain(..self.followers.len().saturating_sub(MAX_NAMED));
+        }
+    }
+
+    /// Takes stored commands among the pending ones, in the order in which they were issued.
+    fn carry(&mut self, commands: impl IntoIterator<Item = (ClientId, StoredCommand)>) {
+        for (client_id, StoredCommand { seq, at, command }) in commands {
+            let known = self.pending.iter_mut().find(|known| known.client_id == client_id && known.seq == seq);
+            if let Some(known) = known {
+                // Whoever announces it to the leader again has not heard the answer, so it is asked for again.
+                known.announced = true;
+                known.sent = false;
+                known.accepted = known.accepted.filter(|_| !self.is_leading);
+                continue;
+            }
+            let is_before = |known: &Pending| (known.at, &known.client_id, known.seq) < (at, &client_id, seq);
+            let place = self.pending.iter().rposition(is_before).map_or(0, |place| place + 1);
+            let pending = Pending { client_id, seq, is_first: false, command, at, stored: true, announced: true, sent: false, accepted: None };
+            self.pending.insert(place, pending);
+        }
     }
 
     /// Takes the funnel definition that commands are judged by, with the server's hash of it.
@@ -234,6 +468,11 @@ impl Replica {
         self.optimistic.as_ref().map(|state| &state.session)
     }
 
+    /// The state that the server has confirmed.
+    pub fn confirmed(&self) -> Option<&State> {
+        self.confirmed.as_ref()
+    }
+
     /// The version that the server has confirmed.
     pub fn confirmed_version(&self) -> u64 {
         self.confirmed.as_ref().map_or(0, State::version)
@@ -244,14 +483,14 @@ impl Replica {
         self.durable_version
     }
 
-    /// How many commands are not durable yet.
+    /// How many commands are not durable yet, those of other tabs included.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// The commands that are not durable yet, with their numbers.
-    pub fn pending_commands(&self) -> impl Iterator<Item = (u64, &Command)> {
-        self.pending.iter().map(|pending| (pending.seq, &pending.command))
+    /// The commands that are not durable yet, with the clients that issued them and their numbers.
+    pub fn pending_commands(&self) -> impl Iterator<Item = (&ClientId, u64, &Command)> {
+        self.pending.iter().map(|pending| (&pending.client_id, pending.seq, &pending.command))
     }
 
     /// How it is connected.
@@ -288,24 +527,26 @@ impl Replica {
             let message = "the funnel is not known yet; connect once, or pass its definition";
             return Err(Rejection::new(RejectionCode::UnknownFunnel, message));
         };
-        let events = judge(&self.session_id, funnel, self.optimistic.as_ref(), &command, now)?;
+        // In the order in which they are shown, also where a clock goes back.
+        let at = self.pending.last().map_or(now, |last| last.at.max(now));
+        let events = judge(&self.session_id, funnel, self.optimistic.as_ref(), &command, at)?;
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.optimistic = apply(self.optimistic.take(), events, &self.client_id, seq, now);
-        let stored = StoredCommand { seq, at: now, command };
-        self.outputs.push(Output::Store(vec![StorageChange::PutCommand(stored.clone())]));
-        let StoredCommand { command, .. } = stored;
-        self.pending.push_back(Pending { seq, command, at: now, stored: false, sent: false, accepted: None });
+        self.optimistic = apply(self.optimistic.take(), events, &self.client_id, seq, at);
+        let client_id = self.client_id.clone();
+        let pending = Pending { client_id, seq, is_first: false, command, at, stored: false, announced: false, sent: false, accepted: None };
+        let put = StorageChange::PutCommand(self.client_id.clone(), pending.as_stored());
+        self.outputs.push(Output::Store { changes: vec![put], as_leader: false });
+        self.pending.push(pending);
         self.outputs.push(Output::Changed);
         Ok(seq)
     }
 
-    /// The commands up to `seq` are stored and may be sent.
+    /// The commands of this client up to `seq` are stored and may be sent.
     ///
-    /// Not before: after a crash the number would be used again for another command, which the server would then
-    /// take for one that it knows.
-    pub fn commands_stored(&mut self, seq: u64) {
-        for pending in self.pending.iter_mut().filter(|pending| pending.seq <= seq) {
+    /// Not before: after a crash nobody would know of them, and the buyer would be shown something else than the server has.
+    pub fn commands_stored(&mut self, client_id: &ClientId, seq: u64) {
+        for pending in self.pending.iter_mut().filter(|pending| pending.client_id == *client_id && pending.seq <= seq) {
             pending.stored = true;
         }
         self.send_pending();
@@ -329,37 +570,6 @@ impl Replica {
         self.send_pending();
     }
 
-    /// Goes on under a new client id, with its pending commands numbered anew.
-    pub fn renew_client(&mut self, client_id: ClientId) {
-        self.client_id = client_id;
-        let mut next_seq = 1;
-        for pending in &mut self.pending {
-            pending.seq = next_seq;
-            pending.stored = false;
-            pending.sent = false;
-            pending.accepted = None;
-            next_seq += 1;
-        }
-        // What was stored belongs to the old id; whoever opens the new one has to find everything there.
-        let mut changes = vec![StorageChange::Forget];
-        self.is_base_unstored = true;
-        self.store_durable(&mut changes);
-        for pending in &self.pending {
-            changes.push(StorageChange::PutCommand(StoredCommand {
-                seq: pending.seq,
-                at: pending.at,
-                command: pending.command.clone(),
-            }));
-        }
-        self.next_seq = next_seq;
-        self.outputs.push(Output::Store(changes));
-        self.rebase();
-        if self.link != Link::Down {
-            self.link = Link::Greeting;
-            self.greet();
-        }
-    }
-
     /// Uses this token, or none, from the next greeting on.
     pub fn set_token(&mut self, token: Option<String>) {
         self.token = token;
@@ -368,9 +578,11 @@ impl Replica {
     /// Takes a frame of the server.
     pub fn handle(&mut self, frame: ServerFrame) {
         match frame {
-            // What was answered before the welcome is asked again after it.
-            ServerFrame::Accepted { .. } | ServerFrame::Rejected { .. } | ServerFrame::Gap { .. }
-                if self.link != Link::Live => {}
+            // What was answered before the welcome is asked again after it, by whoever sends it.
+            ServerFrame::Accepted { ref client_id, .. }
+            | ServerFrame::Rejected { ref client_id, .. }
+            | ServerFrame::Gap { ref client_id, .. }
+                if self.link != Link::Live && (self.is_leading || *client_id == self.client_id) => {}
             ServerFrame::Welcome {
                 epoch,
                 version,
@@ -381,16 +593,20 @@ impl Replica {
                 funnel,
                 ..
             } => {
-                self.outputs.push(Output::ServerTime(server_time));
+                // A leading tab has it from the server, and its clock is this tab's.
+                if self.is_leading {
+                    self.server_time = server_time;
+                    self.outputs.push(Output::ServerTime(server_time));
+                }
                 if let (Some(funnel), Some(hash)) = (funnel, funnel_hash) {
                     self.funnel = Some((*funnel, hash));
                 }
                 self.welcomed(epoch, version, durable_version, last_seq);
             }
             ServerFrame::Snapshot { state } => {
-                let (last_seq, version) = (state.last_seq(&self.client_id), state.version());
+                let version = state.version();
                 for pending in &mut self.pending {
-                    if pending.seq > last_seq {
+                    if pending.seq > state.last_seq(&pending.client_id) {
                         // Accepted once, and not part of the history that won: it has to be sent again.
                         pending.sent = false;
                         pending.accepted = None;
@@ -398,6 +614,11 @@ impl Replica {
                         // Perhaps at another version than before: it is durable when all of this is.
                         pending.accepted = Some(version);
                     }
+                }
+                let is_known = self.confirmed.as_ref().is_none_or(|confirmed| confirmed.epoch == state.epoch);
+                if !is_known && self.welcomed.0 != state.epoch {
+                    // What was told of another history.
+                    self.durable_version = 0;
                 }
                 self.confirmed = Some(*state);
                 self.unstored.clear();
@@ -408,22 +629,25 @@ impl Replica {
                 self.outputs.push(Output::Changed);
             }
             ServerFrame::Events { epoch, records } => self.apply_records(epoch, records),
-            ServerFrame::Accepted { client_id, seq, version, .. } if client_id == self.client_id => {
-                self.settled = self.settled.max(seq);
-                if let Some(pending) = self.pending.iter_mut().find(|pending| pending.seq == seq) {
-                    pending.accepted = Some(version);
-                    self.outputs.push(Output::Confirmed { seq, confirmation: Confirmation::Accepted(version) });
+            ServerFrame::Accepted { client_id, seq, version, .. } => {
+                self.settle(&client_id, seq);
+                if let Some(place) = self.place_of(&client_id, seq) {
+                    self.pending[place].accepted = Some(version);
+                    let confirmation = Confirmation::Accepted(version);
+                    self.outputs.push(Output::Confirmed { client_id, seq, confirmation });
                 }
                 self.store();
             }
-            ServerFrame::Rejected { client_id, seq, reason } if client_id == self.client_id => {
-                self.settled = self.settled.max(seq);
-                let place = self.pending.iter().position(|pending| pending.seq == seq);
-                if let Some(pending) = place.and_then(|place| self.pending.remove(place)) {
-                    let command = Box::new(pending.command);
-                    self.outputs.push(Output::Store(vec![StorageChange::DeleteCommand(seq)]));
-                    self.outputs
-                        .push(Output::Confirmed { seq, confirmation: Confirmation::Rejected { reason, command } });
+            ServerFrame::Rejected { client_id, seq, reason } => {
+                self.settle(&client_id, seq);
+                if let Some(place) = self.place_of(&client_id, seq) {
+                    let command = Box::new(self.pending.remove(place).command);
+                    if self.is_leading {
+                        let delete = StorageChange::DeleteCommand(client_id.clone(), seq);
+                        self.outputs.push(Output::Store { changes: vec![delete], as_leader: true });
+                    }
+                    let confirmation = Confirmation::Rejected { reason, command };
+                    self.outputs.push(Output::Confirmed { client_id, seq, confirmation });
                     self.rebase();
                     self.outputs.push(Output::Changed);
                 }
@@ -433,7 +657,7 @@ impl Replica {
                 self.store();
                 self.outputs.push(Output::Changed);
             }
-            ServerFrame::Gap { client_id, expected } if client_id == self.client_id => self.fill_gap(expected),
+            ServerFrame::Gap { client_id, expected } => self.fill_gap(client_id, expected),
             ServerFrame::Busy { retry_after_ms } => {
                 self.forget_sent();
                 self.outputs.push(Output::RetryAfter(retry_after_ms));
@@ -442,17 +666,25 @@ impl Replica {
                 self.token = Some(token.clone());
                 self.outputs.push(Output::Token(token));
             }
-            ServerFrame::Pong { server_time } => self.outputs.push(Output::ServerTime(server_time)),
+            ServerFrame::Pong { server_time } => {
+                self.server_time = server_time;
+                self.outputs.push(Output::ServerTime(server_time));
+            }
             ServerFrame::Error { code, message, retry_after_ms } => {
                 self.outputs.push(Output::Refused { code, message, retry_after_ms });
             }
-            // Another client's answers, on a connection that several share.
-            ServerFrame::Accepted { .. } | ServerFrame::Rejected { .. } | ServerFrame::Gap { .. } => {}
         }
+        self.answer_greetings();
         self.send_pending();
     }
 
     fn greet(&mut self) {
+        if !self.is_leading {
+            // The leader announces again what others still have pending.
+            for pending in self.pending.iter_mut().filter(|pending| pending.client_id != self.client_id) {
+                pending.announced = false;
+            }
+        }
         // What is not durable may turn out not to have happened, so all of it is asked for again.
         self.awaits_snapshot |= self.confirmed_version() > self.durable_version;
         let is_durable = !self.awaits_snapshot;
@@ -460,7 +692,9 @@ impl Replica {
             protocol: PROTOCOL_VERSION,
             session_id: self.session_id.clone(),
             client_id: self.client_id.clone(),
+            alongside: self.alongside(),
             known_version: if is_durable { self.confirmed_version() } else { 0 },
+            durable_version: if is_durable { 0 } else { self.durable_version },
             epoch: self.confirmed.as_ref().filter(|_| is_durable).map(|state| state.epoch),
             funnel_hash: self.funnel.as_ref().map(|(_, hash)| hash.clone()),
             token: self.token.clone(),
@@ -474,20 +708,31 @@ impl Replica {
             return;
         }
         self.link = Link::Live;
-        self.settled = last_seq;
+        self.missing.clear();
+        self.settled = OrderedMap::default();
+        self.settled.insert(self.client_id.clone(), last_seq);
+        self.welcomed = (epoch, version);
         let same_history = self.confirmed.as_ref().is_some_and(|state| state.epoch == epoch);
         if !same_history || version < self.confirmed_version() {
             // The server has another history; what it has is on its way as a snapshot.
             self.durable_version = 0;
         }
         self.durable_version = self.durable_version.max(durable_version);
+        if !self.is_leading {
+            self.pending.retain(|pending| pending.client_id == self.client_id || pending.announced);
+        }
         for pending in &mut self.pending {
-            // What was accepted and is not durable may have been lost since, or decided again: it is asked for again.
-            pending.sent = false;
-            pending.accepted = None;
+            // What was accepted and is not durable may have been lost since, or decided again: it is asked for again, by
+            // whoever sends it.
+            if self.is_leading || pending.client_id == self.client_id {
+                pending.announced &= self.is_leading;
+                pending.sent = false;
+                pending.accepted = None;
+            }
         }
         self.next_seq = self.next_seq.max(last_seq + 1);
         self.store();
+        self.rebase();
         self.outputs.push(Output::Changed);
     }
 
@@ -511,7 +756,9 @@ impl Replica {
             }
             self.confirmed = evolve(self.confirmed.take(), &record);
             let record = Arc::new(record);
-            self.unstored.push(Arc::clone(&record));
+            if self.is_leading {
+                self.unstored.push(Arc::clone(&record));
+            }
             self.outputs.push(Output::Applied(record));
             is_changed = true;
         }
@@ -533,27 +780,57 @@ impl Replica {
         }
     }
 
-    fn fill_gap(&mut self, expected: u64) {
-        if expected <= self.settled {
+    fn fill_gap(&mut self, client_id: ClientId, expected: u64) {
+        let is_own = client_id == self.client_id;
+        if !is_own && !self.is_leading {
+            return;
+        }
+        if self.settled.get(&client_id).is_some_and(|settled| expected <= *settled) {
             // Said before that number was settled, and overtaken by the answer to it; or the server has lost what it
             // knew. Its next welcome tells which.
             return self.resync();
         }
-        match self.pending.front().map(|first| first.seq) {
-            Some(first) if first <= expected => {
-                for pending in self.pending.iter_mut().filter(|pending| pending.seq >= expected) {
-                    pending.sent = false;
-                    pending.accepted = None;
-                }
-            }
-            // The server expects numbers that are gone here, so it has lost what it knew of this client.
-            Some(_) => {
-                self.forget_sent();
-                self.link = Link::Greeting;
-                self.outputs.push(Output::NeedsNewClient);
-            }
-            None => {}
+        let is_there = self.place_of(&client_id, expected).is_some();
+        let is_waiting = |pending: &Pending| pending.client_id == client_id && pending.seq >= expected;
+        let has_more = self.pending.iter().any(is_waiting);
+        for pending in self.pending.iter_mut().filter(|pending| is_waiting(pending)) {
+            // Those of another tab wait until it is known that nothing is before them.
+            pending.sent = !is_there && !is_own;
+            pending.announced &= is_there || !is_own || self.is_leading;
+            pending.accepted = None;
         }
+        if has_more && !is_there {
+            self.missing.retain(|(known, _)| *known != client_id);
+            self.missing.push((client_id.clone(), expected));
+            if !is_own {
+                self.outputs.push(Output::Missing(client_id));
+            } else if self.is_leading {
+                // The server has lost what it knew of this client.
+                self.skip(&client_id);
+            }
+        }
+    }
+
+    fn settle(&mut self, client_id: &ClientId, seq: u64) {
+        let known = self.settled.get(client_id).copied().unwrap_or(0);
+        self.settled.insert(client_id.clone(), known.max(seq));
+    }
+
+    fn place_of(&self, client_id: &ClientId, seq: u64) -> Option<usize> {
+        self.pending.iter().position(|pending| pending.seq == seq && pending.client_id == *client_id)
+    }
+
+    /// The other clients whose commands this connection carries.
+    fn alongside(&self) -> Vec<ClientId> {
+        let mut clients = Vec::new();
+        let carried = self.pending.iter().map(|pending| &pending.client_id);
+        for client_id in carried.chain(&self.followers) {
+            let is_named = *client_id == self.client_id || clients.contains(client_id);
+            if self.is_leading && !is_named && clients.len() < MAX_NAMED {
+                clients.push(client_id.clone());
+            }
+        }
+        clients
     }
 
     fn forget_sent(&mut self) {
@@ -566,24 +843,28 @@ impl Replica {
     fn store(&mut self) {
         let mut changes = Vec::new();
         self.store_durable(&mut changes);
-        let durable_version = self.durable_version;
+        let (durable_version, is_leading) = (self.durable_version, self.is_leading);
         let outputs = &mut self.outputs;
         self.pending.retain(|pending| match pending.accepted {
             Some(version) if version <= durable_version => {
-                changes.push(StorageChange::DeleteCommand(pending.seq));
+                let (client_id, seq) = (pending.client_id.clone(), pending.seq);
+                if is_leading {
+                    changes.push(StorageChange::DeleteCommand(client_id.clone(), seq));
+                }
                 let confirmation = Confirmation::Durable(version);
-                outputs.push(Output::Confirmed { seq: pending.seq, confirmation });
+                outputs.push(Output::Confirmed { client_id, seq, confirmation });
                 false
             }
             _ => true,
         });
         if !changes.is_empty() {
-            self.outputs.push(Output::Store(changes));
+            self.outputs.push(Output::Store { changes, as_leader: true });
         }
     }
 
     fn store_durable(&mut self, changes: &mut Vec<StorageChange>) {
-        let Some(confirmed) = self.confirmed.as_ref().filter(|_| !self.awaits_snapshot) else { return };
+        let is_ours = self.is_leading && !self.awaits_snapshot;
+        let Some(confirmed) = self.confirmed.as_ref().filter(|_| is_ours) else { return };
         let is_all = confirmed.version() <= self.durable_version;
         let durable = self.unstored.iter().take_while(|record| record.version <= self.durable_version).count();
         if is_all && (self.is_base_unstored || self.records_stored + durable >= RECORDS_PER_BASE) {
@@ -598,39 +879,63 @@ impl Replica {
     }
 
     fn send_pending(&mut self) {
-        if self.link != Link::Live {
+        self.announce();
+        if self.link != Link::Live || !self.is_leading {
             return;
         }
         let mut on_their_way = self.pending.iter().filter(|pending| pending.sent && pending.accepted.is_none()).count();
         for pending in &mut self.pending {
-            if !pending.stored || on_their_way >= WINDOW {
-                break;
-            }
-            if pending.sent || pending.accepted.is_some() {
+            // Only this tab's own commands can be unstored; those of others may pass them.
+            if !pending.stored || pending.sent || pending.accepted.is_some() {
                 continue;
+            }
+            if on_their_way >= WINDOW {
+                break;
             }
             pending.sent = true;
             on_their_way += 1;
             self.outputs.push(Output::Send(ClientFrame::Submit {
                 commands: vec![Submission {
-                    client_id: self.client_id.clone(),
+                    client_id: pending.client_id.clone(),
                     seq: pending.seq,
+                    first: pending.is_first,
                     command: pending.command.clone(),
                 }],
             }));
         }
     }
 
+    /// Tells the other tabs what this one has stored: the leader, so that it is sent, and all, so that they show it.
+    fn announce(&mut self) {
+        if self.is_leading && self.followers.is_empty() {
+            return;
+        }
+        let mut commands = Vec::new();
+        let mut is_all = true;
+        for pending in self.pending.iter_mut().filter(|pending| pending.client_id == self.client_id) {
+            if pending.stored && !pending.announced {
+                pending.announced = true;
+                commands.push(pending.as_stored());
+            } else {
+                is_all &= !pending.stored;
+            }
+        }
+        if !commands.is_empty() {
+            self.outputs.push(Output::Announce { client_id: self.client_id.clone(), commands, is_all });
+        }
+    }
+
     /// Confirmed state, and the pending commands that are not in it, judged again. One that does not fit any more
     /// shows no effect; the server has the last word on it.
     fn rebase(&mut self) {
-        let applied = self.confirmed.as_ref().map_or(0, |state| state.last_seq(&self.client_id));
-        let mut optimistic = self.confirmed.clone();
+        let confirmed = self.confirmed.as_ref();
+        let is_open = |pending: &&Pending| pending.seq > confirmed.map_or(0, |state| state.last_seq(&pending.client_id));
+        let mut optimistic = confirmed.cloned();
         if let Some((funnel, _)) = &self.funnel {
-            for pending in self.pending.iter().filter(|pending| pending.seq > applied) {
+            for pending in self.pending.iter().filter(is_open) {
                 let judged = judge(&self.session_id, funnel, optimistic.as_ref(), &pending.command, pending.at);
                 if let Ok(events) = judged {
-                    optimistic = apply(optimistic, events, &self.client_id, pending.seq, pending.at);
+                    optimistic = apply(optimistic, events, &pending.client_id, pending.seq, pending.at);
                 }
             }
         }

@@ -183,13 +183,16 @@ pub fn client_frames() -> Vec<ClientFrame> {
         protocol: 1,
         session_id: session_id(),
         client_id: client("browser"),
+        alongside: Vec::new(),
         known_version: 0,
+        durable_version: 0,
         epoch: None,
         funnel_hash: None,
         token: None,
         claim: None,
     };
     let full = Hello {
+        alongside: vec![client("another-tab")],
         known_version: 3,
         epoch: Some(9),
         funnel_hash: Some("hash".to_owned()),
@@ -197,6 +200,7 @@ pub fn client_frames() -> Vec<ClientFrame> {
         claim: Some("secret".to_owned()),
         ..hello.clone()
     };
+    let all = Hello { durable_version: 3, ..hello.clone() };
     let mut dice = Dice(5);
     let default = default_funnel();
     let commands: BTreeMap<&str, Command> = (0..2000)
@@ -205,9 +209,14 @@ pub fn client_frames() -> Vec<ClientFrame> {
         .collect();
     assert_eq!(commands.len(), CommandKind::ALL.len());
     let commands = commands.into_values().enumerate();
-    let commands = commands.map(|(n, command)| Submission { client_id: client("browser"), seq: n as u64 + 1, command });
+    let commands = commands.map(|(n, command)| Submission {
+        client_id: client("browser"),
+        seq: n as u64 + 1,
+        first: n == 0,
+        command,
+    });
     let submit = ClientFrame::Submit { commands: commands.collect() };
-    vec![ClientFrame::Hello(hello), ClientFrame::Hello(full), submit, ClientFrame::Ping {}]
+    vec![ClientFrame::Hello(hello), ClientFrame::Hello(full), ClientFrame::Hello(all), submit, ClientFrame::Ping {}]
 }
 
 /// Every kind of frame from servers.

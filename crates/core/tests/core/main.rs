@@ -6,4 +6,3 @@ mod golden;
 mod properties;
 mod reading;
 mod rules;
-mod simulation;

@@ -54,7 +54,7 @@ impl<'a> Batch<'a> {
 
     /// Judges one command; the answer counts once the batch is accepted.
     pub(super) fn judge(&mut self, session_id: &SessionId, work: &Work, is_void: bool) -> ServerFrame {
-        let Work { request: Request { client_id, seq, command, expected_version, .. }, role, credential, .. } = work;
+        let Work { request: Request { client_id, seq, first, command, expected_version, .. }, role, credential, .. } = work;
         let ledger_key = client_id.in_ledger(*role);
         let last_seq = self.state.as_ref().map_or(0, |state| state.last_seq(&ledger_key));
         let (client_id, seq) = (client_id.clone(), seq.unwrap_or(last_seq + 1));
@@ -86,10 +86,10 @@ impl<'a> Batch<'a> {
                     None => ServerFrame::Accepted { client_id, seq, version: state.version(), repeated: true },
                 };
             }
-            if seq != last_seq + 1 {
+            if seq != last_seq + 1 && !first {
                 return ServerFrame::Gap { client_id, expected: last_seq + 1 };
             }
-        } else if seq != 1 {
+        } else if seq != 1 && !first {
             return ServerFrame::Gap { client_id, expected: 1 };
         }
         if is_void {

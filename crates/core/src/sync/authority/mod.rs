@@ -90,6 +90,8 @@ pub struct Request {
     pub client_id: ClientId,
     /// Its number; where there is none it gets the next one, and nothing tells it from another that is the same.
     pub seq: Option<u64>,
+    /// Whether the client's commands before it are settled, or gone for good.
+    pub first: bool,
     /// The command, or why it can't be read.
     pub command: Result<Command, Rejection>,
     /// The version that it is meant for, where the caller named one.
@@ -103,7 +105,7 @@ pub struct Request {
 impl Request {
     /// This command, without conditions.
     pub fn new(client_id: ClientId, seq: Option<u64>, command: Result<Command, Rejection>) -> Self {
-        Self { client_id, seq, command, expected_version: None, only_after_previous: false, durability: None }
+        Self { client_id, seq, first: false, command, expected_version: None, only_after_previous: false, durability: None }
     }
 
     /// When it counts as acknowledged: a browser's commands as their kind says, a back end's after the database has
@@ -123,8 +125,8 @@ impl Request {
 }
 
 impl From<Submission> for Request {
-    fn from(Submission { client_id, seq, command }: Submission) -> Self {
-        Self::new(client_id, Some(seq), Ok(command))
+    fn from(Submission { client_id, seq, first, command }: Submission) -> Self {
+        Self { first, ..Self::new(client_id, Some(seq), Ok(command)) }
     }
 }
 
@@ -266,8 +268,23 @@ pub struct Authority {
 #[derive(Clone, Debug)]
 struct Peer {
     role: Role,
-    client_id: ClientId,
+    /// The clients whose commands come from it.
+    clients: Vec<ClientId>,
     credential: Credential,
+}
+
+impl Peer {
+    fn new(role: Role, credential: Credential, hello: &Hello) -> Self {
+        let mut peer = Self { role, clients: vec![hello.client_id.clone()], credential };
+        hello.alongside.iter().for_each(|client_id| peer.add(client_id));
+        peer
+    }
+
+    fn add(&mut self, client_id: &ClientId) {
+        if self.clients.len() <= MAX_ALONGSIDE && !self.clients.contains(client_id) {
+            self.clients.push(client_id.clone());
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -300,6 +317,8 @@ enum Goal {
 const BATCH: usize = 64;
 /// How many records are kept for catching up while somebody follows; who lacks more gets a snapshot.
 const RECENT: usize = 64;
+/// How many clients a peer may have beside the one that says hello.
+const MAX_ALONGSIDE: usize = 64;
 /// How many commands of a session may wait.
 const MAX_WAITING: usize = 1024;
 /// When a client that was sent away may come back.
@@ -403,7 +422,7 @@ impl Authority {
         if !self.is_entitled(&credential) {
             return Err(JoinRefused);
         }
-        let newcomer = Peer { role, client_id: hello.client_id.clone(), credential };
+        let newcomer = Peer::new(role, credential, hello);
         self.leave(peer);
         if self.stale || (self.is_behind(hello) && !self.is_fresh) {
             self.greeting.push((peer, newcomer, hello.clone()));
@@ -415,12 +434,12 @@ impl Authority {
     /// Whether a peer knows a durable version that this server does not have, or another history.
     fn is_behind(&self, hello: &Hello) -> bool {
         let epoch = self.state.as_ref().map(|state| state.epoch);
-        hello.known_version > self.version() || (hello.epoch.is_some() && hello.epoch != epoch)
+        hello.known_version.max(hello.durable_version) > self.version() || (hello.epoch.is_some() && hello.epoch != epoch)
     }
 
     fn welcome(&mut self, peer: PeerId, newcomer: Peer, hello: &Hello, environment: &Environment<'_>) -> Vec<Effect> {
         self.is_fresh = false;
-        let Peer { role, client_id, .. } = newcomer.clone();
+        let Peer { role, clients, .. } = newcomer.clone();
         self.peers.insert(peer, newcomer);
         let mut effects = vec![Effect::Send { peer, frame: self.welcome_frame(role, hello, environment) }];
         if let Some(state) = &self.state {
@@ -434,10 +453,10 @@ impl Authority {
                     records: self
                         .recent
                         .range(self.recent.len() - lacks..)
-                        .map(|record| record.clone().project(role, Some(&client_id)))
+                        .map(|record| record.clone().project(role, &clients))
                         .collect(),
                 }),
-                None => Some(snapshot(state, role, &client_id)),
+                None => Some(snapshot(state, role, &clients)),
             };
             effects.extend(frame.map(|frame| Effect::Send { peer, frame }));
         }
@@ -458,9 +477,11 @@ impl Authority {
         requests: impl IntoIterator<Item = Request>,
         environment: &Environment<'_>,
     ) -> Vec<Effect> {
-        match self.peers.get(&peer) {
-            Some(Peer { role, credential, .. }) => {
-                let (role, credential) = (*role, credential.clone());
+        match self.peers.get_mut(&peer) {
+            Some(known) => {
+                let (role, credential) = (known.role, known.credential.clone());
+                let requests: Vec<Request> = requests.into_iter().collect();
+                requests.iter().for_each(|request| known.add(&request.client_id));
                 self.submit_once(peer, role, credential, requests, environment)
             }
             None => Vec::new(),
@@ -540,8 +561,8 @@ impl Authority {
         let Some(epoch) = self.state.as_ref().map(|state| state.epoch) else { return Vec::new() };
         let records = || entries.iter().flat_map(|entry| &entry.records);
         let mut effects = Vec::new();
-        for (peer, Peer { role, client_id, .. }) in &self.peers {
-            let records = records().map(|record| record.clone().project(*role, Some(client_id))).collect();
+        for (peer, Peer { role, clients, .. }) in &self.peers {
+            let records = records().map(|record| record.clone().project(*role, clients)).collect();
             effects.push(Effect::Send { peer: *peer, frame: ServerFrame::Events { epoch, records } });
         }
         if !self.peers.is_empty() {
@@ -920,8 +941,8 @@ impl Authority {
     }
 }
 
-fn snapshot(state: &State, role: Role, client_id: &ClientId) -> ServerFrame {
-    ServerFrame::Snapshot { state: Box::new(state.clone().project(role, Some(client_id))) }
+fn snapshot(state: &State, role: Role, clients: &[ClientId]) -> ServerFrame {
+    ServerFrame::Snapshot { state: Box::new(state.clone().project(role, clients)) }
 }
 
 fn unavailable(retry_after_ms: u64) -> ServerFrame {

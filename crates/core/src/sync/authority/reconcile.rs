@@ -133,7 +133,7 @@ impl Authority {
             self.is_shared_tier_behind = false;
             if let Some(state) = &self.state {
                 for (peer, follower) in &self.peers {
-                    let frame = snapshot(state, follower.role, &follower.client_id);
+                    let frame = snapshot(state, follower.role, &follower.clients);
                     effects.push(Effect::Send { peer: *peer, frame });
                 }
             }
@@ -163,7 +163,7 @@ impl Authority {
             .into_iter()
             .filter_map(TailEntry::into_work)
             .map(|work| {
-                let is_of = |peer: &Peer| peer.client_id == work.request.client_id && peer.role == work.role;
+                let is_of = |peer: &Peer| peer.clients.contains(&work.request.client_id) && peer.role == work.role;
                 let peer = self.peers.iter().find(|(_, peer)| is_of(peer)).map(|(peer, _)| *peer);
                 // The shared tier has not kept its word for it; sharing it again could lose to others for ever.
                 let request = Request { durability: Some(Durability::Strict), ..work.request };

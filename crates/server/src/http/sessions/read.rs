@@ -246,7 +246,7 @@ pub(crate) async fn events(
     let mut records = Vec::with_capacity(stored.len());
     for record in &stored {
         let read = read_record(record).map_err(|error| Problem::internal(&error))?;
-        records.extend(read.map(|record| record.project(target.role, None)));
+        records.extend(read.map(|record| record.project(target.role, &[])));
     }
     let next_after = (last < current.version()).then_some(last);
     let journal = Journal { records, version: current.version(), next_after };
