@@ -3,6 +3,7 @@
 mod conversation;
 mod end;
 mod incoming;
+mod socket;
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use super::problem_schema::ProblemDetails;
 use crate::problem::Problem;
 use crate::serve::OpenConnection;
 use crate::wiring::ServerState;
-use conversation::Conversation;
+use socket::Socket;
 
 /// The subprotocol that a client has to ask for.
 pub const SUBPROTOCOL: &str = "throughline.v1";
@@ -72,7 +73,7 @@ async fn upgrade(
         tasks.track_future(async move {
             let _counted = counted;
             metrics::gauge!("throughline_sockets").increment(1.0);
-            Conversation::new(Arc::clone(&state), socket).hold(address).await;
+            Socket::new(Arc::clone(&state), socket).hold(address).await;
             metrics::gauge!("throughline_sockets").decrement(1.0);
         })
     }))
