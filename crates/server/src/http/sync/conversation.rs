@@ -1,4 +1,5 @@
-//! What a client and its server tell each other, whichever way the frames come and go: `socket.rs` carries them.
+//! What a client and its server tell each other, whichever way the frames come and go: `socket.rs` and `poll.rs` carry
+//! them.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, Request, ServerFrame};
 use throughline_core::{Role, Timestamp};
+use tokio::sync::mpsc::error::TryRecvError;
 
 use super::end::End;
 use crate::connection_limit::ConnectionPermit;
@@ -100,6 +102,19 @@ impl Conversation {
     pub(super) async fn next(&mut self) -> Result<Box<ServerFrame>, End> {
         let frame = self.subscription.frames.recv().await;
         frame.map_or_else(|| Err(too_slow()), or_end)
+    }
+
+    /// The frames that are there already. What is being told just now is waited for, so that nothing is torn apart that
+    /// was told at once.
+    pub(super) fn take_queued(&mut self, told: &mut Vec<ServerFrame>) -> Result<(), End> {
+        drop(self.subscription.state());
+        loop {
+            match self.subscription.frames.try_recv() {
+                Ok(frame) => told.push(*or_end(frame)?),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(too_slow()),
+            }
+        }
     }
 
     /// Hands in commands; the answers come as frames.

@@ -50,6 +50,12 @@ impl From<End> for ServerFrame {
     }
 }
 
+/// What was handed in may still come about: the numbers see to it that it does so once.
+pub(super) fn not_in_time() -> End {
+    End::new(ErrorCode::Unavailable, "the session did not answer in time; send what was not answered again")
+        .retry_after(Duration::from_secs(1))
+}
+
 pub(super) fn restarting() -> End {
     End::new(ErrorCode::Restarting, "the server is restarting; come back")
 }
