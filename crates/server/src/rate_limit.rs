@@ -14,7 +14,10 @@ use crate::problem::Problem;
 /// How many addresses are remembered one by one.
 const MAX_ADDRESSES: usize = 65_536;
 
-/// A limit per address: a burst of a minute's worth, then evenly spread.
+/// How long who asked for more at once than there ever is at once is sent away.
+const MORE_THAN_EVER: Duration = Duration::from_secs(60);
+
+/// A limit per address: a burst, then evenly spread.
 #[derive(Debug)]
 pub struct AddressLimit {
     limiter: DefaultKeyedRateLimiter<Key>,
@@ -39,18 +42,20 @@ pub struct TooManyRequests {
 }
 
 impl AddressLimit {
-    /// Allows `per_minute` attempts from each address.
+    /// Allows `per_minute` attempts from each address, all of them at once as well.
     #[must_use]
     pub fn per_minute(per_minute: NonZeroU32) -> Self {
-        Self::with_memory(per_minute, MAX_ADDRESSES)
+        Self::with_memory(Quota::per_minute(per_minute), MAX_ADDRESSES)
     }
 
-    fn with_memory(per_minute: NonZeroU32, max_addresses: usize) -> Self {
-        Self {
-            limiter: RateLimiter::keyed(Quota::per_minute(per_minute)),
-            clock: DefaultClock::default(),
-            max_addresses,
-        }
+    /// Allows `per_second` attempts from each address, and `at_once` after a pause.
+    #[must_use]
+    pub fn per_second(per_second: NonZeroU32, at_once: NonZeroU32) -> Self {
+        Self::with_memory(Quota::per_second(per_second).allow_burst(at_once), MAX_ADDRESSES)
+    }
+
+    fn with_memory(quota: Quota, max_addresses: usize) -> Self {
+        Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default(), max_addresses }
     }
 
     /// Counts one attempt.
@@ -58,12 +63,22 @@ impl AddressLimit {
     /// # Errors
     /// When the address has used up its allowance; says when to try again.
     pub fn check(&self, address: IpAddr) -> Result<(), TooManyRequests> {
+        self.check_all(address, NonZeroU32::MIN)
+    }
+
+    /// Counts `attempts`, all or none of them.
+    ///
+    /// # Errors
+    /// When that is more than what is left of the address's allowance; says when to try again.
+    pub fn check_all(&self, address: IpAddr, attempts: NonZeroU32) -> Result<(), TooManyRequests> {
         // Forgetting walks the whole memory: `forget_idle` does it on a timer, not each request.
         let key =
             if self.limiter.len() >= self.max_addresses { Key::Crowd } else { Key::Network(limited_network(address)) };
-        self.limiter
-            .check_key(&key)
-            .map_err(|until| TooManyRequests { retry_after: until.wait_time_from(self.clock.now()) })
+        match self.limiter.check_key_n(&key, attempts) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(until)) => Err(TooManyRequests { retry_after: until.wait_time_from(self.clock.now()) }),
+            Err(_) => Err(TooManyRequests { retry_after: MORE_THAN_EVER }),
+        }
     }
 
     /// Forgets the addresses whose allowance is full again. To be called every minute.
@@ -103,8 +118,19 @@ mod tests {
     }
 
     #[test]
+    fn several_attempts_are_counted_all_or_none() {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        let limit = AddressLimit::per_second(number(1), number(10));
+        limit.check_all(address(1), number(8)).unwrap();
+        let refusal = limit.check_all(address(1), number(5)).unwrap_err();
+        assert!(refusal.retry_after <= Duration::from_secs(3), "{refusal:?}");
+        limit.check_all(address(1), number(2)).unwrap();
+        assert_eq!(limit.check_all(address(2), number(11)), Err(TooManyRequests { retry_after: MORE_THAN_EVER }));
+    }
+
+    #[test]
     fn a_crowd_of_addresses_does_not_fill_the_memory() {
-        let limit = AddressLimit::with_memory(NonZeroU32::new(2).unwrap(), 10);
+        let limit = AddressLimit::with_memory(Quota::per_minute(NonZeroU32::new(2).unwrap()), 10);
         let refused = (0..200).filter(|last| limit.check(address(*last)).is_err()).count();
         assert!(limit.limiter.len() <= 11);
         assert!(refused >= 180, "the crowd shares one allowance, {refused} were refused");

@@ -13,6 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secrets};
 use crate::connection_limit::ConnectionLimit;
 use crate::funnels::{FunnelError, FunnelLibrary};
+use crate::http::sync::{COMMANDS_AT_ONCE, COMMANDS_PER_SECOND};
 use crate::mode::{self, Mode};
 use crate::principal::Authenticator;
 use crate::rate_limit::AddressLimit;
@@ -60,13 +61,15 @@ pub struct ServerState {
     pub authenticator: Authenticator,
     /// How often one address may create a session without a credential.
     pub creations_per_address: AddressLimit,
+    /// How many commands one address may send without a socket.
+    pub polled_commands_per_address: AddressLimit,
     /// How many connections one address holds.
     pub connections_per_address: ConnectionLimit<IpAddr>,
-    /// How many sockets one session holds.
+    /// How many sockets and polls one session holds.
     pub sockets_per_session: ConnectionLimit<SessionKey>,
     /// What was measured.
     pub metrics: PrometheusHandle,
-    /// Cancelled when the server is told to stop. Sockets say goodbye and close then.
+    /// Cancelled when the server is told to stop. Sockets say goodbye and close then, and polls are answered.
     pub shutdown: CancellationToken,
     /// What a stopping server waits for. A socket's task must be tracked here: the
     /// connection that it came from counts as finished from its upgrade on.
@@ -159,6 +162,7 @@ impl ServerState {
             cache,
             authenticator: Authenticator::new(secrets.tokens, secrets.service_keys),
             creations_per_address: AddressLimit::per_minute(config.session_creations_per_minute),
+            polled_commands_per_address: AddressLimit::per_second(COMMANDS_PER_SECOND, COMMANDS_AT_ONCE),
             connections_per_address: ConnectionLimit::new(config.max_connections_per_address),
             sockets_per_session: ConnectionLimit::new(config.max_sockets_per_session),
             metrics,
@@ -265,6 +269,7 @@ impl ServerState {
             let mut round: u32 = 0;
             while state.goes_on_after(HOUSEKEEPING).await {
                 state.creations_per_address.forget_idle();
+                state.polled_commands_per_address.forget_idle();
                 if round.is_multiple_of(ROUNDS_PER_SWEEP)
                     && let Err(error) = state.store.sweep(state.clock.now_ms()).await
                 {

@@ -59,7 +59,7 @@ pub struct Config {
     pub max_requests: usize,
     /// Open connections of one address; more are closed.
     pub max_connections_per_address: usize,
-    /// Open sockets of one session.
+    /// Open sockets of one session, and requests instead of them.
     pub max_sockets_per_session: usize,
     /// How log lines look.
     pub log_format: LogFormat,

@@ -238,7 +238,7 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub body_limit: Option<ByteSize>,
 
-    /// Open sockets of one session; more are refused
+    /// Open sockets of one session, and requests instead of them; more are refused
     #[arg(
         long,
         help_heading = "Sessions and limits",

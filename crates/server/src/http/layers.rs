@@ -29,6 +29,7 @@ use tracing::Instrument as _;
 use super::request_body::RequestBodies;
 use super::request_id::{self, RequestId};
 use super::request_measures::RequestMeasures;
+use super::waiting::{self, Held, Waited};
 use crate::problem::{self, Problem};
 use crate::wiring::ServerState;
 
@@ -50,7 +51,7 @@ pub fn around(routes: Router, state: &Arc<ServerState>) -> Router {
         measures: RequestMeasures::default(),
         with_transport_security: !state.config.dev,
         cors: cors(state),
-        places: Semaphore::new(state.config.max_requests),
+        places: Arc::new(Semaphore::new(state.config.max_requests)),
         time: state.config.request_timeout,
         bodies: RequestBodies::new(&state.config, state.shutdown.clone()),
     });
@@ -67,8 +68,8 @@ struct Surroundings {
     with_transport_security: bool,
     cors: CorsLayer,
     /// One for each request that may be answered at a time.
-    places: Semaphore,
-    /// How long one may take, the arrival of its body included.
+    places: Arc<Semaphore>,
+    /// How long one may take, with the arrival of its body and without what it waits for.
     time: Duration,
     bodies: RequestBodies,
 }
@@ -105,7 +106,8 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
         let response = share(&around, request, started, next).await;
         // A line for each request would be most of the work of a busy server; its metrics tell of all of them. What can't be
         // served just now (503) is told of once, by whoever finds out why.
-        let (status, elapsed) = (response.status(), started.elapsed());
+        let waited = response.extensions().get::<Waited>().map_or(Duration::ZERO, |waited| waited.0);
+        let (status, elapsed) = (response.status(), started.elapsed().saturating_sub(waited));
         let is_refused = status == StatusCode::SERVICE_UNAVAILABLE;
         if !is_refused && (status.is_server_error() || elapsed >= SLOW) {
             tracing::info!(status = status.as_u16(), elapsed_ms = elapsed.as_millis(), "answered");
@@ -165,7 +167,7 @@ async fn protect(around: &Surroundings, request: Request, started: Instant, next
     let is_operators = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
     // Its body has to be here before it takes a place, so that nobody can hold one by sending slowly. Where there is no place
     // anyway, nobody has to send it.
-    let (request, _room) = if request.body().is_end_stream() {
+    let (mut request, room) = if request.body().is_end_stream() {
         (request, None)
     } else if around.places.available_permits() == 0 && !is_operators {
         return overloaded().into_response();
@@ -178,10 +180,16 @@ async fn protect(around: &Surroundings, request: Request, started: Instant, next
     };
     // The others are told at once to come back, which costs little: were they to wait, all would be answered too late.
     // The operator's own routes are always let in.
-    let _place = match around.places.try_acquire() {
+    let place = match Arc::clone(&around.places).try_acquire_owned() {
         Ok(place) => Some(place),
         Err(_) if is_operators => None,
         Err(_) => return overloaded().into_response(),
+    };
+    let (time, _held) = if waiting::may_wait(&request) {
+        request.extensions_mut().insert(Held::new(place, room));
+        (around.time + waiting::LONGEST, None)
+    } else {
+        (around.time, Some((place, room)))
     };
     // What is shared between requests is behind locks that outlive a panic.
     let mut answer = pin!(AssertUnwindSafe(next.run(request)).catch_unwind());
@@ -189,7 +197,7 @@ async fn protect(around: &Surroundings, request: Request, started: Instant, next
     // takes, to 128 bytes, for which allocators have to go a long way.
     let answered = match poll!(answer.as_mut()) {
         Poll::Ready(answered) => Ok(answered),
-        Poll::Pending => Box::pin(tokio::time::timeout_at((started + around.time).into(), answer)).await,
+        Poll::Pending => Box::pin(tokio::time::timeout_at((started + time).into(), answer)).await,
     };
     match answered {
         Ok(Ok(response)) if is_head => response,
@@ -201,8 +209,8 @@ async fn protect(around: &Surroundings, request: Request, started: Instant, next
         }
         Err(_) => {
             metrics::counter!("throughline_http_requests_timed_out_total").increment(1);
-            tracing::warn!(limit_ms = around.time.as_millis(), "a request took too long and was given up");
-            timed_out(around.time)
+            tracing::warn!(limit_ms = time.as_millis(), "a request took too long and was given up");
+            timed_out(time)
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod request_id;
 pub mod request_measures;
 pub mod sessions;
 pub mod sync;
+mod waiting;
 
 use std::sync::Arc;
 

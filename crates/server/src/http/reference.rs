@@ -25,7 +25,7 @@ use crate::wiring::ServerState;
     ),
     tags(
         (name = "sessions", description = "Sessions over REST"),
-        (name = "sync", description = "The socket; its frames are described in PROTOCOL.md"),
+        (name = "sync", description = "The socket, and requests instead of it; the frames are described in PROTOCOL.md"),
         (name = "cache", description = "The tiers above the database"),
         (name = "funnels", description = "Funnel definitions"),
     ),

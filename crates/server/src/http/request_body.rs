@@ -1,12 +1,13 @@
 //! Receiving the bodies of requests, within bounds of size, time and memory.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use http_body_util::BodyExt as _;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::layers::overloaded;
@@ -24,7 +25,7 @@ pub(super) struct RequestBodies {
     /// For what is said to whoever was too slow.
     time: Duration,
     /// A permit is a byte beyond the first ones of each body.
-    room: Semaphore,
+    room: Arc<Semaphore>,
     /// Cancelled when the server is told to stop.
     shutdown: CancellationToken,
 }
@@ -33,7 +34,7 @@ impl RequestBodies {
     /// Each may be as large as `body_limit`; there is room for as many of that size as there may be requests.
     pub(super) fn new(config: &Config, shutdown: CancellationToken) -> Self {
         let Config { body_limit: limit, max_requests: count, request_timeout: time, .. } = *config;
-        let room = Semaphore::new(limit.saturating_mul(count).min(Semaphore::MAX_PERMITS));
+        let room = Arc::new(Semaphore::new(limit.saturating_mul(count).min(Semaphore::MAX_PERMITS)));
         Self { limit, time, room, shutdown }
     }
 
@@ -42,7 +43,7 @@ impl RequestBodies {
         &self,
         request: Request,
         deadline: Instant,
-    ) -> Result<(Request, Option<SemaphorePermit<'_>>), Problem> {
+    ) -> Result<(Request, Option<OwnedSemaphorePermit>), Problem> {
         let (head, body) = request.into_parts();
         // As its head announces it: then there is nothing to wait for.
         if body.size_hint().lower() > self.limit as u64 {
@@ -64,9 +65,9 @@ impl RequestBodies {
         Ok((Request::from_parts(head, Body::from(bytes)), room))
     }
 
-    async fn collect(&self, mut body: Body) -> Result<(Bytes, Option<SemaphorePermit<'_>>), Problem> {
+    async fn collect(&self, mut body: Body) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
         let mut bytes = Vec::new();
-        let mut room: Option<SemaphorePermit<'_>> = None;
+        let mut room: Option<OwnedSemaphorePermit> = None;
         while let Some(frame) = body.frame().await {
             let broken = |_| {
                 Problem::new(StatusCode::BAD_REQUEST, "bodyUnreadable", "Body unreadable")
@@ -79,10 +80,10 @@ impl RequestBodies {
             if length > self.limit {
                 return Err(too_large());
             }
-            let has = ALWAYS + room.as_ref().map_or(0, SemaphorePermit::num_permits);
+            let has = ALWAYS + room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
             if length > has {
                 let more = u32::try_from(length - has).map_err(|_| too_large())?;
-                let more = self.room.try_acquire_many(more).map_err(|_| overloaded())?;
+                let more = Arc::clone(&self.room).try_acquire_many_owned(more).map_err(|_| overloaded())?;
                 match &mut room {
                     Some(room) => room.merge(more),
                     none => *none = Some(more),
@@ -108,7 +109,7 @@ mod tests {
 
     /// There is room for two of `limit` bytes.
     fn bodies(limit: usize) -> RequestBodies {
-        let (room, shutdown) = (Semaphore::new(2 * limit), CancellationToken::new());
+        let (room, shutdown) = (Arc::new(Semaphore::new(2 * limit)), CancellationToken::new());
         RequestBodies { limit, time: Duration::from_secs(1), room, shutdown }
     }
 

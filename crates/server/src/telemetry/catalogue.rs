@@ -122,6 +122,16 @@ pub const METRICS: &[Metric] = &[
         "WebSockets that the server closed, by close code: 1012 it stops, 1008 slow reader, 1013 not available, 4429 too many commands, others a client's mistake.",
         &[&[("code", "1008")], &[("code", "1012")], &[("code", "1013")], &[("code", "4429")]],
     ),
+    gauge(
+        "throughline_polls",
+        "Requests to `POST /v1/sync` under way, most of which wait for something to happen.",
+        PLAIN,
+    ),
+    counter(
+        "throughline_polls_refused_total",
+        "Requests to `POST /v1/sync` whose answer ended with an error, by the code with which a WebSocket would have been closed: 1012 it stops, 1008 slow reader, 1013 not available, 4429 too many commands or polls, others a client's mistake.",
+        &[&[("code", "1008")], &[("code", "1012")], &[("code", "1013")], &[("code", "4429")]],
+    ),
     // Commands.
     counter(
         "throughline_commands_total",

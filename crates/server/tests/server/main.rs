@@ -7,6 +7,7 @@ mod full_disk;
 mod herd;
 mod listing;
 mod metrics;
+mod poll;
 mod postgres;
 mod process;
 mod rest;

@@ -272,6 +272,20 @@ async fn everything_is_measured_and_dashboard_and_alerts_use_only_what_there_is(
     }
     let nobody = client.get(format!("http://{}/v1/sessions", nodes[0].address)).send().await.unwrap();
     assert_eq!(nobody.status(), 401);
+    // A client without a socket that waits, and one whose session is not there.
+    let hello = |id: &str| {
+        let key = &fleet.service_key;
+        json!({ "type": "hello", "protocol": 1, "sessionId": id, "clientId": "poll", "knownVersion": 0, "token": key })
+    };
+    let shown: Value = post("/v1/sync", json!({ "frames": [hello(&id)] })).await.unwrap().json().await.unwrap();
+    let state = &shown["frames"][1]["state"];
+    let mut waiting = hello(&id);
+    waiting["knownVersion"] = state["session"]["version"].clone();
+    waiting["epoch"] = state["epoch"].clone();
+    let waiting = tokio::spawn(post("/v1/sync", json!({ "frames": [waiting], "waitMs": 25_000 })));
+    let refused = post("/v1/sync", json!({ "frames": [hello("ws_nobody_has_this_one")] })).await.unwrap();
+    assert!(refused.text().await.unwrap().contains("sessionNotFound"));
+    until("a poll waits", async || nodes[0].metric("throughline_polls").await.unwrap() == 1.0).await;
     assert!(buyer.settle(Duration::from_secs(20)).await && other.settle(Duration::from_secs(20)).await);
     // The gauges of what is in memory are set once a second.
     until("the memory is counted", async || nodes[0].metric("throughline_hosted_sessions").await.unwrap() >= 2.0).await;
@@ -307,6 +321,8 @@ async fn everything_is_measured_and_dashboard_and_alerts_use_only_what_there_is(
         ("throughline_rejections_total", &[]),
         ("throughline_commands_total", &[("outcome", "rejected")]),
         ("throughline_sockets", &[]),
+        ("throughline_polls", &[]),
+        ("throughline_polls_refused_total", &[("code", "4404")]),
         ("throughline_backlog_limit", &[]),
         ("throughline_mode", &[("mode", "normal")]),
     ];
@@ -330,6 +346,7 @@ async fn everything_is_measured_and_dashboard_and_alerts_use_only_what_there_is(
 
     check_dashboard(&measured);
     check_alerts(&measured);
+    waiting.abort();
 
     // What an alert would see while Redis is away.
     fleet.redis.kill().unwrap();

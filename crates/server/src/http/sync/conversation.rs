@@ -1,20 +1,18 @@
-//! One socket from its hello to its end.
+//! What a client and its server tell each other, whichever way the frames come and go: `socket.rs` and `poll.rs` carry
+//! them.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
-use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, ServerFrame};
+use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, Request, ServerFrame};
 use throughline_core::{Role, Timestamp};
-use tokio::time::Instant;
+use tokio::sync::mpsc::error::TryRecvError;
 
-use super::end::{End, restarting, transport_end};
-use super::incoming::{Incoming, read_frame, read_hello};
+use super::end::End;
+use crate::connection_limit::ConnectionPermit;
 use crate::principal::{AuthenticationError, Role as PrincipalRole};
 use crate::problem::chain;
 use crate::sessions::{FollowError, Subscription};
@@ -23,24 +21,15 @@ use crate::tenant::TenantId;
 use crate::token::{Claims, Grant, IssuedToken, Purpose, TokenError};
 use crate::wiring::ServerState;
 
-/// How long a client may take to say hello.
-const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// How many commands one socket, or one address without a socket, may send in a second, and at once.
+pub const COMMANDS_PER_SECOND: NonZeroU32 = NonZeroU32::new(500).unwrap();
+/// See [`COMMANDS_PER_SECOND`].
+pub const COMMANDS_AT_ONCE: NonZeroU32 = NonZeroU32::new(2000).unwrap();
 
-/// How often the server asks for a sign of life, and after which silence it gives up.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const SILENCE_LIMIT: Duration = Duration::from_secs(50);
+/// When a client may come back whose session has no place for it.
+const NO_PLACE: Duration = Duration::from_secs(5);
 
-/// How long one message may take to be sent.
-const SEND_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a client has to hear why a conversation ended, and to close its side.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
-
-/// How many commands one socket may send in a second, and at once.
-const COMMANDS_PER_SECOND: u32 = 500;
-const COMMANDS_AT_ONCE: u32 = 2000;
-
-/// What a socket proved at its hello.
+/// What a client proved at its hello.
 struct Proof {
     role: Role,
     tenant: TenantId,
@@ -48,303 +37,174 @@ struct Proof {
     token: Option<Arc<Claims>>,
 }
 
-/// One socket.
+/// A client that has said hello, and follows its session.
 pub(super) struct Conversation {
     state: Arc<ServerState>,
-    sink: SplitSink<WebSocket, Message>,
-    stream: SplitStream<WebSocket>,
-    limiter: DefaultDirectRateLimiter,
-}
-
-/// A socket that has said hello.
-struct Followed {
     key: SessionKey,
     subscription: Subscription,
     proof: Proof,
+    /// One of the session's places, for as long as this goes on.
+    _place: ConnectionPermit<SessionKey>,
 }
 
 impl Conversation {
-    pub(super) fn new(state: Arc<ServerState>, socket: WebSocket) -> Self {
-        let (sink, stream) = socket.split();
-        let quota = Quota::per_second(const { std::num::NonZeroU32::new(COMMANDS_PER_SECOND).unwrap() })
-            .allow_burst(const { std::num::NonZeroU32::new(COMMANDS_AT_ONCE).unwrap() });
-        Self { state, sink, stream, limiter: RateLimiter::direct(quota) }
-    }
-
-    /// Until one side ends it.
-    pub(super) async fn hold(mut self, address: IpAddr) {
-        let end = self.converse(address).await;
-        let Some(End { code, message, retry_after_ms }) = end else { return };
-        tracing::debug!(?code, "a socket is closed");
-        metrics::counter!("throughline_sockets_closed_total", "code" => code.close_code().to_string()).increment(1);
-        let frame = ServerFrame::Error { code, message, retry_after_ms };
-        if self.send(&frame).await.is_ok() {
-            let reason = match code {
-                ErrorCode::Restarting => "restarting".into(),
-                _ => "see the last frame".into(),
-            };
-            let close = Message::Close(Some(CloseFrame { code: code.close_code(), reason }));
-            // The client may be gone already.
-            let _ = tokio::time::timeout(SEND_LIMIT, self.sink.send(close)).await;
-            if code != ErrorCode::Restarting {
-                let _ = tokio::time::timeout(FAREWELL_LIMIT, self.farewell()).await;
-            }
-        }
-    }
-
-    /// Waits for the client to close its side. A connection that is dropped while something of the client is unread is
-    /// reset, and the reason is lost on its way.
-    async fn farewell(&mut self) {
-        loop {
-            match self.stream.next().await {
-                Some(Ok(Message::Close(_)) | Err(_)) => return,
-                Some(Ok(_)) => {}
-                // After a message that was too large nothing can be read any more; the client still needs the time.
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    /// The whole conversation; `None` when the client has left.
-    async fn converse(&mut self, address: IpAddr) -> Option<End> {
-        let shutdown = self.state.shutdown.clone();
-        let hello = tokio::select! {
-            () = shutdown.cancelled() => return Some(restarting()),
-            hello = tokio::time::timeout(HELLO_LIMIT, self.first_frame()) => hello,
-        };
-        let hello = match hello {
-            Ok(Ok(hello)) => hello,
-            Ok(Err(end)) => return end,
-            Err(_) => return Some(End::malformed("no hello came within 10 s")),
-        };
-        let followed = match self.follow(hello, address).await {
-            Ok(followed) => followed,
-            Err(end) => return Some(end),
-        };
-        let permit = self.state.sockets_per_session.open(followed.key.clone());
-        let _permit = match permit {
-            Ok(permit) => permit,
-            Err(error) => {
-                let end = End::new(ErrorCode::RateLimited, error.to_string());
-                return Some(end.retry_after(Duration::from_secs(5)));
-            }
-        };
-        self.exchange(followed).await
-    }
-
-    async fn first_frame(&mut self) -> Result<Hello, Option<End>> {
-        loop {
-            match self.stream.next().await {
-                Some(Ok(Message::Text(text))) => return read_hello(&text).map_err(Some),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Binary(_))) => return Err(Some(End::malformed("frames are text"))),
-                Some(Err(error)) => return Err(transport_end(&error)),
-                Some(Ok(Message::Close(_))) | None => return Err(None),
-            }
-        }
-    }
-
-    /// Checks what the client proves, and lets it follow its session.
-    async fn follow(&mut self, hello: Hello, address: IpAddr) -> Result<Followed, End> {
+    /// Checks what the client proves, and lets it follow its session. The first frame is the welcome.
+    pub(super) async fn begin(state: Arc<ServerState>, hello: &Hello, address: IpAddr) -> Result<Self, End> {
         if hello.protocol != PROTOCOL_VERSION {
             let message = format!("this server speaks protocol {PROTOCOL_VERSION}, not {}", hello.protocol);
             return Err(End::new(ErrorCode::UnsupportedProtocol, message));
         }
-        let proof = self.recognise(&hello)?;
+        let proof = recognise(&state, hello)?;
         let key = SessionKey { tenant: proof.tenant.clone(), session_id: hello.session_id.to_string() };
-        if self.state.sessions.current(&key).await?.is_none() {
+        if state.sessions.current(&key).await?.is_none() {
             match &proof.credential {
                 Credential::Verified => {
                     return Err(End::new(ErrorCode::SessionNotFound, "there is no session with this id"));
                 }
-                Credential::Claim(_) => self.state.creations_per_address.check(address).map_err(|error| {
-                    End::new(ErrorCode::RateLimited, error.to_string()).retry_after(error.retry_after)
-                })?,
+                Credential::Claim(_) => state.creations_per_address.check(address)?,
             }
         }
-        let (role, credential) = (proof.role, proof.credential.clone());
-        match self.state.sessions.follow(&key, role, credential, &hello).await {
-            Ok(subscription) => Ok(Followed { key, subscription, proof }),
-            Err(FollowError::Session(error)) => Err(error.into()),
+        let subscription = match state.sessions.follow(&key, proof.role, proof.credential.clone(), hello).await {
+            Ok(subscription) => subscription,
+            Err(FollowError::Session(error)) => return Err(error.into()),
             Err(FollowError::Claim) => {
                 tracing::warn!("a claim was refused");
-                Err(End::new(ErrorCode::Unauthorized, "this session was created by somebody else; start a new one"))
+                let message = "this session was created by somebody else; start a new one";
+                return Err(End::new(ErrorCode::Unauthorized, message));
+            }
+        };
+        let place = state
+            .sockets_per_session
+            .open(key.clone())
+            .map_err(|error| End::new(ErrorCode::RateLimited, error.to_string()).retry_after(NO_PLACE))?;
+        Ok(Self { state, key, subscription, proof, _place: place })
+    }
+
+    /// The client says hello again, to catch up.
+    pub(super) async fn greet_again(&mut self, hello: &Hello) -> Result<(), End> {
+        if hello.session_id.as_str() != self.key.session_id {
+            return Err(End::malformed("a socket stays with its session"));
+        }
+        let (role, credential) = (self.proof.role, self.proof.credential.clone());
+        match self.state.sessions.follow(&self.key, role, credential, hello).await {
+            Ok(subscription) => {
+                self.subscription = subscription;
+                Ok(())
+            }
+            Err(FollowError::Session(error)) => Err(error.into()),
+            Err(FollowError::Claim) => {
+                Err(End::new(ErrorCode::Unauthorized, "this session was created by somebody else"))
             }
         }
     }
 
-    /// A token where there is a good one, else the claim secret.
-    fn recognise(&self, hello: &Hello) -> Result<Proof, End> {
-        let token = hello.token.as_deref().filter(|token| !token.is_empty());
-        let refusal = match token.map(|token| self.state.authenticator.recognise(token, self.state.clock.now_ms())) {
-            Some(Ok(principal)) => {
-                let (role, token) = match principal.role {
-                    PrincipalRole::Browser { claims } if claims.session_id != hello.session_id.as_str() => {
-                        tracing::warn!("a token was used for another session than its own");
-                        return Err(End::new(ErrorCode::Unauthorized, "this token is for another session"));
-                    }
-                    PrincipalRole::Browser { ref claims } => (Role::Browser, Some(claims.clone())),
-                    PrincipalRole::Service { .. } => (Role::Service, None),
-                    PrincipalRole::Operator { .. } => (Role::Operator, None),
-                };
-                let tenant = principal.tenant().clone();
-                return Ok(Proof { role, tenant, credential: Credential::Verified, token });
-            }
-            Some(Err(error)) => Some(error),
-            None => None,
-        };
-        if let Some(secret) = hello.claim.as_deref().filter(|secret| secret.len() >= 32 && secret.len() <= 256) {
-            let digest = Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
-            let credential = Credential::Claim(digest);
-            return Ok(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None });
-        }
-        let code = match &refusal {
-            Some(AuthenticationError::Token(TokenError::Expired { .. })) => ErrorCode::TokenExpired,
-            _ => ErrorCode::Unauthorized,
-        };
-        refusal.as_ref().unwrap_or(&AuthenticationError::Missing).note();
-        let message = refusal.map_or_else(|| "send a session token, or the claim secret".to_owned(), |e| e.to_string());
-        Err(End::new(code, message))
+    /// The next frame for the client. Dropping the future loses none.
+    pub(super) async fn next(&mut self) -> Result<Box<ServerFrame>, End> {
+        let frame = self.subscription.frames.recv().await;
+        frame.map_or_else(|| Err(too_slow()), or_end)
     }
 
-    /// Commands in, frames out.
-    async fn exchange(&mut self, mut followed: Followed) -> Option<End> {
-        let shutdown = self.state.shutdown.clone();
-        let mut ping = tokio::time::interval(PING_EVERY);
-        let mut heard = Instant::now();
+    /// The frames that are there already. What is being told just now is waited for, so that nothing is torn apart that
+    /// was told at once.
+    pub(super) fn take_queued(&mut self, told: &mut Vec<ServerFrame>) -> Result<(), End> {
+        drop(self.subscription.state());
         loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return Some(restarting()),
-                frame = followed.subscription.frames.recv() => {
-                    let Some(frame) = frame else {
-                        let message = "frames were not read fast enough; come back and catch up";
-                        return Some(End::new(ErrorCode::SlowReader, message));
-                    };
-                    if let ServerFrame::Error { code, message, retry_after_ms } = *frame {
-                        return Some(End { code, message, retry_after_ms });
-                    }
-                    if self.send(&frame).await.is_err() {
-                        return None;
-                    }
-                    if let Err(end) = self.hand_out_token(&mut followed).await {
-                        return end;
-                    }
-                }
-                message = self.stream.next() => {
-                    heard = Instant::now();
-                    match message {
-                        Some(Ok(Message::Text(text))) => {
-                            if let Err(end) = self.receive(&mut followed, &text).await {
-                                return end;
-                            }
-                        }
-                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                        Some(Ok(Message::Binary(_))) => return Some(End::malformed("frames are text")),
-                        Some(Err(error)) => return transport_end(&error),
-                        Some(Ok(Message::Close(_))) | None => return None,
-                    }
-                }
-                _ = ping.tick() => {
-                    if heard.elapsed() > SILENCE_LIMIT {
-                        return None;
-                    }
-                    let ping = Message::Ping(Vec::new().into());
-                    if tokio::time::timeout(SEND_LIMIT, self.sink.send(ping)).await.is_err() {
-                        return None;
-                    }
-                    if let Err(end) = self.hand_out_token(&mut followed).await {
-                        return end;
-                    }
-                }
+            match self.subscription.frames.try_recv() {
+                Ok(frame) => told.push(*or_end(frame)?),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(too_slow()),
             }
         }
     }
 
-    async fn receive(&mut self, followed: &mut Followed, text: &str) -> Result<(), Option<End>> {
-        match read_frame(text).map_err(Some)? {
-            Incoming::Submit(requests) => {
-                for _ in &requests {
-                    if self.limiter.check().is_err() {
-                        let end = End::new(ErrorCode::RateLimited, "too many commands on one socket");
-                        return Err(Some(end.retry_after(Duration::from_secs(2))));
-                    }
-                }
-                let span = tracing::debug_span!("commands", count = requests.len(), role = ?followed.proof.role);
-                span.in_scope(|| followed.subscription.submit(requests));
-            }
-            Incoming::Ping => {
-                let server_time = Timestamp::from_millis(self.state.clock.now_ms());
-                self.send(&ServerFrame::Pong { server_time }).await.map_err(|()| None)?;
-            }
-            Incoming::Hello(hello) => {
-                if hello.session_id.as_str() != followed.key.session_id {
-                    return Err(Some(End::malformed("a socket stays with its session")));
-                }
-                let (role, credential) = (followed.proof.role, followed.proof.credential.clone());
-                let again = self.state.sessions.follow(&followed.key, role, credential, &hello).await;
-                match again {
-                    Ok(subscription) => {
-                        followed.subscription = subscription;
-                    }
-                    Err(FollowError::Session(error)) => return Err(Some(error.into())),
-                    Err(FollowError::Claim) => {
-                        return Err(Some(End::new(
-                            ErrorCode::Unauthorized,
-                            "this session was created by somebody else",
-                        )));
-                    }
-                }
-            }
-        }
-        Ok(())
+    /// Hands in commands; the answers come as frames.
+    pub(super) fn submit(&self, requests: Vec<Request>) {
+        let span = tracing::debug_span!("commands", count = requests.len(), role = ?self.proof.role);
+        span.in_scope(|| self.subscription.submit(requests));
     }
 
-    /// A browser that proved its claim gets a token as soon as the session is its own; one that has a token gets the next in time.
-    async fn hand_out_token(&mut self, followed: &mut Followed) -> Result<(), Option<End>> {
+    /// The answer to a ping.
+    pub(super) fn pong(&self) -> ServerFrame {
+        ServerFrame::Pong { server_time: Timestamp::from_millis(self.state.clock.now_ms()) }
+    }
+
+    /// The token that is due now, if one is. A browser that proved its claim gets one as soon as the session is its own;
+    /// one that has a token gets the next in time.
+    pub(super) fn token_due(&mut self) -> Option<ServerFrame> {
+        if self.proof.role != Role::Browser {
+            return None;
+        }
         let now_ms = self.state.clock.now_ms();
         let tokens = self.state.authenticator.tokens();
         let lifetimes = self.state.config.lifetimes;
-        let issued = match (&followed.proof.credential, &followed.proof.token) {
-            _ if followed.proof.role != Role::Browser => return Ok(()),
+        let issued = match (&self.proof.credential, &self.proof.token) {
             (Credential::Claim(digest), None) => {
-                let owns = followed.subscription.state().is_some_and(|state| state.claim.as_ref() == Some(digest));
+                let owns = self.subscription.state().is_some_and(|state| state.claim.as_ref() == Some(digest));
                 if !owns {
-                    return Ok(());
+                    return None;
                 }
-                let SessionKey { tenant, session_id } = followed.key.clone();
+                let SessionKey { tenant, session_id } = self.key.clone();
                 tokens.issue(&Grant { purpose: Purpose::Browser, tenant, session_id }, lifetimes, now_ms)
             }
             (_, Some(claims)) if claims.renew_due(now_ms) => tokens.renew(claims, lifetimes, now_ms),
-            _ => return Ok(()),
+            _ => return None,
         };
         match issued {
             Ok(IssuedToken { text, claims }) => {
                 let expires_at = Timestamp::from_millis(claims.expires_at_ms);
-                followed.proof.token = Some(Arc::new(claims));
-                self.send(&ServerFrame::Token { token: text, expires_at }).await.map_err(|()| None)
+                self.proof.token = Some(Arc::new(claims));
+                Some(ServerFrame::Token { token: text, expires_at })
             }
             Err(error) => {
                 tracing::error!(error = %chain(&error), "no token could be made");
-                Ok(())
+                None
             }
         }
     }
+}
 
-    async fn send(&mut self, frame: &ServerFrame) -> Result<(), ()> {
-        let text = serde_json::to_string(frame).map_err(|error| {
-            tracing::error!(error = %chain(&error), "a frame can't be written");
-        })?;
-        match tokio::time::timeout(SEND_LIMIT, self.sink.send(Message::Text(text.into()))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(()),
-            Err(_) => {
-                // There is no use in telling somebody who does not read.
-                let code = ErrorCode::SlowReader.close_code();
-                tracing::debug!("a socket is closed, because its client does not read");
-                metrics::counter!("throughline_sockets_closed_total", "code" => code.to_string()).increment(1);
-                Err(())
-            }
-        }
+fn too_slow() -> End {
+    End::new(ErrorCode::SlowReader, "frames were not read fast enough; come back and catch up")
+}
+
+/// The session itself may end the conversation.
+fn or_end(frame: Box<ServerFrame>) -> Result<Box<ServerFrame>, End> {
+    match *frame {
+        ServerFrame::Error { code, message, retry_after_ms } => Err(End { code, message, retry_after_ms }),
+        _ => Ok(frame),
     }
+}
+
+/// A token where there is a good one, else the claim secret.
+fn recognise(state: &ServerState, hello: &Hello) -> Result<Proof, End> {
+    let token = hello.token.as_deref().filter(|token| !token.is_empty());
+    let refusal = match token.map(|token| state.authenticator.recognise(token, state.clock.now_ms())) {
+        Some(Ok(principal)) => {
+            let (role, token) = match principal.role {
+                PrincipalRole::Browser { claims } if claims.session_id != hello.session_id.as_str() => {
+                    tracing::warn!("a token was used for another session than its own");
+                    return Err(End::new(ErrorCode::Unauthorized, "this token is for another session"));
+                }
+                PrincipalRole::Browser { ref claims } => (Role::Browser, Some(claims.clone())),
+                PrincipalRole::Service { .. } => (Role::Service, None),
+                PrincipalRole::Operator { .. } => (Role::Operator, None),
+            };
+            let tenant = principal.tenant().clone();
+            return Ok(Proof { role, tenant, credential: Credential::Verified, token });
+        }
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
+    if let Some(secret) = hello.claim.as_deref().filter(|secret| secret.len() >= 32 && secret.len() <= 256) {
+        let digest = Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+        let credential = Credential::Claim(digest);
+        return Ok(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None });
+    }
+    let code = match &refusal {
+        Some(AuthenticationError::Token(TokenError::Expired { .. })) => ErrorCode::TokenExpired,
+        _ => ErrorCode::Unauthorized,
+    };
+    refusal.as_ref().unwrap_or(&AuthenticationError::Missing).note();
+    let message = refusal.map_or_else(|| "send a session token, or the claim secret".to_owned(), |e| e.to_string());
+    Err(End::new(code, message))
 }

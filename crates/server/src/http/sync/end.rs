@@ -1,11 +1,12 @@
-//! Why a socket is closed.
+//! Why a conversation ends.
 
 use std::time::Duration;
 
-use throughline_core::sync::ErrorCode;
+use throughline_core::sync::{ErrorCode, ServerFrame};
 
 use super::MAX_MESSAGE;
 use crate::problem::chain;
+use crate::rate_limit::TooManyRequests;
 use crate::sessions::SessionError;
 
 /// Why a conversation ends.
@@ -35,6 +36,24 @@ impl From<SessionError> for End {
         tracing::warn!(error = %chain(&error), "a session can't be served");
         Self::new(ErrorCode::Unavailable, "the session can't be read just now").retry_after(Duration::from_secs(1))
     }
+}
+
+impl From<TooManyRequests> for End {
+    fn from(refusal: TooManyRequests) -> Self {
+        Self::new(ErrorCode::RateLimited, refusal.to_string()).retry_after(refusal.retry_after)
+    }
+}
+
+impl From<End> for ServerFrame {
+    fn from(End { code, message, retry_after_ms }: End) -> Self {
+        Self::Error { code, message, retry_after_ms }
+    }
+}
+
+/// What was handed in may still come about: the numbers see to it that it does so once.
+pub(super) fn not_in_time() -> End {
+    End::new(ErrorCode::Unavailable, "the session did not answer in time; send what was not answered again")
+        .retry_after(Duration::from_secs(1))
 }
 
 pub(super) fn restarting() -> End {

@@ -27,7 +27,12 @@ pub(super) fn read_hello(text: &str) -> Result<Hello, End> {
 /// Reads any frame.
 pub(super) fn read_frame(text: &str) -> Result<Incoming, End> {
     let not_json = |error: serde_json::Error| End::malformed(&format!("the frame is not JSON: {error}"));
-    let mut frame: Value = serde_json::from_str(text).map_err(not_json)?;
+    let frame = serde_json::from_str(text).map_err(not_json)?;
+    read_value(frame)
+}
+
+/// Reads any frame that was part of something else.
+pub(super) fn read_value(mut frame: Value) -> Result<Incoming, End> {
     let name = frame.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
     match name.as_str() {
         "hello" => {

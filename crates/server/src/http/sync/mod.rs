@@ -1,25 +1,36 @@
-//! `/v1/sync`: the socket. `PROTOCOL.md` says what goes over it.
+//! `/v1/sync`: sessions and their clients, in step. `PROTOCOL.md` says what goes over it. A GET opens a socket; where the
+//! network lets none through, the same frames go in the bodies of POST requests and their answers.
 
 mod conversation;
 mod end;
 mod incoming;
+mod poll;
+mod socket;
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::body::HttpBody as _;
 use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
-use axum::{Extension, extract::rejection::ExtensionRejection};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json, extract::rejection::ExtensionRejection};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::body::JsonBody;
 use super::extract::ClientAddress;
-use super::problem_schema::ProblemDetails;
+use super::problem_schema::{BodyProblems, ProblemDetails};
+use super::waiting::Held;
 use crate::problem::Problem;
 use crate::serve::OpenConnection;
 use crate::wiring::ServerState;
-use conversation::Conversation;
+pub use conversation::{COMMANDS_AT_ONCE, COMMANDS_PER_SECOND};
+use poll::{Poll, PollAnswer};
+use socket::Socket;
+
+/// Where it all is.
+pub const PATH: &str = "/v1/sync";
 
 /// The subprotocol that a client has to ask for.
 pub const SUBPROTOCOL: &str = "throughline.v1";
@@ -29,7 +40,7 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// The route, with its description.
 pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
-    OpenApiRouter::new().routes(routes!(upgrade))
+    OpenApiRouter::new().routes(routes!(upgrade, poll))
 }
 
 /// Opens the socket (subprotocol `throughline.v1`). The credential goes into its first frame, never into the address.
@@ -72,8 +83,42 @@ async fn upgrade(
         tasks.track_future(async move {
             let _counted = counted;
             metrics::gauge!("throughline_sockets").increment(1.0);
-            Conversation::new(Arc::clone(&state), socket).hold(address).await;
+            Socket::new(Arc::clone(&state), socket).hold(address).await;
             metrics::gauge!("throughline_sockets").decrement(1.0);
         })
     }))
+}
+
+/// The same frames in requests, for networks that let no WebSocket through. The first frame is always `hello`, with the
+/// credential; nothing is kept from one request to the next.
+///
+/// It is answered as soon as all commands are answered and anything is told beside the welcome. Where there is nothing
+/// to tell, the answer waits until something happens, or `waitMs` is over. What is wrong with the conversation is told
+/// by an `error` frame, the last one, with the status 200; a problem tells what is wrong with the request.
+#[utoipa::path(
+    post, path = "/v1/sync", tag = "sync",
+    request_body = Poll,
+    responses(
+        (status = 200, description = "What the server has to say", body = PollAnswer),
+        (status = 403, description = "Pages of this origin may not talk to this server", body = ProblemDetails),
+        (status = 503, description = "Too much is under way; nothing was begun", body = ProblemDetails),
+        BodyProblems,
+    ),
+)]
+async fn poll(
+    State(state): State<Arc<ServerState>>,
+    ClientAddress(address): ClientAddress,
+    request: Request,
+) -> Result<Response, Problem> {
+    state.config.allowed_origins.judge(request.headers())?;
+    // All of it is here, see `request_body.rs`. A frame is no larger than on a socket, whatever other bodies may be.
+    if request.body().size_hint().lower() > MAX_MESSAGE as u64 {
+        return Err(Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+    let held = request.extensions().get::<Held>().cloned();
+    let JsonBody(poll) = JsonBody::from_request(request, &state).await?;
+    let (answer, waited) = poll::answer(&state, address, poll, held).await;
+    let mut response = Json(answer).into_response();
+    response.extensions_mut().insert(waited);
+    Ok(response)
 }
