@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::{Mismatch, read_value, text};
+use crate::json::{Mismatch, push_integer, read_value, text, write_value};
 use crate::permission::Role;
 use crate::time::Timestamp;
 
@@ -12,12 +12,21 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InvalidIdentifier {
     kind: &'static str,
-    max: usize,
+    max: i64,
 }
 
 impl fmt::Display for InvalidIdentifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a {} is 1 to {} letters, digits, '_', '-', '.' or ':'", self.kind, self.max)
+        f.write_str(&self.sentence())
+    }
+}
+
+impl InvalidIdentifier {
+    #[inline(never)]
+    fn sentence(self) -> String {
+        let mut sentence = ["a ", self.kind, " is 1 to "].concat();
+        push_integer(&mut sentence, self.max);
+        sentence + " letters, digits, '_', '-', '.' or ':'"
     }
 }
 
@@ -57,8 +66,18 @@ macro_rules! identifier {
         }
 
         read_value! {
-            $name, blank Self(String::new()), value =>
-                Self::new(text(value)?).map_err(|error| Mismatch::new(error.to_string()));
+            $name, blank Self(String::new()), reader =>
+                Self::new(text(reader)?).map_err(|error| Mismatch::new(error.sentence()));
+        }
+
+        write_value! {
+            $name, this, out => out.quoted(&this.0);
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
         }
 
         impl From<$name> for String {

@@ -154,6 +154,11 @@ impl Rate {
         Self(hundredths)
     }
 
+    /// The rate in hundredths of a percent.
+    pub const fn hundredths_of_percent(self) -> u32 {
+        self.0
+    }
+
     /// This share of `amount`, rounded half up to a minor unit.
     pub fn of(self, amount: Money) -> Money {
         // In two parts, so that 64 bits are enough for every amount that a session can have.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::json::{FromJson, JsonValue, Mismatch};
+use crate::json::{FromJson, Mismatch, Reader, ToJson, Writer};
 
 /// A map as a list that is ordered by its keys.
 ///
@@ -93,13 +93,28 @@ impl<K: TryFrom<String, Error: std::fmt::Display> + Ord, V: FromJson> FromJson f
         Self::default()
     }
 
-    fn fill(&mut self, value: JsonValue) -> Result<(), Mismatch> {
+    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
         self.0.clear();
-        crate::json::for_each_entry(value, &mut |key, value| {
+        reader.object(&mut |reader, key| {
             let mut read = V::blank();
-            read.fill(value).map_err(|mismatch| mismatch.within(&key))?;
-            self.insert(K::try_from(key).map_err(|error| Mismatch::new(error.to_string()))?, read);
+            read.fill(reader).map_err(|mismatch| mismatch.within(key))?;
+            let key = K::try_from(key.to_owned()).map_err(|error| Mismatch::new(error.to_string()).within(key))?;
+            self.insert(key, read);
             Ok(())
         })
+    }
+}
+
+impl<K: Ord + AsRef<str>, V: ToJson> ToJson for OrderedMap<K, V> {
+    fn write(&self, out: &mut Writer) {
+        out.open('{');
+        for (key, value) in self.iter() {
+            out.field(key.as_ref(), value);
+        }
+        out.close('}');
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_empty()
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::{read_enum, read_struct};
+use crate::json::{json_enum, json_struct};
 
 /// A command was refused. It changed nothing.
 ///
@@ -51,8 +51,13 @@ macro_rules! rejection_codes {
         pub enum RejectionCode { $(#[doc = $meaning] $name),+ }
 
         $crate::json::read_value! {
-            RejectionCode, blank Self::NotPermitted, value =>
-                $crate::json::position(value, &[$($text),+]).map(|position| Self::ALL[position]);
+            RejectionCode, blank Self::NotPermitted, reader =>
+                $crate::json::position(reader, &[$($text),+])
+                    .map(|position| Self::ALL.get(position).copied().unwrap_or(Self::NotPermitted));
+        }
+
+        $crate::json::write_value! {
+            RejectionCode, this, out => out.quoted(this.as_str());
         }
 
         impl RejectionCode {
@@ -163,9 +168,9 @@ impl fmt::Display for Rejection {
 
 impl std::error::Error for Rejection {}
 
-read_struct!(Rejection, Ignored { code: "code", mendable_by: "mendableBy", message: "message" });
+json_struct!(Rejection, Ignored { code: "code", mendable_by: "mendableBy", message: "message" });
 
-read_enum!(MendableBy {
+json_enum!(MendableBy {
     Retry: "retry",
     BuyerInput: "buyerInput",
     StaleVersion: "staleVersion",

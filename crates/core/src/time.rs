@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::json::push_integer;
+
 /// A point in time: milliseconds since the Unix epoch, UTC.
 ///
 /// As JSON it is an RFC 3339 string in UTC with milliseconds (`2026-11-20T09:00:00.000Z`).
@@ -71,7 +73,14 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
+        self.with_text(|text| f.write_str(text))
+    }
+}
+
+impl Timestamp {
+    /// Hands on its text, which is ASCII.
+    pub(crate) fn with_text<T>(self, give: impl FnOnce(&str) -> T) -> T {
+        give(str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -81,7 +90,13 @@ pub struct InvalidTimestamp;
 
 impl fmt::Display for InvalidTimestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected an RFC 3339 date and time such as 2026-11-20T09:00:00.000Z")
+        f.write_str(self.sentence())
+    }
+}
+
+impl InvalidTimestamp {
+    pub(crate) const fn sentence(self) -> &'static str {
+        "expected an RFC 3339 date and time such as 2026-11-20T09:00:00.000Z"
     }
 }
 
@@ -180,7 +195,7 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(str::from_utf8(&self.text()).map_err(serde::ser::Error::custom)?)
+        self.with_text(|text| serializer.serialize_str(text))
     }
 }
 
@@ -220,9 +235,17 @@ impl TimeSpan {
 
 impl fmt::Display for TimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+impl TimeSpan {
+    pub(crate) fn text(self) -> String {
         let (unit, millis) =
             UNITS.iter().rev().find(|(_, millis)| self.0 != 0 && self.0 % millis == 0).unwrap_or(&UNITS[1]);
-        write!(f, "{}{unit}", self.0 / millis)
+        let mut text = String::new();
+        push_integer(&mut text, self.0 / millis);
+        text + unit
     }
 }
 
@@ -232,7 +255,13 @@ pub struct InvalidTimeSpan;
 
 impl fmt::Display for InvalidTimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected a whole number and a unit such as 30s, 10m, 24h or 7d")
+        f.write_str(self.sentence())
+    }
+}
+
+impl InvalidTimeSpan {
+    pub(crate) const fn sentence(self) -> &'static str {
+        "expected a whole number and a unit such as 30s, 10m, 24h or 7d"
     }
 }
 

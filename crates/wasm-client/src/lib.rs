@@ -1,7 +1,7 @@
 //! The browser side of Throughline: the core's replica, compiled to WebAssembly.
 //!
 //! The rule of this crate: Rust decides, TypeScript (`js/src`) touches the browser. Here are the replica with the
-//! boundary to JavaScript ([`client`], [`json_text`]), the form in which things are stored ([`sealed`]), the localStorage
+//! boundary to JavaScript ([`client`], [`outputs`], [`boundary`]), the form in which things are stored ([`sealed`]), the localStorage
 //! rung of the storage ([`local_storage`]) and the take-over of the legacy storage ([`take_over`]). Sockets, IndexedDB,
 //! locks and timers are on the other side.
 #![warn(missing_docs)]
@@ -9,8 +9,8 @@
 pub mod boundary;
 pub mod client;
 pub mod identifiers;
-pub mod json_text;
 pub mod local_storage;
+pub mod outputs;
 pub mod sealed;
 pub mod take_over;
 #[cfg(feature = "verdict")]

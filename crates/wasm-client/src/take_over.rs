@@ -1,16 +1,14 @@
 //! Takes over what the legacy `FunnelSessionManager` left in localStorage.
 
 use gloo_storage::{LocalStorage, Storage};
-use js_sys::{Array, JSON, JsString, Object};
 use throughline_core::Command;
-use throughline_core::json::JsonObject;
+use throughline_core::json::{JsonObject, Writer};
 use throughline_core::legacy::{FUNNEL_STORAGE_KEY, take_over};
 use wasm_bindgen::prelude::*;
 
-use crate::boundary::{from_js, set, to_js};
-use crate::json_text::to_text;
+use crate::boundary::{from_text, to_text, writer};
 
-/// What the legacy key holds: `{text, sessions: [{id, command}], unreadable: [{key, reason, text}]}`; `undefined` where
+/// What the legacy key holds: `{text, sessions: [{id, command}], unreadable: [{key, reason, text}]}`; nothing where
 /// there is no such key.
 ///
 /// `command` creates the session; nothing that it claims of prices or payments is believed. `text` is the whole value,
@@ -19,40 +17,49 @@ use crate::json_text::to_text;
 /// # Errors
 /// The browser's error where localStorage is blocked.
 #[wasm_bindgen(js_name = readLegacyStorage)]
-pub fn read_legacy_storage() -> Result<JsValue, JsValue> {
-    let Some(text) = LocalStorage::raw().get_item(FUNNEL_STORAGE_KEY)? else { return Ok(JsValue::UNDEFINED) };
-    let sessions = Array::new();
-    let unreadable = Array::new();
-    let note = |key: &str, reason: &str, text: &str| {
-        let entry = Object::new();
-        set(&entry, "key", key);
-        set(&entry, "reason", reason);
-        set(&entry, "text", text);
-        unreadable.push(&entry);
-    };
-
-    let parsed = JSON::parse(&text).map_err(|_| "not JSON".to_owned()).and_then(from_js::<JsonObject>);
-    match parsed {
-        Err(_) => note("", "the value is no JSON object", &text),
+pub fn read_legacy_storage() -> Result<Option<String>, JsValue> {
+    let Some(text) = LocalStorage::raw().get_item(FUNNEL_STORAGE_KEY)? else { return Ok(None) };
+    let mut sessions = writer();
+    sessions.open('[');
+    let mut unreadable = writer();
+    unreadable.open('[');
+    match from_text::<JsonObject>(&text) {
+        Err(_) => note(&mut unreadable, "", "the value is no JSON object", &text),
         Ok(entries) => {
             for (key, entry) in &entries {
                 match take_over(key, entry) {
                     Ok(taken) => {
-                        let session = Object::new();
-                        set(&session, "id", taken.id.as_str());
-                        set(&session, "command", to_js(&Command::Create(Box::new(taken.create))));
-                        sessions.push(&session);
+                        sessions.item();
+                        sessions.open('{');
+                        sessions.field("id", &taken.id);
+                        sessions.field("command", &Command::Create(Box::new(taken.create)));
+                        sessions.close('}');
                     }
-                    Err(reason) => note(key, &reason.to_string(), &to_text(entry)),
+                    Err(reason) => note(&mut unreadable, key, &reason.to_string(), &to_text(entry)),
                 }
             }
         }
     }
-    let found = Object::new();
-    set(&found, "text", JsString::from(text));
-    set(&found, "sessions", sessions);
-    set(&found, "unreadable", unreadable);
-    Ok(found.into())
+    sessions.close(']');
+    unreadable.close(']');
+    let mut found = writer();
+    found.open('{');
+    found.field("text", &text);
+    found.key("sessions");
+    found.raw(&sessions.finish());
+    found.key("unreadable");
+    found.raw(&unreadable.finish());
+    found.close('}');
+    Ok(Some(found.finish()))
+}
+
+fn note(out: &mut Writer, key: &str, reason: &str, text: &str) {
+    out.item();
+    out.open('{');
+    out.field("key", &key);
+    out.field("reason", &reason);
+    out.field("text", &text);
+    out.close('}');
 }
 
 /// Removes the legacy key, if it still holds `text`. A page of the old shop may have written to it in the meantime; then it

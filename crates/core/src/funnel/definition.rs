@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::{FunnelId, OfferId, ProductId, StepId};
-use crate::json::{JsonValue, Mismatch, Unknown, fill_fields, object, read_enum, read_struct, read_value, text};
+use crate::json::{
+    FieldName, Mismatch, Reader, Unknown, fill_fields, json_enum, json_struct, read_value, text, write_value,
+};
 use crate::money::{Currency, Money, Rate};
 use crate::ordered::OrderedMap;
 use crate::session::{OfferState, Session};
@@ -355,23 +357,23 @@ impl Funnel {
     }
 }
 
-read_struct!(Funnel, Refused { id: "id", version: "version", name: "name", currency: "currency", lifetime: "lifetime" or default, shipping: "shipping" or default, tax: "tax" or default, catalogue: "catalogue", coupons: "coupons" or default, offers: "offers" or default, steps: "steps" });
+json_struct!(Funnel, Refused { id: "id", version: "version", name: "name", currency: "currency", lifetime: "lifetime" or default, shipping: "shipping" or default, tax: "tax" or default, catalogue: "catalogue", coupons: "coupons" or default, offers: "offers" or default, steps: "steps" });
 
-read_struct!(Lifetime, Refused { default: "default", max: "max", warning: "warning", idle: "idle" });
+json_struct!(Lifetime, Refused { default: "default", max: "max", warning: "warning", idle: "idle" unless empty });
 
-read_struct!(Shipping, Refused { flat: "flat", free_from: "freeFrom" });
+json_struct!(Shipping, Refused { flat: "flat", free_from: "freeFrom" unless empty });
 
-read_struct!(Tax, Refused { rates: "rates" });
+json_struct!(Tax, Refused { rates: "rates" });
 
-read_struct!(Product, Refused { id: "id", name: "name", price: "price", description: "description" });
+json_struct!(Product, Refused { id: "id", name: "name", price: "price", description: "description" unless empty });
 
-read_struct!(Coupon, Refused { code: "code", discount: "discount" });
+json_struct!(Coupon, Refused { code: "code", discount: "discount" });
 
-read_struct!(Offer, Refused { id: "id", product: "product", name: "name", price: "price", description: "description" });
+json_struct!(Offer, Refused { id: "id", product: "product", name: "name", price: "price", description: "description" unless empty });
 
-read_struct!(Step, Refused { id: "id", kind: "kind", next: "next" or default, back: "back" or default, requires: "requires" or default, offers: "offers" or default, time_limit: "timeLimit" });
+json_struct!(Step, Refused { id: "id", kind: "kind", next: "next" or default, back: "back" or default, requires: "requires" or default, offers: "offers" or default, time_limit: "timeLimit" unless empty });
 
-read_enum!(StepKind { Form: "form", Payment: "payment", Offer: "offer", Terminal: "terminal" });
+json_enum!(StepKind { Form: "form", Payment: "payment", Offer: "offer", Terminal: "terminal" });
 
 #[cfg(feature = "openapi")]
 impl utoipa::PartialSchema for Requirement {
@@ -384,15 +386,30 @@ impl utoipa::PartialSchema for Requirement {
 impl utoipa::ToSchema for Requirement {}
 
 read_value! {
-    Requirement, blank Self::Email, value =>
-        Self::try_from(text(value)?).map_err(|error| Mismatch::new(error.to_string()));
-    Discount, blank Self::Amount(Money::ZERO), value => read_discount(value);
+    Requirement, blank Self::Email, reader =>
+        Self::try_from(text(reader)?).map_err(|error| Mismatch::new(error.to_string()));
+    Discount, blank Self::Amount(Money::ZERO), reader => read_discount(reader);
 }
 
-fn read_discount(value: JsonValue) -> Result<Discount, Mismatch> {
+write_value! {
+    Requirement, this, out => out.quoted(&this.to_string());
+    Discount, this, out => {
+        let (percent, amount) = match this {
+            Discount::Percent(rate) => (Some(*rate), None),
+            Discount::Amount(amount) => (None, Some(*amount)),
+        };
+        out.fields(DISCOUNT_NAMES, &[&percent, &amount]);
+    };
+}
+
+const DISCOUNT_NAMES: &[FieldName] = &[
+    FieldName { name: "percent", or_default: false, unless_empty: true },
+    FieldName { name: "amount", or_default: false, unless_empty: true },
+];
+
+fn read_discount(reader: &mut Reader<'_>) -> Result<Discount, Mismatch> {
     let (mut percent, mut amount) = (None, None);
-    let names = &[("percent", false), ("amount", false)];
-    fill_fields(object(value)?, Unknown::Refused, names, &mut [&mut percent, &mut amount])?;
+    fill_fields(reader, Unknown::Refused, DISCOUNT_NAMES, &mut [&mut percent, &mut amount])?;
     match (percent, amount) {
         (Some(rate), None) => Ok(Discount::Percent(rate)),
         (None, Some(amount)) => Ok(Discount::Amount(amount)),

@@ -1,6 +1,8 @@
-//! Any JSON, for metadata: a value type without a text parser, so that the browser build needs none.
+//! JSON: any value of it, for metadata, and the browser's way of reading and writing everything else.
 
 mod read;
+mod text;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +10,13 @@ use std::fmt;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use read::{FromJson, Mismatch};
 pub(crate) use read::{
-    Unknown, fill_fields, for_each_entry, object, position, read_enum, read_struct, read_tagged, read_value, take_tag,
-    text, unknown_tag,
+    FieldName, Unknown, fill_fields, json_enum, json_struct, json_tagged, position, read_value, tag, text,
 };
+pub use read::{FromJson, Mismatch};
+pub use text::{Numbers, Reader};
+pub use write::{ToJson, Writer, to_text};
+pub(crate) use write::{push_integer, write_value};
 
 /// A JSON object; its keys are kept in order.
 pub type JsonObject = BTreeMap<String, JsonValue>;

@@ -6,7 +6,7 @@ use crate::command::Command;
 use crate::event::Record;
 use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
-use crate::json::{read_enum, read_tagged};
+use crate::json::{json_enum, json_struct, json_tagged};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -235,21 +235,23 @@ impl ErrorCode {
     }
 }
 
-read_tagged!(ServerFrame, Ignored, blank Self::Durable { version: 0 }, {
-    Welcome: "welcome" { protocol: "protocol", session_id: "sessionId", epoch: "epoch", version: "version", durable_version: "durableVersion", last_seq: "lastSeq", server_time: "serverTime", funnel_hash: "funnelHash", funnel: "funnel" },
+json_tagged!(ServerFrame, Ignored, blank Self::Durable { version: 0 }, {
+    Welcome: "welcome" { protocol: "protocol", session_id: "sessionId", epoch: "epoch", version: "version", durable_version: "durableVersion", last_seq: "lastSeq", server_time: "serverTime", funnel_hash: "funnelHash" unless empty, funnel: "funnel" unless empty },
     Snapshot: "snapshot" { state: "state" },
     Events: "events" { epoch: "epoch", records: "records" },
-    Accepted: "accepted" { client_id: "clientId", seq: "seq", version: "version", repeated: "repeated" or default },
+    Accepted: "accepted" { client_id: "clientId", seq: "seq", version: "version", repeated: "repeated" or default unless empty },
     Rejected: "rejected" { client_id: "clientId", seq: "seq", reason: "reason" },
     Durable: "durable" { version: "version" },
     Gap: "gap" { client_id: "clientId", expected: "expected" },
     Busy: "busy" { retry_after_ms: "retryAfterMs" },
     Token: "token" { token: "token", expires_at: "expiresAt" },
     Pong: "pong" { server_time: "serverTime" },
-    Error: "error" { code: "code", message: "message", retry_after_ms: "retryAfterMs" },
+    Error: "error" { code: "code", message: "message", retry_after_ms: "retryAfterMs" unless empty },
 });
 
-read_enum!(ErrorCode {
+json_struct!(Hello, Ignored { protocol: "protocol", session_id: "sessionId", client_id: "clientId", known_version: "knownVersion", epoch: "epoch" unless empty, funnel_hash: "funnelHash" unless empty, token: "token" unless empty, claim: "claim" unless empty });
+
+json_enum!(ErrorCode {
     MalformedFrame: "malformedFrame",
     UnsupportedProtocol: "unsupportedProtocol",
     Unauthorized: "unauthorized",

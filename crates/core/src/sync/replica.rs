@@ -12,7 +12,7 @@ use crate::event::{Event, Origin, Record};
 use crate::evolve::evolve;
 use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
-use crate::json::read_struct;
+use crate::json::json_struct;
 use crate::permission::Role;
 use crate::rejection::{Rejection, RejectionCode};
 use crate::session::Session;
@@ -656,4 +656,4 @@ fn apply(state: Option<State>, events: Vec<Event>, client_id: &ClientId, seq: u6
     })
 }
 
-read_struct!(StoredCommand, Ignored { seq: "seq", at: "at", command: "command" });
+json_struct!(StoredCommand, Ignored { seq: "seq", at: "at", command: "command" });

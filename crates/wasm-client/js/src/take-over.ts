@@ -77,7 +77,8 @@ function messageOf(failure: unknown): string {
 
 function readStorage(): LegacyStorage | undefined {
   try {
-    return readLegacyStorage() as LegacyStorage | undefined;
+    const found = readLegacyStorage();
+    return found === undefined ? undefined : (JSON.parse(found) as LegacyStorage);
   } catch {
     return undefined;
   }

@@ -7,17 +7,17 @@ export class LocalStorageStore implements Store {
 
   static open(): LocalStorageStore {
     // Blocked storage throws when it is touched: better now than at the first command.
-    localStorageWrite([['probe', '1']], ['probe']);
+    localStorageWrite('[["probe","1"]]', '["probe"]');
     return new LocalStorageStore();
   }
 
   async load(prefix: string): Promise<Entry[]> {
-    const entries = localStorageLoad(prefix) as Entry[];
+    const entries = JSON.parse(localStorageLoad(prefix)) as Entry[];
     return entries.sort(([a], [b]) => (a < b ? -1 : 1));
   }
 
   async write(put: Entry[], remove: string[]): Promise<void> {
-    localStorageWrite(put, remove);
+    localStorageWrite(JSON.stringify(put), JSON.stringify(remove));
   }
 
   close(): void {}
