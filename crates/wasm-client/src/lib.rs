@@ -9,10 +9,8 @@
 pub mod boundary;
 pub mod client;
 pub mod identifiers;
-pub mod local_storage;
 pub mod outputs;
 pub mod sealed;
-pub mod take_over;
 #[cfg(feature = "verdict")]
 mod verdict;
 

@@ -3,7 +3,7 @@
 use gloo_storage::{LocalStorage, Storage};
 use wasm_bindgen::prelude::*;
 
-use crate::boundary::{from_text, to_text};
+use crate::{from_text, to_text};
 
 /// Before every key, so that nothing of the page's own is touched.
 const PREFIX: &str = "throughline/";

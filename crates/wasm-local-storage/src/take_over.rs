@@ -6,7 +6,7 @@ use throughline_core::json::{JsonObject, Writer};
 use throughline_core::legacy::{FUNNEL_STORAGE_KEY, take_over};
 use wasm_bindgen::prelude::*;
 
-use crate::boundary::{from_text, to_text, writer};
+use crate::{from_text, to_text, writer};
 
 /// What the legacy key holds: `{text, sessions: [{id, command}], unreadable: [{key, reason, text}]}`; nothing where
 /// there is no such key.
