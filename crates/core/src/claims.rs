@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::identifier::StepId;
 use crate::json::json_struct;
 use crate::money::Money;
+use crate::prelude::*;
 use crate::session::Status;
 use crate::time::Timestamp;
 

@@ -8,6 +8,7 @@ use crate::identifier::{FunnelId, OfferId, ProductId, StepId};
 use crate::json::JsonObject;
 use crate::json::{json_struct, json_tagged};
 use crate::money::Money;
+use crate::prelude::*;
 use crate::session::Source;
 
 /// A wish to change a session. [`decide`](crate::decide) says whether it may happen.

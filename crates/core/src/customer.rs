@@ -1,10 +1,11 @@
 //! Who buys: names, phone, addresses.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::json::{Mismatch, json_struct, read_value, text, write_value};
+use crate::prelude::*;
 
 /// The longest value of a customer's or address's field, in characters.
 pub const MAX_FIELD_CHARS: usize = 200;
@@ -30,7 +31,7 @@ impl InvalidEmailAddress {
     pub(crate) const SENTENCE: &str = "expected an email address such as name@example.com";
 }
 
-impl std::error::Error for InvalidEmailAddress {}
+impl core::error::Error for InvalidEmailAddress {}
 
 impl EmailAddress {
     /// Checks the form of `text` (RFC 5321 lengths: 64 before the `@`, 254 in all).

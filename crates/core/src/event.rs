@@ -9,6 +9,7 @@ use crate::json::JsonObject;
 use crate::json::{json_struct, json_tagged};
 use crate::money::{Currency, Money};
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::session::{Adjustments, FunnelRef, Item, PaymentFailure, Source};
 use crate::time::{TimeSpan, Timestamp};

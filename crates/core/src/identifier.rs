@@ -1,11 +1,12 @@
 //! Names of things. Each is checked where it is read, so that inside the core every id is valid.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::json::{Mismatch, push_integer, read_value, text, write_value};
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::time::Timestamp;
 
 /// The text can't be an id of this kind.
@@ -30,7 +31,7 @@ impl InvalidIdentifier {
     }
 }
 
-impl std::error::Error for InvalidIdentifier {}
+impl core::error::Error for InvalidIdentifier {}
 
 macro_rules! identifier {
     ($(#[$docs:meta])* $name:ident, $kind:literal, $max:literal) => {

@@ -1,10 +1,11 @@
 //! A map for few entries.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::json::{FromJson, Mismatch, Reader, ToJson, Writer};
+use crate::prelude::*;
 
 /// A map as a list that is ordered by its keys.
 ///
@@ -88,7 +89,7 @@ impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for O
     }
 }
 
-impl<K: TryFrom<String, Error: std::fmt::Display> + Ord, V: FromJson> FromJson for OrderedMap<K, V> {
+impl<K: TryFrom<String, Error: core::fmt::Display> + Ord, V: FromJson> FromJson for OrderedMap<K, V> {
     fn blank() -> Self {
         Self::default()
     }

@@ -5,6 +5,7 @@ use crate::customer::Customer;
 use crate::funnel::{Discount, Funnel};
 use crate::money::{Money, Rate};
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode};
 use crate::session::{Adjustments, Item, PriceSource};
 

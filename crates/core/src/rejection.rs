@@ -1,10 +1,11 @@
 //! Why a command may not happen, and who can mend it.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::json::{json_enum, json_struct};
+use crate::prelude::*;
 
 /// A command was refused. It changed nothing.
 ///
@@ -166,7 +167,7 @@ impl fmt::Display for Rejection {
     }
 }
 
-impl std::error::Error for Rejection {}
+impl core::error::Error for Rejection {}
 
 json_struct!(Rejection, Ignored { code: "code", mendable_by: "mendableBy", message: "message" });
 

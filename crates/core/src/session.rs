@@ -8,6 +8,7 @@ use crate::identifier::{FunnelId, OfferId, ProductId, SessionId, StepId};
 use crate::json::JsonObject;
 use crate::json::{ToJson, Writer, json_enum, json_struct};
 use crate::money::{Currency, Money};
+use crate::prelude::*;
 use crate::time::Timestamp;
 
 /// One checkout session, from the first click to the end of the order.

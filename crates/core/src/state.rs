@@ -1,12 +1,13 @@
 //! The session with what the protocol needs beside it. This is what every tier stores.
 
-use std::hash::{Hash, Hasher};
+use core::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::ClientId;
 use crate::json::json_struct;
 use crate::ordered::OrderedMap;
+use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::session::Session;
 use crate::time::{TimeSpan, Timestamp};

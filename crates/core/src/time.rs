@@ -1,12 +1,13 @@
 //! Points in time and spans of time, as values: nothing here reads a clock.
 
-use std::fmt;
-use std::str::FromStr;
+use core::fmt;
+use core::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::json::push_integer;
+use crate::prelude::*;
 
 /// A point in time: milliseconds since the Unix epoch, UTC.
 ///
@@ -100,7 +101,7 @@ impl InvalidTimestamp {
     }
 }
 
-impl std::error::Error for InvalidTimestamp {}
+impl core::error::Error for InvalidTimestamp {}
 
 impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
@@ -112,7 +113,7 @@ impl FromStr for Timestamp {
 }
 
 fn parse_rfc3339(text: &[u8]) -> Option<Timestamp> {
-    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+    let number = |range: core::ops::Range<usize>| -> Option<i64> {
         text.get(range)?
             .iter()
             .try_fold(0i64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
@@ -201,7 +202,7 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let text = <alloc::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         text.parse().map_err(D::Error::custom)
     }
 }
@@ -265,7 +266,7 @@ impl InvalidTimeSpan {
     }
 }
 
-impl std::error::Error for InvalidTimeSpan {}
+impl core::error::Error for InvalidTimeSpan {}
 
 impl FromStr for TimeSpan {
     type Err = InvalidTimeSpan;
@@ -287,7 +288,7 @@ impl Serialize for TimeSpan {
 
 impl<'de> Deserialize<'de> for TimeSpan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let text = <alloc::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         text.parse().map_err(D::Error::custom)
     }
 }

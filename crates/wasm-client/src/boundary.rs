@@ -3,6 +3,8 @@
 //! Whatever has a structure crosses as text in both directions: one call for a whole value, read and written by the core.
 //! Objects of JavaScript that are read field by field cost a call for each, and most of the module's imports.
 
+use alloc::string::String;
+
 use throughline_core::json::{FromJson, Mismatch, Numbers, ToJson, Writer};
 use wasm_bindgen::prelude::*;
 

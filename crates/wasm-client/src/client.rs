@@ -5,6 +5,10 @@
 //! version does not know in them. The snapshot that a page reads lives on the JavaScript side; what crosses is a patch: the
 //! top-level fields of the session that differ from what was published last.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use throughline_core::sync::{Link, Replica, Restored, ServerFrame, StoredCommand};
 use throughline_core::{
     ClientId, Command, Funnel, Record, Rejection, RejectionCode, Session, SessionId, State, Timestamp,
@@ -53,7 +57,7 @@ impl Client {
     /// The keys of the records that are damaged, for being set aside: `[key]`.
     #[wasm_bindgen(js_name = takeDamaged)]
     pub fn take_damaged(&mut self) -> String {
-        to_text(&std::mem::take(&mut self.damaged))
+        to_text(&core::mem::take(&mut self.damaged))
     }
 
     /// Takes the funnel definition, with the server's hash of it. The answer is what is wrong with the definition.

@@ -1,5 +1,9 @@
 //! What the replica wants done, written for JavaScript, with the texts that are handed on as they came.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use throughline_core::json::{ToJson, Writer};
 use throughline_core::sync::{ClientFrame, Confirmation, Output, StorageChange, Submission};
 use throughline_core::{ClientId, SessionId};
@@ -187,7 +191,7 @@ impl Outputs {
                 StorageChange::Forget => delete.append(&mut self.obsolete),
                 StorageChange::PutBase(state) => {
                     put.push(([&self.prefix, "base"].concat(), seal(&crate::boundary::to_text(&*state))));
-                    for version in std::mem::take(&mut self.stored_records) {
+                    for version in core::mem::take(&mut self.stored_records) {
                         delete.push(self.key("record/", version));
                     }
                 }

@@ -3,6 +3,9 @@
 //! A record that a crash cut off or something else damaged is found by its checksum and set aside, instead of being
 //! read as something that nobody wrote.
 
+use alloc::format;
+use alloc::string::String;
+
 /// The first characters of every record; another number is another form.
 const FORM: &str = "1:";
 

@@ -9,6 +9,7 @@ use crate::json;
 use crate::json::JsonObject;
 use crate::money::Money;
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::pricing;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{Adjustments, PriceSource, Session};

@@ -8,6 +8,7 @@ use crate::event::Event;
 use crate::funnel::StepKind;
 use crate::identifier::OfferId;
 use crate::money::Money;
+use crate::prelude::*;
 use crate::pricing;
 use crate::rejection::RejectionCode as Code;
 use crate::session::{Item, PriceSource, Session, Status};

@@ -12,6 +12,7 @@ use crate::json::{JsonObject, JsonValue};
 use crate::legacy;
 use crate::money::Money;
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::pricing;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{Adjustments, FunnelRef, Item, PriceSource, Source};

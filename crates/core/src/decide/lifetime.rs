@@ -5,6 +5,7 @@ use super::{Decider, Decision, reject};
 use crate::event::{Event, Record};
 use crate::evolve::evolve;
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::rejection::RejectionCode as Code;
 use crate::session::Session;
 use crate::state::State;

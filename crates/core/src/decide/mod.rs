@@ -8,7 +8,7 @@ mod offers;
 mod payment;
 mod steps;
 
-use std::fmt;
+use core::fmt;
 
 use crate::command::Command;
 use crate::customer::MAX_FIELD_CHARS;
@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::funnel::Funnel;
 use crate::identifier::SessionId;
 use crate::permission::{Role, may_issue};
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{Session, Status};
 use crate::state::{IdleLimit, State};

@@ -5,6 +5,7 @@ use crate::event::Event;
 use crate::funnel::Step;
 use crate::identifier::OfferId;
 use crate::money::Money;
+use crate::prelude::*;
 use crate::pricing;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{OfferState, PaymentFailure, Session, Upsell};

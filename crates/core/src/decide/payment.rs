@@ -5,6 +5,7 @@ use crate::claims::Claims;
 use crate::event::Event;
 use crate::funnel::StepKind;
 use crate::money::Money;
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{PaymentFailure, PriceSource, Session, Status};
 

@@ -5,6 +5,7 @@ use super::{Decider, Decision, reject, rejection};
 use crate::event::Event;
 use crate::funnel::{Requirement, Step, StepKind};
 use crate::identifier::StepId;
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{OfferState, Status, Upsell};
 

@@ -1,6 +1,6 @@
 //! What a funnel definition holds.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use crate::json::{
 };
 use crate::money::{Currency, Money, Rate};
 use crate::ordered::OrderedMap;
+use crate::prelude::*;
 use crate::session::{OfferState, Session};
 use crate::time::TimeSpan;
 
@@ -100,8 +101,8 @@ pub struct Shipping {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Tax {
     /// State to rate; 725 is 7.25 %.
-    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, Rate>))]
-    #[cfg_attr(feature = "typescript", ts(as = "std::collections::BTreeMap<String, Rate>"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = alloc::collections::BTreeMap<String, Rate>))]
+    #[cfg_attr(feature = "typescript", ts(as = "alloc::collections::BTreeMap<String, Rate>"))]
     pub rates: OrderedMap<String, Rate>,
 }
 
@@ -259,7 +260,7 @@ impl fmt::Display for InvalidRequirement {
     }
 }
 
-impl std::error::Error for InvalidRequirement {}
+impl core::error::Error for InvalidRequirement {}
 
 impl TryFrom<String> for Requirement {
     type Error = InvalidRequirement;

@@ -4,9 +4,10 @@ mod read;
 mod text;
 mod write;
 
-use std::collections::BTreeMap;
-use std::fmt;
+use alloc::collections::BTreeMap;
+use core::fmt;
 
+use crate::prelude::*;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -41,9 +42,9 @@ pub enum JsonValue {
     Object(JsonObject),
 }
 
-impl std::hash::Hash for JsonValue {
-    fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
-        std::mem::discriminant(self).hash(hasher);
+impl core::hash::Hash for JsonValue {
+    fn hash<H: core::hash::Hasher>(&self, hasher: &mut H) {
+        core::mem::discriminant(self).hash(hasher);
         match self {
             Self::Null => {}
             Self::Bool(value) => value.hash(hasher),
@@ -164,7 +165,7 @@ impl From<f64> for JsonValue {
     fn from(number: f64) -> Self {
         if !number.is_finite() {
             Self::Null
-        } else if number.trunc() == number && number.abs() <= MAX_SAFE_INTEGER as f64 {
+        } else if number as i64 as f64 == number && number.abs() <= MAX_SAFE_INTEGER as f64 {
             Self::Integer(number as i64)
         } else {
             Self::Float(number)

@@ -9,11 +9,12 @@
 //! and there is one way out on an error instead of one for each field. Whoever calls [`FromJson::from_json`] never
 //! sees a blank: unless everything was filled, the answer is an error.
 
-use std::fmt;
+use core::fmt;
 
 use super::text::{Numbers, Reader};
 use super::{JsonObject, JsonValue};
 use crate::money::{Currency, Money, Rate};
+use crate::prelude::*;
 use crate::time::{TimeSpan, Timestamp};
 
 /// A type that can be read from JSON text.
@@ -102,7 +103,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-impl std::error::Error for Mismatch {}
+impl core::error::Error for Mismatch {}
 
 /// A field in JSON.
 #[derive(Clone, Copy)]

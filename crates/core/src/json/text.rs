@@ -3,10 +3,11 @@
 //! Small, because a browser downloads it, and without recursion that the text could drive deeper than [`MAX_DEPTH`]. What
 //! it accepts is what `serde_json` accepts, so that both ends of the protocol agree on what JSON is.
 
-use std::borrow::Cow;
+use alloc::borrow::Cow;
 
 use super::read::Mismatch;
 use super::{JsonObject, JsonValue, MAX_SAFE_INTEGER};
+use crate::prelude::*;
 
 /// How deep values may be nested.
 const MAX_DEPTH: usize = 127;
@@ -370,6 +371,6 @@ impl<'a> Reader<'a> {
 
     /// Whether the object that is next is one of a variant whose `type` was read; asked once.
     pub(crate) fn take_tagged(&mut self) -> bool {
-        std::mem::take(&mut self.is_tagged)
+        core::mem::take(&mut self.is_tagged)
     }
 }

@@ -4,6 +4,7 @@ use super::text::Numbers;
 use super::{JsonObject, JsonValue};
 use crate::json::FieldName;
 use crate::money::{Currency, Money, Rate};
+use crate::prelude::*;
 use crate::time::{TimeSpan, Timestamp};
 
 /// A type that can be written as JSON, as serde would write it.

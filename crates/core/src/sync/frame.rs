@@ -7,6 +7,7 @@ use crate::event::Record;
 use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
 use crate::json::{json_enum, json_struct, json_tagged};
+use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -116,7 +117,7 @@ pub enum ServerFrame {
         /// The session's version after it (for a repeated one: now).
         version: u64,
         /// Whether it had been applied before, and was not applied again.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        #[serde(default, skip_serializing_if = "core::ops::Not::not")]
         repeated: bool,
     },
     /// A command was refused.

@@ -1,7 +1,7 @@
 //! The client's end of the protocol.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,7 @@ use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
 use crate::json::json_struct;
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode};
 use crate::session::Session;
 use crate::state::State;
@@ -276,7 +277,7 @@ impl Replica {
 
     /// What the shell has to do, in this order.
     pub fn take_outputs(&mut self) -> Vec<Output> {
-        std::mem::take(&mut self.outputs)
+        core::mem::take(&mut self.outputs)
     }
 
     /// Issues a command: judged and shown at once, stored, then sent. `now` is the server's time as well as it is known.
