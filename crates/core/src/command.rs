@@ -116,6 +116,7 @@ pub enum Command {
     SetMetadata {
         /// The merge patch.
         #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+        #[cfg_attr(feature = "typescript", ts(as = "crate::json::TypescriptObject"))]
         metadata: JsonObject,
     },
     /// Lets the session live longer.
@@ -186,7 +187,7 @@ pub struct Create {
     pub coupon_code: Option<String>,
     /// Any JSON of the shop.
     #[serde(default, skip_serializing_if = "JsonObject::is_empty")]
-    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<JsonObject>"))]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<crate::json::TypescriptObject>"))]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub metadata: JsonObject,
     /// The funnel; `default` where missing.

@@ -182,6 +182,7 @@ pub enum Event {
     MetadataSet {
         /// The merge patch.
         #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+        #[cfg_attr(feature = "typescript", ts(as = "crate::json::TypescriptObject"))]
         metadata: JsonObject,
     },
     /// The end moved.

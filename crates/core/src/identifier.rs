@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::{Mismatch, push_integer, read_value, text, write_value};
+use crate::json::{Mismatch, digits, read_value, text, write_value};
 use crate::permission::Role;
 use crate::prelude::*;
 use crate::time::Timestamp;
@@ -25,9 +25,7 @@ impl fmt::Display for InvalidIdentifier {
 impl InvalidIdentifier {
     #[inline(never)]
     fn sentence(self) -> String {
-        let mut sentence = ["a ", self.kind, " is 1 to "].concat();
-        push_integer(&mut sentence, self.max);
-        sentence + " letters, digits, '_', '-', '.' or ':'"
+        ["a ", self.kind, " is 1 to ", &digits(self.max), " letters, digits, '_', '-', '.' or ':'"].concat()
     }
 }
 
@@ -131,7 +129,7 @@ impl SessionId {
     /// A new id from the time and 128 bits of the platform's cryptographic randomness.
     pub fn generate(now: Timestamp, random: [u8; 16]) -> Self {
         let millis = u128::try_from(now.as_millis()).unwrap_or(0);
-        Self(format!("ws_{}_{}", base36(millis, 1), base36(u128::from_le_bytes(random), 25)))
+        Self(["ws_", &base36(millis, 1), "_", &base36(u128::from_le_bytes(random), 25)].concat())
     }
 }
 
@@ -188,7 +186,7 @@ impl ClientId {
 
     /// A new client id from 128 random bits.
     pub fn generate(random: [u8; 16]) -> Self {
-        Self(format!("cl_{}", base36(u128::from_le_bytes(random), 25)))
+        Self(["cl_", &base36(u128::from_le_bytes(random), 25)].concat())
     }
 }
 

@@ -159,6 +159,12 @@ impl Rejection {
     pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
         Self { code, mendable_by: code.mendable_by(), message: message.into() }
     }
+
+    /// Takes the message in pieces and is never inlined: there are many places that refuse, and each is small so.
+    #[inline(never)]
+    pub(crate) fn because(code: RejectionCode, message: &[&str]) -> Self {
+        Self::new(code, message.concat())
+    }
 }
 
 impl fmt::Display for Rejection {

@@ -70,6 +70,7 @@ pub struct Session {
     pub source: Source,
     /// Any JSON of the shop: at most 50 top-level keys, 8 levels, 16 KiB.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    #[cfg_attr(feature = "typescript", ts(as = "crate::json::TypescriptObject"))]
     pub metadata: JsonObject,
     /// The funnel that it is pinned to.
     pub funnel: FunnelRef,

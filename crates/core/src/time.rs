@@ -6,7 +6,7 @@ use core::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::json::push_integer;
+use crate::json::digits;
 use crate::prelude::*;
 
 /// A point in time: milliseconds since the Unix epoch, UTC.
@@ -244,9 +244,7 @@ impl TimeSpan {
     pub(crate) fn text(self) -> String {
         let (unit, millis) =
             UNITS.iter().rev().find(|(_, millis)| self.0 != 0 && self.0 % millis == 0).unwrap_or(&UNITS[1]);
-        let mut text = String::new();
-        push_integer(&mut text, self.0 / millis);
-        text + unit
+        [&digits(self.0 / millis), *unit].concat()
     }
 }
 

@@ -249,14 +249,17 @@ pub struct InvalidRequirement(String);
 
 impl fmt::Display for InvalidRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "'{}' is no field that a step can require; possible are email, products, coupon, payment, \
-             offersAnswered, customer.{{{}}}, customer.billing.{{{}}} and the same under customer.shipping",
-            self.0,
-            CUSTOMER_FIELDS.join("|"),
-            ADDRESS_FIELDS.join("|")
-        )
+        f.write_str(&self.sentence())
+    }
+}
+
+impl InvalidRequirement {
+    fn sentence(&self) -> String {
+        let possible = "' is no field that a step can require; possible are email, products, coupon, payment, \
+                        offersAnswered, customer.{firstName|lastName|phone}, \
+                        customer.billing.{firstName|lastName|address|city|state|zipCode|country} \
+                        and the same under customer.shipping";
+        ["'", &self.0, possible].concat()
     }
 }
 
@@ -291,16 +294,24 @@ impl From<Requirement> for String {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Email => f.write_str("email"),
-            Self::Products => f.write_str("products"),
-            Self::Coupon => f.write_str("coupon"),
-            Self::Payment => f.write_str("payment"),
-            Self::OffersAnswered => f.write_str("offersAnswered"),
-            Self::Customer(field) => write!(f, "customer.{field}"),
-            Self::Billing(field) => write!(f, "customer.billing.{field}"),
-            Self::Shipping(field) => write!(f, "customer.shipping.{field}"),
-        }
+        f.write_str(&self.text())
+    }
+}
+
+impl Requirement {
+    /// It as text, as in JSON.
+    pub(crate) fn text(&self) -> String {
+        let (path, field) = match self {
+            Self::Email => ("email", ""),
+            Self::Products => ("products", ""),
+            Self::Coupon => ("coupon", ""),
+            Self::Payment => ("payment", ""),
+            Self::OffersAnswered => ("offersAnswered", ""),
+            Self::Customer(field) => ("customer.", *field),
+            Self::Billing(field) => ("customer.billing.", *field),
+            Self::Shipping(field) => ("customer.shipping.", *field),
+        };
+        [path, field].concat()
     }
 }
 
@@ -388,12 +399,12 @@ impl utoipa::ToSchema for Requirement {}
 
 read_value! {
     Requirement, blank Self::Email, reader =>
-        Self::try_from(text(reader)?).map_err(|error| Mismatch::new(error.to_string()));
+        Self::try_from(text(reader)?).map_err(|error| Mismatch::new(error.sentence()));
     Discount, blank Self::Amount(Money::ZERO), reader => read_discount(reader);
 }
 
 write_value! {
-    Requirement, this, out => out.quoted(&this.to_string());
+    Requirement, this, out => out.quoted(&this.text());
     Discount, this, out => {
         let (percent, amount) = match this {
             Discount::Percent(rate) => (Some(*rate), None),

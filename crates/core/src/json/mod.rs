@@ -4,9 +4,9 @@ mod read;
 mod text;
 mod write;
 
-use alloc::collections::BTreeMap;
 use core::fmt;
 
+use crate::ordered::OrderedMap;
 use crate::prelude::*;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,10 +17,14 @@ pub(crate) use read::{
 pub use read::{FromJson, Mismatch};
 pub use text::{Numbers, Reader};
 pub use write::{ToJson, Writer, to_text};
-pub(crate) use write::{push_integer, write_value};
+pub(crate) use write::{digits, write_value};
 
 /// A JSON object; its keys are kept in order.
-pub type JsonObject = BTreeMap<String, JsonValue>;
+pub type JsonObject = OrderedMap<String, JsonValue>;
+
+/// What TypeScript calls a [`JsonObject`].
+#[cfg(feature = "typescript")]
+pub(crate) type TypescriptObject = alloc::collections::BTreeMap<String, JsonValue>;
 
 /// Any JSON value. Whole numbers up to 2^53 are kept as integers, so both ends write them alike.
 #[derive(Clone, PartialEq, Debug)]
@@ -81,11 +85,20 @@ pub enum LimitExceeded {
 
 impl fmt::Display for LimitExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keys(found) => write!(f, "{found} top-level keys, at most {} are allowed", limits::TOP_LEVEL_KEYS),
-            Self::Depth => write!(f, "nested deeper than the {} levels that are allowed", limits::DEPTH),
-            Self::Bytes(found) => write!(f, "about {found} bytes, at most {} are allowed", limits::BYTES),
-        }
+        f.write_str(&self.sentence())
+    }
+}
+
+impl LimitExceeded {
+    /// What is said of it, after "the metadata has".
+    pub(crate) fn sentence(&self) -> String {
+        let (before, number, after, limit, end) = match self {
+            Self::Keys(found) => ("", Some(found), " top-level keys, at most ", limits::TOP_LEVEL_KEYS, " are allowed"),
+            Self::Depth => ("nested deeper than the ", None, "", limits::DEPTH, " levels that are allowed"),
+            Self::Bytes(found) => ("about ", Some(found), " bytes, at most ", limits::BYTES, " are allowed"),
+        };
+        let number = number.map_or(String::new(), |number| digits(*number as i64));
+        [before, &number, after, &digits(limit as i64), end].concat()
     }
 }
 
@@ -137,25 +150,18 @@ pub fn merge_patch(target: &mut JsonObject, patch: &JsonObject) {
 }
 
 fn merge_within(target: &mut JsonObject, patch: &JsonObject, levels: usize) {
-    for (key, value) in patch {
-        match value {
-            JsonValue::Null => {
-                target.remove(key);
-            }
-            JsonValue::Object(inner) if levels > 0 => {
-                let entry = target.entry(key.clone()).or_insert_with(|| JsonValue::Object(JsonObject::new()));
-                if !matches!(entry, JsonValue::Object(_)) {
-                    *entry = JsonValue::Object(JsonObject::new());
-                }
-                if let JsonValue::Object(object) = entry {
-                    merge_within(object, inner, levels - 1);
-                }
-            }
-            other => {
-                target.insert(key.clone(), other.clone());
-            }
+    target.update(patch, &mut |here, there| match there {
+        JsonValue::Null => None,
+        JsonValue::Object(inner) if levels > 0 => {
+            let mut object = match here {
+                Some(JsonValue::Object(object)) => object,
+                _ => JsonObject::new(),
+            };
+            merge_within(&mut object, inner, levels - 1);
+            Some(JsonValue::Object(object))
         }
-    }
+        other => Some(other.clone()),
+    });
 }
 
 const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
@@ -257,11 +263,11 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<JsonValue, A::Error> {
-        let mut object = JsonObject::new();
-        while let Some((key, value)) = access.next_entry()? {
-            object.insert(key, value);
+        let mut entries = Vec::new();
+        while let Some(entry) = access.next_entry()? {
+            entries.push(entry);
         }
-        Ok(JsonValue::Object(object))
+        Ok(JsonValue::Object(entries.into_iter().collect()))
     }
 }
 

@@ -11,8 +11,8 @@
 
 use core::fmt;
 
+use super::JsonValue;
 use super::text::{Numbers, Reader};
-use super::{JsonObject, JsonValue};
 use crate::money::{Currency, Money, Rate};
 use crate::prelude::*;
 use crate::time::{TimeSpan, Timestamp};
@@ -230,7 +230,6 @@ read_value! {
     TimeSpan, blank Self::from_millis(0), reader =>
         reader.string()?.parse().map_err(|error: crate::time::InvalidTimeSpan| Mismatch::new(error.sentence()));
     Currency, blank Self::NONE, reader => Self::try_from(text(reader)?).map_err(Mismatch::new);
-    JsonObject, blank Self::new(), reader => reader.map();
 }
 
 impl<T: FromJson> FromJson for Option<T> {
@@ -285,11 +284,7 @@ fn for_each_item<'a>(
     each: &mut dyn FnMut(&mut Reader<'a>, usize) -> Result<(), Mismatch>,
 ) -> Result<(), Mismatch> {
     reader.array(&mut |reader, index| {
-        each(reader, index).map_err(|mismatch| {
-            let mut place = String::new();
-            super::write::push_integer(&mut place, i64::try_from(index).unwrap_or(i64::MAX));
-            mismatch.within(&place)
-        })
+        each(reader, index).map_err(|mismatch| mismatch.within(&super::write::digits(index as i64)))
     })
 }
 

@@ -259,12 +259,12 @@ impl<'a> Reader<'a> {
 
     #[inline(never)]
     pub(crate) fn map(&mut self) -> Result<JsonObject, Mismatch> {
-        let mut entries = JsonObject::new();
+        let mut entries = Vec::new();
         self.object(&mut |reader, key| {
-            entries.insert(key.to_owned(), reader.value()?);
+            entries.push((key.to_owned(), reader.value()?));
             Ok(())
         })?;
-        Ok(entries)
+        Ok(entries.into_iter().collect())
     }
 
     /// Goes past a value.

@@ -1,7 +1,7 @@
 //! Writes Rust values as JSON text, in the browser: the counterpart of [`read`](super::read), by the same tables.
 
+use super::JsonValue;
 use super::text::Numbers;
-use super::{JsonObject, JsonValue};
 use crate::json::FieldName;
 use crate::money::{Currency, Money, Rate};
 use crate::prelude::*;
@@ -158,6 +158,14 @@ impl Writer {
     }
 }
 
+/// A whole number as text.
+#[inline(never)]
+pub(crate) fn digits(number: i64) -> String {
+    let mut text = String::new();
+    push_integer(&mut text, number);
+    text
+}
+
 /// Writes a whole number without the standard library's formatting.
 #[inline(never)]
 pub(crate) fn push_integer(text: &mut String, number: i64) {
@@ -276,20 +284,6 @@ impl<A: ToJson, B: ToJson> ToJson for (A, B) {
         out.item();
         self.1.write(out);
         out.close(']');
-    }
-}
-
-impl ToJson for JsonObject {
-    fn write(&self, out: &mut Writer) {
-        out.open('{');
-        for (key, value) in self.iter() {
-            out.field(key, value);
-        }
-        out.close('}');
-    }
-
-    fn is_empty(&self) -> bool {
-        self.is_empty()
     }
 }
 

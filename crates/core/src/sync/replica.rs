@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::{ClientFrame, ErrorCode, Hello, PROTOCOL_VERSION, ServerFrame, Submission};
 use crate::command::Command;
-use crate::decide::{Context, decide};
+use crate::decide::{Context, decide_for_browser};
 use crate::event::{Event, Origin, Record};
 use crate::evolve::evolve;
 use crate::funnel::Funnel;
@@ -646,7 +646,7 @@ fn judge(
     command: &Command,
     now: Timestamp,
 ) -> Result<Vec<Event>, Rejection> {
-    decide(state, command, Role::Browser, &Context { now, funnel, session_id, epoch: 0, claim: None })
+    decide_for_browser(state, command, &Context { now, funnel, session_id, epoch: 0, claim: None })
 }
 
 fn apply(state: Option<State>, events: Vec<Event>, client_id: &ClientId, seq: u64, now: Timestamp) -> Option<State> {
