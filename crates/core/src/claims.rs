@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::StepId;
-use crate::json::read_struct;
+use crate::json::json_struct;
 use crate::money::Money;
+use crate::prelude::*;
 use crate::session::Status;
 use crate::time::Timestamp;
 
@@ -90,8 +91,8 @@ impl Claims {
     }
 }
 
-read_struct!(Claims, Refused { status: "status", step: "step", amount: "amount", products: "products" or default, accepted: "accepted" or default, declined: "declined" or default, vault_id: "vaultId", transaction_id: "transactionId", created_at: "createdAt", updated_at: "updatedAt", expires_at: "expiresAt" });
+json_struct!(Claims, Refused { status: "status", step: "step", amount: "amount", products: "products" or default, accepted: "accepted" or default, declined: "declined" or default, vault_id: "vaultId", transaction_id: "transactionId", created_at: "createdAt", updated_at: "updatedAt", expires_at: "expiresAt" });
 
-read_struct!(ClaimedItem, Refused { id: "id", name: "name", price: "price", quantity: "quantity" });
+json_struct!(ClaimedItem, Refused { id: "id", name: "name", price: "price", quantity: "quantity" });
 
-read_struct!(ClaimedUpsell, Refused { code: "code", amount: "amount", transaction_id: "transactionId" });
+json_struct!(ClaimedUpsell, Refused { code: "code", amount: "amount", transaction_id: "transactionId" });

@@ -6,8 +6,9 @@ use crate::claims::Claims;
 use crate::customer::Customer;
 use crate::identifier::{FunnelId, OfferId, ProductId, StepId};
 use crate::json::JsonObject;
-use crate::json::{read_struct, read_tagged};
+use crate::json::{json_struct, json_tagged};
 use crate::money::Money;
+use crate::prelude::*;
 use crate::session::Source;
 
 /// A wish to change a session. [`decide`](crate::decide) says whether it may happen.
@@ -115,6 +116,7 @@ pub enum Command {
     SetMetadata {
         /// The merge patch.
         #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+        #[cfg_attr(feature = "typescript", ts(as = "crate::json::TypescriptObject"))]
         metadata: JsonObject,
     },
     /// Lets the session live longer.
@@ -185,7 +187,7 @@ pub struct Create {
     pub coupon_code: Option<String>,
     /// Any JSON of the shop.
     #[serde(default, skip_serializing_if = "JsonObject::is_empty")]
-    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<JsonObject>"))]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<crate::json::TypescriptObject>"))]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub metadata: JsonObject,
     /// The funnel; `default` where missing.
@@ -297,36 +299,36 @@ command_kinds! {
     Erase: "erase", Strict;
 }
 
-read_tagged!(Command, Refused, blank Self::Erase {}, {
+json_tagged!(Command, Refused, blank Self::Erase {}, {
     Create: "create" inner,
     SetEmail: "setEmail" { email: "email" },
     SetCustomer: "setCustomer" { customer: "customer" },
     SetItems: "setItems" { items: "items" },
     SetCoupon: "setCoupon" { code: "code" },
-    SetAdjustments: "setAdjustments" { discount: "discount", shipping: "shipping", tax: "tax" },
+    SetAdjustments: "setAdjustments" { discount: "discount" unless empty, shipping: "shipping" unless empty, tax: "tax" unless empty },
     GoToStep: "goToStep" { step: "step" },
     BeginProcessing: "beginProcessing" {},
-    RecordPayment: "recordPayment" { transaction_id: "transactionId", amount: "amount", vault_id: "vaultId", customer_id: "customerId", payment_token: "paymentToken" },
+    RecordPayment: "recordPayment" { transaction_id: "transactionId", amount: "amount", vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, payment_token: "paymentToken" unless empty },
     FailPayment: "failPayment" { code: "code", message: "message" },
     AcceptUpsell: "acceptUpsell" { offer: "offer" },
     DeclineUpsell: "declineUpsell" { offer: "offer" },
     RecordUpsellCharge: "recordUpsellCharge" { offer: "offer", transaction_id: "transactionId", amount: "amount" },
     FailUpsellCharge: "failUpsellCharge" { offer: "offer", code: "code", message: "message" },
     SetMetadata: "setMetadata" { metadata: "metadata" },
-    Extend: "extend" { ttl_ms: "ttlMs" },
+    Extend: "extend" { ttl_ms: "ttlMs" unless empty },
     Expire: "expire" {},
-    ConfirmClaims: "confirmClaims" { transaction_id: "transactionId", amount: "amount", vault_id: "vaultId", customer_id: "customerId", charges: "charges" or default },
+    ConfirmClaims: "confirmClaims" { transaction_id: "transactionId" unless empty, amount: "amount" unless empty, vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, charges: "charges" or default unless empty },
     RefuteClaims: "refuteClaims" {},
     Erase: "erase" {},
 });
 
-read_struct!(Create, Refused { email: "email", customer: "customer", products: "products" or default, coupon_code: "couponCode", metadata: "metadata" or default, funnel: "funnel", source: "source", ttl_ms: "ttlMs", claims: "claims" });
+json_struct!(Create, Refused { email: "email" unless empty, customer: "customer" unless empty, products: "products" or default unless empty, coupon_code: "couponCode" unless empty, metadata: "metadata" or default unless empty, funnel: "funnel" unless empty, source: "source" unless empty, ttl_ms: "ttlMs" unless empty, claims: "claims" unless empty });
 
-read_struct!(ConfirmedCharge, Refused { offer: "offer", transaction_id: "transactionId" });
+json_struct!(ConfirmedCharge, Refused { offer: "offer", transaction_id: "transactionId" });
 
-read_struct!(FunnelChoice, Refused { id: "id", version: "version" });
+json_struct!(FunnelChoice, Refused { id: "id", version: "version" unless empty });
 
-read_struct!(ItemRequest, Refused { id: "id", quantity: "quantity", name: "name", price: "price" });
+json_struct!(ItemRequest, Refused { id: "id", quantity: "quantity", name: "name" unless empty, price: "price" unless empty });
 
 #[cfg(test)]
 mod tests {

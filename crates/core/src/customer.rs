@@ -1,10 +1,11 @@
 //! Who buys: names, phone, addresses.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::{Mismatch, read_struct, read_value, text};
+use crate::json::{Mismatch, json_struct, read_value, text, write_value};
+use crate::prelude::*;
 
 /// The longest value of a customer's or address's field, in characters.
 pub const MAX_FIELD_CHARS: usize = 200;
@@ -22,11 +23,15 @@ pub struct InvalidEmailAddress;
 
 impl fmt::Display for InvalidEmailAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected an email address such as name@example.com")
+        f.write_str(Self::SENTENCE)
     }
 }
 
-impl std::error::Error for InvalidEmailAddress {}
+impl InvalidEmailAddress {
+    pub(crate) const SENTENCE: &str = "expected an email address such as name@example.com";
+}
+
+impl core::error::Error for InvalidEmailAddress {}
 
 impl EmailAddress {
     /// Checks the form of `text` (RFC 5321 lengths: 64 before the `@`, 254 in all).
@@ -61,8 +66,12 @@ impl TryFrom<String> for EmailAddress {
 }
 
 read_value! {
-    EmailAddress, blank Self(String::new()), value =>
-        Self::new(text(value)?).map_err(|error| Mismatch::new(error.to_string()));
+    EmailAddress, blank Self(String::new()), reader =>
+        Self::new(text(reader)?).map_err(|_| Mismatch::new(InvalidEmailAddress::SENTENCE));
+}
+
+write_value! {
+    EmailAddress, this, out => out.quoted(&this.0);
 }
 
 impl From<EmailAddress> for String {
@@ -201,27 +210,27 @@ fn is_valid_field(value: &Option<String>) -> bool {
     value.as_ref().is_none_or(|text| text.chars().count() <= MAX_FIELD_CHARS && !text.chars().any(char::is_control))
 }
 
-read_struct!(
+json_struct!(
     Address,
     Refused {
-        first_name: "firstName",
-        last_name: "lastName",
-        address: "address",
-        city: "city",
-        state: "state",
-        zip_code: "zipCode",
-        country: "country"
+        first_name: "firstName" unless empty,
+        last_name: "lastName" unless empty,
+        address: "address" unless empty,
+        city: "city" unless empty,
+        state: "state" unless empty,
+        zip_code: "zipCode" unless empty,
+        country: "country" unless empty
     }
 );
 
-read_struct!(
+json_struct!(
     Customer,
     Refused {
-        first_name: "firstName",
-        last_name: "lastName",
-        phone: "phone",
-        billing: "billing",
-        shipping: "shipping"
+        first_name: "firstName" unless empty,
+        last_name: "lastName" unless empty,
+        phone: "phone" unless empty,
+        billing: "billing" unless empty,
+        shipping: "shipping" unless empty
     }
 );
 

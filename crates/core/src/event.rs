@@ -6,9 +6,10 @@ use crate::claims::Claims;
 use crate::customer::{Customer, EmailAddress};
 use crate::identifier::{ClientId, OfferId, ProductId, SessionId, StepId};
 use crate::json::JsonObject;
-use crate::json::{read_struct, read_tagged};
+use crate::json::{json_struct, json_tagged};
 use crate::money::{Currency, Money};
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::session::{Adjustments, FunnelRef, Item, PaymentFailure, Source};
 use crate::time::{TimeSpan, Timestamp};
@@ -181,6 +182,7 @@ pub enum Event {
     MetadataSet {
         /// The merge patch.
         #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+        #[cfg_attr(feature = "typescript", ts(as = "crate::json::TypescriptObject"))]
         metadata: JsonObject,
     },
     /// The end moved.
@@ -219,12 +221,12 @@ impl Event {
     }
 }
 
-read_struct!(Record, Ignored { version: "version", at: "at", by: "by", origin: "origin", event: "event" });
+json_struct!(Record, Ignored { version: "version", at: "at", by: "by", origin: "origin" unless empty, event: "event" });
 
-read_struct!(Origin, Ignored { client_id: "clientId", seq: "seq" });
+json_struct!(Origin, Ignored { client_id: "clientId", seq: "seq" });
 
-read_tagged!(Event, Ignored, blank Self::Erased {}, {
-    Created: "created" { id: "id", epoch: "epoch", claim: "claim", funnel: "funnel", currency: "currency", step: "step", source: "source", expires_at: "expiresAt", began_at: "beganAt", idle: "idle" },
+json_tagged!(Event, Ignored, blank Self::Erased {}, {
+    Created: "created" { id: "id", epoch: "epoch", claim: "claim" unless empty, funnel: "funnel", currency: "currency", step: "step", source: "source", expires_at: "expiresAt", began_at: "beganAt" unless empty, idle: "idle" unless empty },
     EmailSet: "emailSet" { email: "email" },
     CustomerSet: "customerSet" { customer: "customer" },
     ItemsSet: "itemsSet" { items: "items" },

@@ -4,6 +4,7 @@ use crate::event::{Event, Record};
 use crate::identifier::{ClientId, OfferId};
 use crate::json::{JsonObject, merge_patch};
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::session::{
     Adjustments, Flow, OfferState, Payment, PaymentFailure, PriceSource, Session, Status, StepVisit, Totals, Upsell,
 };

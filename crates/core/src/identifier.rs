@@ -1,27 +1,35 @@
 //! Names of things. Each is checked where it is read, so that inside the core every id is valid.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::{Mismatch, read_value, text};
+use crate::json::{Mismatch, digits, read_value, text, write_value};
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::time::Timestamp;
 
 /// The text can't be an id of this kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InvalidIdentifier {
     kind: &'static str,
-    max: usize,
+    max: i64,
 }
 
 impl fmt::Display for InvalidIdentifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a {} is 1 to {} letters, digits, '_', '-', '.' or ':'", self.kind, self.max)
+        f.write_str(&self.sentence())
     }
 }
 
-impl std::error::Error for InvalidIdentifier {}
+impl InvalidIdentifier {
+    #[inline(never)]
+    fn sentence(self) -> String {
+        ["a ", self.kind, " is 1 to ", &digits(self.max), " letters, digits, '_', '-', '.' or ':'"].concat()
+    }
+}
+
+impl core::error::Error for InvalidIdentifier {}
 
 macro_rules! identifier {
     ($(#[$docs:meta])* $name:ident, $kind:literal, $max:literal) => {
@@ -57,8 +65,18 @@ macro_rules! identifier {
         }
 
         read_value! {
-            $name, blank Self(String::new()), value =>
-                Self::new(text(value)?).map_err(|error| Mismatch::new(error.to_string()));
+            $name, blank Self(String::new()), reader =>
+                Self::new(text(reader)?).map_err(|error| Mismatch::new(error.sentence()));
+        }
+
+        write_value! {
+            $name, this, out => out.quoted(&this.0);
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
         }
 
         impl From<$name> for String {
@@ -111,7 +129,7 @@ impl SessionId {
     /// A new id from the time and 128 bits of the platform's cryptographic randomness.
     pub fn generate(now: Timestamp, random: [u8; 16]) -> Self {
         let millis = u128::try_from(now.as_millis()).unwrap_or(0);
-        Self(format!("ws_{}_{}", base36(millis, 1), base36(u128::from_le_bytes(random), 25)))
+        Self(["ws_", &base36(millis, 1), "_", &base36(u128::from_le_bytes(random), 25)].concat())
     }
 }
 
@@ -168,7 +186,7 @@ impl ClientId {
 
     /// A new client id from 128 random bits.
     pub fn generate(random: [u8; 16]) -> Self {
-        Self(format!("cl_{}", base36(u128::from_le_bytes(random), 25)))
+        Self(["cl_", &base36(u128::from_le_bytes(random), 25)].concat())
     }
 }
 

@@ -3,7 +3,7 @@
 //! A browser's localStorage is not to be trusted: whatever it says of prices and payments becomes a claim
 //! ([`Claims`]) that a service principal has to confirm.
 
-use std::fmt;
+use core::fmt;
 
 use crate::claims::{ClaimedItem, ClaimedUpsell, Claims};
 use crate::command::Create;
@@ -11,6 +11,7 @@ use crate::customer::{Address, Customer, EmailAddress, MAX_FIELD_CHARS};
 use crate::identifier::{ProductId, SessionId, StepId};
 use crate::json::{self, JsonObject, JsonValue};
 use crate::money::Money;
+use crate::prelude::*;
 use crate::session::{Source, Status};
 use crate::time::Timestamp;
 
@@ -44,7 +45,7 @@ impl fmt::Display for NotASession {
     }
 }
 
-impl std::error::Error for NotASession {}
+impl core::error::Error for NotASession {}
 
 /// Reads one entry of the legacy localStorage value.
 ///

@@ -13,6 +13,10 @@
 //!
 //! Start with [`Session`] (what there is), then `decide` (what may happen), then `sync/mod.rs`.
 #![warn(missing_docs)]
+// In the browser without the standard library: its handling of panics alone is a twentieth of the module.
+#![cfg_attr(target_family = "wasm", no_std)]
+
+extern crate alloc;
 
 mod claims;
 mod command;
@@ -27,6 +31,7 @@ pub mod legacy;
 mod money;
 mod ordered;
 mod permission;
+mod prelude;
 mod pricing;
 mod projection;
 mod rejection;
@@ -40,7 +45,7 @@ pub mod typescript;
 pub use claims::{ClaimedItem, ClaimedUpsell, Claims};
 pub use command::{Command, CommandKind, ConfirmedCharge, Create, Durability, FunnelChoice, ItemRequest};
 pub use customer::{Address, Customer, EmailAddress, InvalidEmailAddress};
-pub use decide::{Context, decide, ended};
+pub use decide::{Context, decide, decide_for_browser, ended};
 pub use event::{Event, Origin, Record};
 pub use evolve::evolve;
 pub use funnel::Funnel;

@@ -1,7 +1,8 @@
 //! Money in integer minor units, and rates. No floating point.
 
-use std::fmt;
+use core::fmt;
 
+use crate::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// An amount in minor units of the session's currency (cents for USD). Never a float.
@@ -77,10 +78,13 @@ impl Money {
 
     /// Reads a number of major units that was kept in floating point, like [`Money::from_major_decimal`].
     pub fn from_major_float(major: f64) -> Option<(Self, bool)> {
-        let hundred_millionths = (major * 1e8).round();
+        let hundred_millionths = major * 1e8;
+        let whole = hundred_millionths as i64;
+        let rest = hundred_millionths - whole as f64;
+        let rounded = whole.saturating_add(i64::from(rest >= 0.5) - i64::from(rest <= -0.5));
         // Also false for NaN.
         let fits = hundred_millionths.abs() <= Self::MAX.0 as f64 * 1e6;
-        fits.then(|| Self::from_hundred_millionths(hundred_millionths as i64))?
+        fits.then(|| Self::from_hundred_millionths(rounded))?
     }
 
     fn from_hundred_millionths(number: i64) -> Option<(Self, bool)> {
@@ -111,7 +115,7 @@ impl Currency {
 
     /// The code as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("XXX")
+        core::str::from_utf8(&self.0).unwrap_or("XXX")
     }
 }
 
@@ -152,6 +156,11 @@ impl Rate {
     /// A rate of `hundredths` hundredths of a percent.
     pub const fn from_hundredths_of_percent(hundredths: u32) -> Self {
         Self(hundredths)
+    }
+
+    /// The rate in hundredths of a percent.
+    pub const fn hundredths_of_percent(self) -> u32 {
+        self.0
     }
 
     /// This share of `amount`, rounded half up to a minor unit.

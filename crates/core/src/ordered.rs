@@ -1,15 +1,19 @@
-//! A map for few entries.
+//! A map as an ordered list.
 
-use std::collections::BTreeMap;
+use alloc::borrow::Borrow;
+use core::fmt;
 
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::json::{FromJson, JsonValue, Mismatch};
+use crate::json::{FromJson, Mismatch, Reader, ToJson, Writer};
+use crate::prelude::*;
 
 /// A map as a list that is ordered by its keys.
 ///
-/// For a bounded number of entries only: adding one in front moves all others. `BTreeMap` would do the same, but its code is
-/// compiled once more for every type that it holds, ten kilobytes each in the browser's module.
+/// Adding one entry in front moves all others: what comes in great number is collected ([`FromIterator`]) or merged
+/// ([`OrderedMap::update`]), which takes no more time in one order than in another. A tree would do the same, but its code
+/// is compiled once more for every type that it holds, ten kilobytes each in the browser's module.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct OrderedMap<K, V>(Vec<(K, V)>);
 
@@ -19,7 +23,12 @@ impl<K, V> Default for OrderedMap<K, V> {
     }
 }
 
-impl<K: Ord, V> OrderedMap<K, V> {
+impl<K, V> OrderedMap<K, V> {
+    /// No entries.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -30,13 +39,52 @@ impl<K: Ord, V> OrderedMap<K, V> {
         self.0.is_empty()
     }
 
+    /// The entries, in the order of the keys.
+    pub fn iter(&self) -> Iter<'_, K, V> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    /// The keys, in their order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.iter().map(|(key, _)| key)
+    }
+
+    /// The values, in the order of the keys.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.0.iter_mut().map(|(_, value)| value)
+    }
+
+    /// Removes the entries that don't fit.
+    pub fn retain(&mut self, mut fits: impl FnMut(&K, &V) -> bool) {
+        self.0.retain(|(key, value)| fits(key, value));
+    }
+}
+
+/// The entries of a map, in the order of the keys.
+pub type Iter<'a, K, V> = core::iter::Map<core::slice::Iter<'a, (K, V)>, fn(&'a (K, V)) -> (&'a K, &'a V)>;
+
+impl<K: Ord, V> OrderedMap<K, V> {
     /// The value of this key.
-    pub fn get(&self, key: &K) -> Option<&V> {
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         self.0.get(self.find(key).ok()?).map(|(_, value)| value)
     }
 
+    /// Whether there is an entry of this key.
+    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.find(key).is_ok()
+    }
+
     /// The value of this key, with which it can be changed.
-    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+    pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
         let index = self.find(key).ok()?;
         self.0.get_mut(index).map(|(_, value)| value)
     }
@@ -49,57 +97,153 @@ impl<K: Ord, V> OrderedMap<K, V> {
         }
     }
 
-    /// Removes the entries that don't fit.
-    pub fn retain(&mut self, mut fits: impl FnMut(&K, &V) -> bool) {
-        self.0.retain(|(key, value)| fits(key, value));
+    /// Removes the entry of this key; its value.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        self.find(key).ok().map(|index| self.0.remove(index).1)
     }
 
-    /// The entries, in the order of the keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.0.iter().map(|(key, value)| (key, value))
+    /// Gives every key of `changes` the value that `change` makes of the one that it has here and the one that it has there.
+    pub fn update(&mut self, changes: &Self, change: &mut dyn FnMut(Option<V>, &V) -> Option<V>)
+    where
+        K: Clone,
+    {
+        let mut before = core::mem::take(&mut self.0).into_iter().peekable();
+        for (key, there) in &changes.0 {
+            while let Some(entry) = before.next_if(|(known, _)| known < key) {
+                self.0.push(entry);
+            }
+            let here = before.next_if(|(known, _)| known == key).map(|(_, value)| value);
+            if let Some(value) = change(here, there) {
+                self.0.push((key.clone(), value));
+            }
+        }
+        self.0.extend(before);
     }
 
-    /// The values, in the order of the keys.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.0.iter_mut().map(|(_, value)| value)
-    }
-
-    fn find(&self, key: &K) -> Result<usize, usize> {
-        self.0.binary_search_by(|(known, _)| known.cmp(key))
+    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<usize, usize>
+    where
+        K: Borrow<Q>,
+    {
+        self.0.binary_search_by(|(known, _)| known.borrow().cmp(key))
     }
 }
 
 impl<K: Ord, V> FromIterator<(K, V)> for OrderedMap<K, V> {
+    /// Of several entries with one key the last one counts.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
-        // By way of a tree, so that a long list in the wrong order takes no more time than another.
-        Self(BTreeMap::from_iter(entries).into_iter().collect())
+        Self(in_order(entries.into_iter().collect()))
+    }
+}
+
+/// The entries in the order of their keys, each key once. By hand: what the standard library sorts with is as large as half of
+/// the rules.
+fn in_order<K: Ord, V>(mut entries: Vec<(K, V)>) -> Vec<(K, V)> {
+    // As they were written by either end of the protocol.
+    if entries.is_sorted_by(|(a, _), (b, _)| a < b) {
+        return entries;
+    }
+    let second = in_order(entries.split_off(entries.len() / 2));
+    let mut first = in_order(entries).into_iter().peekable();
+    let mut merged = Vec::new();
+    for entry in second {
+        while let Some(earlier) = first.next_if(|(key, _)| *key < entry.0) {
+            merged.push(earlier);
+        }
+        // The later one counts.
+        first.next_if(|(key, _)| *key == entry.0);
+        merged.push(entry);
+    }
+    merged.extend(first);
+    merged
+}
+
+impl<K: Ord, V, const N: usize> From<[(K, V); N]> for OrderedMap<K, V> {
+    fn from(entries: [(K, V); N]) -> Self {
+        Self::from_iter(entries)
+    }
+}
+
+impl<K, V> IntoIterator for OrderedMap<K, V> {
+    type Item = (K, V);
+    type IntoIter = alloc::vec::IntoIter<(K, V)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a, K, V> IntoIterator for &'a OrderedMap<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = Iter<'a, K, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 
 impl<K: Serialize, V: Serialize> Serialize for OrderedMap<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+        serializer.collect_map(self)
     }
 }
 
 impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for OrderedMap<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        BTreeMap::deserialize(deserializer).map(Self::from_iter)
+        struct Entries<K, V>(core::marker::PhantomData<(K, V)>);
+
+        impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {
+            type Value = OrderedMap<K, V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = access.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(entries.into_iter().collect())
+            }
+        }
+
+        deserializer.deserialize_map(Entries(core::marker::PhantomData))
     }
 }
 
-impl<K: TryFrom<String, Error: std::fmt::Display> + Ord, V: FromJson> FromJson for OrderedMap<K, V> {
+impl<K: TryFrom<String> + Ord, V: FromJson> FromJson for OrderedMap<K, V> {
     fn blank() -> Self {
         Self::default()
     }
 
-    fn fill(&mut self, value: JsonValue) -> Result<(), Mismatch> {
-        self.0.clear();
-        crate::json::for_each_entry(value, &mut |key, value| {
+    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
+        let mut entries = Vec::new();
+        reader.object(&mut |reader, key| {
             let mut read = V::blank();
-            read.fill(value).map_err(|mismatch| mismatch.within(&key))?;
-            self.insert(K::try_from(key).map_err(|error| Mismatch::new(error.to_string()))?, read);
+            read.fill(reader).map_err(|mismatch| mismatch.within(key))?;
+            // Nothing that is stored or sent has a key that is none.
+            let key = K::try_from(key.to_owned()).map_err(|_| Mismatch::new("is not possible here").within(key))?;
+            entries.push((key, read));
             Ok(())
-        })
+        })?;
+        self.0 = in_order(entries);
+        Ok(())
+    }
+}
+
+impl<K: Ord + AsRef<str>, V: ToJson> ToJson for OrderedMap<K, V> {
+    fn write(&self, out: &mut Writer) {
+        out.open('{');
+        for (key, value) in self.iter() {
+            out.field(key.as_ref(), value);
+        }
+        out.close('}');
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_empty()
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::command::CommandKind;
-use crate::json::read_enum;
+use crate::json::json_enum;
 
 /// In which role a command is issued.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub fn may_issue(role: Role, kind: CommandKind) -> bool {
     PERMISSIONS.iter().any(|(listed, roles)| *listed == kind && roles.contains(&role))
 }
 
-read_enum!(Role { Browser: "browser", Service: "service", Operator: "operator", System: "system" });
+json_enum!(Role { Browser: "browser", Service: "service", Operator: "operator", System: "system" });
 
 #[cfg(test)]
 mod tests {

@@ -3,8 +3,10 @@
 use crate::command::ItemRequest;
 use crate::customer::Customer;
 use crate::funnel::{Discount, Funnel};
+use crate::json::digits;
 use crate::money::{Money, Rate};
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode};
 use crate::session::{Adjustments, Item, PriceSource};
 
@@ -18,8 +20,13 @@ pub const MAX_NAME_CHARS: usize = 200;
 /// Turns wished product lines into priced ones. Only a service may name prices.
 pub fn price_items(requests: &[ItemRequest], role: Role, funnel: &Funnel) -> Result<Vec<Item>, Rejection> {
     if requests.len() > MAX_ITEMS {
-        let message = format!("{} product lines are too many; at most {MAX_ITEMS} are allowed", requests.len());
-        return Err(Rejection::new(RejectionCode::InvalidQuantity, message));
+        let message = &[
+            &digits(requests.len() as i64),
+            " product lines are too many; at most ",
+            &digits(MAX_ITEMS as i64),
+            " are allowed",
+        ];
+        return Err(Rejection::because(RejectionCode::InvalidQuantity, message));
     }
     requests.iter().map(|request| price_item(request, role, funnel)).collect()
 }
@@ -27,35 +34,56 @@ pub fn price_items(requests: &[ItemRequest], role: Role, funnel: &Funnel) -> Res
 fn price_item(request: &ItemRequest, role: Role, funnel: &Funnel) -> Result<Item, Rejection> {
     let id = &request.id;
     if !(1..=MAX_QUANTITY).contains(&request.quantity) {
-        let message = format!("the quantity of {id} is {}; 1 to {MAX_QUANTITY} are possible", request.quantity);
-        return Err(Rejection::new(RejectionCode::InvalidQuantity, message));
+        let message = &[
+            "the quantity of ",
+            id.as_str(),
+            " is ",
+            &digits(request.quantity.into()),
+            "; 1 to ",
+            &digits(MAX_QUANTITY.into()),
+            " are possible",
+        ];
+        return Err(Rejection::because(RejectionCode::InvalidQuantity, message));
     }
     if role == Role::Browser && (request.price.is_some() || request.name.is_some()) {
-        let message = format!("a browser can't name the price or name of {id}; it comes from the shop's catalogue");
-        return Err(Rejection::new(RejectionCode::PriceNotAllowed, message));
+        let message =
+            &["a browser can't name the price or name of ", id.as_str(), "; it comes from the shop's catalogue"];
+        return Err(Rejection::because(RejectionCode::PriceNotAllowed, message));
     }
     let product = funnel.product(id);
     let (price, price_source) = match (request.price, product) {
         (Some(price), _) if price.is_price() => (price, PriceSource::Service),
         (Some(price), _) => {
-            let message = format!("the price {} of {id} is not between 0 and {}", price.minor(), Money::MAX.minor());
-            return Err(Rejection::new(RejectionCode::InvalidAmount, message));
+            let message = &[
+                "the price ",
+                &digits(price.minor()),
+                " of ",
+                id.as_str(),
+                " is not between 0 and ",
+                &digits(Money::MAX.minor()),
+            ];
+            return Err(Rejection::because(RejectionCode::InvalidAmount, message));
         }
         (None, Some(product)) => (product.price, PriceSource::Funnel),
         (None, None) => {
-            let message = format!("the product {id} is not in the catalogue of the funnel {}", funnel.id);
-            return Err(Rejection::new(RejectionCode::UnknownProduct, message));
+            let message = &["the product ", id.as_str(), " is not in the catalogue of the funnel ", funnel.id.as_str()];
+            return Err(Rejection::because(RejectionCode::UnknownProduct, message));
         }
     };
     let name = match (&request.name, product) {
         (Some(name), _) => name.clone(),
         (None, Some(product)) => product.name.clone(),
-        (None, None) => id.to_string(),
+        (None, None) => id.as_str().to_owned(),
     };
     if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
-        let message =
-            format!("the name of {id} is longer than {MAX_NAME_CHARS} characters or holds control characters");
-        return Err(Rejection::new(RejectionCode::InvalidField, message));
+        let message = &[
+            "the name of ",
+            id.as_str(),
+            " is longer than ",
+            &digits(MAX_NAME_CHARS as i64),
+            " characters or holds control characters",
+        ];
+        return Err(Rejection::because(RejectionCode::InvalidField, message));
     }
     Ok(Item { id: id.clone(), name, price, quantity: request.quantity, price_source })
 }

@@ -1,10 +1,11 @@
 //! Why a command may not happen, and who can mend it.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::{read_enum, read_struct};
+use crate::json::{json_enum, json_struct};
+use crate::prelude::*;
 
 /// A command was refused. It changed nothing.
 ///
@@ -51,8 +52,13 @@ macro_rules! rejection_codes {
         pub enum RejectionCode { $(#[doc = $meaning] $name),+ }
 
         $crate::json::read_value! {
-            RejectionCode, blank Self::NotPermitted, value =>
-                $crate::json::position(value, &[$($text),+]).map(|position| Self::ALL[position]);
+            RejectionCode, blank Self::NotPermitted, reader =>
+                $crate::json::position(reader, &[$($text),+])
+                    .map(|position| Self::ALL.get(position).copied().unwrap_or(Self::NotPermitted));
+        }
+
+        $crate::json::write_value! {
+            RejectionCode, this, out => out.quoted(this.as_str());
         }
 
         impl RejectionCode {
@@ -153,6 +159,12 @@ impl Rejection {
     pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
         Self { code, mendable_by: code.mendable_by(), message: message.into() }
     }
+
+    /// Takes the message in pieces and is never inlined: there are many places that refuse, and each is small so.
+    #[inline(never)]
+    pub(crate) fn because(code: RejectionCode, message: &[&str]) -> Self {
+        Self::new(code, message.concat())
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -161,11 +173,11 @@ impl fmt::Display for Rejection {
     }
 }
 
-impl std::error::Error for Rejection {}
+impl core::error::Error for Rejection {}
 
-read_struct!(Rejection, Ignored { code: "code", mendable_by: "mendableBy", message: "message" });
+json_struct!(Rejection, Ignored { code: "code", mendable_by: "mendableBy", message: "message" });
 
-read_enum!(MendableBy {
+json_enum!(MendableBy {
     Retry: "retry",
     BuyerInput: "buyerInput",
     StaleVersion: "staleVersion",

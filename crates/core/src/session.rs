@@ -6,8 +6,9 @@ use crate::claims::Claims;
 use crate::customer::{Customer, EmailAddress};
 use crate::identifier::{FunnelId, OfferId, ProductId, SessionId, StepId};
 use crate::json::JsonObject;
-use crate::json::{read_enum, read_struct};
+use crate::json::{ToJson, Writer, json_enum, json_struct};
 use crate::money::{Currency, Money};
+use crate::prelude::*;
 use crate::time::Timestamp;
 
 /// One checkout session, from the first click to the end of the order.
@@ -69,6 +70,7 @@ pub struct Session {
     pub source: Source,
     /// Any JSON of the shop: at most 50 top-level keys, 8 levels, 16 KiB.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    #[cfg_attr(feature = "typescript", ts(as = "crate::json::TypescriptObject"))]
     pub metadata: JsonObject,
     /// The funnel that it is pinned to.
     pub funnel: FunnelRef,
@@ -350,6 +352,26 @@ impl Session {
         self.upsells.iter().find(|upsell| upsell.offer == *offer)
     }
 
+    /// Writes the fields that differ from those of `published` as one object, and takes them over there; `false` where
+    /// none does.
+    pub fn write_patch(&self, published: &mut Option<Self>, out: &mut Writer) -> bool {
+        match published {
+            None => {
+                self.write(out);
+                *published = Some(self.clone());
+                true
+            }
+            Some(published) => {
+                out.open('{');
+                let before = out.len();
+                self.write_changed_fields(published, out);
+                let is_changed = out.len() > before;
+                out.close('}');
+                is_changed
+            }
+        }
+    }
+
     /// Derives the sums from products, adjustments and offers.
     pub(crate) fn recompute_totals(&mut self) {
         let sum = |amounts: &mut dyn Iterator<Item = Money>| amounts.fold(Money::ZERO, Money::plus);
@@ -364,7 +386,7 @@ impl Session {
     }
 }
 
-read_struct!(
+json_struct!(
     Session,
     Ignored {
         id: "id",
@@ -397,7 +419,7 @@ read_struct!(
     }
 );
 
-read_enum!(Status {
+json_enum!(Status {
     Pending: "pending" | "initiated",
     Processing: "processing",
     Completed: "completed",
@@ -405,23 +427,23 @@ read_enum!(Status {
     Expired: "expired"
 });
 
-read_struct!(
+json_struct!(
     Flow,
     Ignored { started_at: "startedAt", steps: "steps", abandoned_at: "abandonedAt", completed_at: "completedAt" }
 );
 
-read_struct!(StepVisit, Ignored { step: "step", entered_at: "enteredAt", left_at: "leftAt" });
+json_struct!(StepVisit, Ignored { step: "step", entered_at: "enteredAt", left_at: "leftAt" });
 
-read_struct!(
+json_struct!(
     Item,
     Ignored { id: "id", name: "name", price: "price", quantity: "quantity", price_source: "priceSource" }
 );
 
-read_enum!(PriceSource { Funnel: "funnel", Service: "service", Claimed: "claimed" });
+json_enum!(PriceSource { Funnel: "funnel", Service: "service", Claimed: "claimed" });
 
-read_struct!(Adjustments, Ignored { discount: "discount", shipping: "shipping", tax: "tax", set_by: "setBy" });
+json_struct!(Adjustments, Ignored { discount: "discount", shipping: "shipping", tax: "tax", set_by: "setBy" });
 
-read_struct!(
+json_struct!(
     Totals,
     Ignored {
         subtotal: "subtotal",
@@ -433,11 +455,11 @@ read_struct!(
     }
 );
 
-read_struct!(Payment, Ignored { paid_at: "paidAt", amount: "amount", attempts: "attempts", failure: "failure" });
+json_struct!(Payment, Ignored { paid_at: "paidAt", amount: "amount", attempts: "attempts", failure: "failure" });
 
-read_struct!(PaymentFailure, Ignored { code: "code", message: "message" });
+json_struct!(PaymentFailure, Ignored { code: "code", message: "message" });
 
-read_struct!(
+json_struct!(
     Upsell,
     Ignored {
         offer: "offer",
@@ -455,7 +477,7 @@ read_struct!(
     }
 );
 
-read_enum!(OfferState {
+json_enum!(OfferState {
     Offered: "offered",
     Accepted: "accepted",
     Declined: "declined",
@@ -464,6 +486,6 @@ read_enum!(OfferState {
     Lapsed: "lapsed"
 });
 
-read_enum!(Source { Api: "api", Client: "client", Migration: "migration", Webhook: "webhook" });
+json_enum!(Source { Api: "api", Client: "client", Migration: "migration", Webhook: "webhook" });
 
-read_struct!(FunnelRef, Ignored { id: "id", version: "version" });
+json_struct!(FunnelRef, Ignored { id: "id", version: "version" });

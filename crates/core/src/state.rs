@@ -1,12 +1,13 @@
 //! The session with what the protocol needs beside it. This is what every tier stores.
 
-use std::hash::{Hash, Hasher};
+use core::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::ClientId;
-use crate::json::read_struct;
+use crate::json::json_struct;
 use crate::ordered::OrderedMap;
+use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::session::Session;
 use crate::time::{TimeSpan, Timestamp};
@@ -120,8 +121,8 @@ impl Hasher for Fnv {
     }
 }
 
-read_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim", clients: "clients" or default, idle: "idle", erased_at: "erasedAt" });
+json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, clients: "clients" or default, idle: "idle" unless empty, erased_at: "erasedAt" unless empty });
 
-read_struct!(IdleLimit, Ignored { span: "span", latest_end: "latestEnd" });
+json_struct!(IdleLimit, Ignored { span: "span", latest_end: "latestEnd" });
 
-read_struct!(ClientLedger, Ignored { last_seq: "lastSeq", heard_at_version: "heardAtVersion", rejected: "rejected" or default });
+json_struct!(ClientLedger, Ignored { last_seq: "lastSeq", heard_at_version: "heardAtVersion", rejected: "rejected" or default unless empty });

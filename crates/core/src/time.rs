@@ -1,10 +1,13 @@
 //! Points in time and spans of time, as values: nothing here reads a clock.
 
-use std::fmt;
-use std::str::FromStr;
+use core::fmt;
+use core::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::json::digits;
+use crate::prelude::*;
 
 /// A point in time: milliseconds since the Unix epoch, UTC.
 ///
@@ -71,7 +74,14 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
+        self.with_text(|text| f.write_str(text))
+    }
+}
+
+impl Timestamp {
+    /// Hands on its text, which is ASCII.
+    pub(crate) fn with_text<T>(self, give: impl FnOnce(&str) -> T) -> T {
+        give(str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -81,11 +91,17 @@ pub struct InvalidTimestamp;
 
 impl fmt::Display for InvalidTimestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected an RFC 3339 date and time such as 2026-11-20T09:00:00.000Z")
+        f.write_str(self.sentence())
     }
 }
 
-impl std::error::Error for InvalidTimestamp {}
+impl InvalidTimestamp {
+    pub(crate) const fn sentence(self) -> &'static str {
+        "expected an RFC 3339 date and time such as 2026-11-20T09:00:00.000Z"
+    }
+}
+
+impl core::error::Error for InvalidTimestamp {}
 
 impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
@@ -97,7 +113,7 @@ impl FromStr for Timestamp {
 }
 
 fn parse_rfc3339(text: &[u8]) -> Option<Timestamp> {
-    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+    let number = |range: core::ops::Range<usize>| -> Option<i64> {
         text.get(range)?
             .iter()
             .try_fold(0i64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
@@ -180,13 +196,13 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(str::from_utf8(&self.text()).map_err(serde::ser::Error::custom)?)
+        self.with_text(|text| serializer.serialize_str(text))
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let text = <alloc::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         text.parse().map_err(D::Error::custom)
     }
 }
@@ -220,9 +236,15 @@ impl TimeSpan {
 
 impl fmt::Display for TimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+impl TimeSpan {
+    pub(crate) fn text(self) -> String {
         let (unit, millis) =
             UNITS.iter().rev().find(|(_, millis)| self.0 != 0 && self.0 % millis == 0).unwrap_or(&UNITS[1]);
-        write!(f, "{}{unit}", self.0 / millis)
+        [&digits(self.0 / millis), *unit].concat()
     }
 }
 
@@ -232,11 +254,17 @@ pub struct InvalidTimeSpan;
 
 impl fmt::Display for InvalidTimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected a whole number and a unit such as 30s, 10m, 24h or 7d")
+        f.write_str(self.sentence())
     }
 }
 
-impl std::error::Error for InvalidTimeSpan {}
+impl InvalidTimeSpan {
+    pub(crate) const fn sentence(self) -> &'static str {
+        "expected a whole number and a unit such as 30s, 10m, 24h or 7d"
+    }
+}
+
+impl core::error::Error for InvalidTimeSpan {}
 
 impl FromStr for TimeSpan {
     type Err = InvalidTimeSpan;
@@ -258,7 +286,7 @@ impl Serialize for TimeSpan {
 
 impl<'de> Deserialize<'de> for TimeSpan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let text = <alloc::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         text.parse().map_err(D::Error::custom)
     }
 }

@@ -1,107 +1,56 @@
-//! Values on their way between Rust and JavaScript.
+//! JSON text on its way between Rust and JavaScript.
+//!
+//! Whatever has a structure crosses as text in both directions: one call for a whole value, read and written by the core.
+//! Objects of JavaScript that are read field by field cost a call for each, and most of the module's imports.
 
-use js_sys::{Array, JSON, Object, Reflect};
-use serde::Serialize;
-use serde_wasm_bindgen::Serializer;
-use throughline_core::json::{FromJson, JsonObject, JsonValue};
+use alloc::string::String;
+
+use throughline_core::json::{FromJson, Mismatch, Numbers, ToJson, Writer};
 use wasm_bindgen::prelude::*;
 
-use crate::json_text::to_text;
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = Number)]
+    fn number_of(text: &str) -> f64;
 
-/// `value` as plain JavaScript: objects for maps, `null` for what is missing, numbers for every integer.
-pub fn to_js<T: Serialize + ?Sized>(value: &T) -> JsValue {
-    parse(&to_text(value))
+    #[wasm_bindgen(js_name = String)]
+    fn text_of(number: f64) -> String;
 }
 
-/// A list or pair of text as plain JavaScript, made without text in between. Everything with fields
-/// goes through [`to_js`]: for each type of field, this way of writing makes the module larger.
-pub fn list_to_js<T: Serialize + ?Sized>(value: &T) -> JsValue {
-    value.serialize(&Serializer::json_compatible()).unwrap_or(JsValue::NULL)
+/// Numbers that are no integers are read and written by the browser.
+const NUMBERS: Numbers = Numbers { read: number_of, write: text_of };
+
+/// A writer of JSON text.
+pub fn writer() -> Writer {
+    Writer::new(NUMBERS)
 }
 
-/// Reads a list of `[key, text]` pairs; what is no such pair is left out.
-pub fn pairs_from_js(list: &Array) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    for item in list.iter() {
-        if let (Some(key), Some(text)) = (get(&item, "0").as_string(), get(&item, "1").as_string()) {
-            pairs.push((key, text));
-        }
-    }
-    pairs
+/// `value` as JSON text.
+pub fn to_text(value: &dyn ToJson) -> String {
+    throughline_core::json::to_text(value, NUMBERS)
 }
 
-/// JSON text that was written here, as plain JavaScript.
-#[inline(never)]
-pub fn parse(text: &str) -> JsValue {
-    JSON::parse(text).unwrap_or(JsValue::NULL)
-}
-
-/// Reads a plain JavaScript value; the error is a sentence that names the field.
-///
-/// # Errors
-/// What does not fit the type.
-pub fn from_js<T: FromJson>(value: JsValue) -> Result<T, String> {
-    T::from_json(as_json(&value, 0)).map_err(|mismatch| mismatch.to_string())
-}
-
-/// How deep a value is followed; deeper is `null`. Beyond every limit of the protocol, and cycles end here too.
-const MAX_DEPTH: usize = 64;
-
-/// The value as JSON would have it: without `undefined` properties and functions.
-fn as_json(value: &JsValue, depth: usize) -> JsonValue {
-    if let Some(text) = value.as_string() {
-        JsonValue::String(text)
-    } else if let Some(number) = value.as_f64() {
-        JsonValue::from(number)
-    } else if let Some(flag) = value.as_bool() {
-        JsonValue::Bool(flag)
-    } else if depth >= MAX_DEPTH {
-        JsonValue::Null
-    } else if Array::is_array(value) {
-        JsonValue::Array(Array::from(value).iter().map(|item| as_json(&item, depth + 1)).collect())
-    } else if let Some(object) = value.dyn_ref::<Object>().filter(|_| !value.is_function()) {
-        let mut entries = JsonObject::new();
-        for entry in Object::entries(object).iter().map(|pair| Array::from(&pair)) {
-            let inner = entry.get(1);
-            if let (Some(key), false) = (entry.get(0).as_string(), inner.is_undefined() || inner.is_function()) {
-                entries.insert(key, as_json(&inner, depth + 1));
-            }
-        }
-        JsonValue::Object(entries)
-    } else {
-        JsonValue::Null
-    }
-}
-
-/// Reads JSON text. The browser's own parser is used, so that none has to be shipped.
+/// Reads JSON text.
 ///
 /// # Errors
 /// What is no JSON, or does not fit the type.
-pub fn from_json<T: FromJson>(text: &str) -> Result<T, String> {
-    from_js(JSON::parse(text).map_err(|_| "not JSON".to_owned())?)
+pub fn from_text<T: FromJson>(text: &str) -> Result<T, Mismatch> {
+    T::from_json(text, NUMBERS)
 }
 
-/// Sets a property of a plain object.
-pub fn set(object: &Object, name: &str, value: impl Into<JsValue>) {
-    set_value(object, name, value.into());
+/// Hands on the entries of an object as they are written; none where it is no object.
+pub fn entries(text: &str, each: &mut dyn FnMut(&str, &str)) {
+    // Only called with text that was read before.
+    let _ = throughline_core::json::Reader::new(text, NUMBERS).object(&mut |reader, name| {
+        each(name, reader.raw()?);
+        Ok(())
+    });
 }
 
-#[inline(never)]
-fn set_value(object: &Object, name: &str, value: JsValue) {
-    // Can only fail for frozen objects and proxies; this one was just made here.
-    let _ = Reflect::set(object, &JsValue::from_str(name), &value);
-}
-
-/// A property of a plain object; `undefined` where it has none, or is no object.
-#[inline(never)]
-pub fn get(object: &JsValue, name: &str) -> JsValue {
-    Reflect::get(object, &JsValue::from_str(name)).unwrap_or(JsValue::UNDEFINED)
-}
-
-/// A plain object with a `type`.
-#[inline(never)]
-pub fn tagged(name: &str) -> Object {
-    let object = Object::new();
-    set(&object, "type", name);
-    object
+/// Hands on the items of an array as they are written; none where it is no array.
+pub fn items(text: &str, each: &mut dyn FnMut(&str)) {
+    let _ = throughline_core::json::Reader::new(text, NUMBERS).array(&mut |reader, _| {
+        each(reader.raw()?);
+        Ok(())
+    });
 }

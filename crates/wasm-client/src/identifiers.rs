@@ -1,5 +1,7 @@
 //! New ids and secrets, from the browser's cryptographic randomness.
 
+use alloc::string::String;
+
 use throughline_core::{ClientId, SessionId, Timestamp};
 use wasm_bindgen::prelude::*;
 
@@ -30,5 +32,6 @@ pub fn new_client_id() -> String {
 /// A new claim secret: 256 random bits as hexadecimal digits.
 #[wasm_bindgen(js_name = newClaimSecret)]
 pub fn new_claim_secret() -> String {
-    random::<32>().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |digit: u8| char::from(b"0123456789abcdef"[usize::from(digit & 15)]);
+    random::<32>().iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }

@@ -24,7 +24,7 @@ pub fn pack(options: &wasm::Options) -> Result<()> {
 
 /// Builds the package and packs it, whatever it weighs; prints and gives the weights.
 pub fn assemble(options: &wasm::Options) -> Result<Vec<Weight>> {
-    let bindings = wasm::build(options)?;
+    let modules = wasm::build(options)?;
     announce("bundling the package");
     let stage = workspace::path(STAGE);
     // The folder itself stays: the demo shop's node_modules links to it.
@@ -37,7 +37,9 @@ pub fn assemble(options: &wasm::Options) -> Result<Vec<Weight>> {
 
     bundle(&dist)?;
     declare_types(&dist)?;
-    fs::copy(bindings.join("throughline_bg.wasm"), dist.join("throughline_bg.wasm"))?;
+    for module in &modules {
+        fs::copy(module, dist.join(module.file_name().unwrap_or_default()))?;
+    }
     copy_documents(&stage)?;
     write_manifest(&stage)?;
 
@@ -51,8 +53,10 @@ pub fn assemble(options: &wasm::Options) -> Result<Vec<Weight>> {
     let tarball = folder.join(name.lines().last().unwrap_or_default());
     announce(&format!("packed {}", tarball.strip_prefix(workspace::root()).unwrap_or(&tarball).display()));
 
-    let weights = weigh(&dist)?;
+    let weights = weigh(&dist, &["throughline_bg.wasm", "index.js"])?;
     println!("{}", sizes::table(&weights));
+    println!("loaded only by pages that need localStorage:");
+    println!("{}", sizes::table(&weigh(&dist, &["local_storage_bg.wasm", "local-storage-core.js"])?));
     Ok(weights)
 }
 
@@ -61,7 +65,9 @@ fn bundle(dist: &Path) -> Result<()> {
         .args(["src/index.ts", "--bundle", "--minify", "--format=esm", "--target=es2022", "--sourcemap"])
         .args(["--log-level=warning", "--legal-comments=none"])
         .arg(format!("--define:PACKAGE_VERSION=\"{VERSION}\""))
-        .arg(format!("--outfile={}", dist.join("index.js").display()))
+        // What is imported when it is needed becomes a file of its own.
+        .args(["--splitting", "--chunk-names=[name]"])
+        .arg(format!("--outdir={}", dist.display()))
         .current_dir(NpmProject::Package.path()))
 }
 
@@ -98,6 +104,6 @@ fn write_manifest(stage: &Path) -> Result<()> {
     run(program("npm").args(["pkg", "delete", "devDependencies", "scripts"]).current_dir(stage))
 }
 
-fn weigh(dist: &Path) -> Result<Vec<Weight>> {
-    ["throughline_bg.wasm", "index.js"].into_iter().map(|name| Weight::of(name, &fs::read(dist.join(name))?)).collect()
+fn weigh(dist: &Path, names: &[&str]) -> Result<Vec<Weight>> {
+    names.iter().map(|name| Weight::of(name, &fs::read(dist.join(name))?)).collect()
 }

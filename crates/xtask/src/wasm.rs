@@ -40,19 +40,43 @@ enum Toolchain {
     Debian,
 }
 
-/// The folder with the finished bindings: `throughline.js`, `throughline.d.ts`, `throughline_bg.wasm`.
-pub fn build(options: &Options) -> Result<PathBuf> {
-    announce("building the browser core for WebAssembly");
-    let module = compile(options.toolchain.map_or_else(choose_toolchain, Ok)?, "wasm", None)?;
-    let bindings = bind_and_optimise(&module)?;
-    copy_for_typescript(&bindings)?;
-    Ok(bindings)
+/// One of the modules that the npm package consists of.
+#[derive(Clone, Copy)]
+struct Module {
+    package: &'static str,
+    /// What its bindings are called: `<name>.js`, `<name>.d.ts`, `<name>_bg.wasm`.
+    name: &'static str,
+}
+
+const CLIENT: Module = Module { package: "throughline-wasm-client", name: "throughline" };
+/// Loaded by those pages only that need it.
+const LOCAL_STORAGE: Module = Module { package: "throughline-wasm-local-storage", name: "local_storage" };
+
+/// The finished modules.
+pub fn build(options: &Options) -> Result<Vec<PathBuf>> {
+    let toolchain = options.toolchain.map_or_else(choose_toolchain, Ok)?;
+    let generated = NpmProject::Package.path().join("generated");
+    fs::create_dir_all(&generated)?;
+    let mut finished = Vec::new();
+    for module in [CLIENT, LOCAL_STORAGE] {
+        announce(&format!("building {} for WebAssembly", module.package));
+        let bindings = bind_and_optimise(&compile(module, toolchain, "wasm", None)?, module)?;
+        // The TypeScript sources import the bindings from `generated/`, which is never committed.
+        for ending in [".js", ".d.ts", "_bg.wasm"] {
+            let name = [module.name, ending].concat();
+            fs::copy(bindings.join(&name), generated.join(&name)).with_context(|| format!("copying {name}"))?;
+        }
+        finished.push(bindings.join([module.name, "_bg.wasm"].concat()));
+    }
+    fs::write(generated.join("types.ts"), throughline_core::typescript::declarations()).context("writing types.ts")?;
+    Ok(finished)
 }
 
 /// Builds the core once more, with the function by which the tests ask it for verdicts. Not part of the package.
 pub fn build_verdict(options: &Options) -> Result<()> {
     announce("building the core with its verdicts for WebAssembly");
-    let module = compile(options.toolchain.map_or_else(choose_toolchain, Ok)?, "wasm-verdict", Some("verdict"))?;
+    let toolchain = options.toolchain.map_or_else(choose_toolchain, Ok)?;
+    let module = compile(CLIENT, toolchain, "wasm-verdict", Some("verdict"))?;
     let folder = workspace::path("target/npm/verdict");
     fs::create_dir_all(&folder)?;
     Bindgen::new().input_path(module).out_name("verdict").nodejs(true)?.typescript(false).generate(&folder)?;
@@ -89,21 +113,21 @@ fn target_is_installed() -> Result<bool> {
 }
 
 /// Compiles in this folder of cargo's target folder; the module.
-fn compile(toolchain: Toolchain, folder: &str, feature: Option<&str>) -> Result<PathBuf> {
+fn compile(module: Module, toolchain: Toolchain, folder: &str, feature: Option<&str>) -> Result<PathBuf> {
     let mut command = match toolchain {
         Toolchain::Active => cargo(),
         Toolchain::Debian => debian_cargo()?,
     };
     // A target folder of its own: two compilers that share one rebuild each other's work.
     let folder = workspace::target_folder()?.join(folder);
-    command.args(["build", "--package", "throughline-wasm-client", "--lib", "--profile", "wasm"]);
+    command.args(["build", "--package", module.package, "--lib", "--profile", "wasm"]);
     command.args(["--target", TARGET, "--target-dir"]).arg(&folder);
     command.args(feature.into_iter().flat_map(|feature| ["--features", feature]));
     if toolchain == Toolchain::Debian {
         command.args(["-Z", "build-std=std,panic_abort"]);
     }
     run(&mut command)?;
-    Ok(folder.join(TARGET).join("wasm/throughline_wasm_client.wasm"))
+    Ok(folder.join(TARGET).join("wasm").join(module.package.replace('-', "_")).with_extension("wasm"))
 }
 
 fn debian_cargo() -> Result<std::process::Command> {
@@ -130,11 +154,11 @@ fn debian_cargo() -> Result<std::process::Command> {
 }
 
 /// Skips its work where neither the module nor the tools changed since the last time.
-fn bind_and_optimise(module: &Path) -> Result<PathBuf> {
-    let module = fs::read(module).with_context(|| format!("reading {}", module.display()))?;
+fn bind_and_optimise(compiled: &Path, Module { name, .. }: Module) -> Result<PathBuf> {
+    let module = fs::read(compiled).with_context(|| format!("reading {}", compiled.display()))?;
     provision::npm(NpmProject::Package)?;
 
-    let folder = workspace::path(BUILD);
+    let folder = workspace::path(BUILD).join(name);
     let stamp = folder.join(".built-from");
     let key = build_key(&module)?;
     if fs::read_to_string(&stamp).is_ok_and(|found| found == key) {
@@ -147,7 +171,7 @@ fn bind_and_optimise(module: &Path) -> Result<PathBuf> {
 
     announce("generating the JavaScript bindings");
     Bindgen::new()
-        .input_bytes("throughline", module)
+        .input_bytes(name, module)
         .web(true)?
         .typescript(true)
         // The package says itself where its module lies, in the form that bundlers understand.
@@ -157,7 +181,7 @@ fn bind_and_optimise(module: &Path) -> Result<PathBuf> {
         .generate(&folder)?;
 
     announce("making the module small");
-    let module = folder.join("throughline_bg.wasm");
+    let module = folder.join([name, "_bg.wasm"].concat());
     run(program(NpmProject::Package.program("wasm-opt")).args(OPTIMISE).arg(&module).arg("-o").arg(&module))?;
     fs::write(stamp, key)?;
     Ok(folder)
@@ -170,14 +194,4 @@ fn build_key(module: &[u8]) -> Result<String> {
     OPTIMISE.hash(&mut hasher);
     fs::read(binaryen).context("reading binaryen's version")?.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
-}
-
-/// The TypeScript sources import the bindings from `generated/`, which is never committed.
-fn copy_for_typescript(bindings: &Path) -> Result<()> {
-    let folder = NpmProject::Package.path().join("generated");
-    fs::create_dir_all(&folder)?;
-    for name in ["throughline.js", "throughline.d.ts", "throughline_bg.wasm"] {
-        fs::copy(bindings.join(name), folder.join(name)).with_context(|| format!("copying {name}"))?;
-    }
-    fs::write(folder.join("types.ts"), throughline_core::typescript::declarations()).context("writing types.ts")
 }

@@ -2,13 +2,15 @@
 
 use super::{Decider, Decision, reject};
 use crate::command::ItemRequest;
-use crate::customer::{Customer, EmailAddress, MAX_FIELD_CHARS};
+use crate::customer::{Customer, EmailAddress, InvalidEmailAddress, MAX_FIELD_CHARS};
 use crate::event::Event;
 use crate::funnel::Funnel;
 use crate::json;
 use crate::json::JsonObject;
+use crate::json::digits;
 use crate::money::Money;
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::pricing;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{Adjustments, PriceSource, Session};
@@ -77,7 +79,7 @@ impl Decider<'_> {
         if by_service && self.role == Role::Browser {
             return reject(
                 Code::PriceNotAllowed,
-                format_args!("the shop has priced this order; only the shop can change what is in it"),
+                &["the shop has priced this order; only the shop can change what is in it"],
             );
         }
         Ok(())
@@ -92,7 +94,8 @@ impl Decider<'_> {
         self.check_editable()?;
         for (name, amount) in [("discount", discount), ("shipping", shipping), ("tax", tax)] {
             if let Some(amount) = amount.filter(|amount| !amount.is_price()) {
-                let message = format_args!("{name} is {}; 0 to {} are possible", amount.minor(), Money::MAX.minor());
+                let message =
+                    &[name, " is ", &digits(amount.minor()), "; 0 to ", &digits(Money::MAX.minor()), " are possible"];
                 return reject(Code::InvalidAmount, message);
             }
         }
@@ -133,7 +136,7 @@ pub(super) fn read_email(text: &str) -> Result<Option<EmailAddress>, Rejection> 
     }
     match EmailAddress::new(text) {
         Ok(email) => Ok(Some(email)),
-        Err(error) => reject(Code::InvalidField, format_args!("email: {error}")),
+        Err(InvalidEmailAddress) => reject(Code::InvalidField, &["email: ", InvalidEmailAddress::SENTENCE]),
     }
 }
 
@@ -142,7 +145,13 @@ pub(super) fn check_customer(customer: &Customer) -> Result<(), Rejection> {
         None => Ok(()),
         Some(field) => reject(
             Code::InvalidField,
-            format_args!("customer.{field} is longer than {MAX_FIELD_CHARS} characters or holds control characters"),
+            &[
+                "customer.",
+                &field,
+                " is longer than ",
+                &digits(MAX_FIELD_CHARS as i64),
+                " characters or holds control characters",
+            ],
         ),
     }
 }
@@ -150,13 +159,13 @@ pub(super) fn check_customer(customer: &Customer) -> Result<(), Rejection> {
 pub(super) fn check_metadata(metadata: &JsonObject) -> Result<(), Rejection> {
     match json::check_limits(metadata) {
         Ok(()) => Ok(()),
-        Err(limit) => reject(Code::MetadataTooLarge, format_args!("the metadata has {limit}")),
+        Err(limit) => reject(Code::MetadataTooLarge, &["the metadata has ", &limit.sentence()]),
     }
 }
 
 pub(super) fn read_coupon(code: &str, funnel: &Funnel) -> Result<String, Rejection> {
     match funnel.coupon(code.trim()) {
         Some(coupon) => Ok(coupon.code.clone()),
-        None => reject(Code::UnknownCoupon, format_args!("this coupon is not known; check its spelling")),
+        None => reject(Code::UnknownCoupon, &["this coupon is not known; check its spelling"]),
     }
 }

@@ -8,6 +8,7 @@ use crate::event::Event;
 use crate::funnel::StepKind;
 use crate::identifier::OfferId;
 use crate::money::Money;
+use crate::prelude::*;
 use crate::pricing;
 use crate::rejection::RejectionCode as Code;
 use crate::session::{Item, PriceSource, Session, Status};
@@ -21,7 +22,7 @@ impl Decider<'_> {
         charges: &[ConfirmedCharge],
     ) -> Decision {
         let Some(claims) = &self.session.claims else {
-            return reject(Code::NothingClaimed, format_args!("this session has no claims to confirm"));
+            return reject(Code::NothingClaimed, &["this session has no claims to confirm"]);
         };
         let mut events = vec![Event::ClaimsConfirmed {}];
         if !claims.claim_payment() || self.session.is_paid() {
@@ -30,7 +31,7 @@ impl Decider<'_> {
         let (Some(transaction_id), Some(amount)) = (payment.0, payment.1.filter(|amount| amount.is_price())) else {
             return reject(
                 Code::InvalidField,
-                format_args!("a payment is claimed: name the gateway's transactionId, and the amount that it has"),
+                &["a payment is claimed: name the gateway's transactionId, and the amount that it has"],
             );
         };
         check_reference("transactionId", transaction_id)?;
@@ -40,7 +41,7 @@ impl Decider<'_> {
         for charge in charges {
             check_reference("charges.transactionId", &charge.transaction_id)?;
             if self.context.funnel.offer(&charge.offer).is_none() {
-                return reject(Code::OfferNotMade, format_args!("the funnel has no offer {}", charge.offer));
+                return reject(Code::OfferNotMade, &["the funnel has no offer ", charge.offer.as_str()]);
             }
         }
         events.push(Event::PaymentRecorded {
@@ -99,7 +100,7 @@ impl Decider<'_> {
 
     pub(super) fn refute_claims(&self) -> Decision {
         if self.session.claims.is_none() {
-            return reject(Code::NothingClaimed, format_args!("this session has no claims to refute"));
+            return reject(Code::NothingClaimed, &["this session has no claims to refute"]);
         }
         let mut events = vec![Event::ClaimsRefuted {}];
         let rest: Vec<Item> =

@@ -8,10 +8,12 @@ use crate::customer::Customer;
 use crate::event::Event;
 use crate::identifier::ProductId;
 use crate::json;
+use crate::json::digits;
 use crate::json::{JsonObject, JsonValue};
 use crate::legacy;
 use crate::money::Money;
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::pricing;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{Adjustments, FunnelRef, Item, PriceSource, Source};
@@ -20,19 +22,19 @@ use crate::time::{TimeSpan, Timestamp};
 pub(super) fn decide_create(create: &Create, role: Role, context: &Context<'_>) -> Decision {
     let Context { now, funnel, .. } = *context;
     let Some(first) = funnel.first_step() else {
-        return reject(Code::UnknownFunnel, format_args!("the funnel {} has no steps", funnel.id));
+        return reject(Code::UnknownFunnel, &["the funnel ", funnel.id.as_str(), " has no steps"]);
     };
     let is_own_id = match &create.claims {
         None => context.session_id.is_generated(),
         Some(_) => context.session_id.is_legacy(),
     };
     if role == Role::Browser && !is_own_id {
-        let message = format_args!("a browser can't choose a session's id; let one be generated");
+        let message = &["a browser can't choose a session's id; let one be generated"];
         return reject(Code::NotPermitted, message);
     }
     let chosen = create.funnel.as_ref();
     if chosen.is_some_and(|choice| choice.id != funnel.id || choice.version.is_some_and(|v| v != funnel.version)) {
-        return reject(Code::UnknownFunnel, format_args!("the funnel that was asked for is not known here"));
+        return reject(Code::UnknownFunnel, &["the funnel that was asked for is not known here"]);
     }
 
     let email = create.email.as_deref().map(read_email).transpose()?.flatten();
@@ -131,7 +133,7 @@ pub(super) fn check_claims(claims: &Claims) -> Result<(), Rejection> {
         None => Ok(()),
         Some(amount) => reject(
             Code::InvalidAmount,
-            format_args!("the claimed amount {} is larger than {}", amount.minor(), Money::MAX.minor()),
+            &["the claimed amount ", &digits(amount.minor()), " is larger than ", &digits(Money::MAX.minor())],
         ),
     }
 }
@@ -146,10 +148,10 @@ pub(super) fn claimed_times(claims: &Claims, now: Timestamp, latest_end: Timesta
 
 pub(super) fn keep_unknown_coupon(metadata: &mut JsonObject, code: &str) {
     let mut with_coupon = metadata.clone();
-    let legacy =
-        with_coupon.entry(legacy::METADATA_KEY.to_owned()).or_insert_with(|| JsonValue::Object(JsonObject::new()));
-    if let JsonValue::Object(legacy) = legacy {
-        legacy.insert("couponCode".to_owned(), code.into());
+    let coupon = JsonObject::from([("couponCode".to_owned(), code.into())]);
+    let kept = JsonObject::from([(legacy::METADATA_KEY.to_owned(), JsonValue::Object(coupon))]);
+    if matches!(metadata.get(legacy::METADATA_KEY), None | Some(JsonValue::Object(_))) {
+        json::merge_patch(&mut with_coupon, &kept);
     }
     // Where there is no room for it, everything else matters more.
     if json::check_limits(&with_coupon).is_ok() {

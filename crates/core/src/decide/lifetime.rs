@@ -5,6 +5,7 @@ use super::{Decider, Decision, reject};
 use crate::event::{Event, Record};
 use crate::evolve::evolve;
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::rejection::RejectionCode as Code;
 use crate::session::Session;
 use crate::state::State;
@@ -18,7 +19,7 @@ impl Decider<'_> {
         // With an idle limit the end moves by itself up to the latest one; that is what is extended.
         let ends = self.idle.map_or(self.session.expires_at, |idle| idle.latest_end);
         if ends >= latest {
-            let message = format_args!("a session of this funnel lives {} at most", lifetime.max);
+            let message = &["a session of this funnel lives ", &lifetime.max.text(), " at most"];
             return reject(Code::LifetimeExceeded, message);
         }
         let ttl = ttl_ms.map_or(lifetime.default, |ttl| TimeSpan::from_millis(ttl.into()));
@@ -33,7 +34,7 @@ pub(crate) fn expire(session: &Session, now: Timestamp) -> Decision {
         return Ok(vec![]);
     }
     if now < session.expires_at {
-        return reject(Code::NotDue, format_args!("the session lives until {}", session.expires_at));
+        return reject(Code::NotDue, &["the session lives until ", &session.expires_at.to_string()]);
     }
     if !session.is_paid() {
         return Ok(vec![Event::Expired {}]);

@@ -8,14 +8,14 @@ mod offers;
 mod payment;
 mod steps;
 
-use std::fmt;
-
 use crate::command::Command;
 use crate::customer::MAX_FIELD_CHARS;
 use crate::event::Event;
 use crate::funnel::Funnel;
 use crate::identifier::SessionId;
+use crate::json::digits;
 use crate::permission::{Role, may_issue};
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{Session, Status};
 use crate::state::{IdleLimit, State};
@@ -49,6 +49,27 @@ type Decision = Result<Vec<Event>, Rejection>;
 /// # Errors
 /// A [`Rejection`] that says what was wrong and who can mend it; then nothing has happened.
 pub fn decide(state: Option<&State>, command: &Command, role: Role, context: &Context<'_>) -> Decision {
+    judge(state, command, role, context, |decider, command| decider.decide_for_back_end(command))
+}
+
+/// What [`decide`] says of a browser's command. Without the rules for the commands that no browser may issue: in the browser
+/// they would be of no use.
+///
+/// # Errors
+/// As [`decide`].
+pub fn decide_for_browser(state: Option<&State>, command: &Command, context: &Context<'_>) -> Decision {
+    // Whatever else there is was refused before.
+    judge(state, command, Role::Browser, context, |_, _| Ok(vec![]))
+}
+
+#[inline(always)]
+fn judge(
+    state: Option<&State>,
+    command: &Command,
+    role: Role,
+    context: &Context<'_>,
+    other: impl Fn(&Decider<'_>, &Command) -> Decision,
+) -> Decision {
     let kind = command.kind();
     if !may_issue(role, kind) {
         let who = match role {
@@ -57,36 +78,30 @@ pub fn decide(state: Option<&State>, command: &Command, role: Role, context: &Co
             Role::Operator => "an operator",
             Role::System => "the server by itself",
         };
-        return reject(Code::NotPermitted, format_args!("{who} may not issue {}", kind.as_str()));
+        return reject(Code::NotPermitted, &[who, " may not issue ", kind.as_str()]);
     }
     match (state, command) {
         (None, Command::Create(create)) => decide_create(create, role, context),
-        (Some(_), Command::Create(_)) => {
-            reject(Code::SessionExists, format_args!("there is a session with this id already"))
-        }
-        (None, _) => reject(Code::SessionNotFound, format_args!("there is no session with this id")),
+        (Some(_), Command::Create(_)) => reject(Code::SessionExists, &["there is a session with this id already"]),
+        (None, _) => reject(Code::SessionNotFound, &["there is no session with this id"]),
         (Some(state), Command::Erase {}) => Ok(if state.erased_at.is_some() { vec![] } else { vec![Event::Erased {}] }),
-        (Some(state), _) if state.erased_at.is_some() => reject(
-            Code::SessionErased,
-            format_args!("the personal data of this session was erased; start a new session"),
-        ),
-        (Some(state), command) => Decider { session: &state.session, idle: state.idle, role, context }.decide(command),
+        (Some(state), _) if state.erased_at.is_some() => {
+            reject(Code::SessionErased, &["the personal data of this session was erased; start a new session"])
+        }
+        (Some(state), command) => {
+            Decider { session: &state.session, idle: state.idle, role, context }.decide(command, other)
+        }
     }
 }
 
-fn reject<T>(code: Code, message: fmt::Arguments<'_>) -> Result<T, Rejection> {
-    Err(rejection(code, message))
-}
-
-/// Takes the message unformatted and is never inlined: there are many places that refuse, and each is small so.
-#[inline(never)]
-fn rejection(code: Code, message: fmt::Arguments<'_>) -> Rejection {
-    Rejection::new(code, message.to_string())
+fn reject<T>(code: Code, message: &[&str]) -> Result<T, Rejection> {
+    Err(Rejection::because(code, message))
 }
 
 fn check_reference(name: &str, text: &str) -> Result<(), Rejection> {
     if text.is_empty() || text.chars().count() > MAX_FIELD_CHARS || text.chars().any(char::is_control) {
-        let message = format_args!("{name} has to be 1 to {MAX_FIELD_CHARS} characters without control characters");
+        let message =
+            &[name, " has to be 1 to ", &digits(MAX_FIELD_CHARS as i64), " characters without control characters"];
         return reject(Code::InvalidField, message);
     }
     Ok(())
@@ -100,15 +115,28 @@ struct Decider<'a> {
 }
 
 impl Decider<'_> {
-    fn decide(&self, command: &Command) -> Decision {
+    /// The commands that a browser may issue (see [`PERMISSIONS`](crate::PERMISSIONS)); what is none of them goes to `other`.
+    #[inline(always)]
+    fn decide(&self, command: &Command, other: impl Fn(&Self, &Command) -> Decision) -> Decision {
         match command {
             Command::SetEmail { email } => self.set_email(email),
             Command::SetCustomer { customer } => self.set_customer(customer),
             Command::SetItems { items } => self.set_items(items),
             Command::SetCoupon { code } => self.set_coupon(code.as_deref()),
-            Command::SetAdjustments { discount, shipping, tax } => self.set_adjustments(*discount, *shipping, *tax),
             Command::GoToStep { step } => self.go_to_step(step),
             Command::BeginProcessing {} => self.begin_processing(),
+            Command::AcceptUpsell { offer } => self.accept_upsell(offer),
+            Command::DeclineUpsell { offer } => self.decline_upsell(offer),
+            Command::SetMetadata { metadata } => self.set_metadata(metadata),
+            Command::Extend { ttl_ms } => self.extend(*ttl_ms),
+            _ => other(self, command),
+        }
+    }
+
+    /// The commands that a browser may not issue.
+    fn decide_for_back_end(&self, command: &Command) -> Decision {
+        match command {
+            Command::SetAdjustments { discount, shipping, tax } => self.set_adjustments(*discount, *shipping, *tax),
             Command::RecordPayment { transaction_id, amount, vault_id, customer_id, payment_token } => {
                 check_reference("transactionId", transaction_id)?;
                 for (name, value) in
@@ -129,20 +157,27 @@ impl Decider<'_> {
                 )
             }
             Command::FailPayment { code, message } => self.fail_payment(code, message),
-            Command::AcceptUpsell { offer } => self.accept_upsell(offer),
-            Command::DeclineUpsell { offer } => self.decline_upsell(offer),
             Command::RecordUpsellCharge { offer, transaction_id, amount } => {
                 self.record_upsell_charge(offer, transaction_id, *amount)
             }
             Command::FailUpsellCharge { offer, code, message } => self.fail_upsell_charge(offer, code, message),
-            Command::SetMetadata { metadata } => self.set_metadata(metadata),
-            Command::Extend { ttl_ms } => self.extend(*ttl_ms),
             Command::Expire {} => expire(self.session, self.context.now),
             Command::ConfirmClaims { transaction_id, amount, vault_id, customer_id, charges } => {
                 self.confirm_claims((transaction_id.as_ref(), *amount), vault_id, customer_id, charges)
             }
             Command::RefuteClaims {} => self.refute_claims(),
+            // Decided before, with or without a session.
             Command::Create(_) | Command::Erase {} => Ok(vec![]),
+            Command::SetEmail { .. }
+            | Command::SetCustomer { .. }
+            | Command::SetItems { .. }
+            | Command::SetCoupon { .. }
+            | Command::GoToStep { .. }
+            | Command::BeginProcessing {}
+            | Command::AcceptUpsell { .. }
+            | Command::DeclineUpsell { .. }
+            | Command::SetMetadata { .. }
+            | Command::Extend { .. } => self.decide(command, |_, _| Ok(vec![])),
         }
     }
 
@@ -150,17 +185,12 @@ impl Decider<'_> {
     fn check_alive(&self) -> Result<(), Rejection> {
         let is_over = self.context.now >= self.session.expires_at;
         match self.session.status {
-            Status::Completed => {
-                reject(Code::SessionCompleted, format_args!("this order is complete; start a new session"))
+            Status::Completed => reject(Code::SessionCompleted, &["this order is complete; start a new session"]),
+            Status::Expired => reject(Code::SessionExpired, &["this session has expired; start a new session"]),
+            _ if is_over && self.session.is_paid() => {
+                reject(Code::SessionCompleted, &["the time of this session is over; the order is complete as it is"])
             }
-            Status::Expired => {
-                reject(Code::SessionExpired, format_args!("this session has expired; start a new session"))
-            }
-            _ if is_over && self.session.is_paid() => reject(
-                Code::SessionCompleted,
-                format_args!("the time of this session is over; the order is complete as it is"),
-            ),
-            _ if is_over => reject(Code::SessionExpired, format_args!("this session has expired; start a new session")),
+            _ if is_over => reject(Code::SessionExpired, &["this session has expired; start a new session"]),
             Status::Pending | Status::Processing | Status::Failed => Ok(()),
         }
     }
@@ -169,13 +199,10 @@ impl Decider<'_> {
     fn check_editable(&self) -> Result<(), Rejection> {
         self.check_alive()?;
         if self.session.is_paid() {
-            return reject(
-                Code::AlreadyPaid,
-                format_args!("this session is paid; what was bought can't be changed any more"),
-            );
+            return reject(Code::AlreadyPaid, &["this session is paid; what was bought can't be changed any more"]);
         }
         if !self.session.is_editable() {
-            return reject(Code::PaymentUnderWay, format_args!("a payment is under way; wait for its outcome"));
+            return reject(Code::PaymentUnderWay, &["a payment is under way; wait for its outcome"]);
         }
         Ok(())
     }

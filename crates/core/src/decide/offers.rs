@@ -1,10 +1,12 @@
 //! Upsell offers: made, answered, charged.
 
-use super::{Decider, Decision, check_reference, reject, rejection};
+use super::{Decider, Decision, check_reference, reject};
 use crate::event::Event;
 use crate::funnel::Step;
 use crate::identifier::OfferId;
+use crate::json::digits;
 use crate::money::Money;
+use crate::prelude::*;
 use crate::pricing;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{OfferState, PaymentFailure, Session, Upsell};
@@ -26,14 +28,14 @@ impl Decider<'_> {
 
     pub(super) fn made_offer(&self, offer: &OfferId) -> Result<&Upsell, Rejection> {
         self.session.upsell(offer).ok_or_else(|| {
-            rejection(Code::OfferNotMade, format_args!("the offer {offer} was not made to this session"))
+            Rejection::because(Code::OfferNotMade, &["the offer ", offer.as_str(), " was not made to this session"])
         })
     }
 
     pub(super) fn check_open(&self, upsell: &Upsell) -> Result<(), Rejection> {
         self.check_alive()?;
         if self.is_overdue(upsell) {
-            return reject(Code::OfferLapsed, format_args!("the time to answer the offer {} is over", upsell.offer));
+            return reject(Code::OfferLapsed, &["the time to answer the offer ", upsell.offer.as_str(), " is over"]);
         }
         Ok(())
     }
@@ -43,9 +45,9 @@ impl Decider<'_> {
         match upsell.state {
             OfferState::Accepted | OfferState::Charged | OfferState::ChargeFailed => Ok(vec![]),
             OfferState::Declined => {
-                reject(Code::OfferDeclined, format_args!("the offer {offer} was declined; that is final"))
+                reject(Code::OfferDeclined, &["the offer ", offer.as_str(), " was declined; that is final"])
             }
-            OfferState::Lapsed => reject(Code::OfferLapsed, format_args!("the offer {offer} is closed")),
+            OfferState::Lapsed => reject(Code::OfferLapsed, &["the offer ", offer.as_str(), " is closed"]),
             OfferState::Offered => {
                 self.check_open(upsell)?;
                 Ok(vec![Event::OfferAccepted { offer: offer.clone() }])
@@ -59,7 +61,7 @@ impl Decider<'_> {
             OfferState::Declined | OfferState::Lapsed => Ok(vec![]),
             OfferState::Accepted | OfferState::Charged | OfferState::ChargeFailed => reject(
                 Code::OfferAccepted,
-                format_args!("the offer {offer} was accepted; it can't be declined any more"),
+                &["the offer ", offer.as_str(), " was accepted; it can't be declined any more"],
             ),
             OfferState::Offered => {
                 self.check_open(upsell)?;
@@ -75,12 +77,13 @@ impl Decider<'_> {
             OfferState::Charged if upsell.transaction_id.as_deref() == Some(transaction_id) => Ok(vec![]),
             OfferState::Charged => reject(
                 Code::OfferCharged,
-                format_args!("the offer {offer} was charged already, by another transaction; refund this one"),
+                &["the offer ", offer.as_str(), " was charged already, by another transaction; refund this one"],
             ),
             OfferState::Accepted | OfferState::ChargeFailed => {
                 let owed = upsell.price.plus(upsell.tax);
                 if amount != owed {
-                    let message = format_args!("the charge is {} but the offer costs {}", amount.minor(), owed.minor());
+                    let message =
+                        &["the charge is ", &digits(amount.minor()), " but the offer costs ", &digits(owed.minor())];
                     return reject(Code::AmountMismatch, message);
                 }
                 let transaction_id = Some(transaction_id.to_owned());
@@ -98,7 +101,7 @@ impl Decider<'_> {
                 let failure = PaymentFailure { code: code.to_owned(), message: message.to_owned() };
                 Ok(vec![Event::OfferChargeFailed { offer: offer.clone(), failure }])
             }
-            OfferState::Charged => reject(Code::OfferCharged, format_args!("the offer {offer} was charged already")),
+            OfferState::Charged => reject(Code::OfferCharged, &["the offer ", offer.as_str(), " was charged already"]),
             state => self.reject_unaccepted(offer, state),
         }
     }
@@ -106,12 +109,12 @@ impl Decider<'_> {
     pub(super) fn reject_unaccepted(&self, offer: &OfferId, state: OfferState) -> Decision {
         match state {
             OfferState::Declined => {
-                reject(Code::OfferDeclined, format_args!("the offer {offer} was declined; don't charge it"))
+                reject(Code::OfferDeclined, &["the offer ", offer.as_str(), " was declined; don't charge it"])
             }
             OfferState::Lapsed => {
-                reject(Code::OfferLapsed, format_args!("the offer {offer} is closed; don't charge it"))
+                reject(Code::OfferLapsed, &["the offer ", offer.as_str(), " is closed; don't charge it"])
             }
-            _ => reject(Code::OfferNotMade, format_args!("the offer {offer} was not accepted; don't charge it")),
+            _ => reject(Code::OfferNotMade, &["the offer ", offer.as_str(), " was not accepted; don't charge it"]),
         }
     }
 }

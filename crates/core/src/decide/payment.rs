@@ -4,7 +4,9 @@ use super::{Decider, Decision, check_reference, reject};
 use crate::claims::Claims;
 use crate::event::Event;
 use crate::funnel::StepKind;
+use crate::json::digits;
 use crate::money::Money;
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{PaymentFailure, PriceSource, Session, Status};
 
@@ -13,9 +15,7 @@ impl Decider<'_> {
         if self.session.claims.as_ref().is_some_and(Claims::claim_payment) {
             return reject(
                 Code::AwaitingConfirmation,
-                format_args!(
-                    "this session may have been paid before it moved here; the shop has to confirm that first"
-                ),
+                &["this session may have been paid before it moved here; the shop has to confirm that first"],
             );
         }
         Ok(())
@@ -24,7 +24,7 @@ impl Decider<'_> {
     pub(super) fn begin_processing(&self) -> Decision {
         self.check_alive()?;
         if self.session.is_paid() {
-            return reject(Code::AlreadyPaid, format_args!("this session is paid already"));
+            return reject(Code::AlreadyPaid, &["this session is paid already"]);
         }
         if self.session.status == Status::Processing {
             return Ok(vec![]);
@@ -33,13 +33,13 @@ impl Decider<'_> {
         if self.session.products.iter().any(|item| item.price_source == PriceSource::Claimed) {
             return reject(
                 Code::AwaitingConfirmation,
-                format_args!("the price of a product is not in the catalogue; the shop has to confirm it first"),
+                &["the price of a product is not in the catalogue; the shop has to confirm it first"],
             );
         }
         let current = self.current_step()?;
         let leads_to = current.next.iter().filter_map(|id| self.context.funnel.step(id));
         let Some(payment) = leads_to.into_iter().find(|step| step.kind == StepKind::Payment) else {
-            return reject(Code::StepNotAllowed, format_args!("{} does not lead to the payment", current.id));
+            return reject(Code::StepNotAllowed, &[current.id.as_str(), " does not lead to the payment"]);
         };
         self.check_requirements(payment)?;
         Ok(vec![Event::PaymentBegun {}, Event::StepEntered { step: payment.id.clone() }])
@@ -54,11 +54,12 @@ impl Decider<'_> {
             }
             return reject(
                 Code::AlreadyPaid,
-                format_args!("this session is paid already, by another transaction; refund this one"),
+                &["this session is paid already, by another transaction; refund this one"],
             );
         }
         if amount != owed {
-            let message = format_args!("the payment is {} but the session owes {}", amount.minor(), owed.minor());
+            let message =
+                &["the payment is ", &digits(amount.minor()), " but the session owes ", &digits(owed.minor())];
             return reject(Code::AmountMismatch, message);
         }
         let mut events = vec![recorded];
@@ -79,10 +80,10 @@ impl Decider<'_> {
         check_reference("code", code)?;
         check_reference("message", message)?;
         if self.session.is_paid() {
-            return reject(Code::AlreadyPaid, format_args!("this session is paid already"));
+            return reject(Code::AlreadyPaid, &["this session is paid already"]);
         }
         if self.session.status != Status::Processing {
-            return reject(Code::PaymentNotBegun, format_args!("no payment is under way"));
+            return reject(Code::PaymentNotBegun, &["no payment is under way"]);
         }
         let failure = PaymentFailure { code: code.to_owned(), message: message.to_owned() };
         let mut events = vec![Event::PaymentFailed { failure }];

@@ -1,10 +1,11 @@
 //! Moving along the funnel.
 
 use super::offers::lapse;
-use super::{Decider, Decision, reject, rejection};
+use super::{Decider, Decision, reject};
 use crate::event::Event;
 use crate::funnel::{Requirement, Step, StepKind};
 use crate::identifier::StepId;
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{OfferState, Status, Upsell};
 
@@ -12,7 +13,10 @@ impl Decider<'_> {
     pub(super) fn current_step(&self) -> Result<&Step, Rejection> {
         let current = &self.session.current_step;
         self.context.funnel.step(current).ok_or_else(|| {
-            rejection(Code::UnknownStep, format_args!("the funnel {} has no step {current}", self.context.funnel.id))
+            Rejection::because(
+                Code::UnknownStep,
+                &["the funnel ", self.context.funnel.id.as_str(), " has no step ", current.as_str()],
+            )
         })
     }
 
@@ -24,34 +28,36 @@ impl Decider<'_> {
             return Ok(vec![]);
         }
         let Some(step) = funnel.step(target) else {
-            return reject(Code::UnknownStep, format_args!("the funnel {} has no step {target}", funnel.id));
+            return reject(Code::UnknownStep, &["the funnel ", funnel.id.as_str(), " has no step ", target.as_str()]);
         };
         let forward = current.next.contains(target);
         if !forward && !current.back.contains(target) {
             let choices: Vec<&str> = current.next.iter().chain(&current.back).map(StepId::as_str).collect();
-            let message = format_args!(
-                "{target} can't be reached from {}; from there it goes to {}",
-                current.id,
-                choices.join(", ")
-            );
+            let message = &[
+                target.as_str(),
+                " can't be reached from ",
+                current.id.as_str(),
+                "; from there it goes to ",
+                &choices.join(", "),
+            ];
             return reject(Code::StepNotAllowed, message);
         }
         let is_paid = self.session.is_paid();
         match (current.kind, step.kind) {
             (StepKind::Payment, _) if !is_paid && self.session.status == Status::Processing => {
-                return reject(Code::PaymentUnderWay, format_args!("a payment is under way; wait for its outcome"));
+                return reject(Code::PaymentUnderWay, &["a payment is under way; wait for its outcome"]);
             }
             (_, StepKind::Payment) if is_paid => {
-                return reject(Code::AlreadyPaid, format_args!("this session is paid already"));
+                return reject(Code::AlreadyPaid, &["this session is paid already"]);
             }
             (_, StepKind::Payment) => {
-                return reject(Code::StepNotAllowed, format_args!("{target} is entered by paying (beginProcessing)"));
+                return reject(Code::StepNotAllowed, &[target.as_str(), " is entered by paying (beginProcessing)"]);
             }
             (_, StepKind::Form) if is_paid => {
-                return reject(Code::StepNotAllowed, format_args!("{target} comes before the payment, which is done"));
+                return reject(Code::StepNotAllowed, &[target.as_str(), " comes before the payment, which is done"]);
             }
             (_, StepKind::Offer | StepKind::Terminal) if !is_paid => {
-                return reject(Code::NotPaid, format_args!("{target} comes after the payment, which is not done"));
+                return reject(Code::NotPaid, &[target.as_str(), " comes after the payment, which is not done"]);
             }
             _ => {}
         }
@@ -68,11 +74,11 @@ impl Decider<'_> {
 
     pub(super) fn check_requirements(&self, step: &Step) -> Result<(), Rejection> {
         let missing: Vec<String> =
-            step.requires.iter().filter(|requirement| !self.is_met(requirement)).map(ToString::to_string).collect();
+            step.requires.iter().filter(|requirement| !self.is_met(requirement)).map(Requirement::text).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        reject(Code::FieldsMissing, format_args!("before {} these are needed: {}", step.id, missing.join(", ")))
+        reject(Code::FieldsMissing, &["before ", step.id.as_str(), " these are needed: ", &missing.join(", ")])
     }
 
     fn is_met(&self, requirement: &Requirement) -> bool {

@@ -1,13 +1,16 @@
 //! What a funnel definition holds.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::{FunnelId, OfferId, ProductId, StepId};
-use crate::json::{JsonValue, Mismatch, Unknown, fill_fields, object, read_enum, read_struct, read_value, text};
+use crate::json::{
+    FieldName, Mismatch, Reader, Unknown, fill_fields, json_enum, json_struct, read_value, text, write_value,
+};
 use crate::money::{Currency, Money, Rate};
 use crate::ordered::OrderedMap;
+use crate::prelude::*;
 use crate::session::{OfferState, Session};
 use crate::time::TimeSpan;
 
@@ -98,8 +101,8 @@ pub struct Shipping {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Tax {
     /// State to rate; 725 is 7.25 %.
-    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, Rate>))]
-    #[cfg_attr(feature = "typescript", ts(as = "std::collections::BTreeMap<String, Rate>"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = alloc::collections::BTreeMap<String, Rate>))]
+    #[cfg_attr(feature = "typescript", ts(as = "alloc::collections::BTreeMap<String, Rate>"))]
     pub rates: OrderedMap<String, Rate>,
 }
 
@@ -246,18 +249,21 @@ pub struct InvalidRequirement(String);
 
 impl fmt::Display for InvalidRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "'{}' is no field that a step can require; possible are email, products, coupon, payment, \
-             offersAnswered, customer.{{{}}}, customer.billing.{{{}}} and the same under customer.shipping",
-            self.0,
-            CUSTOMER_FIELDS.join("|"),
-            ADDRESS_FIELDS.join("|")
-        )
+        f.write_str(&self.sentence())
     }
 }
 
-impl std::error::Error for InvalidRequirement {}
+impl InvalidRequirement {
+    fn sentence(&self) -> String {
+        let possible = "' is no field that a step can require; possible are email, products, coupon, payment, \
+                        offersAnswered, customer.{firstName|lastName|phone}, \
+                        customer.billing.{firstName|lastName|address|city|state|zipCode|country} \
+                        and the same under customer.shipping";
+        ["'", &self.0, possible].concat()
+    }
+}
+
+impl core::error::Error for InvalidRequirement {}
 
 impl TryFrom<String> for Requirement {
     type Error = InvalidRequirement;
@@ -288,16 +294,24 @@ impl From<Requirement> for String {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Email => f.write_str("email"),
-            Self::Products => f.write_str("products"),
-            Self::Coupon => f.write_str("coupon"),
-            Self::Payment => f.write_str("payment"),
-            Self::OffersAnswered => f.write_str("offersAnswered"),
-            Self::Customer(field) => write!(f, "customer.{field}"),
-            Self::Billing(field) => write!(f, "customer.billing.{field}"),
-            Self::Shipping(field) => write!(f, "customer.shipping.{field}"),
-        }
+        f.write_str(&self.text())
+    }
+}
+
+impl Requirement {
+    /// It as text, as in JSON.
+    pub(crate) fn text(&self) -> String {
+        let (path, field) = match self {
+            Self::Email => ("email", ""),
+            Self::Products => ("products", ""),
+            Self::Coupon => ("coupon", ""),
+            Self::Payment => ("payment", ""),
+            Self::OffersAnswered => ("offersAnswered", ""),
+            Self::Customer(field) => ("customer.", *field),
+            Self::Billing(field) => ("customer.billing.", *field),
+            Self::Shipping(field) => ("customer.shipping.", *field),
+        };
+        [path, field].concat()
     }
 }
 
@@ -355,23 +369,23 @@ impl Funnel {
     }
 }
 
-read_struct!(Funnel, Refused { id: "id", version: "version", name: "name", currency: "currency", lifetime: "lifetime" or default, shipping: "shipping" or default, tax: "tax" or default, catalogue: "catalogue", coupons: "coupons" or default, offers: "offers" or default, steps: "steps" });
+json_struct!(Funnel, Refused { id: "id", version: "version", name: "name", currency: "currency", lifetime: "lifetime" or default, shipping: "shipping" or default, tax: "tax" or default, catalogue: "catalogue", coupons: "coupons" or default, offers: "offers" or default, steps: "steps" });
 
-read_struct!(Lifetime, Refused { default: "default", max: "max", warning: "warning", idle: "idle" });
+json_struct!(Lifetime, Refused { default: "default", max: "max", warning: "warning", idle: "idle" unless empty });
 
-read_struct!(Shipping, Refused { flat: "flat", free_from: "freeFrom" });
+json_struct!(Shipping, Refused { flat: "flat", free_from: "freeFrom" unless empty });
 
-read_struct!(Tax, Refused { rates: "rates" });
+json_struct!(Tax, Refused { rates: "rates" });
 
-read_struct!(Product, Refused { id: "id", name: "name", price: "price", description: "description" });
+json_struct!(Product, Refused { id: "id", name: "name", price: "price", description: "description" unless empty });
 
-read_struct!(Coupon, Refused { code: "code", discount: "discount" });
+json_struct!(Coupon, Refused { code: "code", discount: "discount" });
 
-read_struct!(Offer, Refused { id: "id", product: "product", name: "name", price: "price", description: "description" });
+json_struct!(Offer, Refused { id: "id", product: "product", name: "name", price: "price", description: "description" unless empty });
 
-read_struct!(Step, Refused { id: "id", kind: "kind", next: "next" or default, back: "back" or default, requires: "requires" or default, offers: "offers" or default, time_limit: "timeLimit" });
+json_struct!(Step, Refused { id: "id", kind: "kind", next: "next" or default, back: "back" or default, requires: "requires" or default, offers: "offers" or default, time_limit: "timeLimit" unless empty });
 
-read_enum!(StepKind { Form: "form", Payment: "payment", Offer: "offer", Terminal: "terminal" });
+json_enum!(StepKind { Form: "form", Payment: "payment", Offer: "offer", Terminal: "terminal" });
 
 #[cfg(feature = "openapi")]
 impl utoipa::PartialSchema for Requirement {
@@ -384,15 +398,30 @@ impl utoipa::PartialSchema for Requirement {
 impl utoipa::ToSchema for Requirement {}
 
 read_value! {
-    Requirement, blank Self::Email, value =>
-        Self::try_from(text(value)?).map_err(|error| Mismatch::new(error.to_string()));
-    Discount, blank Self::Amount(Money::ZERO), value => read_discount(value);
+    Requirement, blank Self::Email, reader =>
+        Self::try_from(text(reader)?).map_err(|error| Mismatch::new(error.sentence()));
+    Discount, blank Self::Amount(Money::ZERO), reader => read_discount(reader);
 }
 
-fn read_discount(value: JsonValue) -> Result<Discount, Mismatch> {
+write_value! {
+    Requirement, this, out => out.quoted(&this.text());
+    Discount, this, out => {
+        let (percent, amount) = match this {
+            Discount::Percent(rate) => (Some(*rate), None),
+            Discount::Amount(amount) => (None, Some(*amount)),
+        };
+        out.fields(DISCOUNT_NAMES, &[&percent, &amount]);
+    };
+}
+
+const DISCOUNT_NAMES: &[FieldName] = &[
+    FieldName { name: "percent", or_default: false, unless_empty: true },
+    FieldName { name: "amount", or_default: false, unless_empty: true },
+];
+
+fn read_discount(reader: &mut Reader<'_>) -> Result<Discount, Mismatch> {
     let (mut percent, mut amount) = (None, None);
-    let names = &[("percent", false), ("amount", false)];
-    fill_fields(object(value)?, Unknown::Refused, names, &mut [&mut percent, &mut amount])?;
+    fill_fields(reader, Unknown::Refused, DISCOUNT_NAMES, &mut [&mut percent, &mut amount])?;
     match (percent, amount) {
         (Some(rate), None) => Ok(Discount::Percent(rate)),
         (None, Some(amount)) => Ok(Discount::Amount(amount)),

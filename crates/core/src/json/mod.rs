@@ -1,21 +1,30 @@
-//! Any JSON, for metadata: a value type without a text parser, so that the browser build needs none.
+//! JSON: any value of it, for metadata, and the browser's way of reading and writing everything else.
 
 mod read;
+mod text;
+mod write;
 
-use std::collections::BTreeMap;
-use std::fmt;
+use core::fmt;
 
+use crate::ordered::OrderedMap;
+use crate::prelude::*;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use read::{FromJson, Mismatch};
 pub(crate) use read::{
-    Unknown, fill_fields, for_each_entry, object, position, read_enum, read_struct, read_tagged, read_value, take_tag,
-    text, unknown_tag,
+    FieldName, Unknown, fill_fields, json_enum, json_struct, json_tagged, position, read_value, tag, text,
 };
+pub use read::{FromJson, Mismatch};
+pub use text::{Numbers, Reader};
+pub use write::{ToJson, Writer, to_text};
+pub(crate) use write::{digits, write_value};
 
 /// A JSON object; its keys are kept in order.
-pub type JsonObject = BTreeMap<String, JsonValue>;
+pub type JsonObject = OrderedMap<String, JsonValue>;
+
+/// What TypeScript calls a [`JsonObject`].
+#[cfg(feature = "typescript")]
+pub(crate) type TypescriptObject = alloc::collections::BTreeMap<String, JsonValue>;
 
 /// Any JSON value. Whole numbers up to 2^53 are kept as integers, so both ends write them alike.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,9 +46,9 @@ pub enum JsonValue {
     Object(JsonObject),
 }
 
-impl std::hash::Hash for JsonValue {
-    fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
-        std::mem::discriminant(self).hash(hasher);
+impl core::hash::Hash for JsonValue {
+    fn hash<H: core::hash::Hasher>(&self, hasher: &mut H) {
+        core::mem::discriminant(self).hash(hasher);
         match self {
             Self::Null => {}
             Self::Bool(value) => value.hash(hasher),
@@ -76,11 +85,20 @@ pub enum LimitExceeded {
 
 impl fmt::Display for LimitExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keys(found) => write!(f, "{found} top-level keys, at most {} are allowed", limits::TOP_LEVEL_KEYS),
-            Self::Depth => write!(f, "nested deeper than the {} levels that are allowed", limits::DEPTH),
-            Self::Bytes(found) => write!(f, "about {found} bytes, at most {} are allowed", limits::BYTES),
-        }
+        f.write_str(&self.sentence())
+    }
+}
+
+impl LimitExceeded {
+    /// What is said of it, after "the metadata has".
+    pub(crate) fn sentence(&self) -> String {
+        let (before, number, after, limit, end) = match self {
+            Self::Keys(found) => ("", Some(found), " top-level keys, at most ", limits::TOP_LEVEL_KEYS, " are allowed"),
+            Self::Depth => ("nested deeper than the ", None, "", limits::DEPTH, " levels that are allowed"),
+            Self::Bytes(found) => ("about ", Some(found), " bytes, at most ", limits::BYTES, " are allowed"),
+        };
+        let number = number.map_or(String::new(), |number| digits(*number as i64));
+        [before, &number, after, &digits(limit as i64), end].concat()
     }
 }
 
@@ -132,25 +150,18 @@ pub fn merge_patch(target: &mut JsonObject, patch: &JsonObject) {
 }
 
 fn merge_within(target: &mut JsonObject, patch: &JsonObject, levels: usize) {
-    for (key, value) in patch {
-        match value {
-            JsonValue::Null => {
-                target.remove(key);
-            }
-            JsonValue::Object(inner) if levels > 0 => {
-                let entry = target.entry(key.clone()).or_insert_with(|| JsonValue::Object(JsonObject::new()));
-                if !matches!(entry, JsonValue::Object(_)) {
-                    *entry = JsonValue::Object(JsonObject::new());
-                }
-                if let JsonValue::Object(object) = entry {
-                    merge_within(object, inner, levels - 1);
-                }
-            }
-            other => {
-                target.insert(key.clone(), other.clone());
-            }
+    target.update(patch, &mut |here, there| match there {
+        JsonValue::Null => None,
+        JsonValue::Object(inner) if levels > 0 => {
+            let mut object = match here {
+                Some(JsonValue::Object(object)) => object,
+                _ => JsonObject::new(),
+            };
+            merge_within(&mut object, inner, levels - 1);
+            Some(JsonValue::Object(object))
         }
-    }
+        other => Some(other.clone()),
+    });
 }
 
 const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
@@ -160,7 +171,7 @@ impl From<f64> for JsonValue {
     fn from(number: f64) -> Self {
         if !number.is_finite() {
             Self::Null
-        } else if number.trunc() == number && number.abs() <= MAX_SAFE_INTEGER as f64 {
+        } else if number as i64 as f64 == number && number.abs() <= MAX_SAFE_INTEGER as f64 {
             Self::Integer(number as i64)
         } else {
             Self::Float(number)
@@ -252,11 +263,11 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<JsonValue, A::Error> {
-        let mut object = JsonObject::new();
-        while let Some((key, value)) = access.next_entry()? {
-            object.insert(key, value);
+        let mut entries = Vec::new();
+        while let Some(entry) = access.next_entry()? {
+            entries.push(entry);
         }
-        Ok(JsonValue::Object(object))
+        Ok(JsonValue::Object(entries.into_iter().collect()))
     }
 }
 

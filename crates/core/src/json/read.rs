@@ -1,32 +1,36 @@
-//! Reads Rust values out of JSON values, in the browser.
+//! Reads Rust values out of JSON text, in the browser.
 //!
 //! Natively serde's derived code does this. Compiled to WebAssembly that code makes up more than half of the module, so
-//! the browser has this instead: every type gives a table of its fields, and one function walks it. Both ways of
-//! reading are held against each other in `tests/core/reading.rs`; `docs/decisions/0002-reading-json-in-the-browser.md`
-//! has the numbers.
+//! the browser has this instead: every type gives a table of its fields, and one function walks it. The same table
+//! writes ([`write`](super::write)). Both ways are held against serde in `tests/core/reading.rs`;
+//! `docs/decisions/0002-json-at-the-boundary-of-the-browser.md` has the numbers.
 //!
 //! A value is read in place: it starts as a blank, and its fields are filled one after the other. So nothing is moved,
 //! and there is one way out on an error instead of one for each field. Whoever calls [`FromJson::from_json`] never
 //! sees a blank: unless everything was filled, the answer is an error.
 
-use std::fmt;
+use core::fmt;
 
-use super::{JsonObject, JsonValue};
+use super::JsonValue;
+use super::text::{Numbers, Reader};
 use crate::money::{Currency, Money, Rate};
+use crate::prelude::*;
 use crate::time::{TimeSpan, Timestamp};
 
-/// A type that can be read from a JSON value.
+/// A type that can be read from JSON text.
 pub trait FromJson {
     /// Reads it.
     ///
     /// # Errors
     /// [`Mismatch`] names the field that does not fit.
-    fn from_json(value: JsonValue) -> Result<Self, Mismatch>
+    fn from_json(text: &str, numbers: Numbers) -> Result<Self, Mismatch>
     where
         Self: Sized,
     {
+        let mut reader = Reader::new(text, numbers);
         let mut read = Self::blank();
-        read.fill(value)?;
+        read.fill(&mut reader)?;
+        reader.end()?;
         Ok(read)
     }
 
@@ -38,7 +42,7 @@ pub trait FromJson {
 
     /// Reads it in place; after an error it holds anything.
     #[doc(hidden)]
-    fn fill(&mut self, value: JsonValue) -> Result<(), Mismatch>;
+    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch>;
 
     /// Whether its field may be missing; it stays blank then.
     #[doc(hidden)]
@@ -47,7 +51,7 @@ pub trait FromJson {
     }
 }
 
-/// A JSON value does not fit the type that it is read as.
+/// The text is no JSON, or does not fit the type that it is read as.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mismatch(Box<Finding>);
 
@@ -69,7 +73,12 @@ impl Mismatch {
     }
 
     #[inline(never)]
-    fn expected(what: &str) -> Self {
+    pub(crate) fn not_json() -> Self {
+        Self::new("not JSON")
+    }
+
+    #[inline(never)]
+    pub(crate) fn expected(what: &str) -> Self {
         Self::because(["expected ", what].concat())
     }
 
@@ -79,23 +88,32 @@ impl Mismatch {
         *path = if path.is_empty() { name.to_owned() } else { [name, ".", path].concat() };
         self
     }
+
+    /// The sentence that tells of it.
+    #[inline(never)]
+    pub fn sentence(&self) -> String {
+        let Finding { path, reason } = &*self.0;
+        if path.is_empty() { reason.clone() } else { [path, ": ", reason].concat() }
+    }
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Finding { path, reason } = &*self.0;
-        if !path.is_empty() {
-            f.write_str(path)?;
-            f.write_str(": ")?;
-        }
-        f.write_str(reason)
+        f.write_str(&self.sentence())
     }
 }
 
-impl std::error::Error for Mismatch {}
+impl core::error::Error for Mismatch {}
 
-/// The name of a field in JSON, and whether it may be missing whatever its type says.
-pub(crate) type FieldName = (&'static str, bool);
+/// A field in JSON.
+#[derive(Clone, Copy)]
+pub(crate) struct FieldName {
+    pub(crate) name: &'static str,
+    /// It may be missing, whatever its type says.
+    pub(crate) or_default: bool,
+    /// It is not written while it is empty.
+    pub(crate) unless_empty: bool,
+}
 
 /// What becomes of fields that a type does not know.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,97 +122,67 @@ pub(crate) enum Unknown {
     Refused,
 }
 
-/// Fills `slots` with the fields of the same position in `names`.
+/// Fills `slots` with the fields of the same position in `names`, which are at most 64.
 #[inline(never)]
 pub(crate) fn fill_fields(
-    mut object: JsonObject,
+    reader: &mut Reader<'_>,
     unknown: Unknown,
     names: &[FieldName],
     slots: &mut [&mut dyn FromJson],
 ) -> Result<(), Mismatch> {
-    for ((name, or_default), slot) in names.iter().zip(slots) {
-        match object.remove(*name) {
-            Some(value) => slot.fill(value).map_err(|mismatch| mismatch.within(name))?,
-            None if *or_default || slot.may_be_missing() => {}
-            None => return Err(Mismatch::new("is missing").within(name)),
+    let is_tagged = reader.take_tagged();
+    let mut filled = 0_u64;
+    let mut next = 0;
+    reader.object(&mut |reader, name| {
+        // Both ends write the fields in this order.
+        let index = match names.get(next) {
+            Some(expected) if expected.name == name => Some(next),
+            _ => names.iter().position(|known| known.name == name),
+        };
+        let Some((index, slot)) = index.and_then(|index| Some((index, slots.get_mut(index)?))) else {
+            if unknown == Unknown::Ignored || (is_tagged && name == "type") {
+                return reader.skip();
+            }
+            return Err(Mismatch::new("is not known here").within(name));
+        };
+        if filled >> index & 1 == 1 {
+            return Err(Mismatch::new("is there twice").within(name));
+        }
+        filled |= 1 << index;
+        next = index + 1;
+        slot.fill(reader).map_err(|mismatch| mismatch.within(name))
+    })?;
+    for (index, (field, slot)) in names.iter().zip(slots).enumerate() {
+        if filled >> index & 1 == 0 && !field.or_default && !slot.may_be_missing() {
+            return Err(Mismatch::new("is missing").within(field.name));
         }
     }
-    match object.into_keys().next() {
-        Some(name) if unknown == Unknown::Refused => Err(Mismatch::new("is not known here").within(&name)),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 #[inline(never)]
-pub(crate) fn object(value: JsonValue) -> Result<JsonObject, Mismatch> {
-    match value {
-        JsonValue::Object(object) => Ok(object),
-        _ => Err(Mismatch::expected("an object")),
-    }
-}
-
-#[inline(never)]
-pub(crate) fn text(value: JsonValue) -> Result<String, Mismatch> {
-    match value {
-        JsonValue::String(text) => Ok(text),
-        _ => Err(Mismatch::expected("text")),
-    }
-}
-
-#[inline(never)]
-pub(crate) fn integer(value: JsonValue) -> Result<i64, Mismatch> {
-    match value {
-        JsonValue::Integer(number) => Ok(number),
-        _ => Err(Mismatch::expected("a whole number")),
-    }
-}
-
-fn array(value: JsonValue) -> Result<Vec<JsonValue>, Mismatch> {
-    match value {
-        JsonValue::Array(items) => Ok(items),
-        _ => Err(Mismatch::expected("an array")),
-    }
+pub(crate) fn text(reader: &mut Reader<'_>) -> Result<String, Mismatch> {
+    reader.string().map(|text| text.into_owned())
 }
 
 /// The position of a text among `names`.
 #[inline(never)]
-pub(crate) fn position(value: JsonValue, names: &[&str]) -> Result<usize, Mismatch> {
-    let text = text(value)?;
+pub(crate) fn position(reader: &mut Reader<'_>, names: &[&str]) -> Result<usize, Mismatch> {
+    let text = reader.string()?;
     match names.iter().position(|name| *name == text) {
         Some(position) => Ok(position),
         None => Err(Mismatch::because(["'", &text, "' is not possible here"].concat())),
     }
 }
 
-/// Takes the field that tells the variants of an enum apart.
+/// The position of the field that tells the variants of an enum apart among `names`.
 #[inline(never)]
-pub(crate) fn take_tag(object: &mut JsonObject) -> Result<String, Mismatch> {
-    match object.remove("type") {
-        Some(value) => text(value).map_err(|mismatch| mismatch.within("type")),
-        None => Err(Mismatch::new("is missing").within("type")),
+pub(crate) fn tag(reader: &mut Reader<'_>, names: &[&str]) -> Result<usize, Mismatch> {
+    let tag = reader.tag()?;
+    match names.iter().position(|name| *name == tag) {
+        Some(position) => Ok(position),
+        None => Err(Mismatch::because(["'", &tag, "' is not known here"].concat()).within("type")),
     }
-}
-
-#[inline(never)]
-pub(crate) fn unknown_tag(tag: &str) -> Mismatch {
-    Mismatch::because(["'", tag, "' is not known here"].concat()).within("type")
-}
-
-#[inline(never)]
-fn for_each_item(value: JsonValue, read: &mut dyn FnMut(JsonValue) -> Result<(), Mismatch>) -> Result<(), Mismatch> {
-    for (index, item) in array(value)?.into_iter().enumerate() {
-        read(item).map_err(|mismatch| mismatch.within(&index.to_string()))?;
-    }
-    Ok(())
-}
-
-/// Hands on the entries of an object, in the order of the keys.
-#[inline(never)]
-pub(crate) fn for_each_entry(
-    value: JsonValue,
-    read: &mut dyn FnMut(String, JsonValue) -> Result<(), Mismatch>,
-) -> Result<(), Mismatch> {
-    object(value)?.into_iter().try_for_each(|(key, value)| read(key, value))
 }
 
 impl FromJson for JsonValue {
@@ -202,21 +190,21 @@ impl FromJson for JsonValue {
         Self::Null
     }
 
-    fn fill(&mut self, value: JsonValue) -> Result<(), Mismatch> {
-        *self = value;
+    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
+        *self = reader.value()?;
         Ok(())
     }
 }
 
 /// Types that are read from one JSON value: what they are while blank, and how the value becomes one.
 macro_rules! read_value {
-    ($($name:ty, blank $blank:expr, $value:ident => $read:expr;)+) => {$(
+    ($($name:ty, blank $blank:expr, $reader:ident => $read:expr;)+) => {$(
         impl $crate::json::FromJson for $name {
             fn blank() -> Self {
                 $blank
             }
 
-            fn fill(&mut self, $value: $crate::json::JsonValue) -> Result<(), $crate::json::Mismatch> {
+            fn fill(&mut self, $reader: &mut $crate::json::Reader<'_>) -> Result<(), $crate::json::Mismatch> {
                 *self = $read?;
                 Ok(())
             }
@@ -224,24 +212,24 @@ macro_rules! read_value {
     )+};
 }
 
+fn small(reader: &mut Reader<'_>) -> Result<u32, Mismatch> {
+    reader.integer()?.try_into().map_err(|_| Mismatch::expected("a whole number from 0 to 4294967295"))
+}
+
 read_value! {
-    String, blank Self::new(), value => text(value);
-    bool, blank false, value => match value {
-        JsonValue::Bool(value) => Ok(value),
-        _ => Err(Mismatch::expected("true or false")),
-    };
-    i64, blank 0, value => integer(value);
-    u64, blank 0, value =>
-        integer(value)?.try_into().map_err(|_| Mismatch::expected("a whole number from 0 on"));
-    u32, blank 0, value =>
-        integer(value)?.try_into().map_err(|_| Mismatch::expected("a whole number from 0 to 4294967295"));
-    Money, blank Self::ZERO, value => integer(value).map(Self::from_minor);
-    Rate, blank Self::default(), value => u32::from_json(value).map(Self::from_hundredths_of_percent);
-    Timestamp, blank Self::from_millis(0), value =>
-        text(value)?.parse().map_err(|error: crate::time::InvalidTimestamp| Mismatch::new(error.to_string()));
-    TimeSpan, blank Self::from_millis(0), value =>
-        text(value)?.parse().map_err(|error: crate::time::InvalidTimeSpan| Mismatch::new(error.to_string()));
-    Currency, blank Self::NONE, value => Self::try_from(text(value)?).map_err(Mismatch::new);
+    String, blank Self::new(), reader => text(reader);
+    bool, blank false, reader => reader.boolean();
+    i64, blank 0, reader => reader.integer();
+    u64, blank 0, reader =>
+        reader.integer()?.try_into().map_err(|_| Mismatch::expected("a whole number from 0 on"));
+    u32, blank 0, reader => small(reader);
+    Money, blank Self::ZERO, reader => reader.integer().map(Self::from_minor);
+    Rate, blank Self::default(), reader => small(reader).map(Self::from_hundredths_of_percent);
+    Timestamp, blank Self::from_millis(0), reader =>
+        reader.string()?.parse().map_err(|error: crate::time::InvalidTimestamp| Mismatch::new(error.sentence()));
+    TimeSpan, blank Self::from_millis(0), reader =>
+        reader.string()?.parse().map_err(|error: crate::time::InvalidTimeSpan| Mismatch::new(error.sentence()));
+    Currency, blank Self::NONE, reader => Self::try_from(text(reader)?).map_err(Mismatch::new);
 }
 
 impl<T: FromJson> FromJson for Option<T> {
@@ -249,13 +237,12 @@ impl<T: FromJson> FromJson for Option<T> {
         None
     }
 
-    fn fill(&mut self, value: JsonValue) -> Result<(), Mismatch> {
-        match value {
-            JsonValue::Null => {
-                *self = None;
-                Ok(())
-            }
-            value => self.insert(T::blank()).fill(value),
+    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
+        if reader.null() {
+            *self = None;
+            Ok(())
+        } else {
+            self.insert(T::blank()).fill(reader)
         }
     }
 
@@ -269,8 +256,8 @@ impl<T: FromJson> FromJson for Box<T> {
         Self::new(T::blank())
     }
 
-    fn fill(&mut self, value: JsonValue) -> Result<(), Mismatch> {
-        (**self).fill(value)
+    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
+        (**self).fill(reader)
     }
 }
 
@@ -279,15 +266,26 @@ impl<T: FromJson> FromJson for Vec<T> {
         Self::new()
     }
 
-    fn fill(&mut self, value: JsonValue) -> Result<(), Mismatch> {
+    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
         self.clear();
-        for_each_item(value, &mut |item| {
+        for_each_item(reader, &mut |reader, _| {
             let mut read = T::blank();
-            let result = read.fill(item);
+            let result = read.fill(reader);
             self.push(read);
             result
         })
     }
+}
+
+/// Like [`Reader::array`], with the position in what is said of an item that does not fit.
+#[inline(never)]
+fn for_each_item<'a>(
+    reader: &mut Reader<'a>,
+    each: &mut dyn FnMut(&mut Reader<'a>, usize) -> Result<(), Mismatch>,
+) -> Result<(), Mismatch> {
+    reader.array(&mut |reader, index| {
+        each(reader, index).map_err(|mismatch| mismatch.within(&super::write::digits(index as i64)))
+    })
 }
 
 impl<A: FromJson, B: FromJson> FromJson for (A, B) {
@@ -295,119 +293,187 @@ impl<A: FromJson, B: FromJson> FromJson for (A, B) {
         (A::blank(), B::blank())
     }
 
-    fn fill(&mut self, value: JsonValue) -> Result<(), Mismatch> {
-        let Ok([a, b]) = <[JsonValue; 2]>::try_from(array(value)?) else { return Err(Mismatch::expected("a pair")) };
-        self.0.fill(a)?;
-        self.1.fill(b)
+    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
+        let mut count = 0;
+        reader.array(&mut |reader, index| {
+            count = index + 1;
+            match index {
+                0 => self.0.fill(reader),
+                1 => self.1.fill(reader),
+                _ => Err(Mismatch::expected("a pair")),
+            }
+        })?;
+        if count == 2 { Ok(()) } else { Err(Mismatch::expected("a pair")) }
     }
 }
 
-impl FromJson for JsonObject {
-    fn blank() -> Self {
-        Self::new()
-    }
+/// Reads and writes a struct: its fields with their names in JSON. `or default` marks those that may be missing,
+/// `unless empty` those that are not written while they are empty.
+macro_rules! json_struct {
+    ($name:ident, $unknown:ident {
+        $($field:ident : $json:literal $(or $default:ident)? $(unless $empty:ident)?),* $(,)?
+    }) => {
+        const _: () = {
+            const NAMES: &[$crate::json::FieldName] =
+                &[$($crate::json::json_struct!(@name $json, [$($default)?], [$($empty)?])),*];
 
-    fn fill(&mut self, value: JsonValue) -> Result<(), Mismatch> {
-        *self = object(value)?;
-        Ok(())
-    }
-}
+            impl $crate::json::FromJson for $name {
+                fn blank() -> Self {
+                    Self { $($field: $crate::json::json_struct!(@blank $($default)?)),* }
+                }
 
-/// Reads a struct: its fields with their names in JSON; `or default` marks those that may be missing.
-macro_rules! read_struct {
-    ($name:ident, $unknown:ident { $($field:ident : $json:literal $(or $default:ident)?),* $(,)? }) => {
-        impl $crate::json::FromJson for $name {
-            fn blank() -> Self {
-                Self { $($field: $crate::json::read_struct!(@blank $($default)?)),* }
+                fn fill(
+                    &mut self,
+                    reader: &mut $crate::json::Reader<'_>,
+                ) -> Result<(), $crate::json::Mismatch> {
+                    let unknown = $crate::json::Unknown::$unknown;
+                    $crate::json::fill_fields(reader, unknown, NAMES, &mut [$(&mut self.$field),*])
+                }
             }
 
-            fn fill(&mut self, value: $crate::json::JsonValue) -> Result<(), $crate::json::Mismatch> {
-                let object = $crate::json::object(value)?;
-                let names = &[$($crate::json::read_struct!(@name $json $($default)?)),*];
-                $crate::json::fill_fields(
-                    object,
-                    $crate::json::Unknown::$unknown,
-                    names,
-                    &mut [$(&mut self.$field),*],
-                )
+            impl $crate::json::ToJson for $name {
+                fn write(&self, out: &mut $crate::json::Writer) {
+                    out.fields(NAMES, &[$(&self.$field),*]);
+                }
             }
-        }
+
+            impl $name {
+                /// Writes the fields that differ from those of `last` as entries of an object, and takes them over there.
+                #[allow(dead_code)]
+                pub(crate) fn write_changed_fields(&self, last: &mut Self, out: &mut $crate::json::Writer) {
+                    $(
+                        if self.$field != last.$field {
+                            out.field($json, &self.$field);
+                            last.$field.clone_from(&self.$field);
+                        }
+                    )*
+                }
+            }
+        };
     };
     (@blank) => { $crate::json::FromJson::blank() };
     (@blank default) => { Default::default() };
-    (@name $json:literal) => { ($json, false) };
-    (@name $json:literal default) => { ($json, true) };
+    (@name $json:literal, [$($default:ident)?], [$($empty:ident)?]) => {
+        $crate::json::FieldName {
+            name: $json,
+            or_default: $crate::json::json_struct!(@flag $($default)?),
+            unless_empty: $crate::json::json_struct!(@flag $($empty)?),
+        }
+    };
+    (@flag) => { false };
+    (@flag default) => { true };
+    (@flag empty) => { true };
 }
 
-/// Reads an enum without fields: its variants with their names in JSON.
-macro_rules! read_enum {
-    ($name:ident { $first:ident : $($first_json:literal)|+ $(, $variant:ident : $json:literal)* $(,)? }) => {
+/// Reads and writes an enum without fields: its variants with their names in JSON, those from former times last.
+macro_rules! json_enum {
+    ($name:ident { $($variant:ident : $json:literal $(| $former:literal)?),+ $(,)? }) => {
         impl $crate::json::FromJson for $name {
             fn blank() -> Self {
-                Self::$first
+                const FIRST: $name = [$($name::$variant),+][0];
+                FIRST
             }
 
-            fn fill(&mut self, value: $crate::json::JsonValue) -> Result<(), $crate::json::Mismatch> {
-                let variants = &[$(($first_json, Self::$first)),+ $(, ($json, Self::$variant))*];
-                let position = $crate::json::position(value, &[$($first_json),+ $(, $json)*])?;
-                if let Some((_, variant)) = variants.get(position) {
+            fn fill(&mut self, reader: &mut $crate::json::Reader<'_>) -> Result<(), $crate::json::Mismatch> {
+                let variants = &[$(Self::$variant),+ $($(, $crate::json::json_enum!(@second $former, Self::$variant))?)+];
+                let position = $crate::json::position(reader, &[$($json),+ $($(, $former)?)+])?;
+                if let Some(variant) = variants.get(position) {
                     *self = *variant;
                 }
                 Ok(())
             }
         }
 
-        // Does not compile while a variant is missing above.
-        const _: fn($name) = |variant| match variant { $name::$first => {} $($name::$variant => {})* };
+        impl $crate::json::ToJson for $name {
+            fn write(&self, out: &mut $crate::json::Writer) {
+                out.quoted(match self { $(Self::$variant => $json),+ });
+            }
+        }
     };
+    (@second $first:literal, $second:expr) => { $second };
 }
 
-/// Reads an enum that JSON tells apart by a field `type` beside the variant's own fields.
-macro_rules! read_tagged {
+/// Reads and writes an enum that JSON tells apart by a field `type` beside the variant's own fields.
+macro_rules! json_tagged {
     ($name:ident, $unknown:ident, blank $blank:expr, { $($variant:ident : $json:literal $fields:tt),+ $(,)? }) => {
         impl $crate::json::FromJson for $name {
             fn blank() -> Self {
                 $blank
             }
 
-            fn fill(&mut self, value: $crate::json::JsonValue) -> Result<(), $crate::json::Mismatch> {
-                let mut object = $crate::json::object(value)?;
-                let tag = $crate::json::take_tag(&mut object)?;
-                *self = match tag.as_str() {
-                    $($json => $crate::json::read_tagged!(@blank $variant $fields),)+
-                    unknown => return Err($crate::json::unknown_tag(unknown)),
-                };
-                $crate::json::read_tagged!(@fill self, object, $unknown { $($variant $fields)+ })
+            fn fill(&mut self, reader: &mut $crate::json::Reader<'_>) -> Result<(), $crate::json::Mismatch> {
+                let position = $crate::json::tag(reader, &[$($json),+])?;
+                // Compiled to a jump: the numbers are known.
+                let mut number = 0;
+                $(
+                    if position == number {
+                        *self = $crate::json::json_tagged!(@blank $variant $fields);
+                    }
+                    number += 1;
+                )+
+                let _ = number;
+                $crate::json::json_tagged!(@fill self, reader, $unknown { $($variant $fields)+ })
+            }
+        }
+
+        impl $crate::json::ToJson for $name {
+            fn write(&self, out: &mut $crate::json::Writer) {
+                $crate::json::json_tagged!(@write self, out { $($variant $json $fields)+ })
             }
         }
     };
     (@blank $variant:ident inner) => { Self::$variant($crate::json::FromJson::blank()) };
-    (@blank $variant:ident { $($field:ident : $json:literal $(or $default:ident)?),* $(,)? }) => {
-        Self::$variant { $($field: $crate::json::read_struct!(@blank $($default)?)),* }
+    (@blank $variant:ident { $($field:ident : $json:literal $(or $default:ident)? $(unless $empty:ident)?),* $(,)? }) => {
+        Self::$variant { $($field: $crate::json::json_struct!(@blank $($default)?)),* }
     };
     // The first variant may be `inner`: its value reads the whole object by itself.
-    (@fill $this:ident, $object:ident, $unknown:ident { $inner:ident inner $($rest:tt)* }) => {
+    (@fill $this:ident, $reader:ident, $unknown:ident { $inner:ident inner $($rest:tt)* }) => {
         match $this {
-            Self::$inner(inner) => inner.fill($crate::json::JsonValue::Object($object)),
-            _ => $crate::json::read_tagged!(@fill_rest $this, $object, $unknown, [Self::$inner(_) => Ok(()),] { $($rest)* }),
+            Self::$inner(inner) => inner.fill($reader),
+            _ => $crate::json::json_tagged!(@fill_rest $this, $reader, $unknown, [Self::$inner(_) => Ok(()),] { $($rest)* }),
         }
     };
-    (@fill $this:ident, $object:ident, $unknown:ident { $($rest:tt)* }) => {
-        $crate::json::read_tagged!(@fill_rest $this, $object, $unknown, [] { $($rest)* })
+    (@fill $this:ident, $reader:ident, $unknown:ident { $($rest:tt)* }) => {
+        $crate::json::json_tagged!(@fill_rest $this, $reader, $unknown, [] { $($rest)* })
     };
-    (@fill_rest $this:ident, $object:ident, $unknown:ident, [$($done:tt)*] { $($variant:ident
-        { $($field:ident : $json:literal $(or $default:ident)?),* $(,)? })+ }) => {
+    (@fill_rest $this:ident, $reader:ident, $unknown:ident, [$($done:tt)*] { $($variant:ident
+        { $($field:ident : $json:literal $(or $default:ident)? $(unless $empty:ident)?),* $(,)? })+ }) => {
         // Exhaustive: does not compile while a variant is missing.
         match $this {
             $($done)*
             $(Self::$variant { $($field),* } => $crate::json::fill_fields(
-                $object,
+                $reader,
                 $crate::json::Unknown::$unknown,
-                &[$($crate::json::read_struct!(@name $json $($default)?)),*],
+                &[$($crate::json::json_struct!(@name $json, [$($default)?], [$($empty)?])),*],
                 &mut [$($field),*],
             ),)+
         }
     };
+    (@write $this:ident, $out:ident { $inner:ident $inner_tag:literal inner $($rest:tt)* }) => {
+        match $this {
+            Self::$inner(inner) => {
+                $out.tag($inner_tag);
+                inner.write($out);
+            }
+            _ => $crate::json::json_tagged!(@write_rest $this, $out, [Self::$inner(_) => {}] { $($rest)* }),
+        }
+    };
+    (@write $this:ident, $out:ident { $($rest:tt)* }) => {
+        $crate::json::json_tagged!(@write_rest $this, $out, [] { $($rest)* })
+    };
+    (@write_rest $this:ident, $out:ident, [$($done:tt)*] { $($variant:ident $tag:literal
+        { $($field:ident : $json:literal $(or $default:ident)? $(unless $empty:ident)?),* $(,)? })+ }) => {
+        match $this {
+            $($done)*
+            $(Self::$variant { $($field),* } => {
+                $out.tag($tag);
+                $out.fields(
+                    &[$($crate::json::json_struct!(@name $json, [$($default)?], [$($empty)?])),*],
+                    &[$($field),*],
+                );
+            })+
+        }
+    };
 }
 
-pub(crate) use {read_enum, read_struct, read_tagged, read_value};
+pub(crate) use {json_enum, json_struct, json_tagged, read_value};

@@ -6,7 +6,8 @@ use crate::command::Command;
 use crate::event::Record;
 use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
-use crate::json::{read_enum, read_tagged};
+use crate::json::{json_enum, json_struct, json_tagged};
+use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -46,8 +47,8 @@ pub struct Hello {
     pub known_version: u64,
     /// The version of which it was told that the database has it, where it has less, or something else, and wants
     /// everything: nobody is shown an older session than before.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub durable_version: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable_version: Option<u64>,
     /// The history that this version belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
@@ -60,10 +61,6 @@ pub struct Hello {
     /// The secret of a client that created the session offline, as long as it has no token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
-}
-
-fn is_zero(version: &u64) -> bool {
-    *version == 0
 }
 
 /// A numbered command.
@@ -130,7 +127,7 @@ pub enum ServerFrame {
         /// The session's version after it (for a repeated one: now).
         version: u64,
         /// Whether it had been applied before, and was not applied again.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        #[serde(default, skip_serializing_if = "core::ops::Not::not")]
         repeated: bool,
     },
     /// A command was refused.
@@ -265,21 +262,23 @@ impl ErrorCode {
     }
 }
 
-read_tagged!(ServerFrame, Ignored, blank Self::Durable { version: 0 }, {
-    Welcome: "welcome" { protocol: "protocol", session_id: "sessionId", epoch: "epoch", version: "version", durable_version: "durableVersion", last_seq: "lastSeq", server_time: "serverTime", funnel_hash: "funnelHash", funnel: "funnel" },
+json_tagged!(ServerFrame, Ignored, blank Self::Durable { version: 0 }, {
+    Welcome: "welcome" { protocol: "protocol", session_id: "sessionId", epoch: "epoch", version: "version", durable_version: "durableVersion", last_seq: "lastSeq", server_time: "serverTime", funnel_hash: "funnelHash" unless empty, funnel: "funnel" unless empty },
     Snapshot: "snapshot" { state: "state" },
     Events: "events" { epoch: "epoch", records: "records" },
-    Accepted: "accepted" { client_id: "clientId", seq: "seq", version: "version", repeated: "repeated" or default },
+    Accepted: "accepted" { client_id: "clientId", seq: "seq", version: "version", repeated: "repeated" or default unless empty },
     Rejected: "rejected" { client_id: "clientId", seq: "seq", reason: "reason" },
     Durable: "durable" { version: "version" },
     Gap: "gap" { client_id: "clientId", expected: "expected" },
     Busy: "busy" { retry_after_ms: "retryAfterMs" },
     Token: "token" { token: "token", expires_at: "expiresAt" },
     Pong: "pong" { server_time: "serverTime" },
-    Error: "error" { code: "code", message: "message", retry_after_ms: "retryAfterMs" },
+    Error: "error" { code: "code", message: "message", retry_after_ms: "retryAfterMs" unless empty },
 });
 
-read_enum!(ErrorCode {
+json_struct!(Hello, Ignored { protocol: "protocol", session_id: "sessionId", client_id: "clientId", alongside: "alongside" or default unless empty, known_version: "knownVersion", durable_version: "durableVersion" unless empty, epoch: "epoch" unless empty, funnel_hash: "funnelHash" unless empty, token: "token" unless empty, claim: "claim" unless empty });
+
+json_enum!(ErrorCode {
     MalformedFrame: "malformedFrame",
     UnsupportedProtocol: "unsupportedProtocol",
     Unauthorized: "unauthorized",

@@ -63,10 +63,13 @@
 //! assert_eq!(replica.session().unwrap().version, authority.state().unwrap().version());
 //! ```
 
+// The server's end is nothing that a browser needs.
+#[cfg(not(target_family = "wasm"))]
 mod authority;
 mod frame;
 mod replica;
 
+#[cfg(not(target_family = "wasm"))]
 pub use authority::{
     Authority, Commit, Credential, DatabaseView, Effect, Environment, FixedFunnel, FunnelEntry, Funnels, Issued,
     JoinRefused, Loaded, News, PeerId, Request, Share, SharedView, TailEntry,

@@ -1,19 +1,20 @@
 //! The client's end of the protocol.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::frame::{ClientFrame, ErrorCode, Hello, PROTOCOL_VERSION, ServerFrame, Submission};
 use crate::command::Command;
-use crate::decide::{Context, decide};
+use crate::decide::{Context, decide_for_browser};
 use crate::event::{Event, Origin, Record};
 use crate::evolve::evolve;
 use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
-use crate::json::read_struct;
+use crate::json::json_struct;
 use crate::ordered::OrderedMap;
 use crate::permission::Role;
+use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode};
 use crate::session::Session;
 use crate::state::State;
@@ -342,7 +343,7 @@ impl Replica {
         let mut is_first = true;
         let is_waiting = |pending: &&mut Pending| pending.client_id == *client_id && pending.seq >= expected;
         for pending in self.pending.iter_mut().filter(is_waiting) {
-            pending.is_first |= std::mem::take(&mut is_first);
+            pending.is_first |= core::mem::take(&mut is_first);
             pending.sent = false;
         }
         self.send_pending();
@@ -364,9 +365,9 @@ impl Replica {
         let epoch = self.confirmed.as_ref().map_or(0, |state| state.epoch);
         let version = self.confirmed_version();
         let is_up_to_date = self.link == Link::Live && epoch == self.welcomed.0 && version >= self.welcomed.1;
-        let known = |hello: &Hello| hello.known_version.max(hello.durable_version);
+        let known = |hello: &Hello| hello.known_version.max(hello.durable_version.unwrap_or(0));
         let is_due = |hello: &Hello| is_up_to_date || known(hello) <= version || hello.epoch.is_some_and(|theirs| theirs != epoch);
-        let (due, others): (Vec<Hello>, _) = std::mem::take(&mut self.greetings).into_iter().partition(is_due);
+        let (due, others): (Vec<Hello>, _) = core::mem::take(&mut self.greetings).into_iter().partition(is_due);
         self.greetings = others;
         if due.is_empty() {
             return;
@@ -515,7 +516,7 @@ impl Replica {
 
     /// What the shell has to do, in this order.
     pub fn take_outputs(&mut self) -> Vec<Output> {
-        std::mem::take(&mut self.outputs)
+        core::mem::take(&mut self.outputs)
     }
 
     /// Issues a command: judged and shown at once, stored, then sent. `now` is the server's time as well as it is known.
@@ -694,7 +695,7 @@ impl Replica {
             client_id: self.client_id.clone(),
             alongside: self.alongside(),
             known_version: if is_durable { self.confirmed_version() } else { 0 },
-            durable_version: if is_durable { 0 } else { self.durable_version },
+            durable_version: (!is_durable && self.durable_version > 0).then_some(self.durable_version),
             epoch: self.confirmed.as_ref().filter(|_| is_durable).map(|state| state.epoch),
             funnel_hash: self.funnel.as_ref().map(|(_, hash)| hash.clone()),
             token: self.token.clone(),
@@ -950,7 +951,7 @@ fn judge(
     command: &Command,
     now: Timestamp,
 ) -> Result<Vec<Event>, Rejection> {
-    decide(state, command, Role::Browser, &Context { now, funnel, session_id, epoch: 0, claim: None })
+    decide_for_browser(state, command, &Context { now, funnel, session_id, epoch: 0, claim: None })
 }
 
 fn apply(state: Option<State>, events: Vec<Event>, client_id: &ClientId, seq: u64, now: Timestamp) -> Option<State> {
@@ -961,4 +962,4 @@ fn apply(state: Option<State>, events: Vec<Event>, client_id: &ClientId, seq: u6
     })
 }
 
-read_struct!(StoredCommand, Ignored { seq: "seq", at: "at", command: "command" });
+json_struct!(StoredCommand, Ignored { seq: "seq", at: "at", command: "command" });

@@ -185,7 +185,7 @@ pub fn client_frames() -> Vec<ClientFrame> {
         client_id: client("browser"),
         alongside: Vec::new(),
         known_version: 0,
-        durable_version: 0,
+        durable_version: None,
         epoch: None,
         funnel_hash: None,
         token: None,
@@ -200,7 +200,7 @@ pub fn client_frames() -> Vec<ClientFrame> {
         claim: Some("secret".to_owned()),
         ..hello.clone()
     };
-    let all = Hello { durable_version: 3, ..hello.clone() };
+    let all = Hello { durable_version: Some(3), ..hello.clone() };
     let mut dice = Dice(5);
     let default = default_funnel();
     let commands: BTreeMap<&str, Command> = (0..2000)

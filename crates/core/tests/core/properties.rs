@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use throughline_core::funnel::StepKind;
 use throughline_core::{
     ClientId, Command, Context, Event, Funnel, Money, OfferState, PriceSource, Record, Role, Session, State, Status,
-    decide, evolve,
+    decide, decide_for_browser, evolve,
 };
 
 use crate::generate::{CANARY, Dice, Stride, Walk, client, default_funnel, funnel, session_id};
@@ -45,6 +45,20 @@ fn charged(session: &Session) -> BTreeSet<&str> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_compiled_for_the_browser_judges_like_the_whole(funnel in any::<Option<u64>>(), seeds in vec(any::<u64>(), 1..60)) {
+        walk(funnel, &seeds, |stride, walk| {
+            let session_id = session_id();
+            let context =
+                Context { now: walk.now, funnel: &walk.funnel, session_id: &session_id, epoch: 0, claim: None };
+            for state in [stride.before.as_ref(), walk.state.as_ref(), None] {
+                let whole = decide(state, &stride.command, Role::Browser, &context);
+                prop_assert_eq!(decide_for_browser(state, &stride.command, &context), whole);
+            }
+            Ok(())
+        })?;
+    }
 
     #[test]
     fn the_amount_is_always_the_sum_of_what_is_bought(funnel in any::<Option<u64>>(), seeds in vec(any::<u64>(), 1..60)) {

@@ -540,7 +540,7 @@ fn hello() -> Hello {
         client_id: client("tab"),
         alongside: Vec::new(),
         known_version: 0,
-        durable_version: 0,
+        durable_version: None,
         epoch: None,
         funnel_hash: None,
         token: None,

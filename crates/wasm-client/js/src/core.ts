@@ -19,3 +19,19 @@ export function loadCore(module?: InitInput): Promise<void> {
   );
   return loading;
 }
+
+type LocalStorageCore = typeof import('./local-storage-core.js');
+
+let loadingLocalStorage: Promise<LocalStorageCore> | undefined;
+
+/** Loads the part of the core that deals with localStorage, which few pages need. */
+export function loadLocalStorageCore(): Promise<LocalStorageCore> {
+  loadingLocalStorage ??= import('./local-storage-core.js').then(
+    async (core) => {
+      await core.load();
+      return core;
+    },
+  );
+  loadingLocalStorage.catch(() => (loadingLocalStorage = undefined));
+  return loadingLocalStorage;
+}

@@ -1,6 +1,7 @@
 import { Client, newClientId } from '../generated/throughline.js';
 import type { Command, Funnel, RejectionReason, SessionRecord } from '../generated/types.js';
 import { Connection } from './connection.js';
+import { textOf } from './plain.js';
 import { Rejection, SessionError } from './rejection.js';
 import { slotEntry, type Slot } from './slots.js';
 import type { Entry, Store } from './storage/store.js';
@@ -32,7 +33,8 @@ export interface Progress {
 
 /** What the core wants done; see `Client::take_outputs` in the crate. */
 type Output =
-  | { type: 'send'; frame: unknown }
+  | { type: 'send'; frame: string }
+  | { type: 'welcome'; funnel?: Funnel; funnelHash?: string }
   | { type: 'store'; put: Entry[]; delete: string[]; seq?: number }
   | { type: 'confirmed'; seq: number; accepted?: number; durable?: number; rejected?: RejectionReason; command?: Command }
   | { type: 'applied'; record: SessionRecord }
@@ -65,6 +67,8 @@ export class Engine {
   #credentials: Credentials;
   /** A funnel that may be the session's; what the server says at the next greeting decides. */
   #assumed: KnownFunnel | undefined;
+  /** The funnel that commands are judged by. */
+  #funnel: Funnel | undefined;
   /** The slot's new client id, until it is written with what belongs to it. */
   #renamed: Entry | undefined;
   #serverAheadMs = 0;
@@ -110,18 +114,14 @@ export class Engine {
     const credentials = { ...(await loadText<Credentials>(store, `${sessionId}/credentials`)), ...offered };
     if (offered.token || offered.claim) await saveCredentials(store, sessionId, credentials);
     const prefix = `${sessionId}/${slot.clientId}/`;
-    const client = new Client(
-      sessionId,
-      slot.clientId,
-      await store.load(prefix),
-      credentials.token,
-      credentials.claim,
-    );
+    const stored = JSON.stringify(await store.load(prefix));
+    const client = Client.open(sessionId, slot.clientId, stored, credentials.token, credentials.claim);
+    if (!client) throw new Error(`'${sessionId}' can't be the id of a session`);
     const engine = new Engine(url, sessionId, store, slot, client, credentials, events);
     const kept = await loadText<KnownFunnel>(store, `${sessionId}/funnel`);
     // Without telling anybody yet: nobody listens before `publish`.
-    if (kept) client.setFunnel(kept.funnel, kept.hash);
-    const damaged = client.takeDamaged();
+    if (kept) engine.#judgeBy(kept);
+    const damaged = JSON.parse(client.takeDamaged()) as string[];
     if (damaged.length > 0) {
       await setAside(store, damaged);
       events.damaged(damaged);
@@ -143,11 +143,18 @@ export class Engine {
   }
 
   get progress(): Progress {
-    return this.#client.progress() as Progress;
+    const client = this.#client;
+    return {
+      pending: client.pending(),
+      version: client.version(),
+      confirmedVersion: client.confirmedVersion(),
+      durableVersion: client.durableVersion(),
+      live: client.isLive(),
+    };
   }
 
   get funnel(): Funnel | undefined {
-    return this.#client.funnel() as Funnel | undefined;
+    return this.#funnel;
   }
 
   /** Whether the session's personal data was erased. */
@@ -161,7 +168,7 @@ export class Engine {
   }
 
   get pendingCommands(): { seq: number; type: Command['type'] }[] {
-    return this.#client.pendingCommands() as { seq: number; type: Command['type'] }[];
+    return JSON.parse(this.#client.pendingCommands()) as { seq: number; type: Command['type'] }[];
   }
 
   /** The server's time, as far as it is known, in milliseconds since the Unix epoch. */
@@ -172,7 +179,13 @@ export class Engine {
   /** Goes by this funnel until the server names the session's own. */
   useFunnel(known: KnownFunnel): void {
     this.#assumed = known;
-    this.#act(() => this.#client.setFunnel(known.funnel, known.hash));
+    this.#act(() => this.#judgeBy(known));
+  }
+
+  #judgeBy({ funnel, hash }: KnownFunnel): void {
+    const problem = this.#client.setFunnel(textOf(funnel), hash);
+    if (problem !== undefined) throw new Error(problem);
+    this.#funnel = funnel;
   }
 
   /** This funnel is the session's own: it is kept with the session, whatever becomes of newer ones. */
@@ -198,11 +211,9 @@ export class Engine {
   submit(command: Command): number {
     if (this.#closed) throw new SessionError('closed', 'the session was closed by the page; open it again');
     return this.#act(() => {
-      try {
-        return this.#client.submit(command, this.serverNow);
-      } catch (reason) {
-        throw reason instanceof Error ? reason : new Rejection(reason as RejectionReason);
-      }
+      const answer = JSON.parse(this.#client.submit(textOf(command), this.serverNow)) as number | RejectionReason;
+      if (typeof answer !== 'number') throw new Rejection(answer);
+      return answer;
     });
   }
 
@@ -237,28 +248,31 @@ export class Engine {
     this.#slot.release();
   }
 
-  #receive(frame: unknown): void {
-    try {
-      this.#act(() => this.#client.handle(frame));
-      const { type, funnel, funnelHash } = frame as { type: string; funnel?: Funnel; funnelHash?: string };
-      if (type === 'welcome') this.#refusal = undefined;
-      if (type === 'welcome' && funnelHash !== undefined) {
-        if (funnel) this.#keepFunnel({ funnel, hash: funnelHash });
-        else if (this.#assumed?.hash === funnelHash) this.#keepFunnel(this.#assumed);
-      }
-    } catch {
-      // Not a frame of this protocol: whatever it was, another connection starts from a known state.
-      this.#connection.reconnectAfter(1000);
-    }
+  #receive(frame: string): void {
+    // Not a frame of this protocol: whatever it was, another connection starts from a known state.
+    if (this.#act(() => this.#client.handle(frame)) === false) this.#connection.reconnectAfter(1000);
+  }
+
+  #welcomed({ funnel, funnelHash }: Extract<Output, { type: 'welcome' }>): void {
+    this.#refusal = undefined;
+    if (funnelHash === undefined) return;
+    if (funnel) {
+      this.#funnel = funnel;
+      this.#keepFunnel({ funnel, hash: funnelHash });
+    } else if (this.#assumed?.hash === funnelHash) this.#keepFunnel(this.#assumed);
   }
 
   /** Lets the core do something, then does what the core wants. */
   #act<T>(change: () => T): T {
     if (this.#closed) return undefined as T;
     const result = change();
-    for (const output of this.#client.takeOutputs() as Output[]) this.#perform(output);
+    const outputs = this.#client.takeOutputs();
+    if (outputs !== undefined) for (const output of JSON.parse(outputs) as Output[]) this.#perform(output);
     if (!this.#closed && !this.#wiped && this.isErased) this.#wipe();
-    if (!this.#closed) this.#events.changed(this.#client.takePatch() as Record<string, unknown> | undefined);
+    if (!this.#closed) {
+      const patch = this.#client.takePatch();
+      this.#events.changed(patch === undefined ? undefined : (JSON.parse(patch) as Record<string, unknown>));
+    }
     return result;
   }
 
@@ -266,6 +280,9 @@ export class Engine {
     switch (output.type) {
       case 'send':
         this.#connection.send(output.frame);
+        break;
+      case 'welcome':
+        this.#welcomed(output);
         break;
       case 'store':
         this.#write(output.put, output.delete, output.seq);

@@ -66,7 +66,7 @@ async function openIn(store: Store, options: OpenOptions): Promise<{ session: Ch
   const wanted = options.sessionId ?? (options.fresh ? undefined : await currentSession(store));
   if (wanted === undefined) return { session: await createSession(store, options), isNew: true };
 
-  const legacy = legacySession(wanted);
+  const legacy = await legacySession(wanted);
   const isHere = (await store.load(`${wanted}/`)).length > 0;
   const credentials = token ? { token } : legacy && !isHere ? { claim: newClaimSecret() } : {};
   const session = await CheckoutSession.open(url, store, wanted, credentials);

@@ -47,6 +47,14 @@ export function plainCopy<T>(value: T): T {
   }
 }
 
+/**
+ * A plain value as JSON text for the core and the server. Half a surrogate pair (text that was cut within a character)
+ * becomes the replacement character: what is sent has to be Unicode.
+ */
+export function textOf(value: unknown): string {
+  return JSON.stringify(value).replace(/\\(?:u(d[89a-f]..)|.)/g, (escape, half: unknown) => (half ? '\\ufffd' : escape));
+}
+
 function hasToJson(value: unknown): value is { toJSON(key: string): unknown } {
   return typeof value === 'object' && value !== null && typeof (value as { toJSON?: unknown }).toJSON === 'function';
 }

@@ -1,5 +1,6 @@
-import { forgetLegacyStorage, newClaimSecret, readLegacyStorage } from '../generated/throughline.js';
+import { newClaimSecret } from '../generated/throughline.js';
 import type { Command } from '../generated/types.js';
+import { loadLocalStorageCore } from './core.js';
 import { Engine, type KnownFunnel } from './engine.js';
 import { Rejection, type SessionError } from './rejection.js';
 import { exclusively, takeSlot } from './slots.js';
@@ -13,12 +14,15 @@ interface LegacyStorage {
   unreadable: { key: string; reason: string; text: string }[];
 }
 
+/** The key of the legacy storage. */
+const LEGACY_KEY = 'webseed_funnel_sessions';
+
 /** How many sessions are brought to the server at a time. */
 const AT_A_TIME = 4;
 
 /** The command that creates this session from the legacy storage, where it is there. */
-export function legacySession(id: string): Command | undefined {
-  return readStorage()?.sessions.find((session) => session.id === id)?.command;
+export async function legacySession(id: string): Promise<Command | undefined> {
+  return (await readStorage())?.sessions.find((session) => session.id === id)?.command;
 }
 
 /**
@@ -31,7 +35,7 @@ export async function takeOverLegacySessions(
   storage: StorageRung | undefined,
   funnel: (id: string) => Promise<KnownFunnel>,
 ): Promise<void> {
-  const legacy = readStorage();
+  const legacy = await readStorage();
   if (!legacy) return;
   const store = await openStore(storage);
   try {
@@ -58,7 +62,7 @@ export async function takeOverLegacySessions(
         arrived.map(leftOverKey),
       );
       // An old page may have written to it meanwhile; then it is taken over again, next time.
-      if (isSettled) forgetLegacyStorage(legacy.text);
+      if (isSettled) (await loadLocalStorageCore()).forgetLegacyStorage(legacy.text);
     });
   } catch {
     // Offline, or the page is going: the legacy storage is as it was, and the next page goes on.
@@ -75,9 +79,12 @@ function messageOf(failure: unknown): string {
   return failure instanceof Error ? failure.message : String(failure);
 }
 
-function readStorage(): LegacyStorage | undefined {
+async function readStorage(): Promise<LegacyStorage | undefined> {
   try {
-    return readLegacyStorage() as LegacyStorage | undefined;
+    // The core has the last word on what is there. It is loaded only where there is something.
+    if (localStorage.getItem(LEGACY_KEY) === null) return undefined;
+    const found = (await loadLocalStorageCore()).readLegacyStorage();
+    return found === undefined ? undefined : (JSON.parse(found) as LegacyStorage);
   } catch {
     return undefined;
   }

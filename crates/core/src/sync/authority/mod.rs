@@ -434,7 +434,7 @@ impl Authority {
     /// Whether a peer knows a durable version that this server does not have, or another history.
     fn is_behind(&self, hello: &Hello) -> bool {
         let epoch = self.state.as_ref().map(|state| state.epoch);
-        hello.known_version.max(hello.durable_version) > self.version() || (hello.epoch.is_some() && hello.epoch != epoch)
+        hello.known_version.max(hello.durable_version.unwrap_or(0)) > self.version() || (hello.epoch.is_some() && hello.epoch != epoch)
     }
 
     fn welcome(&mut self, peer: PeerId, newcomer: Peer, hello: &Hello, environment: &Environment<'_>) -> Vec<Effect> {

@@ -20,7 +20,7 @@ export async function openStore(first: StorageRung = 'indexedDB'): Promise<Store
   }
   if (canShare && first !== 'memory') {
     try {
-      return LocalStorageStore.open();
+      return await LocalStorageStore.open();
     } catch {
       // Blocked as well.
     }

@@ -1,0 +1,34 @@
+//! The form in which records lie in the browser's storage: a number, then JSON.
+//!
+//! The storage itself encrypts and authenticates them, so a record that is damaged does not get here. One of an older form
+//! is read as what it became; one of a newer form was written by a newer version of this package, and is left alone.
+
+use alloc::string::String;
+
+/// The form that is written.
+const FORM: u32 = 1;
+
+/// What a record turns out to be.
+pub enum Stored<'a> {
+    /// JSON text of today's form.
+    Known(&'a str),
+    /// Written by a newer version of this package.
+    Newer,
+    /// Written by nobody.
+    Damaged,
+}
+
+/// JSON text as a record.
+pub fn wrap(json: &str) -> String {
+    [&crate::boundary::to_text(&u64::from(FORM)), ":", json].concat()
+}
+
+/// The JSON text of a record.
+pub fn unwrap(record: &str) -> Stored<'_> {
+    let Some((form, json)) = record.split_once(':') else { return Stored::Damaged };
+    match form.parse::<u32>() {
+        Ok(FORM) => Stored::Known(json),
+        Ok(newer) if newer > FORM => Stored::Newer,
+        _ => Stored::Damaged,
+    }
+}
