@@ -72,6 +72,12 @@ impl Client {
         self.replica.is_leading()
     }
 
+    /// The storage has lost what it had: it is stored again.
+    #[wasm_bindgen(js_name = storeAgain)]
+    pub fn store_again(&mut self) {
+        self.replica.store_again();
+    }
+
     /// Another tab has announced commands of this client, `[{seq, at, command}]`; `is_all` where it has no other ones pending.
     /// `false` where they can't be read.
     pub fn observe(&mut self, client_id: &str, commands: &str, is_all: bool) -> bool {

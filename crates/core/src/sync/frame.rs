@@ -72,7 +72,7 @@ pub struct Submission {
     /// The client's number for it: 1, 2, 3 and so on, without gaps.
     pub seq: u64,
     /// Whether the client's commands before it are settled, or gone for good: the server need not wait for them.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub first: bool,
     /// The command.
     #[serde(flatten)]

@@ -307,6 +307,17 @@ impl Replica {
         self.store();
     }
 
+    /// The storage has lost what it had: whatever is not durable is stored again, and by the leader what is.
+    pub fn store_again(&mut self) {
+        let mine = self.pending.iter().filter(|pending| self.is_leading || pending.client_id == self.client_id);
+        for pending in mine {
+            let put = StorageChange::PutCommand(pending.client_id.clone(), pending.as_stored());
+            self.outputs.push(Output::Store { changes: vec![put], as_leader: false });
+        }
+        self.is_base_unstored = self.confirmed.is_some();
+        self.store();
+    }
+
     /// Whether it speaks for all tabs.
     pub fn is_leading(&self) -> bool {
         self.is_leading

@@ -3,17 +3,19 @@ import type { Command, Funnel, RejectionReason, SessionRecord } from '../generat
 import { Connection } from './connection.js';
 import { textOf } from './plain.js';
 import { Rejection, SessionError } from './rejection.js';
-import { slotEntry, type Slot } from './slots.js';
-import type { Entry, Store } from './storage/store.js';
+import type { Storage } from './storage/ladder.js';
+import type { Entry, Guard, StorageRung } from './storage/store.js';
+import { type TabMessage, Tabs } from './tabs.js';
 
 /** What an engine tells its owner. */
 export interface EngineEvents {
   /** The session's fields that changed, or nothing but the progress. */
   changed(patch: Record<string, unknown> | undefined): void;
-  confirmed(seq: number, confirmation: Confirmation): void;
+  /** A command of this browser went one step further. */
+  confirmed(clientId: string, seq: number, confirmation: Confirmation): void;
+  /** A command of a tab that is gone was refused. */
+  orphanRejected(rejection: Rejection, command: Command): void;
   applied(record: SessionRecord): void;
-  /** The pending commands got the numbers 1, 2, 3 and so on, in the place of these. */
-  renumbered(before: number[]): void;
   /** The server ended the session's connection for good. */
   failed(error: SessionError): void;
   /** Records of the storage were damaged and set aside. */
@@ -31,18 +33,50 @@ export interface Progress {
   live: boolean;
 }
 
+/** A command that is not durable yet. */
+export interface PendingCommand {
+  clientId: string;
+  seq: number;
+  type: Command['type'];
+}
+
 /** What the core wants done; see `Client::take_outputs` in the crate. */
 type Output =
   | { type: 'send'; frame: string }
   | { type: 'welcome'; funnel?: Funnel; funnelHash?: string }
-  | { type: 'store'; put: Entry[]; delete: string[]; seq?: number }
-  | { type: 'confirmed'; seq: number; accepted?: number; durable?: number; rejected?: RejectionReason; command?: Command }
+  | StoreOutput
+  | { type: 'announce'; clientId: string; commands: string; isAll: boolean }
+  | { type: 'relay'; to?: string; frames: string[] }
+  | ConfirmedOutput
   | { type: 'applied'; record: SessionRecord }
   | { type: 'retryAfter'; delayMs: number }
   | { type: 'serverTime'; time: number }
   | { type: 'token'; token: string }
   | { type: 'refused'; code: string; message: string; passing: boolean; retryAfterMs?: number }
-  | { type: 'needsNewClient' };
+  | { type: 'missing'; clientId: string };
+
+interface StoreOutput {
+  type: 'store';
+  put: Entry[];
+  delete: string[];
+  asLeader: boolean;
+  clientId?: string;
+  seq?: number;
+}
+
+interface ConfirmedOutput {
+  type: 'confirmed';
+  clientId: string;
+  seq: number;
+  accepted?: number;
+  durable?: number;
+  rejected?: RejectionReason;
+  command?: Command;
+}
+
+/** How other tabs are to hear of a frame; see `heard` in the crate. */
+const AS_IT_IS = 1;
+const AGAIN = 2;
 
 /** How a session proves that it may be synced. */
 export interface Credentials {
@@ -56,26 +90,36 @@ export interface KnownFunnel {
   hash: string;
 }
 
-/** One client of one session: the core's replica with its storage and its connection. */
+/**
+ * This page's client of one session: the core's replica with its storage, the other tabs, and the connection while this
+ * tab leads.
+ *
+ * Every life of a page is a client of its own, so no number of a command is used twice, whatever the storage lost.
+ */
 export class Engine {
   readonly sessionId: string;
-  readonly #store: Store;
-  readonly #slot: Slot;
+  readonly clientId: string;
+  readonly #storage: Storage;
   readonly #client: Client;
   readonly #events: EngineEvents;
   readonly #connection: Connection;
+  /** Nothing where the storage is this tab's alone. */
+  readonly #tabs: Tabs | undefined;
   #credentials: Credentials;
   /** A funnel that may be the session's; what the server says at the next greeting decides. */
   #assumed: KnownFunnel | undefined;
   /** The funnel that commands are judged by. */
   #funnel: Funnel | undefined;
-  /** The slot's new client id, until it is written with what belongs to it. */
-  #renamed: Entry | undefined;
   #serverAheadMs = 0;
+  /** Which of this browser's leaders this tab is, was, or follows. */
+  #term = 0;
+  /** Whether the tab that leads is connected to the server. */
+  #isLeaderLive = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
-  #storageFailed = false;
+  #writes: StoreOutput[] = [];
   /** The writes under way, so that closing can wait for them. */
-  #writing: Promise<void> = Promise.resolve();
+  #writing: Promise<void> | undefined;
+  #isWanted = false;
   #closed = false;
   #wiped = false;
   #refusal: string | undefined;
@@ -83,15 +127,15 @@ export class Engine {
   private constructor(
     url: string,
     sessionId: string,
-    store: Store,
-    slot: Slot,
+    clientId: string,
+    storage: Storage,
     client: Client,
     credentials: Credentials,
     events: EngineEvents,
   ) {
     this.sessionId = sessionId;
-    this.#store = store;
-    this.#slot = slot;
+    this.clientId = clientId;
+    this.#storage = storage;
     this.#client = client;
     this.#credentials = credentials;
     this.#events = events;
@@ -100,46 +144,47 @@ export class Engine {
       received: (frame) => this.#receive(frame),
       lost: () => this.#act(() => client.disconnected()),
     });
+    if (!storage.isShared) return;
+    client.follow();
+    this.#tabs = new Tabs(sessionId, clientId, {
+      leads: () => void this.#lead(),
+      deposed: () => this.#follow(),
+      message: (message) => this.#hear(message),
+      gone: () => void this.#recover(),
+      isWaiting: () => !this.#closed && client.pending() > 0,
+    });
   }
 
-  /** Opens what the storage has of the session for the client that holds `slot`. */
+  /** Opens what the storage has of the session. */
   static async open(
     url: string,
     sessionId: string,
-    store: Store,
-    slot: Slot,
+    storage: Storage,
     offered: Credentials,
     events: EngineEvents,
   ): Promise<Engine> {
-    const credentials = { ...(await loadText<Credentials>(store, `${sessionId}/credentials`)), ...offered };
-    if (offered.token || offered.claim) await saveCredentials(store, sessionId, credentials);
-    const prefix = `${sessionId}/${slot.clientId}/`;
-    const stored = JSON.stringify(await store.load(prefix));
-    const client = Client.open(sessionId, slot.clientId, stored, credentials.token, credentials.claim);
-    if (!client) throw new Error(`'${sessionId}' can't be the id of a session`);
-    const engine = new Engine(url, sessionId, store, slot, client, credentials, events);
-    const kept = await loadText<KnownFunnel>(store, `${sessionId}/funnel`);
+    const { entries, damaged } = await storage.load(`${sessionId}/`);
+    const kept = new Map(entries);
+    const credentials = { ...parse<Credentials>(kept.get(`${sessionId}/credentials`)), ...offered };
+    if (offered.token || offered.claim) await saveCredentials(storage, sessionId, credentials);
+    const clientId = newClientId();
+    const stored = JSON.stringify(entries);
+    const client = Client.open(sessionId, clientId, stored, credentials.token, credentials.claim);
+    if (!client) throw new SessionError('failed', `'${sessionId}' can't be the id of a session`);
+    const engine = new Engine(url, sessionId, clientId, storage, client, credentials, events);
+    const funnel = parse<KnownFunnel>(kept.get(`${sessionId}/funnel`));
     // Without telling anybody yet: nobody listens before `publish`.
-    if (kept) engine.#judgeBy(kept);
-    const damaged = JSON.parse(client.takeDamaged()) as string[];
+    if (funnel) engine.#judgeBy(funnel);
+    damaged.push(...(JSON.parse(client.takeDamaged()) as string[]));
     if (damaged.length > 0) {
-      await setAside(store, damaged);
+      await storage.setAside(damaged).catch(() => undefined);
       events.damaged(damaged);
     }
     return engine;
   }
 
-  get clientId(): string {
-    return this.#slot.clientId;
-  }
-
-  /** The number of its place in the session's storage. */
-  get slotNumber(): number {
-    return this.#slot.number;
-  }
-
-  get rung(): Store['rung'] {
-    return this.#storageFailed ? 'memory' : this.#store.rung;
+  get rung(): StorageRung {
+    return this.#storage.rung;
   }
 
   get progress(): Progress {
@@ -149,8 +194,13 @@ export class Engine {
       version: client.version(),
       confirmedVersion: client.confirmedVersion(),
       durableVersion: client.durableVersion(),
-      live: client.isLive(),
+      live: client.isLive() && (client.isLeading() || this.#isLeaderLive),
     };
+  }
+
+  /** Whether this tab speaks for all. */
+  get isLeading(): boolean {
+    return this.#client.isLeading();
   }
 
   get funnel(): Funnel | undefined {
@@ -167,8 +217,8 @@ export class Engine {
     return this.#refusal;
   }
 
-  get pendingCommands(): { seq: number; type: Command['type'] }[] {
-    return JSON.parse(this.#client.pendingCommands()) as { seq: number; type: Command['type'] }[];
+  get pendingCommands(): PendingCommand[] {
+    return JSON.parse(this.#client.pendingCommands()) as PendingCommand[];
   }
 
   /** The server's time, as far as it is known, in milliseconds since the Unix epoch. */
@@ -184,7 +234,7 @@ export class Engine {
 
   #judgeBy({ funnel, hash }: KnownFunnel): void {
     const problem = this.#client.setFunnel(textOf(funnel), hash);
-    if (problem !== undefined) throw new Error(problem);
+    if (problem !== undefined) throw new SessionError('failed', `the funnel can't be used: ${problem}`);
     this.#funnel = funnel;
   }
 
@@ -196,7 +246,7 @@ export class Engine {
 
   #keepFunnel(known: KnownFunnel): void {
     this.#assumed = undefined;
-    void this.#store.write([[`${this.sessionId}/funnel`, JSON.stringify(known)]], []).catch(() => undefined);
+    void this.#storage.write([[`${this.sessionId}/funnel`, JSON.stringify(known)]]).catch(() => undefined);
   }
 
   /** Shows what the storage had, before anything is heard of the server. */
@@ -217,26 +267,46 @@ export class Engine {
     });
   }
 
+  /** Takes part: with the other tabs, and with the server while this tab leads. */
   resume(): void {
-    if (!this.#closed) this.#connection.resume();
+    if (this.#closed) return;
+    this.#isWanted = true;
+    if (this.#tabs && !this.#tabs.hasJoined) {
+      this.#tabs.join();
+      this.#act(() => this.#client.connected());
+    }
+    if (this.isLeading) this.#connection.resume();
   }
 
+  /** There is no network: the tabs stay together. */
   pause(): void {
+    this.#isWanted = false;
     this.#connection.pause();
+    this.#tellLink();
+  }
+
+  /** Keeps to itself: neither the server nor other tabs hear of it. */
+  withdraw(): void {
+    this.#tabs?.leave();
+    this.pause();
+    if (this.#tabs && !this.#closed) this.#act(() => this.#client.follow());
   }
 
   wake(): void {
-    this.#connection.wake();
+    if (this.isLeading) this.#connection.wake();
+  }
+
+  /** What was stored is gone: everything that this tab has is stored again. */
+  storeAgain(): void {
+    void saveCredentials(this.#storage, this.sessionId, this.#credentials);
+    this.#act(() => this.#client.storeAgain());
   }
 
   /** Ends it once everything that was issued is stored. */
   async close(): Promise<void> {
     if (this.#closed) return;
-    this.#connection.pause();
-    this.#closed = true;
-    clearTimeout(this.#retry);
+    this.abandon();
     await this.#writing;
-    this.#slot.release();
     this.#client.free();
   }
 
@@ -244,13 +314,100 @@ export class Engine {
   abandon(): void {
     this.#connection.pause();
     this.#closed = true;
+    this.#tabs?.leave();
     clearTimeout(this.#retry);
-    this.#slot.release();
+  }
+
+  /** The lock was given to this tab. */
+  async #lead(): Promise<void> {
+    const key = `${this.sessionId}/leader`;
+    const last = Number((await this.#storage.get(key).catch(() => undefined)) ?? 0);
+    const term = Math.max(last, this.#term) + 1;
+    // From here on nothing counts that a former leader still writes; and it is read after that.
+    await this.#storage.write([[key, String(term)]]).catch(() => undefined);
+    const { entries } = await this.#storage.load(`${this.sessionId}/`);
+    if (this.#closed || !this.#tabs?.hasJoined) return;
+    this.#term = term;
+    const kept = parse<Credentials>(new Map(entries).get(`${this.sessionId}/credentials`));
+    this.#credentials = { ...this.#credentials, ...kept };
+    const { token, claim } = this.#credentials;
+    this.#act(() => this.#client.lead(JSON.stringify(entries), token, claim));
+    this.#tellLead();
+    if (this.#isWanted) this.#connection.resume();
+  }
+
+  #tellLead(): void {
+    this.#tabs?.post({ type: 'leads', term: this.#term, serverAheadMs: this.#serverAheadMs });
+    this.#tellLink();
+  }
+
+  #tellLink(): void {
+    if (this.isLeading) this.#tabs?.post({ type: 'link', term: this.#term, live: this.#client.isLive() });
+  }
+
+  /** Another tab leads. */
+  #follow(): void {
+    if (this.#closed) return;
+    this.#connection.pause();
+    this.#isLeaderLive = false;
+    this.#act(() => {
+      this.#client.follow();
+      this.#client.connected();
+    });
+  }
+
+  /** A tab is gone: what it had stored without telling anybody is brought to the server. */
+  async #recover(): Promise<void> {
+    const { entries } = await this.#storage.load(`${this.sessionId}/command/`);
+    if (this.isLeading) this.#act(() => this.#client.recover(JSON.stringify(entries)));
+  }
+
+  #hear(message: TabMessage): void {
+    if (this.#closed) return;
+    switch (message.type) {
+      case 'leads':
+        if (message.term < this.#term || (message.term === this.#term && this.isLeading)) return;
+        this.#term = message.term;
+        this.#serverAheadMs = message.serverAheadMs;
+        // It was taken from this tab, and the browser has not said so yet.
+        if (this.isLeading) this.#tabs?.stepDown(), this.#follow();
+        else this.#act(() => this.#client.connected());
+        break;
+      case 'hello':
+        if (!this.isLeading) return;
+        this.#tabs?.watch(message.clientId);
+        this.#tellLink();
+        this.#act(() => this.#client.greeted(message.frame));
+        break;
+      case 'frames':
+        if (this.isLeading || message.term < this.#term) return;
+        this.#term = message.term;
+        if (message.to === undefined || message.to === this.clientId) {
+          for (const frame of message.frames) this.#act(() => this.#client.handle(frame));
+        }
+        break;
+      case 'announce':
+        this.#act(() => this.#client.observe(message.clientId, message.commands, message.isAll));
+        break;
+      case 'link':
+        if (this.isLeading || message.term < this.#term || message.live === this.#isLeaderLive) return;
+        this.#isLeaderLive = message.live;
+        this.#act(() => undefined);
+        break;
+      case 'failed':
+        if (!this.isLeading && message.term >= this.#term) {
+          this.#events.failed(new SessionError(message.code, message.message));
+        }
+        break;
+    }
   }
 
   #receive(frame: string): void {
+    const heard = this.#act(() => this.#client.handle(frame));
     // Not a frame of this protocol: whatever it was, another connection starts from a known state.
-    if (this.#act(() => this.#client.handle(frame)) === false) this.#connection.reconnectAfter(1000);
+    if (heard === undefined) this.#connection.reconnectAfter(1000);
+    else if (heard === AS_IT_IS) this.#tabs?.post({ type: 'frames', term: this.#term, frames: [frame] });
+    else if (heard === AGAIN) this.#tellLead();
   }
 
   #welcomed({ funnel, funnelHash }: Extract<Output, { type: 'welcome' }>): void {
@@ -265,9 +422,11 @@ export class Engine {
   /** Lets the core do something, then does what the core wants. */
   #act<T>(change: () => T): T {
     if (this.#closed) return undefined as T;
+    const wasLive = this.#client.isLive();
     const result = change();
     const outputs = this.#client.takeOutputs();
     if (outputs !== undefined) for (const output of JSON.parse(outputs) as Output[]) this.#perform(output);
+    if (!this.#closed && wasLive !== this.#client.isLive()) this.#tellLink();
     if (!this.#closed && !this.#wiped && this.isErased) this.#wipe();
     if (!this.#closed) {
       const patch = this.#client.takePatch();
@@ -279,16 +438,21 @@ export class Engine {
   #perform(output: Output): void {
     switch (output.type) {
       case 'send':
-        this.#connection.send(output.frame);
-        break;
-      case 'welcome':
-        this.#welcomed(output);
+        if (this.isLeading) this.#connection.send(output.frame);
+        else this.#tabs?.post({ type: 'hello', clientId: this.clientId, frame: output.frame });
         break;
       case 'store':
-        this.#write(output.put, output.delete, output.seq);
+        this.#writes.push(output);
+        this.#writing ??= this.#write();
+        break;
+      case 'announce':
+        this.#tabs?.post(output);
+        break;
+      case 'relay':
+        this.#tabs?.post({ ...output, type: 'frames', term: this.#term });
         break;
       case 'confirmed':
-        this.#events.confirmed(output.seq, confirmationOf(output));
+        this.#confirmed(output);
         break;
       case 'applied':
         this.#events.applied(output.record);
@@ -302,44 +466,69 @@ export class Engine {
         break;
       case 'token':
         this.#credentials = { ...this.#credentials, token: output.token };
-        void saveCredentials(this.#store, this.sessionId, this.#credentials);
+        void saveCredentials(this.#storage, this.sessionId, this.#credentials);
+        break;
+      case 'welcome':
+        this.#welcomed(output);
         break;
       case 'refused':
         this.#refused(output);
         break;
-      case 'needsNewClient':
-        queueMicrotask(() => this.#renewClient());
+      case 'missing':
+        void this.#skip(output.clientId);
         break;
     }
   }
 
-  /** Goes on as a new client; the slot's new name and all that belongs to it are written at once. */
-  #renewClient(): void {
-    if (this.#closed) return;
-    this.#events.renumbered(this.pendingCommands.map(({ seq }) => seq));
-    this.#slot.clientId = newClientId();
-    this.#renamed = slotEntry(this.sessionId, this.#slot);
-    this.#act(() => this.#client.renewClient(this.#slot.clientId));
+  #confirmed(output: ConfirmedOutput): void {
+    const confirmation = confirmationOf(output);
+    this.#events.confirmed(output.clientId, output.seq, confirmation);
+    // The tab that issued it tells its page itself, if it is still there.
+    if ('rejected' in confirmation && output.clientId !== this.clientId && this.isLeading) {
+      const { rejected, command } = confirmation;
+      void this.#tabs?.has(output.clientId).then((isThere) => {
+        if (!isThere) this.#events.orphanRejected(rejected, command);
+      });
+    }
   }
 
-  #write(put: Entry[], remove: string[], seq: number | undefined): void {
-    const { clientId } = this.#slot;
-    if (this.#renamed) put = [this.#renamed, ...put];
-    this.#renamed = undefined;
-    const stored = () => {
-      // What was written under a client id that is given up says nothing about today's numbers.
-      if (seq !== undefined && clientId === this.#slot.clientId) this.#act(() => this.#client.commandsStored(seq));
-    };
-    if (this.#storageFailed) {
-      queueMicrotask(stored);
-      return;
+  /** The server waits for commands of another tab that are not here. */
+  async #skip(clientId: string): Promise<void> {
+    if (await this.#tabs?.has(clientId)) return;
+    // What it may have stored in its last moment comes first.
+    await this.#recover();
+    if (this.isLeading) this.#act(() => this.#client.skip(clientId));
+  }
+
+  /** Writes what waits, one transaction after the other; what comes meanwhile is written together. */
+  async #write(): Promise<void> {
+    // Whatever a page does in one go is one transaction.
+    await undefined;
+    while (this.#writes.length > 0) {
+      const { asLeader } = this.#writes[0]!;
+      const length = this.#writes.findIndex((write) => write.asLeader !== asLeader);
+      const batch = this.#writes.splice(0, length < 0 ? this.#writes.length : length);
+      const changes = new Map<string, string | undefined>();
+      for (const write of batch) {
+        for (const [key, text] of write.put) changes.set(key, text);
+        for (const key of write.delete) changes.set(key, undefined);
+      }
+      const put = [...changes].filter((entry): entry is Entry => entry[1] !== undefined);
+      const remove = [...changes].filter(([, text]) => text === undefined).map(([key]) => key);
+      const term = this.#term;
+      const guard: Guard | undefined = asLeader && this.#tabs ? [`${this.sessionId}/leader`, String(term)] : undefined;
+      const written = await this.#storage.write(put, remove, guard).catch(() => true);
+      if (this.#closed) continue;
+      if (!written && term === this.#term && this.isLeading) {
+        // Another tab has taken over, and the browser has not said so yet.
+        this.#tabs?.stepDown();
+        this.#follow();
+      }
+      for (const { clientId, seq } of batch) {
+        if (clientId !== undefined && seq !== undefined) this.#act(() => this.#client.commandsStored(clientId, seq));
+      }
     }
-    const write = this.#store.write(put, remove).then(stored, () => {
-      // Full or gone: the session goes on in memory, and the page can read that it does.
-      this.#storageFailed = true;
-      stored();
-    });
-    this.#writing = Promise.all([this.#writing, write]).then(() => undefined);
+    this.#writing = undefined;
   }
 
   #refused({ code, message, passing, retryAfterMs }: Extract<Output, { type: 'refused' }>): void {
@@ -356,25 +545,20 @@ export class Engine {
       return;
     }
     this.#connection.pause();
-    this.#events.failed(new SessionError(errorCodeOf(code), message));
+    const error = new SessionError(errorCodeOf(code), message);
+    this.#tabs?.post({ type: 'failed', term: this.#term, code: error.code, message });
+    this.#events.failed(error);
   }
 
   /** The personal data was erased: nothing of the session stays in this browser, nor is it the one to go on with. */
   #wipe(): void {
     this.#wiped = true;
-    const keys = async () => {
-      const own = await this.#store.load(`${this.sessionId}/`);
-      const current = (await this.#store.load('current')).filter(([key, id]) => key === 'current' && id === this.sessionId);
-      return [...own, ...current].map(([key]) => key);
-    };
-    this.#writing = this.#writing
-      .then(keys)
-      .then((keys) => this.#store.write([], keys))
-      .catch(() => undefined);
+    const wipe = () => this.#storage.wipe(this.sessionId).catch(() => undefined);
+    this.#writing = (this.#writing ?? Promise.resolve()).then(wipe);
   }
 }
 
-function confirmationOf(output: Extract<Output, { type: 'confirmed' }>): Confirmation {
+function confirmationOf(output: ConfirmedOutput): Confirmation {
   if (output.rejected && output.command) {
     return { rejected: new Rejection(output.rejected), command: output.command };
   }
@@ -394,26 +578,15 @@ function errorCodeOf(code: string): SessionError['code'] {
   }
 }
 
-/** What the storage has under this key; nothing where it is damaged. */
-async function loadText<T>(store: Store, key: string): Promise<T | undefined> {
-  const [entry] = await store.load(key);
+/** What this text holds; nothing where it holds nothing that was written here. */
+function parse<T>(text: string | undefined): T | undefined {
   try {
-    return entry && (JSON.parse(entry[1]) as T);
+    return text === undefined ? undefined : (JSON.parse(text) as T);
   } catch {
     return undefined;
   }
 }
 
-async function saveCredentials(store: Store, sessionId: string, credentials: Credentials): Promise<void> {
-  await store.write([[`${sessionId}/credentials`, JSON.stringify(credentials)]], []).catch(() => undefined);
-}
-
-/** Moves damaged records out of the way, where a person can still look at them. */
-async function setAside(store: Store, keys: string[]): Promise<void> {
-  const moved: Entry[] = [];
-  for (const key of keys) {
-    const [entry] = await store.load(key);
-    if (entry) moved.push([`damaged/${key}`, entry[1]]);
-  }
-  await store.write(moved, keys).catch(() => undefined);
+async function saveCredentials(storage: Storage, sessionId: string, credentials: Credentials): Promise<void> {
+  await storage.write([[`${sessionId}/credentials`, JSON.stringify(credentials)]]).catch(() => undefined);
 }

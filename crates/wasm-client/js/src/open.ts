@@ -5,9 +5,9 @@ import type { KnownFunnel } from './engine.js';
 import { plainCopy } from './plain.js';
 import { SessionError } from './rejection.js';
 import { CheckoutSession, type NewSession } from './session.js';
-import { exclusively } from './slots.js';
-import { openStore } from './storage/ladder.js';
-import type { StorageRung, Store } from './storage/store.js';
+import { Storage } from './storage/ladder.js';
+import type { StorageRung } from './storage/store.js';
+import { exclusively } from './tabs.js';
 import { legacySession, takeOverLegacySessions } from './take-over.js';
 
 export interface OpenOptions {
@@ -44,35 +44,35 @@ const DEFAULT_TIMEOUT_MS = 10_000;
  */
 export async function openSession(options: OpenOptions): Promise<CheckoutSession> {
   await loadCore(options.wasm);
-  const store = await openStore(options.storage);
+  const storage = await Storage.open(options.storage);
   try {
-    const { session, isNew } = await exclusively(store, 'open', () => openIn(store, options));
+    const { session, isNew } = await exclusively(storage.isShared, 'open', () => openIn(storage, options));
     if (!isNew) {
       // Other tabs need not wait while this one waits for the server.
       if (!session.snapshotOrUndefined) await firstNews(session, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
-      if (!session.engine.isErased) await rememberCurrent(store, session.id);
+      if (!session.engine.isErased) await rememberCurrent(storage, session.id);
     }
     // The rest of the legacy sessions can follow while the buyer goes on with this one.
-    void takeOverLegacySessions(options.url, options.storage, (id) => knownFunnel(store, options.url, id));
+    void takeOverLegacySessions(options.url, options.storage, (id) => knownFunnel(storage, options.url, id));
     return session;
   } catch (error) {
-    store.close();
+    storage.close();
     throw error;
   }
 }
 
-async function openIn(store: Store, options: OpenOptions): Promise<{ session: CheckoutSession; isNew: boolean }> {
+async function openIn(storage: Storage, options: OpenOptions): Promise<{ session: CheckoutSession; isNew: boolean }> {
   const { url, token } = options;
-  const wanted = options.sessionId ?? (options.fresh ? undefined : await currentSession(store));
-  if (wanted === undefined) return { session: await createSession(store, options), isNew: true };
+  const wanted = options.sessionId ?? (options.fresh ? undefined : await currentSession(storage));
+  if (wanted === undefined) return { session: await createSession(storage, options), isNew: true };
 
   const legacy = await legacySession(wanted);
-  const isHere = (await store.load(`${wanted}/`)).length > 0;
+  const isHere = (await storage.load(`${wanted}/`)).entries.length > 0;
   const credentials = token ? { token } : legacy && !isHere ? { claim: newClaimSecret() } : {};
-  const session = await CheckoutSession.open(url, store, wanted, credentials);
+  const session = await CheckoutSession.open(url, storage, wanted, credentials);
   if (!hasFunnel(session)) {
     const funnelId = typeof options.funnel === 'string' ? options.funnel : DEFAULT_FUNNEL;
-    const funnel = await knownFunnel(store, url, funnelId).catch(() => undefined);
+    const funnel = await knownFunnel(storage, url, funnelId).catch(() => undefined);
     if (funnel) session.engine.useFunnel(funnel);
   }
   session.connect();
@@ -80,14 +80,14 @@ async function openIn(store: Store, options: OpenOptions): Promise<{ session: Ch
   return { session, isNew: false };
 }
 
-async function createSession(store: Store, options: OpenOptions): Promise<CheckoutSession> {
+async function createSession(storage: Storage, options: OpenOptions): Promise<CheckoutSession> {
   const { url } = options;
   const known =
     typeof options.funnel === 'object'
       ? { funnel: plainCopy(options.funnel), hash: '' }
-      : await knownFunnel(store, url, options.funnel ?? DEFAULT_FUNNEL);
+      : await knownFunnel(storage, url, options.funnel ?? DEFAULT_FUNNEL);
   const id = newSessionId(Date.now());
-  const session = await CheckoutSession.open(url, store, id, { claim: newClaimSecret() });
+  const session = await CheckoutSession.open(url, storage, id, { claim: newClaimSecret() });
   session.engine.pinFunnel(known);
   const { id: funnelId, version } = known.funnel;
   const receipt = session.issue({ type: 'create', ...options.create, funnel: { id: funnelId, version } });
@@ -97,7 +97,7 @@ async function createSession(store: Store, options: OpenOptions): Promise<Checko
     throw rejection;
   }
   session.connect();
-  await rememberCurrent(store, id);
+  await rememberCurrent(storage, id);
   return session;
 }
 
@@ -130,15 +130,15 @@ function hasFunnel(session: CheckoutSession): boolean {
 }
 
 /** The funnel as the server has it now; where it can't be asked, as this browser knew it last. */
-async function knownFunnel(store: Store, url: string, id: string): Promise<KnownFunnel> {
+async function knownFunnel(storage: Storage, url: string, id: string): Promise<KnownFunnel> {
   const key = `funnel/${id}`;
   const asked = await fetchFunnel(url, id).catch(() => undefined);
   if (asked) {
-    await store.write([[key, JSON.stringify(asked)]], []).catch(() => undefined);
+    await storage.write([[key, JSON.stringify(asked)]]).catch(() => undefined);
     return asked;
   }
-  const [entry] = await store.load(key);
-  if (entry) return JSON.parse(entry[1]) as KnownFunnel;
+  const kept = await storage.get(key);
+  if (kept !== undefined) return JSON.parse(kept) as KnownFunnel;
   throw new SessionError('unreachable', `the funnel '${id}' can't be loaded from the server, and is not known here`);
 }
 
@@ -152,13 +152,12 @@ async function fetchFunnel(url: string, id: string): Promise<KnownFunnel> {
   return { funnel, hash };
 }
 
-async function currentSession(store: Store): Promise<string | undefined> {
-  const [entry] = await store.load('current');
-  const id = entry?.[1];
+async function currentSession(storage: Storage): Promise<string | undefined> {
+  const id = await storage.get('current');
   // Without a token or a claim nobody can go on with it: it was erased, or the storage is damaged.
-  return id !== undefined && (await store.load(`${id}/credentials`)).length > 0 ? id : undefined;
+  return id !== undefined && (await storage.get(`${id}/credentials`)) !== undefined ? id : undefined;
 }
 
-async function rememberCurrent(store: Store, id: string): Promise<void> {
-  await store.write([['current', id]], []).catch(() => undefined);
+async function rememberCurrent(storage: Storage, id: string): Promise<void> {
+  await storage.write([['current', id]]).catch(() => undefined);
 }

@@ -1,9 +1,9 @@
 import type { Command } from '../generated/types.js';
-import type { Confirmation } from './engine.js';
+import type { Confirmation, PendingCommand } from './engine.js';
 
 /** A command on its way. Both promises reject with a {@link Rejection} where the command is refused. */
 export interface Receipt {
-  /** The command's number among this client's; 0 where it was refused before it got one. */
+  /** The command's number among this page's; 0 where it was refused before it got one. */
   readonly seq: number;
   /** The server applied it. */
   readonly accepted: Promise<{ version: number }>;
@@ -46,38 +46,35 @@ export class Unsettled {
   }
 }
 
-/** The receipts that this page has given out, by the numbers of their commands. */
+/** The receipts that this page has given out, by the clients and numbers of their commands. */
 export class Receipts {
-  readonly #unsettled = new Map<number, Unsettled>();
+  readonly #unsettled = new Map<string, Unsettled>();
 
-  add(unsettled: Unsettled): void {
-    this.#unsettled.set(unsettled.seq, unsettled);
+  add(clientId: string, unsettled: Unsettled): void {
+    this.#unsettled.set(name(clientId, unsettled.seq), unsettled);
   }
 
-  confirm(seq: number, confirmation: Confirmation): void {
-    const unsettled = this.#unsettled.get(seq);
+  confirm(clientId: string, seq: number, confirmation: Confirmation): void {
+    const unsettled = this.#unsettled.get(name(clientId, seq));
     if ('accepted' in confirmation) return unsettled?.accept(confirmation.accepted);
-    this.#unsettled.delete(seq);
+    this.#unsettled.delete(name(clientId, seq));
     if ('durable' in confirmation) unsettled?.makeDurable(confirmation.durable);
     else unsettled?.reject(confirmation.rejected);
   }
 
-  /** The pending commands got the numbers 1, 2, 3 and so on, in the place of these. */
-  renumber(before: number[]): void {
-    const kept = before.map((seq) => this.#unsettled.get(seq));
-    this.#unsettled.clear();
-    kept.forEach((unsettled, index) => {
-      if (!unsettled) return;
-      unsettled.seq = index + 1;
-      this.add(unsettled);
-    });
+  /** Nobody here will hear of these commands any more, except of those that are pending. */
+  giveUp(reason: unknown, pending: readonly PendingCommand[] = []): void {
+    const kept = new Set(pending.map(({ clientId, seq }) => name(clientId, seq)));
+    for (const [key, unsettled] of [...this.#unsettled]) {
+      if (kept.has(key)) continue;
+      this.#unsettled.delete(key);
+      unsettled.reject(reason);
+    }
   }
+}
 
-  /** Nobody here will hear of these commands any more. */
-  giveUp(reason: unknown): void {
-    for (const unsettled of this.#unsettled.values()) unsettled.reject(reason);
-    this.#unsettled.clear();
-  }
+function name(clientId: string, seq: number): string {
+  return `${clientId}/${seq}`;
 }
 
 interface Settle {

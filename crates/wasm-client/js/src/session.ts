@@ -1,11 +1,11 @@
 import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
-import { type Confirmation, Engine, type EngineEvents } from './engine.js';
+import { type Confirmation, Engine, type EngineEvents, type PendingCommand } from './engine.js';
 import { plainCopy } from './plain.js';
 import { type Receipt, Receipts, Unsettled } from './receipts.js';
 import { Rejection, SessionError } from './rejection.js';
 import { revive } from './revive.js';
-import { inheritSlot, type Slot, takeSlot, watchSlots } from './slots.js';
-import type { StorageRung, Store } from './storage/store.js';
+import type { Storage } from './storage/ladder.js';
+import type { StorageRung } from './storage/store.js';
 import { Timeline, type TimelineEntry } from './timeline.js';
 
 /** How the session is connected, and how far it is confirmed. Replaced, never changed. */
@@ -15,6 +15,8 @@ export interface SyncState {
   readonly pending: number;
   /** Where this browser keeps the session. */
   readonly storage: StorageRung;
+  /** Whether this tab talks to the server for all tabs of the browser. */
+  readonly leading: boolean;
   /** The version shown, this client's unconfirmed commands included. */
   readonly version: number;
   readonly confirmedVersion: number;
@@ -30,6 +32,8 @@ export interface SessionEventMap {
   failed: (error: SessionError) => void;
   /** Records of this browser's storage were damaged; they were set aside and the server is asked instead. */
   damaged: (keys: readonly string[]) => void;
+  /** The session is kept in another place from now on: the one before is full, blocked or broken. */
+  storage: (rung: StorageRung) => void;
 }
 
 /**
@@ -39,7 +43,7 @@ export interface SessionEventMap {
 export class CheckoutSession {
   readonly id: string;
   readonly #url: string;
-  readonly #store: Store;
+  readonly #storage: Storage;
   #engine: Engine;
   #snapshot: Session | undefined;
   #sync: SyncState;
@@ -47,25 +51,23 @@ export class CheckoutSession {
   readonly #receipts = new Receipts();
   /** What was issued while the page comes back from the bfcache; `undefined` while there is an engine to take it. */
   #held: Unsettled[] | undefined;
-  /** Engines that bring to the server what closed tabs left behind. */
-  readonly #heirs = new Set<Engine>();
-  /** Ends waiting for other tabs to close. */
-  #watch = new AbortController();
   readonly #subscribers = new Set<() => void>();
   readonly #listeners: { [Name in keyof SessionEventMap]: Set<SessionEventMap[Name]> } = {
     rejected: new Set(),
     failed: new Set(),
     damaged: new Set(),
+    storage: new Set(),
   };
   readonly #life = new AbortController();
   #offlineByChoice = false;
   #closed = false;
+  #isReopening = false;
   #error: SessionError | undefined;
 
-  private constructor(url: string, store: Store, engine: Engine) {
+  private constructor(url: string, storage: Storage, engine: Engine) {
     this.id = engine.sessionId;
     this.#url = url;
-    this.#store = store;
+    this.#storage = storage;
     this.#engine = engine;
     this.#sync = this.#readSync();
   }
@@ -73,17 +75,16 @@ export class CheckoutSession {
   /** @internal */
   static async open(
     url: string,
-    store: Store,
+    storage: Storage,
     sessionId: string,
     credentials: { token?: string; claim?: string },
   ): Promise<CheckoutSession> {
-    const slot = await takeSlot(store, sessionId);
     // The engine speaks up only after this function has returned, so the session is there by then.
     let session: CheckoutSession | undefined;
-    const engine = await Engine.open(url, sessionId, store, slot, credentials, eventsFor(() => session));
-    session = new CheckoutSession(url, store, engine);
+    const engine = await Engine.open(url, sessionId, storage, credentials, eventsFor(() => session));
+    session = new CheckoutSession(url, storage, engine);
     session.#followPage();
-    session.#inheritOtherSlots();
+    session.#followStorage();
     return session;
   }
 
@@ -204,7 +205,7 @@ export class CheckoutSession {
   #submit(unsettled: Unsettled): void {
     try {
       unsettled.seq = this.#engine.submit(unsettled.command);
-      this.#receipts.add(unsettled);
+      this.#receipts.add(this.#engine.clientId, unsettled);
     } catch (reason) {
       this.#refuse(unsettled, reason);
     }
@@ -232,16 +233,15 @@ export class CheckoutSession {
     if (this.#closed) return;
     this.#closed = true;
     this.#life.abort();
-    this.#watch.abort();
     await this.#engine.close();
-    this.#giveUpReceipts();
-    this.#store.close();
+    this.#giveUpReceipts([]);
+    this.#storage.close();
     this.#notify();
   }
 
-  #giveUpReceipts(): void {
+  #giveUpReceipts(pending: readonly PendingCommand[]): void {
     const message = 'the session was closed by the page; the command goes on when it is opened again';
-    this.#receipts.giveUp(new SessionError('closed', message));
+    this.#receipts.giveUp(new SessionError('closed', message), pending);
   }
 
   /** @internal */
@@ -251,9 +251,10 @@ export class CheckoutSession {
   }
 
   #connect(): void {
-    for (const engine of [this.#engine, ...this.#heirs]) {
-      if (this.#isAway || this.#error) engine.pause();
-      else engine.resume();
+    if (this.#offlineByChoice) this.#engine.withdraw();
+    else {
+      this.#engine.resume();
+      if (this.#isAway || this.#error) this.#engine.pause();
     }
     this.#notify();
   }
@@ -269,83 +270,55 @@ export class CheckoutSession {
     addEventListener('online', () => this.#connect(), { signal });
     addEventListener('offline', () => this.#connect(), { signal });
     addEventListener('visibilitychange', () => document.visibilityState === 'visible' && this.#engine.wake(), { signal });
-    // A page with an open socket or a held lock is not kept for going back; and in there it must not be the one
-    // that other tabs wait for.
+    // A page with an open socket or a held lock is not kept for going back; and in there, or frozen, it must not be the
+    // one that other tabs wait for.
     addEventListener('pagehide', () => this.#leave(), { signal });
     addEventListener('pageshow', (event) => event.persisted && void this.#reopen(), { signal });
+    document.addEventListener('freeze', () => this.#leave(), { signal });
+    document.addEventListener('resume', () => void this.#reopen(), { signal });
+  }
+
+  #followStorage(): void {
+    this.#storage.listen({
+      rungChanged: () => {
+        if (!this.#closed && !this.#held) this.#engine.storeAgain();
+        this.#emit('storage', this.#storage.rung);
+        this.#notify();
+      },
+      cleared: () => {
+        if (!this.#closed && !this.#held) this.#engine.storeAgain();
+      },
+    });
   }
 
   #leave(): void {
-    this.#watch.abort();
     this.#engine.abandon();
     this.#held ??= [];
   }
 
-  /** Back from the bfcache: another tab may have gone on with this client in the meantime, so start from the storage. */
+  /** Back again: other tabs may have gone on with what this page had stored, so start from the storage. */
   async #reopen(): Promise<void> {
-    const { clientId, funnel } = this.#engine;
-    const slot = await takeSlot(this.#store, this.id);
-    // Another tab tells the server what this page had pending, and hears the answers.
-    if (slot.clientId !== clientId) this.#giveUpReceipts();
-    this.#engine = await Engine.open(this.#url, this.id, this.#store, slot, {}, eventsFor(() => this));
+    if (this.#closed || this.#isReopening) return;
+    this.#isReopening = true;
+    const { funnel } = this.#engine;
+    this.#engine = await Engine.open(this.#url, this.id, this.#storage, {}, eventsFor(() => this));
+    this.#isReopening = false;
+    // What is not there any more was told to the server by another tab, which heard the answer.
+    this.#giveUpReceipts(this.#engine.pendingCommands);
     // Without storage it is only here; its hash is not, so that the server sends the definition once more.
     if (funnel && !this.#engine.funnel) this.#engine.useFunnel({ funnel, hash: '' });
     const held = this.#held ?? [];
     this.#held = undefined;
     this.connect();
     for (const unsettled of held) this.#submit(unsettled);
-    this.#inheritOtherSlots();
-  }
-
-  /** Goes on with what tabs leave behind that are closed before everything is durable. */
-  #inheritOtherSlots(): void {
-    this.#watch = new AbortController();
-    const { signal } = this.#watch;
-    const waitedFor = new Set([this.#engine.slotNumber]);
-    void watchSlots(this.#store, this.id, signal, (number) => {
-      if (waitedFor.has(number)) return;
-      waitedFor.add(number);
-      void inheritSlot(this.#store, this.id, number, signal).then(async (slot) => {
-        if (slot) await this.#finish(slot, signal);
-        waitedFor.delete(number);
-      });
-    });
-  }
-
-  /** Brings what an orphaned client has pending to the server. */
-  async #finish(slot: Slot, signal: AbortSignal): Promise<void> {
-    let done = () => {};
-    const finished = new Promise<void>((resolve) => (done = resolve));
-    const check = () => {
-      if (engine.progress.pending === 0) done();
-    };
-    const engine: Engine = await Engine.open(this.#url, this.id, this.#store, slot, {}, {
-      changed: () => queueMicrotask(check),
-      confirmed: (_seq, confirmation) => {
-        if ('rejected' in confirmation) this.#emit('rejected', confirmation.rejected, confirmation.command);
-      },
-      applied: () => undefined,
-      renumbered: () => undefined,
-      failed: () => done(),
-      damaged: (keys) => this.#emit('damaged', keys),
-    });
-    if (signal.aborted) return engine.abandon();
-    signal.addEventListener('abort', done);
-    if (engine.progress.pending > 0) {
-      this.#heirs.add(engine);
-      if (!this.#isAway) engine.resume();
-      await finished;
-      this.#heirs.delete(engine);
-    }
-    await engine.close();
   }
 
   #readSync(): SyncState {
     const { pending, version, confirmedVersion, durableVersion, live } = this.#engine.progress;
     const isOffline = this.#offlineByChoice || (typeof navigator !== 'undefined' && navigator.onLine === false);
     const connection = this.#closed || this.#error ? 'closed' : isOffline ? 'offline' : live ? 'online' : 'connecting';
-    const { rung: storage, clientId } = this.#engine;
-    return Object.freeze({ connection, pending, storage, version, confirmedVersion, durableVersion, clientId });
+    const { rung: storage, isLeading: leading, clientId } = this.#engine;
+    return Object.freeze({ connection, pending, storage, leading, version, confirmedVersion, durableVersion, clientId });
   }
 
   #notify(): void {
@@ -375,20 +348,21 @@ export class CheckoutSession {
   }
 
   /** @internal */
-  confirmed(seq: number, confirmation: Confirmation): void {
-    this.#receipts.confirm(seq, confirmation);
-    // Also for what was issued before a reload, which has nobody else to tell.
-    if ('rejected' in confirmation) this.#emit('rejected', confirmation.rejected, confirmation.command);
+  confirmed(clientId: string, seq: number, confirmation: Confirmation): void {
+    this.#receipts.confirm(clientId, seq, confirmation);
+    if ('rejected' in confirmation && clientId === this.#engine.clientId) {
+      this.#emit('rejected', confirmation.rejected, confirmation.command);
+    }
+  }
+
+  /** @internal A command was refused whose page is gone, and has nobody else to tell. */
+  orphanRejected(rejection: Rejection, command: Command): void {
+    this.#emit('rejected', rejection, command);
   }
 
   /** @internal */
   applied(record: SessionRecord): void {
     this.#timeline.add(record);
-  }
-
-  /** @internal */
-  renumbered(before: number[]): void {
-    this.#receipts.renumber(before);
   }
 
   /** @internal */
@@ -410,9 +384,9 @@ export type NewSession = Omit<Create, 'claims' | 'source'>;
 function eventsFor(session: () => CheckoutSession | undefined): EngineEvents {
   return {
     changed: (patch) => session()?.changed(patch),
-    confirmed: (seq, confirmation) => session()?.confirmed(seq, confirmation),
+    confirmed: (clientId, seq, confirmation) => session()?.confirmed(clientId, seq, confirmation),
+    orphanRejected: (rejection, command) => session()?.orphanRejected(rejection, command),
     applied: (record) => session()?.applied(record),
-    renumbered: (before) => session()?.renumbered(before),
     failed: (error) => session()?.failed(error),
     // Found while opening, so before the page could have asked to be told.
     damaged: (keys) => queueMicrotask(() => session()?.damaged(keys)),

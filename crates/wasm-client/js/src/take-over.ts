@@ -3,9 +3,9 @@ import type { Command } from '../generated/types.js';
 import { loadLocalStorageCore } from './core.js';
 import { Engine, type KnownFunnel } from './engine.js';
 import { Rejection, type SessionError } from './rejection.js';
-import { exclusively, takeSlot } from './slots.js';
-import { openStore } from './storage/ladder.js';
-import type { StorageRung, Store } from './storage/store.js';
+import { Storage } from './storage/ladder.js';
+import type { StorageRung } from './storage/store.js';
+import { exclusively } from './tabs.js';
 
 /** What the legacy `FunnelSessionManager` left in localStorage. */
 interface LegacyStorage {
@@ -32,16 +32,16 @@ export async function legacySession(id: string): Promise<Command | undefined> {
  */
 export async function takeOverLegacySessions(
   url: string,
-  storage: StorageRung | undefined,
+  first: StorageRung | undefined,
   funnel: (id: string) => Promise<KnownFunnel>,
 ): Promise<void> {
   const legacy = await readStorage();
   if (!legacy) return;
-  const store = await openStore(storage);
+  const storage = await Storage.open(first);
   try {
     // Without storage of our own nothing would be gained; the old one stays until there is.
-    if (store.rung === 'memory') return;
-    await exclusively(store, 'take-over', async () => {
+    if (!storage.isShared) return;
+    await exclusively(true, 'take-over', async () => {
       const known = await funnel('default');
       const todo = [...legacy.sessions];
       const leftOver = legacy.unreadable.map(({ key, reason, text }) => ({ key, reason, content: text as unknown }));
@@ -49,7 +49,7 @@ export async function takeOverLegacySessions(
       let isSettled = true;
       const worker = async () => {
         for (let next = todo.shift(); next; next = todo.shift()) {
-          const failure = await bringOver(url, store, next, known).catch((reason: unknown) => reason);
+          const failure = await bringOver(url, storage, next, known).catch((reason: unknown) => reason);
           if (failure === undefined) arrived.push(next.id);
           else leftOver.push({ key: next.id, reason: messageOf(failure), content: next.command });
           // The rules will not change their mind; whatever else it was, the next page may have better luck.
@@ -57,7 +57,7 @@ export async function takeOverLegacySessions(
         }
       };
       await Promise.all(Array.from({ length: AT_A_TIME }, worker));
-      await store.write(
+      await storage.write(
         leftOver.map(({ key, ...rest }) => [leftOverKey(key), JSON.stringify(rest)]),
         arrived.map(leftOverKey),
       );
@@ -67,7 +67,7 @@ export async function takeOverLegacySessions(
   } catch {
     // Offline, or the page is going: the legacy storage is as it was, and the next page goes on.
   } finally {
-    store.close();
+    storage.close();
   }
 }
 
@@ -93,32 +93,30 @@ async function readStorage(): Promise<LegacyStorage | undefined> {
 /** Creates one session at the server, and waits until the database has it; the answer is why that can't be. */
 async function bringOver(
   url: string,
-  store: Store,
+  storage: Storage,
   { id, command }: LegacyStorage['sessions'][number],
   funnel: KnownFunnel,
 ): Promise<Rejection | SessionError | undefined> {
-  const slot = await takeSlot(store, id);
-  const isBegun = (await store.load(`${id}/credentials`)).length > 0;
+  const isBegun = (await storage.get(`${id}/credentials`)) !== undefined;
   let settled: (failure?: Rejection | SessionError) => void = () => {};
   const finished = new Promise<Rejection | SessionError | undefined>((resolve) => (settled = resolve));
   const check = () => {
     const { pending, durableVersion } = engine.progress;
     if (pending === 0 && durableVersion > 0) settled();
   };
-  const engine: Engine = await Engine.open(url, id, store, slot, isBegun ? {} : { claim: newClaimSecret() }, {
+  const engine: Engine = await Engine.open(url, id, storage, isBegun ? {} : { claim: newClaimSecret() }, {
     changed: () => queueMicrotask(check),
-    confirmed: (_seq, confirmation) => 'rejected' in confirmation && settled(confirmation.rejected),
+    confirmed: (_clientId, _seq, confirmation) => 'rejected' in confirmation && settled(confirmation.rejected),
+    orphanRejected: () => undefined,
     applied: () => undefined,
-    renumbered: () => undefined,
     failed: (error) => settled(error),
     damaged: () => undefined,
   });
   try {
     engine.useFunnel(funnel);
     const { pending, version } = engine.progress;
-    // Where a page has this very session open, it is the one that creates it; here it is only waited for.
-    const isOpen = isBegun && slot.number > 0;
-    if (pending === 0 && version === 0 && !isOpen) engine.submit(command);
+    // Where it was begun before, a page has it open, or its command waits: either creates it, and here it is waited for.
+    if (pending === 0 && version === 0 && !isBegun) engine.submit(command);
     engine.resume();
     return await finished;
   } finally {

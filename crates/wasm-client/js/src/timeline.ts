@@ -9,7 +9,7 @@ export interface TimelineEntry {
   readonly at: Date | null;
   /** The kind of event, or of the command while it is pending. */
   readonly type: Event['type'] | Command['type'];
-  readonly origin: 'this tab' | 'other client' | 'server';
+  readonly origin: 'this tab' | 'other tab' | 'other client' | 'server';
   readonly state: 'pending' | 'confirmed' | 'durable';
 }
 
@@ -39,21 +39,23 @@ export class Timeline {
 
   #read(engine: Engine): readonly TimelineEntry[] {
     const { durableVersion } = engine.progress;
-    const confirmed = this.#records.map((record): TimelineEntry => {
-      const isOwn = record.origin?.clientId === engine.clientId;
-      return {
+    const originOf = (clientId: string | undefined): 'this tab' | 'other tab' | 'other client' =>
+      clientId === undefined ? 'other client' : clientId === engine.clientId ? 'this tab' : 'other tab';
+    const confirmed = this.#records.map(
+      (record): TimelineEntry => ({
         version: record.version,
         at: new Date(record.at),
         type: record.event.type,
-        origin: isOwn ? 'this tab' : record.by === 'browser' ? 'other client' : 'server',
+        origin: record.by === 'browser' ? originOf(record.origin?.clientId) : 'server',
         state: record.version <= durableVersion ? 'durable' : 'confirmed',
-      };
-    });
-    const own = this.#records.filter((record) => record.origin?.clientId === engine.clientId);
-    const applied = new Set(own.map((record) => record.origin?.seq));
+      }),
+    );
+    const applied = new Set(this.#records.map(({ origin }) => `${origin?.clientId} ${origin?.seq}`));
     const pending = engine.pendingCommands
-      .filter(({ seq }) => !applied.has(seq))
-      .map(({ type }): TimelineEntry => ({ version: null, at: null, type, origin: 'this tab', state: 'pending' }));
+      .filter(({ clientId, seq }) => !applied.has(`${clientId} ${seq}`))
+      .map(({ clientId, type }): TimelineEntry => {
+        return { version: null, at: null, type, origin: originOf(clientId), state: 'pending' };
+      });
     return Object.freeze([...confirmed, ...pending]);
   }
 }

@@ -1,53 +1,114 @@
-import type { Entry, Store } from './store.js';
+import type { Entry, Guard, Store } from './store.js';
 
 const DATABASE = 'throughline';
+/** Raised when the form of the database changes. */
+const VERSION = 2;
 const RECORDS = 'records';
+const KEYS = 'keys';
 
 /** The first rung: survives a crash of the browser, and writes are all or none. */
 export class IndexedDbStore implements Store {
   readonly rung = 'indexedDB';
-  readonly #database: IDBDatabase;
+  #database: IDBDatabase | undefined;
+  #isClosed = false;
+  /** The browser has thrown away what was stored, as when a person clears the site's data. */
+  onCleared: () => void = () => undefined;
 
-  private constructor(database: IDBDatabase) {
-    this.#database = database;
-    // Another tab with a newer version of this package wants to change the form: don't stand in its way.
-    database.onversionchange = () => database.close();
+  static async open(): Promise<IndexedDbStore> {
+    const store = new IndexedDbStore();
+    await store.#connect();
+    return store;
   }
 
-  static open(): Promise<IndexedDbStore> {
+  async #connect(): Promise<IDBDatabase> {
+    if (this.#database) return this.#database;
+    if (this.#isClosed) throw new Error('the storage was closed');
+    const database = await openDatabase();
+    this.#database = database;
+    const lost = () => {
+      if (this.#database === database) this.#database = undefined;
+    };
+    // Another tab with a newer version of this package wants to change the form: don't stand in its way.
+    database.onversionchange = () => (lost(), database.close());
+    database.onclose = () => (lost(), this.onCleared());
+    return database;
+  }
+
+  /** Does `work` in one transaction; the answer is what it gives, once everything is committed. */
+  async #transact<T>(mode: IDBTransactionMode, name: string, work: (records: IDBObjectStore) => () => T): Promise<T> {
+    const database = await this.#connect();
     return new Promise((resolve, reject) => {
-      const request = indexedDB.open(DATABASE, 1);
-      request.onupgradeneeded = () => request.result.createObjectStore(RECORDS);
-      request.onsuccess = () => resolve(new IndexedDbStore(request.result));
-      request.onerror = () => reject(request.error);
-      request.onblocked = () => reject(new Error('another tab holds an older version of the storage open'));
+      const transaction = database.transaction(name, mode);
+      const answer = work(transaction.objectStore(name));
+      transaction.oncomplete = () => resolve(answer());
+      transaction.onabort = () => reject(transaction.error ?? new Error('the browser ended the transaction'));
     });
   }
 
   load(prefix: string): Promise<Entry[]> {
-    return new Promise((resolve, reject) => {
-      const transaction = this.#database.transaction(RECORDS, 'readonly');
+    return this.#transact('readonly', RECORDS, (records) => {
       const range = IDBKeyRange.bound(prefix, `${prefix}\uffff`);
-      const keys = transaction.objectStore(RECORDS).getAllKeys(range);
-      const texts = transaction.objectStore(RECORDS).getAll(range);
-      transaction.oncomplete = () => resolve(keys.result.map((key, index) => [String(key), String(texts.result[index])]));
-      transaction.onabort = () => reject(transaction.error);
+      const keys = records.getAllKeys(range);
+      const texts = records.getAll(range);
+      return () => keys.result.map((key, index): Entry => [String(key), String(texts.result[index])]);
     });
   }
 
-  write(put: Entry[], remove: string[]): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const transaction = this.#database.transaction(RECORDS, 'readwrite');
-      const records = transaction.objectStore(RECORDS);
-      for (const [key, text] of put) records.put(text, key);
-      for (const key of remove) records.delete(key);
-      transaction.oncomplete = () => resolve();
-      transaction.onabort = () => reject(transaction.error);
-      transaction.commit();
+  write(put: Entry[], remove: string[], guard?: Guard): Promise<boolean> {
+    return this.#transact('readwrite', RECORDS, (records) => {
+      let holds = true;
+      const change = () => {
+        for (const [key, text] of put) records.put(text, key);
+        for (const key of remove) records.delete(key);
+        records.transaction.commit();
+      };
+      if (guard) {
+        const found = records.get(guard[0]);
+        found.onsuccess = () => {
+          holds = found.result === guard[1];
+          if (holds) change();
+        };
+      } else change();
+      return () => holds;
+    });
+  }
+
+  /** The key of this name; the one that is given where there is none yet. */
+  keep(name: string, key: CryptoKey | undefined): Promise<CryptoKey | undefined> {
+    return this.#transact(key ? 'readwrite' : 'readonly', KEYS, (keys) => {
+      const found = keys.get(name);
+      found.onsuccess = () => {
+        if (!found.result && key) keys.put(key, name);
+      };
+      return () => (found.result as CryptoKey | undefined) ?? key;
+    });
+  }
+
+  forget(name: string): Promise<void> {
+    return this.#transact('readwrite', KEYS, (keys) => {
+      keys.delete(name);
+      return () => undefined;
     });
   }
 
   close(): void {
-    this.#database.close();
+    this.#isClosed = true;
+    this.#database?.close();
+    this.#database = undefined;
   }
+}
+
+function openDatabase(): Promise<IDBDatabase> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(DATABASE, VERSION);
+    request.onupgradeneeded = () => {
+      const database = request.result;
+      for (const name of database.objectStoreNames) database.deleteObjectStore(name);
+      database.createObjectStore(RECORDS);
+      database.createObjectStore(KEYS);
+    };
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+    request.onblocked = () => reject(new Error('another tab holds an older version of the storage open'));
+  });
 }

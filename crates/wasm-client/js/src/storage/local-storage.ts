@@ -1,13 +1,15 @@
 import { loadLocalStorageCore } from '../core.js';
-import type { Entry, Store } from './store.js';
+import { sorted } from './memory.js';
+import type { Entry, Guard, Store } from './store.js';
+
+type Core = Awaited<ReturnType<typeof loadLocalStorageCore>>;
 
 /** The second rung. A command that is only here can die with the browser: Chromium writes it to disk seconds later. */
 export class LocalStorageStore implements Store {
   readonly rung = 'localStorage';
+  readonly #core: Core;
 
-  readonly #core: Awaited<ReturnType<typeof loadLocalStorageCore>>;
-
-  private constructor(core: Awaited<ReturnType<typeof loadLocalStorageCore>>) {
+  private constructor(core: Core) {
     this.#core = core;
   }
 
@@ -19,12 +21,16 @@ export class LocalStorageStore implements Store {
   }
 
   async load(prefix: string): Promise<Entry[]> {
-    const entries = JSON.parse(this.#core.localStorageLoad(prefix)) as Entry[];
-    return entries.sort(([a], [b]) => (a < b ? -1 : 1));
+    return sorted(JSON.parse(this.#core.localStorageLoad(prefix)) as Entry[]);
   }
 
-  async write(put: Entry[], remove: string[]): Promise<void> {
+  async write(put: Entry[], remove: string[], guard?: Guard): Promise<boolean> {
+    if (guard) {
+      const found = JSON.parse(this.#core.localStorageLoad(guard[0])) as Entry[];
+      if (!found.some(([key, text]) => key === guard[0] && text === guard[1])) return false;
+    }
     this.#core.localStorageWrite(JSON.stringify(put), JSON.stringify(remove));
+    return true;
   }
 
   close(): void {}

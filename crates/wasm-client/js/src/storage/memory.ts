@@ -1,4 +1,4 @@
-import type { Entry, Store } from './store.js';
+import type { Entry, Guard, Store } from './store.js';
 
 /** The last rung: works everywhere, and ends with the page. */
 export class MemoryStore implements Store {
@@ -6,14 +6,20 @@ export class MemoryStore implements Store {
   readonly #records = new Map<string, string>();
 
   async load(prefix: string): Promise<Entry[]> {
-    const found = [...this.#records].filter(([key]) => key.startsWith(prefix));
-    return found.sort(([a], [b]) => (a < b ? -1 : 1));
+    return sorted([...this.#records].filter(([key]) => key.startsWith(prefix)));
   }
 
-  async write(put: Entry[], remove: string[]): Promise<void> {
+  async write(put: Entry[], remove: string[], guard?: Guard): Promise<boolean> {
+    if (guard && this.#records.get(guard[0]) !== guard[1]) return false;
     for (const [key, text] of put) this.#records.set(key, text);
     for (const key of remove) this.#records.delete(key);
+    return true;
   }
 
   close(): void {}
+}
+
+/** The entries in the order of their keys. */
+export function sorted(entries: Entry[]): Entry[] {
+  return entries.sort(([a], [b]) => (a < b ? -1 : 1));
 }
