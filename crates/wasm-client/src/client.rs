@@ -146,15 +146,15 @@ impl Client {
     #[wasm_bindgen(js_name = pendingCommands)]
     pub fn pending_commands(&self) -> String {
         let mut out = writer();
-        out.open('[');
+        out.open("[");
         for (seq, command) in self.replica.pending_commands() {
             out.item();
-            out.open('{');
+            out.open("{");
             out.field("seq", &seq);
             out.field("type", &command.kind().as_str());
-            out.close('}');
+            out.close("}");
         }
-        out.close(']');
+        out.close("]");
         out.finish()
     }
 
@@ -200,8 +200,8 @@ impl Client {
         is_changed.then(|| out.finish())
     }
 
-    /// What is to be done, in this order: `[{type: 'send' | 'store' | 'confirmed' | 'applied' | …}]`; nothing where there is
-    /// nothing to do.
+    /// What is to be done, in this order: `[{type: 'send' | 'store' | 'confirmed' | 'applied' | …}]`, and the texts that it
+    /// names by number, each after U+0001; nothing where there is nothing to do.
     #[wasm_bindgen(js_name = takeOutputs)]
     pub fn take_outputs(&mut self) -> Option<String> {
         let outputs = self.replica.take_outputs();
@@ -212,29 +212,26 @@ impl Client {
 /// Takes one record of the storage; `false` where it is damaged.
 fn restore(restored: &mut Restored, outputs: &mut Outputs, key: &str, text: &str) -> bool {
     let name = outputs.name_of(key);
-    match name.split_once('/') {
-        None if name == "base" => match unseal(text).and_then(|json| from_text::<State>(json).ok()) {
-            Some(state) => restored.base = Some(state),
-            None => return false,
-        },
-        Some(("record", _)) => match unseal(text).and_then(|json| from_text::<Record>(json).ok()) {
-            Some(record) => {
-                outputs.has_stored(record.version);
-                restored.records.push(record);
+    let is_known = name == "base" || name.starts_with("record/") || name.starts_with("command/");
+    if !is_known {
+        return true;
+    }
+    let Some(json) = unseal(text) else { return false };
+    if name == "base" {
+        let Ok(state) = from_text::<State>(json) else { return false };
+        restored.base = Some(state);
+    } else if name.starts_with("record/") {
+        let Ok(record) = from_text::<Record>(json) else { return false };
+        outputs.has_stored(record.version);
+        restored.records.push(record);
+    } else {
+        let Ok(stored) = from_text::<StoredCommand>(json) else { return false };
+        entries(json, &mut |name, command| {
+            if name == "command" {
+                outputs.issued(stored.seq, command.to_owned());
             }
-            None => return false,
-        },
-        Some(("command", _)) => {
-            let Some(json) = unseal(text) else { return false };
-            let Ok(stored) = from_text::<StoredCommand>(json) else { return false };
-            entries(json, &mut |name, command| {
-                if name == "command" {
-                    outputs.issued(stored.seq, command.to_owned());
-                }
-            });
-            restored.commands.push(stored);
-        }
-        _ => {}
+        });
+        restored.commands.push(stored);
     }
     true
 }

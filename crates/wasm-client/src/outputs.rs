@@ -6,10 +6,13 @@ use alloc::vec::Vec;
 
 use throughline_core::json::{ToJson, Writer};
 use throughline_core::sync::{ClientFrame, Confirmation, Output, StorageChange, Submission};
-use throughline_core::{ClientId, SessionId};
+use throughline_core::{ClientId, Joined, SessionId};
 
 use crate::boundary::{entries, writer};
 use crate::sealed::seal;
+
+/// Stands before each text after the list of outputs.
+const SEPARATOR: &str = "\u{1}";
 
 /// Texts as they came, under their numbers.
 type Texts = Vec<(u64, String)>;
@@ -28,6 +31,8 @@ pub struct Outputs {
     stored_records: Vec<u64>,
     /// The keys that were used under a client id that is given up.
     obsolete: Vec<String>,
+    /// The texts that the list of outputs names by their numbers.
+    texts: Vec<String>,
 }
 
 impl Outputs {
@@ -40,6 +45,7 @@ impl Outputs {
             welcome: None,
             stored_records: Vec::new(),
             obsolete: Vec::new(),
+            texts: Vec::new(),
         }
     }
 
@@ -73,7 +79,7 @@ impl Outputs {
                 out.raw(value);
             }
         });
-        out.close('}');
+        out.close("}");
         self.welcome = Some(out.finish());
     }
 
@@ -81,7 +87,7 @@ impl Outputs {
     pub fn give_up_client(&mut self, pending: &[u64], session_id: &SessionId, client_id: &ClientId) {
         let records = self.stored_records.iter().map(|version| self.key("record/", *version));
         let commands = pending.iter().map(|seq| self.key("command/", *seq));
-        self.obsolete = records.chain(commands).chain([[&self.prefix, "base"].concat()]).collect();
+        self.obsolete = records.chain(commands).chain([[&self.prefix, "base"].joined()]).collect();
         self.stored_records.clear();
         self.prefix = prefix(session_id, client_id);
         self.commands.retain(|(seq, _)| pending.contains(seq));
@@ -90,10 +96,12 @@ impl Outputs {
         }
     }
 
-    /// What is to be done, as a list of objects; nothing where there is nothing to do.
+    /// What is to be done, as a list of objects; nothing where there is nothing to do. JSON within JSON would be escaped and
+    /// unescaped, so the texts that are sent and stored follow the list, each after a character that no JSON has, and the
+    /// list has their numbers.
     pub fn write(&mut self, outputs: Vec<Output>, durable_version: u64) -> Option<String> {
         let mut out = writer();
-        out.open('[');
+        out.open("[");
         for output in outputs {
             self.write_output(&mut out, output);
         }
@@ -101,10 +109,17 @@ impl Outputs {
             out.item();
             out.raw(&welcome);
         }
-        out.close(']');
+        out.close("]");
         // What is not durable yet is stored later, as it came.
         self.records.retain(|(version, _)| *version > durable_version);
-        (out.len() > 2).then(|| out.finish())
+        if out.len() == 2 {
+            return None;
+        }
+        for text in self.texts.drain(..) {
+            out.raw(SEPARATOR);
+            out.raw(&text);
+        }
+        Some(out.finish())
     }
 
     fn write_output(&mut self, out: &mut Writer, output: Output) {
@@ -113,7 +128,8 @@ impl Outputs {
             Output::Changed => return,
             Output::Send(frame) => {
                 begin(out, "send");
-                out.field("frame", &self.frame(&frame));
+                out.field("frame", &(self.texts.len() as u64));
+                self.texts.push(self.frame(&frame));
             }
             Output::Store(changes) => self.write_changes(out, changes),
             Output::Confirmed { seq, confirmation } => {
@@ -149,7 +165,7 @@ impl Outputs {
             }
             Output::NeedsNewClient => begin(out, "needsNewClient"),
         }
-        out.close('}');
+        out.close("}");
     }
 
     fn write_confirmation(&mut self, out: &mut Writer, seq: u64, confirmation: Confirmation) {
@@ -165,32 +181,34 @@ impl Outputs {
         self.commands.retain(|(issued, _)| *issued != seq);
     }
 
-    /// `{type: 'store', put: [[key, text]], delete: [key], seq?}`; `seq` is the highest number among the stored commands.
+    /// `{type: 'store', put: [[key, number of the text]], delete: [key], seq?}`; `seq` is the highest number among the stored commands.
     fn write_changes(&mut self, out: &mut Writer, changes: Vec<StorageChange>) {
-        let mut put: Vec<(String, String)> = Vec::new();
+        let mut put: Vec<(String, u64)> = Vec::new();
         let mut delete: Vec<String> = Vec::new();
         let mut highest = None;
         for change in changes {
             match change {
                 StorageChange::PutCommand(command) => {
                     let mut text = writer();
-                    text.open('{');
+                    text.open("{");
                     text.field("seq", &command.seq);
                     text.field("at", &command.at);
                     text.key("command");
                     text.raw(text_of(&self.commands, command.seq));
-                    text.close('}');
-                    put.push((self.key("command/", command.seq), seal(&text.finish())));
+                    text.close("}");
+                    put.push((self.key("command/", command.seq), self.note(seal(&text.finish()))));
                     highest = highest.max(Some(command.seq));
                 }
                 StorageChange::DeleteCommand(seq) => delete.push(self.key("command/", seq)),
                 StorageChange::PutRecord(record) => {
-                    put.push((self.key("record/", record.version), seal(text_of(&self.records, record.version))));
+                    let text = seal(text_of(&self.records, record.version));
+                    put.push((self.key("record/", record.version), self.note(text)));
                     self.stored_records.push(record.version);
                 }
                 StorageChange::Forget => delete.append(&mut self.obsolete),
                 StorageChange::PutBase(state) => {
-                    put.push(([&self.prefix, "base"].concat(), seal(&crate::boundary::to_text(&*state))));
+                    let text = seal(&crate::boundary::to_text(&*state));
+                    put.push(([&self.prefix, "base"].joined(), self.note(text)));
                     for version in core::mem::take(&mut self.stored_records) {
                         delete.push(self.key("record/", version));
                     }
@@ -205,6 +223,12 @@ impl Outputs {
         }
     }
 
+    /// Keeps a text until the outputs are written; its number.
+    fn note(&mut self, text: String) -> u64 {
+        self.texts.push(text);
+        self.texts.len() as u64 - 1
+    }
+
     /// A frame as it goes over the wire.
     fn frame(&self, frame: &ClientFrame) -> String {
         let mut out = writer();
@@ -216,22 +240,22 @@ impl Outputs {
             ClientFrame::Submit { commands } => {
                 begin(&mut out, "submit");
                 out.key("commands");
-                out.open('[');
+                out.open("[");
                 for Submission { client_id, seq, .. } in commands {
                     out.item();
-                    out.open('{');
+                    out.open("{");
                     out.field("clientId", client_id);
                     out.field("seq", seq);
                     // Its own fields stand beside the number: it was read as an object that has a `type`.
                     out.item();
                     out.raw(text_of(&self.commands, *seq).trim_start().strip_prefix('{').unwrap_or("}"));
                 }
-                out.close(']');
-                out.close('}');
+                out.close("]");
+                out.close("}");
             }
             ClientFrame::Ping {} => {
                 begin(&mut out, "ping");
-                out.close('}');
+                out.close("}");
             }
         }
         out.finish()
@@ -242,18 +266,18 @@ impl Outputs {
         const DIGITS: usize = 12;
         let number = crate::boundary::to_text(&number);
         let zeros = "000000000000".get(number.len().min(DIGITS)..).unwrap_or_default();
-        [&self.prefix, kind, zeros, &number].concat()
+        [&self.prefix, kind, zeros, &number].joined()
     }
 }
 
 fn prefix(session_id: &SessionId, client_id: &ClientId) -> String {
-    [session_id.as_str(), "/", client_id.as_str(), "/"].concat()
+    [session_id.as_str(), "/", client_id.as_str(), "/"].joined()
 }
 
 /// Begins an object with a `type`, as the next item.
 fn begin(out: &mut Writer, name: &str) {
     out.item();
-    out.open('{');
+    out.open("{");
     out.field("type", &name);
 }
 

@@ -267,7 +267,7 @@ export class Engine {
     if (this.#closed) return undefined as T;
     const result = change();
     const outputs = this.#client.takeOutputs();
-    if (outputs !== undefined) for (const output of JSON.parse(outputs) as Output[]) this.#perform(output);
+    if (outputs !== undefined) for (const output of readOutputs(outputs)) this.#perform(output);
     if (!this.#closed && !this.#wiped && this.isErased) this.#wipe();
     if (!this.#closed) {
       const patch = this.#client.takePatch();
@@ -372,6 +372,18 @@ export class Engine {
       .then((keys) => this.#store.write([], keys))
       .catch(() => undefined);
   }
+}
+
+/** Reads what the core wants done: a list, and the texts that it names by number. */
+function readOutputs(text: string): Output[] {
+  const [list, ...texts] = text.split('\u0001');
+  const outputs = JSON.parse(list ?? '[]') as Output[];
+  const named = (number: unknown) => texts[number as number] ?? '';
+  for (const output of outputs) {
+    if (output.type === 'send') output.frame = named(output.frame);
+    else if (output.type === 'store') for (const entry of output.put) entry[1] = named(entry[1]);
+  }
+  return outputs;
 }
 
 function confirmationOf(output: Extract<Output, { type: 'confirmed' }>): Confirmation {

@@ -34,7 +34,13 @@ function offline(stored: [string, string][] = []): Client {
 }
 
 function outputs(client: Client): Output[] {
-  return JSON.parse(client.takeOutputs() ?? '[]') as Output[];
+  const [list, ...texts] = (client.takeOutputs() ?? '[]').split('\u0001');
+  const outputs = JSON.parse(list ?? '') as Output[];
+  for (const output of outputs) {
+    if (output.frame !== undefined) output.frame = texts[Number(output.frame)] ?? '';
+    for (const entry of output.put ?? []) entry[1] = texts[Number(entry[1])] ?? '';
+  }
+  return outputs;
 }
 
 function submit(client: Client, command: unknown, now = NOON): unknown {
