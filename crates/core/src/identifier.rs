@@ -25,7 +25,7 @@ impl fmt::Display for InvalidIdentifier {
 impl InvalidIdentifier {
     #[inline(never)]
     fn sentence(self) -> String {
-        ["a ", self.kind, " is 1 to ", &digits(self.max), " letters, digits, '_', '-', '.' or ':'"].concat()
+        ["a ", self.kind, " is 1 to ", &digits(self.max), " letters, digits, '_', '-', '.' or ':'"].joined()
     }
 }
 
@@ -70,7 +70,7 @@ macro_rules! identifier {
         }
 
         write_value! {
-            $name, this, out => out.quoted(&this.0);
+            $name, this, out => out.plain(&this.0);
         }
 
         impl AsRef<str> for $name {
@@ -129,7 +129,7 @@ impl SessionId {
     /// A new id from the time and 128 bits of the platform's cryptographic randomness.
     pub fn generate(now: Timestamp, random: [u8; 16]) -> Self {
         let millis = u128::try_from(now.as_millis()).unwrap_or(0);
-        Self(["ws_", &base36(millis, 1), "_", &base36(u128::from_le_bytes(random), 25)].concat())
+        Self(["ws_", &base36(millis, 1), "_", &base36(u128::from_le_bytes(random), 25)].joined())
     }
 }
 
@@ -186,7 +186,7 @@ impl ClientId {
 
     /// A new client id from 128 random bits.
     pub fn generate(random: [u8; 16]) -> Self {
-        Self(["cl_", &base36(u128::from_le_bytes(random), 25)].concat())
+        Self(["cl_", &base36(u128::from_le_bytes(random), 25)].joined())
     }
 }
 

@@ -53,6 +53,7 @@ pub use identifier::{ClientId, FunnelId, InvalidIdentifier, OfferId, ProductId, 
 pub use money::{Currency, Money, Rate};
 pub use ordered::OrderedMap;
 pub use permission::{PERMISSIONS, Role, may_issue};
+pub use prelude::Joined;
 pub use rejection::{MendableBy, Rejection, RejectionCode};
 pub use session::{
     Adjustments, Flow, FunnelRef, Item, OfferState, Payment, PaymentFailure, PriceSource, Session, Source, Status,

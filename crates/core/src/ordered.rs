@@ -220,27 +220,29 @@ impl<K: TryFrom<String> + Ord, V: FromJson> FromJson for OrderedMap<K, V> {
     }
 
     fn fill(&mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
-        let mut entries = Vec::new();
+        self.0.clear();
         reader.object(&mut |reader, key| {
             let mut read = V::blank();
             read.fill(reader).map_err(|mismatch| mismatch.within(key))?;
             // Nothing that is stored or sent has a key that is none.
             let key = K::try_from(key.to_owned()).map_err(|_| Mismatch::new("is not possible here").within(key))?;
-            entries.push((key, read));
+            // They come in order.
+            match self.0.last() {
+                Some((last, _)) if *last >= key => self.insert(key, read),
+                _ => self.0.push((key, read)),
+            }
             Ok(())
-        })?;
-        self.0 = in_order(entries);
-        Ok(())
+        })
     }
 }
 
 impl<K: Ord + AsRef<str>, V: ToJson> ToJson for OrderedMap<K, V> {
     fn write(&self, out: &mut Writer) {
-        out.open('{');
+        out.open("{");
         for (key, value) in self.iter() {
-            out.field(key.as_ref(), value);
+            out.entry(key.as_ref(), value);
         }
-        out.close('}');
+        out.close("}");
     }
 
     fn is_empty(&self) -> bool {

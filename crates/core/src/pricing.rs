@@ -1,7 +1,7 @@
 //! Prices, discounts, shipping and tax by the funnel's rules.
 
 use crate::command::ItemRequest;
-use crate::customer::Customer;
+use crate::customer::{Customer, is_clean};
 use crate::funnel::{Discount, Funnel};
 use crate::json::digits;
 use crate::money::{Money, Rate};
@@ -75,7 +75,7 @@ fn price_item(request: &ItemRequest, role: Role, funnel: &Funnel) -> Result<Item
         (None, Some(product)) => product.name.clone(),
         (None, None) => id.as_str().to_owned(),
     };
-    if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+    if !is_clean(&name, MAX_NAME_CHARS) {
         let message = &[
             "the name of ",
             id.as_str(),

@@ -58,7 +58,7 @@ macro_rules! rejection_codes {
         }
 
         $crate::json::write_value! {
-            RejectionCode, this, out => out.quoted(this.as_str());
+            RejectionCode, this, out => out.plain(this.as_str());
         }
 
         impl RejectionCode {
@@ -163,7 +163,7 @@ impl Rejection {
     /// Takes the message in pieces and is never inlined: there are many places that refuse, and each is small so.
     #[inline(never)]
     pub(crate) fn because(code: RejectionCode, message: &[&str]) -> Self {
-        Self::new(code, message.concat())
+        Self::new(code, message.joined())
     }
 }
 

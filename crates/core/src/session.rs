@@ -362,11 +362,11 @@ impl Session {
                 true
             }
             Some(published) => {
-                out.open('{');
+                out.open("{");
                 let before = out.len();
                 self.write_changed_fields(published, out);
                 let is_changed = out.len() > before;
-                out.close('}');
+                out.close("}");
                 is_changed
             }
         }

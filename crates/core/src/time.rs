@@ -244,7 +244,7 @@ impl TimeSpan {
     pub(crate) fn text(self) -> String {
         let (unit, millis) =
             UNITS.iter().rev().find(|(_, millis)| self.0 != 0 && self.0 % millis == 0).unwrap_or(&UNITS[1]);
-        [&digits(self.0 / millis), *unit].concat()
+        [&digits(self.0 / millis), *unit].joined()
     }
 }
 
@@ -272,7 +272,8 @@ impl FromStr for TimeSpan {
     fn from_str(text: &str) -> Result<Self, InvalidTimeSpan> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at_checked(digits).ok_or(InvalidTimeSpan)?;
-        let number: i64 = number.parse().map_err(|_| InvalidTimeSpan)?;
+        let digit = |number: i64, digit: u8| number.checked_mul(10)?.checked_add((digit - b'0').into());
+        let number = number.bytes().try_fold(0, digit).filter(|_| digits > 0).ok_or(InvalidTimeSpan)?;
         let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(InvalidTimeSpan)?;
         number.checked_mul(*millis).map(Self).ok_or(InvalidTimeSpan)
     }

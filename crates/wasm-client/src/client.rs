@@ -198,16 +198,16 @@ impl Client {
     #[wasm_bindgen(js_name = pendingCommands)]
     pub fn pending_commands(&self) -> String {
         let mut out = writer();
-        out.open('[');
+        out.open("[");
         for (client_id, seq, command) in self.replica.pending_commands() {
             out.item();
-            out.open('{');
+            out.open("{");
             out.field("clientId", client_id);
             out.field("seq", &seq);
             out.field("type", &command.kind().as_str());
-            out.close('}');
+            out.close("}");
         }
-        out.close(']');
+        out.close("]");
         out.finish()
     }
 

@@ -6,10 +6,13 @@ use alloc::vec::Vec;
 
 use throughline_core::json::{ToJson, Writer};
 use throughline_core::sync::{ClientFrame, Confirmation, Output, StorageChange, StoredCommand, Submission};
-use throughline_core::SessionId;
+use throughline_core::{Joined, SessionId};
 
 use crate::boundary::{entries, writer};
 use crate::stored_form::wrap;
+
+/// Stands before each text after the list of outputs.
+const SEPARATOR: &str = "\u{1}";
 
 /// A command as it was issued.
 struct IssuedText {
@@ -31,12 +34,14 @@ pub struct Outputs {
     welcome: Option<String>,
     /// The versions of the records in the storage.
     stored_records: Vec<u64>,
+    /// The texts that the list of outputs names by their numbers.
+    texts: Vec<String>,
 }
 
 impl Outputs {
     /// Nothing yet, for this session.
     pub fn new(session_id: &SessionId) -> Self {
-        Self { prefix: [session_id.as_str(), "/"].concat(), ..Self::default() }
+        Self { prefix: [session_id.as_str(), "/"].joined(), ..Self::default() }
     }
 
     /// A key of this session without what all of its keys begin with; empty for another's.
@@ -91,14 +96,16 @@ impl Outputs {
                 out.raw(value);
             }
         });
-        out.close('}');
+        out.close("}");
         self.welcome = Some(out.finish());
     }
 
-    /// What is to be done, as a list of objects; nothing where there is nothing to do.
+    /// What is to be done, as a list of objects; nothing where there is nothing to do. JSON within JSON would be escaped and
+    /// unescaped, so the texts that are sent and stored follow the list, each after a character that no JSON has, and the
+    /// list has their numbers.
     pub fn write(&mut self, outputs: Vec<Output>, durable_version: u64) -> Option<String> {
         let mut out = writer();
-        out.open('[');
+        out.open("[");
         for output in outputs {
             self.write_output(&mut out, output);
         }
@@ -106,10 +113,23 @@ impl Outputs {
             out.item();
             out.raw(&welcome);
         }
-        out.close(']');
+        out.close("]");
         // What is not durable yet is stored later, as it came.
         self.records.retain(|(version, _)| *version > durable_version);
-        (out.len() > 2).then(|| out.finish())
+        if out.len() <= 2 {
+            return None;
+        }
+        for text in self.texts.drain(..) {
+            out.raw(SEPARATOR);
+            out.raw(&text);
+        }
+        Some(out.finish())
+    }
+
+    /// The number by which the list of outputs names this text.
+    fn name(&mut self, text: String) -> u64 {
+        self.texts.push(text);
+        self.texts.len() as u64 - 1
     }
 
     fn write_output(&mut self, out: &mut Writer, output: Output) {
@@ -118,7 +138,8 @@ impl Outputs {
             Output::Changed => return,
             Output::Send(frame) => {
                 begin(out, "send");
-                out.field("frame", &self.frame(&frame));
+                let frame = self.frame(&frame);
+                out.field("frame", &self.name(frame));
             }
             Output::Store { changes, as_leader } => {
                 self.write_changes(out, changes);
@@ -128,13 +149,13 @@ impl Outputs {
                 begin(out, "announce");
                 out.field("clientId", &client_id);
                 let mut list = writer();
-                list.open('[');
+                list.open("[");
                 for command in &commands {
                     list.item();
                     self.write_stored(&mut list, client_id.as_str(), command);
                 }
-                list.close(']');
-                out.field("commands", &list.finish());
+                list.close("]");
+                out.field("commands", &self.name(list.finish()));
                 out.field("isAll", &is_all);
             }
             Output::Relay { to, frames } => {
@@ -142,7 +163,7 @@ impl Outputs {
                 if let Some(to) = to {
                     out.field("to", &to);
                 }
-                let frames: Vec<String> = frames.iter().map(|frame| crate::boundary::to_text(frame)).collect();
+                let frames: Vec<u64> = frames.iter().map(|frame| self.name(crate::boundary::to_text(frame))).collect();
                 out.field("frames", &frames);
             }
             Output::Confirmed { client_id, seq, confirmation } => {
@@ -182,7 +203,7 @@ impl Outputs {
                 out.field("clientId", &client_id);
             }
         }
-        out.close('}');
+        out.close("}");
     }
 
     fn write_confirmation(&mut self, out: &mut Writer, client_id: &str, seq: u64, confirmation: Confirmation) {
@@ -199,12 +220,12 @@ impl Outputs {
     }
 
     fn write_stored(&self, out: &mut Writer, client_id: &str, command: &StoredCommand) {
-        out.open('{');
+        out.open("{");
         out.field("seq", &command.seq);
         out.field("at", &command.at);
         out.key("command");
         out.raw(self.command(client_id, command.seq));
-        out.close('}');
+        out.close("}");
     }
 
     fn record(&self, version: u64) -> &str {
@@ -214,7 +235,7 @@ impl Outputs {
     /// `{type: 'store', put: [[key, text]], delete: [key], clientId?, seq?}`; `seq` is the highest number among the stored
     /// commands, which are those of one client.
     fn write_changes(&mut self, out: &mut Writer, changes: Vec<StorageChange>) {
-        let mut put: Vec<(String, String)> = Vec::new();
+        let mut put: Vec<(String, u64)> = Vec::new();
         let mut delete: Vec<String> = Vec::new();
         let mut highest = None;
         for change in changes {
@@ -222,16 +243,18 @@ impl Outputs {
                 StorageChange::PutCommand(client_id, command) => {
                     let mut text = writer();
                     self.write_stored(&mut text, client_id.as_str(), &command);
-                    put.push((self.command_key(client_id.as_str(), command.seq), wrap(&text.finish())));
+                    put.push((self.command_key(client_id.as_str(), command.seq), self.name(wrap(&text.finish()))));
                     highest = Some((client_id, command.seq));
                 }
                 StorageChange::DeleteCommand(client_id, seq) => delete.push(self.command_key(client_id.as_str(), seq)),
                 StorageChange::PutRecord(record) => {
-                    put.push((self.key("record/", record.version), wrap(self.record(record.version))));
+                    let text = wrap(self.record(record.version));
+                    put.push((self.key("record/", record.version), self.name(text)));
                     self.stored_records.push(record.version);
                 }
                 StorageChange::PutBase(state) => {
-                    put.push(([&self.prefix, "base"].concat(), wrap(&crate::boundary::to_text(&*state))));
+                    let text = wrap(&crate::boundary::to_text(&*state));
+                    put.push(([&self.prefix, "base"].joined(), self.name(text)));
                     for version in core::mem::take(&mut self.stored_records) {
                         delete.push(self.key("record/", version));
                     }
@@ -258,10 +281,10 @@ impl Outputs {
             ClientFrame::Submit { commands } => {
                 begin(&mut out, "submit");
                 out.key("commands");
-                out.open('[');
+                out.open("[");
                 for Submission { client_id, seq, first, .. } in commands {
                     out.item();
-                    out.open('{');
+                    out.open("{");
                     out.field("clientId", client_id);
                     out.field("seq", seq);
                     if *first {
@@ -271,19 +294,19 @@ impl Outputs {
                     out.item();
                     out.raw(self.command(client_id.as_str(), *seq).trim_start().strip_prefix('{').unwrap_or("}"));
                 }
-                out.close(']');
-                out.close('}');
+                out.close("]");
+                out.close("}");
             }
             ClientFrame::Ping {} => {
                 begin(&mut out, "ping");
-                out.close('}');
+                out.close("}");
             }
         }
         out.finish()
     }
 
     fn command_key(&self, client_id: &str, seq: u64) -> String {
-        self.key(&["command/", client_id, "/"].concat(), seq)
+        self.key(&["command/", client_id, "/"].joined(), seq)
     }
 
     /// A key with a number, filled up with zeros: in the order of the keys, the numbers ascend.
@@ -291,13 +314,13 @@ impl Outputs {
         const DIGITS: usize = 12;
         let number = crate::boundary::to_text(&number);
         let zeros = "000000000000".get(number.len().min(DIGITS)..).unwrap_or_default();
-        [&self.prefix, kind, zeros, &number].concat()
+        [&self.prefix, kind, zeros, &number].joined()
     }
 }
 
 /// Begins an object with a `type`, as the next item.
 fn begin(out: &mut Writer, name: &str) {
     out.item();
-    out.open('{');
+    out.open("{");
     out.field("type", &name);
 }

@@ -5,8 +5,10 @@
 
 use alloc::string::String;
 
+use throughline_core::Joined;
+
 /// The form that is written.
-const FORM: u32 = 1;
+const FORM: u8 = b'1';
 
 /// What a record turns out to be.
 pub enum Stored<'a> {
@@ -20,15 +22,14 @@ pub enum Stored<'a> {
 
 /// JSON text as a record.
 pub fn wrap(json: &str) -> String {
-    [&crate::boundary::to_text(&u64::from(FORM)), ":", json].concat()
+    ["1:", json].joined()
 }
 
 /// The JSON text of a record.
 pub fn unwrap(record: &str) -> Stored<'_> {
-    let Some((form, json)) = record.split_once(':') else { return Stored::Damaged };
-    match form.parse::<u32>() {
-        Ok(FORM) => Stored::Known(json),
-        Ok(newer) if newer > FORM => Stored::Newer,
+    match (record.as_bytes(), record.get(2..)) {
+        ([FORM, b':', ..], Some(json)) => Stored::Known(json),
+        ([b'2'..=b'9', ..], _) => Stored::Newer,
         _ => Stored::Damaged,
     }
 }

@@ -20,9 +20,9 @@ use crate::{from_text, to_text, writer};
 pub fn read_legacy_storage() -> Result<Option<String>, JsValue> {
     let Some(text) = LocalStorage::raw().get_item(FUNNEL_STORAGE_KEY)? else { return Ok(None) };
     let mut sessions = writer();
-    sessions.open('[');
+    sessions.open("[");
     let mut unreadable = writer();
-    unreadable.open('[');
+    unreadable.open("[");
     match from_text::<JsonObject>(&text) {
         Err(_) => note(&mut unreadable, "", "the value is no JSON object", &text),
         Ok(entries) => {
@@ -30,36 +30,36 @@ pub fn read_legacy_storage() -> Result<Option<String>, JsValue> {
                 match take_over(key, entry) {
                     Ok(taken) => {
                         sessions.item();
-                        sessions.open('{');
+                        sessions.open("{");
                         sessions.field("id", &taken.id);
                         sessions.field("command", &Command::Create(Box::new(taken.create)));
-                        sessions.close('}');
+                        sessions.close("}");
                     }
                     Err(reason) => note(&mut unreadable, key, &reason.to_string(), &to_text(entry)),
                 }
             }
         }
     }
-    sessions.close(']');
-    unreadable.close(']');
+    sessions.close("]");
+    unreadable.close("]");
     let mut found = writer();
-    found.open('{');
+    found.open("{");
     found.field("text", &text);
     found.key("sessions");
     found.raw(&sessions.finish());
     found.key("unreadable");
     found.raw(&unreadable.finish());
-    found.close('}');
+    found.close("}");
     Ok(Some(found.finish()))
 }
 
 fn note(out: &mut Writer, key: &str, reason: &str, text: &str) {
     out.item();
-    out.open('{');
+    out.open("{");
     out.field("key", &key);
     out.field("reason", &reason);
     out.field("text", &text);
-    out.close('}');
+    out.close("}");
 }
 
 /// Removes the legacy key, if it still holds `text`. A page of the old shop may have written to it in the meantime; then it

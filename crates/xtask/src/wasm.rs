@@ -14,7 +14,7 @@ use crate::workspace::{self, NpmProject};
 const TARGET: &str = "wasm32-unknown-unknown";
 const BUILD: &str = "target/npm/build";
 const OPTIMISE: &[&str] = &[
-    "-Oz",
+    "-O3",
     // Brotli finds more repetition in many small functions than in few large ones: 4 % less to download.
     "--one-caller-inline-max-function-size=20",
     "--enable-bulk-memory",

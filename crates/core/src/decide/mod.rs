@@ -9,7 +9,7 @@ mod payment;
 mod steps;
 
 use crate::command::Command;
-use crate::customer::MAX_FIELD_CHARS;
+use crate::customer::{MAX_FIELD_CHARS, is_clean};
 use crate::event::Event;
 use crate::funnel::Funnel;
 use crate::identifier::SessionId;
@@ -99,7 +99,7 @@ fn reject<T>(code: Code, message: &[&str]) -> Result<T, Rejection> {
 }
 
 fn check_reference(name: &str, text: &str) -> Result<(), Rejection> {
-    if text.is_empty() || text.chars().count() > MAX_FIELD_CHARS || text.chars().any(char::is_control) {
+    if text.is_empty() || !is_clean(text, MAX_FIELD_CHARS) {
         let message =
             &[name, " has to be 1 to ", &digits(MAX_FIELD_CHARS as i64), " characters without control characters"];
         return reject(Code::InvalidField, message);

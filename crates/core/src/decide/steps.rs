@@ -38,7 +38,7 @@ impl Decider<'_> {
                 " can't be reached from ",
                 current.id.as_str(),
                 "; from there it goes to ",
-                &choices.join(", "),
+                &listed(&choices),
             ];
             return reject(Code::StepNotAllowed, message);
         }
@@ -75,10 +75,11 @@ impl Decider<'_> {
     pub(super) fn check_requirements(&self, step: &Step) -> Result<(), Rejection> {
         let missing: Vec<String> =
             step.requires.iter().filter(|requirement| !self.is_met(requirement)).map(Requirement::text).collect();
+        let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        reject(Code::FieldsMissing, &["before ", step.id.as_str(), " these are needed: ", &missing.join(", ")])
+        reject(Code::FieldsMissing, &["before ", step.id.as_str(), " these are needed: ", &listed(&missing)])
     }
 
     fn is_met(&self, requirement: &Requirement) -> bool {
@@ -110,4 +111,13 @@ impl Decider<'_> {
         }
         events
     }
+}
+
+/// Names with commas between them.
+fn listed(names: &[&str]) -> String {
+    let mut list = String::new();
+    for name in names {
+        list = [list.as_str(), if list.is_empty() { "" } else { ", " }, name].joined();
+    }
+    list
 }

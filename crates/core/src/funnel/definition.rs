@@ -259,7 +259,7 @@ impl InvalidRequirement {
                         offersAnswered, customer.{firstName|lastName|phone}, \
                         customer.billing.{firstName|lastName|address|city|state|zipCode|country} \
                         and the same under customer.shipping";
-        ["'", &self.0, possible].concat()
+        ["'", &self.0, possible].joined()
     }
 }
 
@@ -270,17 +270,22 @@ impl TryFrom<String> for Requirement {
 
     fn try_from(text: String) -> Result<Self, InvalidRequirement> {
         let known = |names: &[&'static str], name: &str| names.iter().copied().find(|known| *known == name);
-        let path: Vec<&str> = text.split('.').collect();
-        let found = match path.as_slice() {
-            ["email"] => Some(Self::Email),
-            ["products"] => Some(Self::Products),
-            ["coupon"] => Some(Self::Coupon),
-            ["payment"] => Some(Self::Payment),
-            ["offersAnswered"] => Some(Self::OffersAnswered),
-            ["customer", field] => known(&CUSTOMER_FIELDS, field).map(Self::Customer),
-            ["customer", "billing", field] => known(&ADDRESS_FIELDS, field).map(Self::Billing),
-            ["customer", "shipping", field] => known(&ADDRESS_FIELDS, field).map(Self::Shipping),
-            _ => None,
+        let found = match text.as_str() {
+            "email" => Some(Self::Email),
+            "products" => Some(Self::Products),
+            "coupon" => Some(Self::Coupon),
+            "payment" => Some(Self::Payment),
+            "offersAnswered" => Some(Self::OffersAnswered),
+            path => {
+                let field = path.strip_prefix("customer.").unwrap_or_default();
+                if let Some(field) = field.strip_prefix("billing.") {
+                    known(&ADDRESS_FIELDS, field).map(Self::Billing)
+                } else if let Some(field) = field.strip_prefix("shipping.") {
+                    known(&ADDRESS_FIELDS, field).map(Self::Shipping)
+                } else {
+                    known(&CUSTOMER_FIELDS, field).map(Self::Customer)
+                }
+            }
         };
         found.ok_or(InvalidRequirement(text))
     }
@@ -311,7 +316,7 @@ impl Requirement {
             Self::Billing(field) => ("customer.billing.", *field),
             Self::Shipping(field) => ("customer.shipping.", *field),
         };
-        [path, field].concat()
+        [path, field].joined()
     }
 }
 
@@ -415,8 +420,8 @@ write_value! {
 }
 
 const DISCOUNT_NAMES: &[FieldName] = &[
-    FieldName { name: "percent", or_default: false, unless_empty: true },
-    FieldName { name: "amount", or_default: false, unless_empty: true },
+    FieldName { key: "\"percent\":", or_default: false, unless_empty: true },
+    FieldName { key: "\"amount\":", or_default: false, unless_empty: true },
 ];
 
 fn read_discount(reader: &mut Reader<'_>) -> Result<Discount, Mismatch> {

@@ -98,7 +98,7 @@ impl LimitExceeded {
             Self::Bytes(found) => ("about ", Some(found), " bytes, at most ", limits::BYTES, " are allowed"),
         };
         let number = number.map_or(String::new(), |number| digits(*number as i64));
-        [before, &number, after, &digits(limit as i64), end].concat()
+        [before, &number, after, &digits(limit as i64), end].joined()
     }
 }
 

@@ -79,13 +79,13 @@ impl Mismatch {
 
     #[inline(never)]
     pub(crate) fn expected(what: &str) -> Self {
-        Self::because(["expected ", what].concat())
+        Self::because(["expected ", what].joined())
     }
 
     #[inline(never)]
     pub(crate) fn within(mut self, name: &str) -> Self {
         let path = &mut self.0.path;
-        *path = if path.is_empty() { name.to_owned() } else { [name, ".", path].concat() };
+        *path = if path.is_empty() { name.to_owned() } else { [name, ".", path].joined() };
         self
     }
 
@@ -93,7 +93,7 @@ impl Mismatch {
     #[inline(never)]
     pub fn sentence(&self) -> String {
         let Finding { path, reason } = &*self.0;
-        if path.is_empty() { reason.clone() } else { [path, ": ", reason].concat() }
+        if path.is_empty() { reason.clone() } else { [path, ": ", reason].joined() }
     }
 }
 
@@ -108,11 +108,19 @@ impl core::error::Error for Mismatch {}
 /// A field in JSON.
 #[derive(Clone, Copy)]
 pub(crate) struct FieldName {
-    pub(crate) name: &'static str,
+    /// The name as it is written: in quotes, with a colon.
+    pub(crate) key: &'static str,
     /// It may be missing, whatever its type says.
     pub(crate) or_default: bool,
     /// It is not written while it is empty.
     pub(crate) unless_empty: bool,
+}
+
+impl FieldName {
+    #[inline]
+    pub(crate) fn name(&self) -> &'static str {
+        self.key.get(1..self.key.len() - 2).unwrap_or_default()
+    }
 }
 
 /// What becomes of fields that a type does not know.
@@ -136,8 +144,8 @@ pub(crate) fn fill_fields(
     reader.object(&mut |reader, name| {
         // Both ends write the fields in this order.
         let index = match names.get(next) {
-            Some(expected) if expected.name == name => Some(next),
-            _ => names.iter().position(|known| known.name == name),
+            Some(expected) if expected.name() == name => Some(next),
+            _ => names.iter().position(|known| known.name() == name),
         };
         let Some((index, slot)) = index.and_then(|index| Some((index, slots.get_mut(index)?))) else {
             if unknown == Unknown::Ignored || (is_tagged && name == "type") {
@@ -154,7 +162,7 @@ pub(crate) fn fill_fields(
     })?;
     for (index, (field, slot)) in names.iter().zip(slots).enumerate() {
         if filled >> index & 1 == 0 && !field.or_default && !slot.may_be_missing() {
-            return Err(Mismatch::new("is missing").within(field.name));
+            return Err(Mismatch::new("is missing").within(field.name()));
         }
     }
     Ok(())
@@ -171,7 +179,7 @@ pub(crate) fn position(reader: &mut Reader<'_>, names: &[&str]) -> Result<usize,
     let text = reader.string()?;
     match names.iter().position(|name| *name == text) {
         Some(position) => Ok(position),
-        None => Err(Mismatch::because(["'", &text, "' is not possible here"].concat())),
+        None => Err(Mismatch::because(["'", &text, "' is not possible here"].joined())),
     }
 }
 
@@ -181,7 +189,7 @@ pub(crate) fn tag(reader: &mut Reader<'_>, names: &[&str]) -> Result<usize, Mism
     let tag = reader.tag()?;
     match names.iter().position(|name| *name == tag) {
         Some(position) => Ok(position),
-        None => Err(Mismatch::because(["'", &tag, "' is not known here"].concat()).within("type")),
+        None => Err(Mismatch::because(["'", &tag, "' is not known here"].joined()).within("type")),
     }
 }
 
@@ -355,7 +363,7 @@ macro_rules! json_struct {
     (@blank default) => { Default::default() };
     (@name $json:literal, [$($default:ident)?], [$($empty:ident)?]) => {
         $crate::json::FieldName {
-            name: $json,
+            key: concat!("\"", $json, "\":"),
             or_default: $crate::json::json_struct!(@flag $($default)?),
             unless_empty: $crate::json::json_struct!(@flag $($empty)?),
         }
@@ -386,7 +394,7 @@ macro_rules! json_enum {
 
         impl $crate::json::ToJson for $name {
             fn write(&self, out: &mut $crate::json::Writer) {
-                out.quoted(match self { $(Self::$variant => $json),+ });
+                out.plain(match self { $(Self::$variant => $json),+ });
             }
         }
     };

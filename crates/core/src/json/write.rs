@@ -19,10 +19,13 @@ pub trait ToJson {
     }
 }
 
+/// How many bytes a writer has room for at first: a small patch fits.
+const FIRST_BYTES: usize = 256;
+
 /// JSON text that is being written.
 #[derive(Debug)]
 pub struct Writer {
-    text: String,
+    text: Vec<u8>,
     numbers: Numbers,
     /// The `type` of the object that is written next.
     tag: Option<&'static str>,
@@ -38,7 +41,7 @@ pub fn to_text(value: &dyn ToJson, numbers: Numbers) -> String {
 impl Writer {
     /// A writer that has written nothing yet.
     pub fn new(numbers: Numbers) -> Self {
-        Self { text: String::new(), numbers, tag: None }
+        Self { text: Vec::with_capacity(FIRST_BYTES), numbers, tag: None }
     }
 
     /// How many bytes were written.
@@ -49,43 +52,72 @@ impl Writer {
 
     /// What was written.
     pub fn finish(self) -> String {
-        self.text
+        // Nothing but whole texts is put in.
+        String::from_utf8(self.text).unwrap_or_default()
     }
 
-    /// Begins an array or object, as the next item of what it is in.
+    /// Copies short pieces byte by byte: most are, and for those the machine's way of copying takes longer to begin.
     #[inline(never)]
-    pub fn open(&mut self, bracket: char) {
-        self.text.push(bracket);
+    fn put(&mut self, text: &str) {
+        const SHORT: usize = 12;
+        if text.len() > SHORT {
+            self.text.extend_from_slice(text.as_bytes());
+        } else {
+            text.bytes().for_each(|byte| self.text.push(byte));
+        }
     }
 
-    /// Ends an array or object.
+    /// Begins an array or object: an opening bracket.
     #[inline(never)]
-    pub fn close(&mut self, bracket: char) {
-        self.text.push(bracket);
+    pub fn open(&mut self, bracket: &str) {
+        self.put(bracket);
+    }
+
+    /// Ends an array or object: a closing bracket.
+    #[inline(never)]
+    pub fn close(&mut self, bracket: &str) {
+        self.put(bracket);
     }
 
     /// Has to be called before every item of an array. No value ends with an opening bracket, so the last byte tells
     /// whether this is the first.
     #[inline(never)]
     pub fn item(&mut self) {
-        if !matches!(self.text.as_bytes().last(), None | Some(b'{' | b'[')) {
-            self.text.push(',');
+        if !matches!(self.text.last(), None | Some(b'{' | b'[')) {
+            self.text.push(b',');
         }
     }
 
-    /// The name of an object's next entry; its value has to follow.
+    /// The name of an object's next entry, which needs no escapes; its value has to follow.
     #[inline(never)]
     pub fn key(&mut self, name: &str) {
         self.item();
-        self.quoted(name);
-        self.text.push(':');
+        self.plain(name);
+        self.text.push(b':');
     }
 
-    /// An entry of an object.
+    /// An entry of an object, with a name that needs no escapes.
     #[inline(never)]
     pub fn field(&mut self, name: &str, value: &dyn ToJson) {
         self.key(name);
         value.write(self);
+    }
+
+    /// An entry of an object, with any name.
+    #[inline(never)]
+    pub(crate) fn entry(&mut self, name: &str, value: &dyn ToJson) {
+        self.item();
+        self.quoted(name);
+        self.text.push(b':');
+        value.write(self);
+    }
+
+    /// Text in quotes that needs no escapes.
+    #[inline(never)]
+    pub(crate) fn plain(&mut self, text: &str) {
+        self.text.push(b'"');
+        self.put(text);
+        self.text.push(b'"');
     }
 
     /// The object that is written next is one of several kinds, told by this `type`.
@@ -97,53 +129,64 @@ impl Writer {
     /// An object of the fields of the same position in `names`.
     #[inline(never)]
     pub(crate) fn fields(&mut self, names: &[FieldName], fields: &[&dyn ToJson]) {
-        self.open('{');
+        self.open("{");
         if let Some(tag) = self.tag.take() {
             self.field("type", &tag);
         }
         for (name, field) in names.iter().zip(fields) {
             if !(name.unless_empty && field.is_empty()) {
-                self.field(name.name, *field);
+                self.item();
+                self.put(name.key);
+                field.write(self);
             }
         }
-        self.close('}');
+        self.close("}");
     }
 
     /// JSON that is written already.
     #[inline(never)]
     pub fn raw(&mut self, json: &str) {
-        self.text.push_str(json);
+        self.put(json);
     }
 
     /// Text in quotes.
     #[inline(never)]
     pub fn quoted(&mut self, text: &str) {
-        self.text.push('"');
-        let mut from = 0;
-        for (at, byte) in text.bytes().enumerate() {
-            let short = match byte {
-                b'"' | b'\\' => byte,
-                0x08 => b'b',
-                0x0c => b'f',
-                b'\n' => b'n',
-                b'\r' => b'r',
-                b'\t' => b't',
-                0..=0x1f => b'u',
-                _ => continue,
-            };
-            self.text.push_str(text.get(from..at).unwrap_or_default());
-            self.text.push('\\');
-            self.text.push(char::from(short));
-            if short == b'u' {
-                self.text.push_str("00");
-                for digit in [byte >> 4, byte & 15] {
-                    self.text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-                }
-            }
-            from = at + 1;
+        self.text.push(b'"');
+        self.escaped(text);
+        self.text.push(b'"');
+    }
+
+    fn escaped(&mut self, text: &str) {
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+            let (plain, from) = rest.split_at_checked(at).unwrap_or_default();
+            self.put(plain);
+            self.escape(from.as_bytes().first().copied().unwrap_or_default());
+            rest = from.get(1..).unwrap_or_default();
         }
-        self.text.push_str(text.get(from..).unwrap_or_default());
-        self.text.push('"');
+        self.put(rest);
+    }
+
+    #[inline(never)]
+    fn escape(&mut self, byte: u8) {
+        let short = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            0x08 => "\\b",
+            0x0c => "\\f",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            _ => {
+                self.put("\\u00");
+                for digit in [byte >> 4, byte & 15] {
+                    self.text.push(if digit < 10 { b'0' + digit } else { b'a' - 10 + digit });
+                }
+                return;
+            }
+        };
+        self.put(short);
     }
 
     /// A whole number.
@@ -154,36 +197,33 @@ impl Writer {
 
     fn float(&mut self, number: f64) {
         let text = (self.numbers.write)(number);
-        self.text.push_str(&text);
+        self.put(&text);
     }
 }
 
 /// A whole number as text.
 #[inline(never)]
 pub(crate) fn digits(number: i64) -> String {
-    let mut text = String::new();
+    let mut text = Vec::new();
     push_integer(&mut text, number);
-    text
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// Writes a whole number without the standard library's formatting.
 #[inline(never)]
-pub(crate) fn push_integer(text: &mut String, number: i64) {
-    let mut digits = [0_u8; 20];
-    let mut rest = number.unsigned_abs();
-    let mut first = digits.len();
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        first -= 1;
-        if rest == 0 {
-            break;
-        }
-    }
+fn push_integer(text: &mut Vec<u8>, number: i64) {
     if number < 0 {
-        text.push('-');
+        text.push(b'-');
     }
-    text.extend(digits.iter().skip(first).map(|digit| char::from(*digit)));
+    let magnitude = number.unsigned_abs();
+    let mut place = 1;
+    while magnitude / place >= 10 {
+        place *= 10;
+    }
+    while place > 0 {
+        text.push(b'0' + (magnitude / place % 10) as u8);
+        place /= 10;
+    }
 }
 
 /// Types that are written by one call.
@@ -208,9 +248,9 @@ write_value! {
     u32, this, out => out.integer((*this).into());
     Money, this, out => out.integer(this.minor());
     Rate, this, out => out.integer(this.hundredths_of_percent().into());
-    Timestamp, this, out => this.with_text(|text| out.quoted(text));
-    TimeSpan, this, out => out.quoted(&this.text());
-    Currency, this, out => out.quoted(this.as_str());
+    Timestamp, this, out => this.with_text(|text| out.plain(text));
+    TimeSpan, this, out => out.plain(&this.text());
+    Currency, this, out => out.plain(this.as_str());
 }
 
 impl ToJson for String {
@@ -264,12 +304,12 @@ impl<T: ToJson> ToJson for Box<T> {
 
 impl<T: ToJson> ToJson for Vec<T> {
     fn write(&self, out: &mut Writer) {
-        out.open('[');
+        out.open("[");
         for item in self {
             out.item();
             item.write(out);
         }
-        out.close(']');
+        out.close("]");
     }
 
     fn is_empty(&self) -> bool {
@@ -279,11 +319,11 @@ impl<T: ToJson> ToJson for Vec<T> {
 
 impl<A: ToJson, B: ToJson> ToJson for (A, B) {
     fn write(&self, out: &mut Writer) {
-        out.open('[');
+        out.open("[");
         self.0.write(out);
         out.item();
         self.1.write(out);
-        out.close(']');
+        out.close("]");
     }
 }
 

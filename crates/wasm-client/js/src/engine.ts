@@ -425,7 +425,7 @@ export class Engine {
     const wasLive = this.#client.isLive();
     const result = change();
     const outputs = this.#client.takeOutputs();
-    if (outputs !== undefined) for (const output of JSON.parse(outputs) as Output[]) this.#perform(output);
+    if (outputs !== undefined) for (const output of readOutputs(outputs)) this.#perform(output);
     if (!this.#closed && wasLive !== this.#client.isLive()) this.#tellLink();
     if (!this.#closed && !this.#wiped && this.isErased) this.#wipe();
     if (!this.#closed) {
@@ -556,6 +556,20 @@ export class Engine {
     const wipe = () => this.#storage.wipe(this.sessionId).catch(() => undefined);
     this.#writing = (this.#writing ?? Promise.resolve()).then(wipe);
   }
+}
+
+/** Reads what the core wants done: a list, and the texts that it names by number. */
+function readOutputs(text: string): Output[] {
+  const [list, ...texts] = text.split('\u0001');
+  const outputs = JSON.parse(list ?? '[]') as Output[];
+  const named = (number: unknown) => texts[number as number] ?? '';
+  for (const output of outputs) {
+    if (output.type === 'send') output.frame = named(output.frame);
+    else if (output.type === 'store') for (const entry of output.put) entry[1] = named(entry[1]);
+    else if (output.type === 'announce') output.commands = named(output.commands);
+    else if (output.type === 'relay') output.frames = output.frames.map(named);
+  }
+  return outputs;
 }
 
 function confirmationOf(output: ConfirmedOutput): Confirmation {

@@ -5,6 +5,9 @@ import { loadCore } from '../src/core.js';
 
 interface Output {
   type: string;
+  clientId?: string;
+  commands?: string;
+  frames?: string[];
   frame?: string;
   put?: [string, string][];
   delete?: string[];
@@ -34,7 +37,15 @@ function offline(stored: [string, string][] = []): Client {
 }
 
 function outputs(client: Client): Output[] {
-  return JSON.parse(client.takeOutputs() ?? '[]') as Output[];
+  const [list, ...texts] = (client.takeOutputs() ?? '[]').split('\u0001');
+  const outputs = JSON.parse(list ?? '') as Output[];
+  for (const output of outputs) {
+    if (output.frame !== undefined) output.frame = texts[Number(output.frame)] ?? '';
+    for (const entry of output.put ?? []) entry[1] = texts[Number(entry[1])] ?? '';
+    if (output.commands !== undefined) output.commands = texts[Number(output.commands)] ?? '';
+    if (output.frames) output.frames = output.frames.map((number) => texts[Number(number)] ?? '');
+  }
+  return outputs;
 }
 
 function submit(client: Client, command: unknown, now = NOON): unknown {
@@ -47,7 +58,7 @@ function patch(client: Client): Record<string, unknown> | undefined {
 }
 
 function handle(client: Client, frame: unknown): void {
-  expect(client.handle(typeof frame === 'string' ? frame : JSON.stringify(frame))).toBe(true);
+  expect(client.handle(typeof frame === 'string' ? frame : JSON.stringify(frame))).toBeTypeOf('number');
 }
 
 function frame(output: Output | undefined): { type: string; commands?: Record<string, unknown>[] } {
@@ -88,7 +99,7 @@ test('what is stored comes back, and what is damaged is told apart', () => {
   submit(client, { type: 'create', metadata }, NOON);
   const stored = outputs(client).flatMap((output) => output.put ?? []);
   expect(stored).toHaveLength(1);
-  const damaged: [string, string] = [`${SESSION}/browser/command/000000000002`, '1:0000000000000000:{}'];
+  const damaged: [string, string] = [`${SESSION}/command/browser/000000000002`, '1:{"cut off'];
   const again = offline([...stored, damaged]);
   expect(JSON.parse(again.takeDamaged())).toEqual([damaged[0]]);
   expect(patch(again)).toMatchObject({ metadata });
@@ -101,7 +112,7 @@ test('a command is sent with its number once it is stored', () => {
   handle(client, frames[0] ?? '');
   const seq = submit(client, { type: 'create' }, NOON) as number;
   expect(outputs(client).some((output) => output.type === 'send')).toBe(false);
-  client.commandsStored(seq);
+  client.commandsStored('browser', seq);
   const sent = outputs(client).filter((output) => output.type === 'send');
   expect(sent[0]?.frame).toBe(`{"type":"submit","commands":[{"clientId":"browser","seq":${seq},"type":"create"}]}`);
 });
@@ -137,17 +148,22 @@ test('every frame of a server can be read, and records are stored as they came',
   // What may still turn out not to have happened is not stored.
   handle(client, { type: 'durable', version: 1 });
   const [key, sealed] = outputs(client).flatMap((output) => output.put ?? [])[0] ?? [];
-  expect(key).toBe(`${SESSION}/browser/record/000000000001`);
+  expect(key).toBe(`${SESSION}/record/000000000001`);
   expect(sealed?.endsWith(JSON.stringify(record))).toBe(true);
 });
 
-test('a client that the server does not know any more goes on under a new id with all that it had', () => {
+test('records of a newer version are left alone', () => {
+  const client = offline([[`${SESSION}/base`, '2:{"whatever":"it is"}']]);
+  expect(client.isStorageNewer()).toBe(true);
+  expect(JSON.parse(client.takeDamaged())).toEqual([]);
+});
+
+test('a server that has forgotten a client is told where its commands begin', () => {
   const client = offline();
   submit(client, { type: 'create' }, NOON);
-  const old = outputs(client).flatMap((output) => output.put ?? []);
   client.connected();
   submit(client, { type: 'setEmail', email: 'ada@example.com' }, NOON);
-  old.push(...outputs(client).flatMap((output) => output.put ?? []));
+  client.commandsStored('browser', 2);
   const welcome = { type: 'welcome', protocol: 1, sessionId: SESSION, epoch: 0, lastSeq: 0, serverTime: new Date(NOON).toISOString() };
   handle(client, { ...welcome, version: 0, durableVersion: 0 });
   handle(client, { type: 'accepted', clientId: 'browser', seq: 1, version: 1 });
@@ -159,11 +175,36 @@ test('a client that the server does not know any more goes on under a new id wit
   expect(outputs(client).some((output) => frame(output).type === 'hello')).toBe(true);
   handle(client, { ...welcome, version: 1, durableVersion: 1 });
   handle(client, { type: 'gap', clientId: 'browser', expected: 1 });
-  expect(outputs(client).some((output) => output.type === 'needsNewClient')).toBe(true);
-  client.renewClient('again');
-  const stored = outputs(client).find((output) => output.type === 'store');
-  const remaining = new Map([...old.slice(1), ...(stored?.put ?? [])]);
-  for (const key of stored?.delete ?? []) remaining.delete(key);
-  expect([...remaining.keys()]).toEqual([`${SESSION}/again/command/000000000001`]);
-  expect(stored?.seq).toBe(1);
+  const sent = outputs(client).filter((output) => output.type === 'send').map(frame);
+  expect(sent.at(-1)?.commands).toEqual([
+    { clientId: 'browser', seq: 2, first: true, type: 'setEmail', email: 'ada@example.com' },
+  ]);
+});
+
+test('a tab that follows is answered by the one that leads, in the frames of the protocol', () => {
+  const leader = offline();
+  submit(leader, { type: 'create' }, NOON);
+  leader.commandsStored('browser', 1);
+  leader.takeOutputs();
+  const follower = Client.open(SESSION, 'second', '[]')!;
+  follower.setFunnel(JSON.stringify(funnel), 'hash');
+  follower.follow();
+  follower.connected();
+  const hello = outputs(follower).find((output) => output.type === 'send')?.frame ?? '';
+  expect(leader.greeted(hello)).toBe(true);
+  const answers = outputs(leader);
+  expect(answers.map(({ type }) => type)).toEqual(['announce', 'relay']);
+  for (const answer of answers) {
+    if (answer.type === 'announce') expect(follower.observe(answer.clientId!, answer.commands!, false)).toBe(true);
+    else for (const frame of answer.frames ?? []) handle(follower, frame);
+  }
+  // It shows what the other tab has done, before any server has heard of it.
+  expect(patch(follower)).toMatchObject({ id: SESSION, version: 1 });
+  expect(follower.isLive()).toBe(true);
+  // What it does itself is announced once it is stored, and sent by the leader.
+  const seq = submit(follower, { type: 'setEmail', email: 'ada@example.com' }, NOON + 1) as number;
+  follower.commandsStored('second', seq);
+  const announced = outputs(follower).find(({ type }) => type === 'announce');
+  expect(leader.observe('second', announced?.commands ?? '', true)).toBe(true);
+  expect(patch(leader)).toMatchObject({ email: 'ada@example.com' });
 });
