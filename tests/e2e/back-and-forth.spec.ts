@@ -32,7 +32,7 @@ test('a page that is left and come back to goes on with its session', async ({ k
   await page.goBack({ waitUntil: 'commit' });
   await page.waitForFunction(() => 'cameBack' in window);
   const seq = await page.evaluate(() => (window as unknown as { cameBack: Promise<number> }).cameBack);
-  expect(seq, 'after create and the address').toBe(3);
+  expect(seq, 'the page is a new client').toBe(1);
   await settled(page);
   await page.evaluate(() => session.setCustomer({ firstName: 'Ada' }).durable);
 

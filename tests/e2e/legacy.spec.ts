@@ -4,7 +4,7 @@ import type { Page } from '@playwright/test';
 
 import { expect, test } from './fixtures.js';
 import { inRepository } from './repository.js';
-import { asService, disorder, journal, openHere, openIn, records, settled, shown, stored, type Session } from './sdk.js';
+import { asService, disorder, journal, openHere, openIn, readable, settled, shown, stored, type Session } from './sdk.js';
 import type { ThroughlineServer } from './server.js';
 
 const key = 'webseed_funnel_sessions';
@@ -58,7 +58,7 @@ async function takenOver(page: Page, timeout = 30_000): Promise<void> {
 
 /** What could not be taken over, as the browser keeps it. */
 async function leftOver(page: Page): Promise<Record<string, unknown>> {
-  const kept = Object.entries(await records(page)).filter(([key]) => key.startsWith('left-over/'));
+  const kept = Object.entries(await readable(page)).filter(([key]) => key.startsWith('left-over/'));
   return Object.fromEntries(kept.map(([key, text]) => [key, JSON.parse(text) as unknown]));
 }
 

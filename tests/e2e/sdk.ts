@@ -64,7 +64,7 @@ export async function settled(page: Page, timeout = 15_000): Promise<void> {
   });
 }
 
-/** All records of the browser's own storage, as another reader sees them. */
+/** All records of the browser's own storage, as they lie there: what belongs to a session is encrypted. */
 export async function records(page: Page): Promise<Record<string, string>> {
   return page.evaluate(async () => {
     const request = indexedDB.open('throughline');
@@ -80,6 +80,30 @@ export async function records(page: Page): Promise<Record<string, string>> {
     });
     request.result.close();
     return Object.fromEntries(keys.result.map((key, index) => [String(key), String(texts.result[index])]));
+  });
+}
+
+/** All records of the browser's own storage that its keys open, as a script of the page can read them. */
+export async function readable(page: Page): Promise<Record<string, string>> {
+  return page.evaluate(async () => {
+    const request = indexedDB.open('throughline');
+    await new Promise((resolve) => (request.onsuccess = resolve));
+    const transaction = request.result.transaction(['records', 'keys']);
+    const [records, keys] = [transaction.objectStore('records'), transaction.objectStore('keys')];
+    const asked = [records.getAllKeys(), records.getAll(), keys.getAllKeys(), keys.getAll()] as const;
+    await new Promise((resolve) => (transaction.oncomplete = resolve));
+    request.result.close();
+    const [names, texts, scopes, found] = asked.map(({ result }) => result as unknown[]);
+    const keyOf = new Map(scopes!.map((scope, index) => [String(scope), found![index] as CryptoKey]));
+    const opened = names!.map(async (value, index) => {
+      const [name, text] = [String(value), String(texts![index])];
+      const key = keyOf.get(name.split('/')[0]!);
+      if (!key || name.endsWith('/leader')) return [name, text];
+      const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+      const parameters = { name: 'AES-GCM', iv: bytes.slice(0, 12), additionalData: new TextEncoder().encode(name) };
+      return [name, new TextDecoder().decode(await crypto.subtle.decrypt(parameters, key, bytes.slice(12)))];
+    });
+    return Object.fromEntries(await Promise.all(opened)) as Record<string, string>;
   });
 }
 
@@ -101,7 +125,7 @@ export async function overwrite(page: Page, key: string, text: string): Promise<
 /** Waits until the browser has stored each of these texts. */
 export async function storedByBrowser(page: Page, ...texts: string[]): Promise<void> {
   const missing = async () => {
-    const kept = Object.values(await records(page));
+    const kept = Object.values(await readable(page));
     return texts.filter((text) => !kept.some((record) => record.includes(text)));
   };
   await expect.poll(missing, { intervals: [10] }).toEqual([]);
@@ -109,7 +133,7 @@ export async function storedByBrowser(page: Page, ...texts: string[]): Promise<v
 
 /** What lets the browser into a session, as it keeps it. */
 export async function credentials(page: Page, id: string): Promise<{ token?: string; claim?: string }> {
-  return JSON.parse((await records(page))[`${id}/credentials`] ?? '{}') as { token?: string; claim?: string };
+  return JSON.parse((await readable(page))[`${id}/credentials`] ?? '{}') as { token?: string; claim?: string };
 }
 
 /** The session's token, once the browser has one. */

@@ -69,10 +69,20 @@ struct Write {
 /// What tabs of a browser tell each other.
 #[derive(Clone)]
 enum Message {
-    Leads { term: u64 },
+    Leads {
+        term: u64,
+    },
     Hello(Hello),
-    Frames { term: u64, to: Option<ClientId>, frames: Vec<ServerFrame> },
-    Announce { client_id: ClientId, commands: Vec<StoredCommand>, is_all: bool },
+    Frames {
+        term: u64,
+        to: Option<ClientId>,
+        frames: Vec<ServerFrame>,
+    },
+    Announce {
+        client_id: ClientId,
+        commands: Vec<StoredCommand>,
+        is_all: bool,
+    },
     /// The browser itself tells: a tab is gone.
     TabGone,
 }
@@ -636,9 +646,7 @@ impl World {
         let term = tab.term;
         let message = match &frame {
             ServerFrame::Welcome { .. } => Some(Message::Leads { term }),
-            frame if frame.is_for_all_tabs() => {
-                Some(Message::Frames { term, to: None, frames: vec![frame.clone()] })
-            }
+            frame if frame.is_for_all_tabs() => Some(Message::Frames { term, to: None, frames: vec![frame.clone()] }),
             _ => None,
         };
         tab.replica.handle(frame);
@@ -684,7 +692,8 @@ impl World {
                 let Tab { replica, shown, .. } = tab;
                 let client_id = replica.client_id();
                 if replica.pending() > 0 {
-                    let pending: Vec<_> = replica.pending_commands().map(|(client_id, seq, _)| (client_id, seq)).collect();
+                    let pending: Vec<_> =
+                        replica.pending_commands().map(|(client_id, seq, _)| (client_id, seq)).collect();
                     return Err(format!("{client_id} still has pending {pending:?}"));
                 }
                 let state = self.database.state.clone();

@@ -11,7 +11,10 @@ use throughline_simulation::{Life, Plant, live, live_recreated};
 
 /// Let fleets of browsers and servers live through every failure, and check that no promise was broken.
 #[derive(Parser)]
-#[command(name = "cargo xtask sim", after_help = "Examples:\n  cargo xtask sim --seeds 20000 --json sim.json\n  cargo xtask sim --seed 4711 --recreated")]
+#[command(
+    name = "cargo xtask sim",
+    after_help = "Examples:\n  cargo xtask sim --seeds 20000 --json sim.json\n  cargo xtask sim --seed 4711 --recreated"
+)]
 struct Options {
     /// How many lives, with the seeds 0, 1, 2 and so on.
     #[arg(long, default_value_t = 1000)]

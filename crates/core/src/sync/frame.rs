@@ -191,7 +191,9 @@ impl ServerFrame {
             | Self::Rejected { .. }
             | Self::Durable { .. }
             | Self::Gap { .. } => true,
-            Self::Welcome { .. } | Self::Busy { .. } | Self::Token { .. } | Self::Pong { .. } | Self::Error { .. } => false,
+            Self::Welcome { .. } | Self::Busy { .. } | Self::Token { .. } | Self::Pong { .. } | Self::Error { .. } => {
+                false
+            }
         }
     }
 }

@@ -377,7 +377,9 @@ impl Replica {
         let version = self.confirmed_version();
         let is_up_to_date = self.link == Link::Live && epoch == self.welcomed.0 && version >= self.welcomed.1;
         let known = |hello: &Hello| hello.known_version.max(hello.durable_version.unwrap_or(0));
-        let is_due = |hello: &Hello| is_up_to_date || known(hello) <= version || hello.epoch.is_some_and(|theirs| theirs != epoch);
+        let is_due = |hello: &Hello| {
+            is_up_to_date || known(hello) <= version || hello.epoch.is_some_and(|theirs| theirs != epoch)
+        };
         let (due, others): (Vec<Hello>, _) = core::mem::take(&mut self.greetings).into_iter().partition(is_due);
         self.greetings = others;
         if due.is_empty() {
@@ -458,7 +460,17 @@ impl Replica {
             }
             let is_before = |known: &Pending| (known.at, &known.client_id, known.seq) < (at, &client_id, seq);
             let place = self.pending.iter().rposition(is_before).map_or(0, |place| place + 1);
-            let pending = Pending { client_id, seq, is_first: false, command, at, stored: true, announced: true, sent: false, accepted: None };
+            let pending = Pending {
+                client_id,
+                seq,
+                is_first: false,
+                command,
+                at,
+                stored: true,
+                announced: true,
+                sent: false,
+                accepted: None,
+            };
             self.pending.insert(place, pending);
         }
     }
@@ -546,7 +558,17 @@ impl Replica {
         self.next_seq += 1;
         self.optimistic = apply(self.optimistic.take(), events, &self.client_id, seq, at);
         let client_id = self.client_id.clone();
-        let pending = Pending { client_id, seq, is_first: false, command, at, stored: false, announced: false, sent: false, accepted: None };
+        let pending = Pending {
+            client_id,
+            seq,
+            is_first: false,
+            command,
+            at,
+            stored: false,
+            announced: false,
+            sent: false,
+            accepted: None,
+        };
         let put = StorageChange::PutCommand(self.client_id.clone(), pending.as_stored());
         self.outputs.push(Output::Store { changes: vec![put], as_leader: false });
         self.pending.push(pending);
@@ -941,7 +963,8 @@ impl Replica {
     /// shows no effect; the server has the last word on it.
     fn rebase(&mut self) {
         let confirmed = self.confirmed.as_ref();
-        let is_open = |pending: &&Pending| pending.seq > confirmed.map_or(0, |state| state.last_seq(&pending.client_id));
+        let is_open =
+            |pending: &&Pending| pending.seq > confirmed.map_or(0, |state| state.last_seq(&pending.client_id));
         let mut optimistic = confirmed.cloned();
         if let Some((funnel, _)) = &self.funnel {
             for pending in self.pending.iter().filter(is_open) {

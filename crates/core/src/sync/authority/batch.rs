@@ -54,7 +54,9 @@ impl<'a> Batch<'a> {
 
     /// Judges one command; the answer counts once the batch is accepted.
     pub(super) fn judge(&mut self, session_id: &SessionId, work: &Work, is_void: bool) -> ServerFrame {
-        let Work { request: Request { client_id, seq, first, command, expected_version, .. }, role, credential, .. } = work;
+        let Work {
+            request: Request { client_id, seq, first, command, expected_version, .. }, role, credential, ..
+        } = work;
         let ledger_key = client_id.in_ledger(*role);
         let last_seq = self.state.as_ref().map_or(0, |state| state.last_seq(&ledger_key));
         let (client_id, seq) = (client_id.clone(), seq.unwrap_or(last_seq + 1));

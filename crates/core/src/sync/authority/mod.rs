@@ -105,7 +105,15 @@ pub struct Request {
 impl Request {
     /// This command, without conditions.
     pub fn new(client_id: ClientId, seq: Option<u64>, command: Result<Command, Rejection>) -> Self {
-        Self { client_id, seq, first: false, command, expected_version: None, only_after_previous: false, durability: None }
+        Self {
+            client_id,
+            seq,
+            first: false,
+            command,
+            expected_version: None,
+            only_after_previous: false,
+            durability: None,
+        }
     }
 
     /// When it counts as acknowledged: a browser's commands as their kind says, a back end's after the database has
@@ -434,7 +442,8 @@ impl Authority {
     /// Whether a peer knows a durable version that this server does not have, or another history.
     fn is_behind(&self, hello: &Hello) -> bool {
         let epoch = self.state.as_ref().map(|state| state.epoch);
-        hello.known_version.max(hello.durable_version.unwrap_or(0)) > self.version() || (hello.epoch.is_some() && hello.epoch != epoch)
+        hello.known_version.max(hello.durable_version.unwrap_or(0)) > self.version()
+            || (hello.epoch.is_some() && hello.epoch != epoch)
     }
 
     fn welcome(&mut self, peer: PeerId, newcomer: Peer, hello: &Hello, environment: &Environment<'_>) -> Vec<Effect> {
