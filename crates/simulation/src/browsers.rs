@@ -53,10 +53,6 @@ impl Disk {
             ..Restored::default()
         }
     }
-
-    fn tags(&self) -> impl Iterator<Item = u64> {
-        self.outbox.values().filter_map(|command| tag_of(&command.command))
-    }
 }
 
 /// A change of the disk on its way.
@@ -75,7 +71,7 @@ enum Message {
     Hello(Hello),
     Frames {
         term: u64,
-        to: Option<ClientId>,
+        answers: Option<Box<Hello>>,
         frames: Vec<ServerFrame>,
     },
     Announce {
@@ -260,9 +256,9 @@ impl World {
             }
             Message::Leads { term } if term == tab.heard_term && !is_leading => tab.replica.connected(),
             Message::Hello(hello) if is_leading => tab.replica.greeted(hello),
-            Message::Frames { term, to, frames } if !is_leading && term >= tab.heard_term => {
+            Message::Frames { term, answers, frames } if !is_leading && term >= tab.heard_term => {
                 tab.heard_term = term;
-                if to.is_none_or(|to| to == *tab.replica.client_id()) {
+                if answers.is_none_or(|hello| tab.replica.is_answer(&hello)) {
                     frames.into_iter().for_each(|frame| tab.replica.handle(frame));
                 }
             }
@@ -315,8 +311,8 @@ impl World {
             Output::Announce { client_id, commands, is_all } => {
                 self.broadcast(at, &Message::Announce { client_id, commands, is_all });
             }
-            Output::Relay { to, frames } => {
-                let message = Message::Frames { term: tab.term, to, frames };
+            Output::Relay { answers, frames } => {
+                let message = Message::Frames { term: tab.term, answers: answers.map(Box::new), frames };
                 self.broadcast(at, &message);
             }
             Output::Confirmed { client_id, seq, confirmation } => {
@@ -516,7 +512,7 @@ impl World {
         for (client_id, seq, _) in replica.pending_commands() {
             let number = (client_id.clone(), seq);
             if !self.browsers[browser].disk.outbox.contains_key(&number) {
-                self.promises.forgotten.insert(number);
+                self.promises.forget(number);
             }
         }
     }
@@ -533,11 +529,8 @@ impl World {
         }
         if self.percent(50) {
             let Browser { disk, synced, .. } = &mut self.browsers[browser];
-            let kept: Vec<u64> = synced.tags().collect();
-            let lost: Vec<u64> = disk.tags().filter(|tag| !kept.contains(tag)).collect();
-            self.promises.stored.retain(|tag| !lost.contains(tag));
-            let numbers = disk.outbox.keys().filter(|number| !synced.outbox.contains_key(number)).cloned();
-            self.promises.forgotten.extend(numbers);
+            let lost = disk.outbox.keys().filter(|number| !synced.outbox.contains_key(number));
+            lost.cloned().for_each(|number| self.promises.forget(number));
             *disk = synced.clone();
         }
     }
@@ -646,7 +639,9 @@ impl World {
         let term = tab.term;
         let message = match &frame {
             ServerFrame::Welcome { .. } => Some(Message::Leads { term }),
-            frame if frame.is_for_all_tabs() => Some(Message::Frames { term, to: None, frames: vec![frame.clone()] }),
+            frame if frame.is_for_all_tabs() => {
+                Some(Message::Frames { term, answers: None, frames: vec![frame.clone()] })
+            }
             _ => None,
         };
         tab.replica.handle(frame);

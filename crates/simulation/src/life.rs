@@ -55,7 +55,7 @@ pub fn live(seed: u64, plant: Plant) -> Life {
 
 /// A life in which, while nobody is connected, the session is deleted and created anew under its id.
 pub fn live_recreated(seed: u64, plant: Plant) -> Life {
-    let lived = begun(seed | 1, plant).and_then(|mut world| {
+    let lived = begun(seed * 2 + 1, plant).and_then(|mut world| {
         (0..STEPS / 4).for_each(|_| world.step());
         world.heal()?;
         world.recreate();

@@ -28,8 +28,10 @@ pub(crate) struct Promises {
     pub(crate) confirmed: BTreeSet<u64>,
     rejected: BTreeSet<u64>,
     pub(crate) told: BTreeSet<(ClientId, u64)>,
+    /// The tags of what somebody was told is in the database.
+    durable: BTreeSet<u64>,
     /// The commands that nobody knows of any more: their page is gone, and they were not stored, or lost by the disk.
-    pub(crate) forgotten: BTreeSet<(ClientId, u64)>,
+    forgotten: BTreeSet<(ClientId, u64)>,
 }
 
 impl Promises {
@@ -37,10 +39,24 @@ impl Promises {
         let number = (client_id.clone(), seq);
         let tag = self.tags.get(&number).copied();
         match confirmation {
-            Confirmation::Accepted(_) | Confirmation::Durable(_) => self.confirmed.extend(tag),
+            Confirmation::Accepted(_) => self.confirmed.extend(tag),
+            Confirmation::Durable(_) => {
+                self.confirmed.extend(tag);
+                self.durable.extend(tag);
+            }
             Confirmation::Rejected { .. } => self.rejected.extend(tag),
         }
         self.told.insert(number);
+    }
+
+    /// The browser has lost this command. What is accepted and not durable survives any one failure without its browser, and
+    /// not two.
+    pub(crate) fn forget(&mut self, number: (ClientId, u64)) {
+        if let Some(tag) = self.tags.get(&number).filter(|tag| !self.durable.contains(tag)) {
+            self.confirmed.remove(tag);
+            self.stored.remove(tag);
+        }
+        self.forgotten.insert(number);
     }
 }
 

@@ -95,6 +95,12 @@ impl Client {
         from_text::<Hello>(hello).map(|hello| self.replica.greeted(hello)).is_ok()
     }
 
+    /// Whether what the leading tab answers to this hello answers what this tab has said last.
+    #[wasm_bindgen(js_name = isAnswer)]
+    pub fn is_answer(&self, hello: &str) -> bool {
+        from_text::<Hello>(hello).is_ok_and(|hello| self.replica.is_answer(&hello))
+    }
+
     /// A tab is gone: its commands are among what the storage has under `<session>/`.
     pub fn recover(&mut self, stored: &str) {
         let restored = self.read(stored);

@@ -158,10 +158,10 @@ impl Outputs {
                 out.field("commands", &self.name(list.finish()));
                 out.field("isAll", &is_all);
             }
-            Output::Relay { to, frames } => {
+            Output::Relay { answers, frames } => {
                 begin(out, "relay");
-                if let Some(to) = to {
-                    out.field("to", &to);
+                if let Some(hello) = answers {
+                    out.field("answers", &self.name(crate::boundary::to_text(&hello)));
                 }
                 let frames: Vec<u64> = frames.iter().map(|frame| self.name(crate::boundary::to_text(frame))).collect();
                 out.field("frames", &frames);

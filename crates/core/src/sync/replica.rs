@@ -40,6 +40,10 @@ pub struct Replica {
     confirmed: Option<State>,
     optimistic: Option<State>,
     durable_version: u64,
+    /// The history that this version belongs to; 0 as long as there is none.
+    durable_epoch: u64,
+    /// What this tab has said hello with last.
+    said: Option<Hello>,
     /// Epoch and version of which the latest welcome told.
     welcomed: (u64, u64),
     /// The server's clock, as it was heard last.
@@ -122,8 +126,8 @@ pub enum Output {
     },
     /// Hand these frames to other tabs, as if the server had sent them.
     Relay {
-        /// The client of the tab that they are for; all tabs unless it is named.
-        to: Option<ClientId>,
+        /// The hello that they answer, whose tab they are for; all tabs where there is none.
+        answers: Option<Hello>,
         /// The frames.
         frames: Vec<ServerFrame>,
     },
@@ -243,6 +247,7 @@ impl Replica {
     /// No two lives of a page may use one client id, unless the later one finds everything that the earlier one stored.
     pub fn new(session_id: SessionId, client_id: ClientId, mut restored: Restored) -> Self {
         let confirmed = restored.confirmed();
+        let confirmed_epoch = confirmed.as_ref().map_or(0, |state| state.epoch);
         let Restored { records, outbox, token, claim, .. } = restored;
         let applied = confirmed.as_ref().map_or(0, |state| state.last_seq(&client_id));
         let own = outbox.iter().filter(|(owner, _)| *owner == client_id).map(|(_, command)| command.seq);
@@ -256,6 +261,8 @@ impl Replica {
             is_leading: true,
             followers: Vec::new(),
             durable_version: confirmed.as_ref().map_or(0, State::version),
+            durable_epoch: confirmed_epoch,
+            said: None,
             welcomed: (0, 0),
             server_time: Timestamp::from_millis(0),
             missing: Vec::new(),
@@ -290,10 +297,17 @@ impl Replica {
         self.is_leading = true;
         let stored = restored.confirmed();
         let Restored { records, outbox, token, claim, .. } = restored;
-        if let Some(state) = stored.filter(|state| state.version() > self.confirmed_version()) {
-            self.durable_version = state.version();
-            self.awaits_snapshot = false;
-            self.confirmed = Some(state);
+        if let Some(state) = stored {
+            let same_history = self.confirmed.as_ref().is_none_or(|confirmed| confirmed.epoch == state.epoch);
+            if same_history {
+                // The database has it, whether this tab was told so or not.
+                self.durable_version = self.durable_version_in(state.epoch).max(state.version());
+                self.durable_epoch = state.epoch;
+            }
+            if same_history && state.version() >= self.confirmed_version() {
+                self.awaits_snapshot = false;
+                self.confirmed = Some(state);
+            }
         }
         // What is stored may be older than what this tab has, and what it has is stored as a whole.
         self.unstored.clear();
@@ -369,6 +383,12 @@ impl Replica {
         self.answer_greetings();
     }
 
+    /// Whether a leading tab that answers this hello answers what this tab has said last. An answer to an earlier one may
+    /// show less than it has come to know since.
+    pub fn is_answer(&self, hello: &Hello) -> bool {
+        self.said.as_ref() == Some(hello)
+    }
+
     fn answer_greetings(&mut self) {
         if !self.is_leading || self.greetings.is_empty() {
             return;
@@ -388,7 +408,7 @@ impl Replica {
         self.announce_all();
         for hello in due {
             let frames = self.welcome(&hello);
-            self.outputs.push(Output::Relay { to: Some(hello.client_id), frames });
+            self.outputs.push(Output::Relay { answers: Some(hello), frames });
         }
         // Whoever took something for pending that was accepted before hears of it.
         let accepted = self.pending.iter().filter_map(|pending| {
@@ -397,7 +417,7 @@ impl Replica {
         });
         let frames: Vec<ServerFrame> = accepted.collect();
         if !frames.is_empty() {
-            self.outputs.push(Output::Relay { to: None, frames });
+            self.outputs.push(Output::Relay { answers: None, frames });
         }
     }
 
@@ -411,7 +431,7 @@ impl Replica {
             session_id: self.session_id.clone(),
             epoch,
             version: self.confirmed_version(),
-            durable_version: self.durable_version,
+            durable_version: self.durable_version_in(epoch),
             last_seq: state.map_or(0, |state| state.last_seq(&hello.client_id)),
             server_time: self.server_time,
             funnel_hash: self.funnel.as_ref().map(|(_, hash)| hash.clone()),
@@ -637,6 +657,8 @@ impl Replica {
                 }
                 self.welcomed(epoch, version, durable_version, last_seq);
             }
+            // What was told before this tab came to know more.
+            ServerFrame::Snapshot { state } if self.is_outdated(&state) => {}
             ServerFrame::Snapshot { state } => {
                 let version = state.version();
                 for pending in &mut self.pending {
@@ -649,11 +671,8 @@ impl Replica {
                         pending.accepted = Some(version);
                     }
                 }
-                let is_known = self.confirmed.as_ref().is_none_or(|confirmed| confirmed.epoch == state.epoch);
-                if !is_known && self.welcomed.0 != state.epoch {
-                    // What was told of another history.
-                    self.durable_version = 0;
-                }
+                self.durable_version = self.durable_version_in(state.epoch);
+                self.durable_epoch = state.epoch;
                 self.confirmed = Some(*state);
                 self.unstored.clear();
                 self.awaits_snapshot = false;
@@ -722,7 +741,7 @@ impl Replica {
         // What is not durable may turn out not to have happened, so all of it is asked for again.
         self.awaits_snapshot |= self.confirmed_version() > self.durable_version;
         let is_durable = !self.awaits_snapshot;
-        self.outputs.push(Output::Send(ClientFrame::Hello(Hello {
+        let hello = Hello {
             protocol: PROTOCOL_VERSION,
             session_id: self.session_id.clone(),
             client_id: self.client_id.clone(),
@@ -733,7 +752,9 @@ impl Replica {
             funnel_hash: self.funnel.as_ref().map(|(_, hash)| hash.clone()),
             token: self.token.clone(),
             claim: self.claim.clone(),
-        })));
+        };
+        self.said = Some(hello.clone());
+        self.outputs.push(Output::Send(ClientFrame::Hello(hello)));
     }
 
     fn welcomed(&mut self, epoch: u64, version: u64, durable_version: u64, last_seq: u64) {
@@ -746,6 +767,8 @@ impl Replica {
         self.settled = OrderedMap::default();
         self.settled.insert(self.client_id.clone(), last_seq);
         self.welcomed = (epoch, version);
+        self.durable_version = self.durable_version_in(epoch);
+        self.durable_epoch = epoch;
         let same_history = self.confirmed.as_ref().is_some_and(|state| state.epoch == epoch);
         if !same_history || version < self.confirmed_version() {
             // The server has another history; what it has is on its way as a snapshot.
@@ -777,6 +800,8 @@ impl Replica {
         if self.confirmed.as_ref().is_some_and(|state| state.epoch != epoch) {
             return self.resync();
         }
+        self.durable_version = self.durable_version_in(epoch);
+        self.durable_epoch = epoch;
         let mut has_hole = false;
         let mut is_changed = false;
         for record in records {
@@ -843,6 +868,19 @@ impl Replica {
                 self.skip(&client_id);
             }
         }
+    }
+
+    /// The version that the database has of this history, as far as it is known here.
+    fn durable_version_in(&self, epoch: u64) -> u64 {
+        if matches!(self.durable_epoch, 0) || self.durable_epoch == epoch { self.durable_version } else { 0 }
+    }
+
+    /// Whether another tab tells of an older state than this one knows to be durable. A leader that has really gone back
+    /// says so in its welcome.
+    fn is_outdated(&self, state: &State) -> bool {
+        let known = self.durable_version.min(self.confirmed_version());
+        let same_history = self.confirmed.as_ref().is_some_and(|confirmed| confirmed.epoch == state.epoch);
+        !self.is_leading && same_history && state.version() < known
     }
 
     fn settle(&mut self, client_id: &ClientId, seq: u64) {

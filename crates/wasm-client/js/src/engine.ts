@@ -46,7 +46,7 @@ type Output =
   | { type: 'welcome'; funnel?: Funnel; funnelHash?: string }
   | StoreOutput
   | { type: 'announce'; clientId: string; commands: string; isAll: boolean }
-  | { type: 'relay'; to?: string; frames: string[] }
+  | { type: 'relay'; answers?: string; frames: string[] }
   | ConfirmedOutput
   | { type: 'applied'; record: SessionRecord }
   | { type: 'retryAfter'; delayMs: number }
@@ -382,7 +382,7 @@ export class Engine {
       case 'frames':
         if (this.isLeading || message.term < this.#term) return;
         this.#term = message.term;
-        if (message.to === undefined || message.to === this.clientId) {
+        if (message.answers === undefined || this.#client.isAnswer(message.answers)) {
           for (const frame of message.frames) this.#act(() => this.#client.handle(frame));
         }
         break;
@@ -567,7 +567,10 @@ function readOutputs(text: string): Output[] {
     if (output.type === 'send') output.frame = named(output.frame);
     else if (output.type === 'store') for (const entry of output.put) entry[1] = named(entry[1]);
     else if (output.type === 'announce') output.commands = named(output.commands);
-    else if (output.type === 'relay') output.frames = output.frames.map(named);
+    else if (output.type === 'relay') {
+      output.frames = output.frames.map(named);
+      if (output.answers !== undefined) output.answers = named(output.answers);
+    }
   }
   return outputs;
 }

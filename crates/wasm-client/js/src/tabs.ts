@@ -6,8 +6,8 @@ export type TabMessage =
   | { type: 'leads'; term: number; serverAheadMs: number }
   /** To the tab that leads. */
   | { type: 'hello'; clientId: string; frame: string }
-  /** From the tab that leads: frames of the server, for one tab or for all. */
-  | { type: 'frames'; term: number; to?: string; frames: string[] }
+  /** From the tab that leads: frames of the server for all tabs, or for the one that has said this hello. */
+  | { type: 'frames'; term: number; answers?: string; frames: string[] }
   /** Commands that are stored: `[{seq, at, command}]`, as text. */
   | { type: 'announce'; clientId: string; commands: string; isAll: boolean }
   /** From the tab that leads: whether it is connected. */
