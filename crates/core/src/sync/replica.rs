@@ -44,6 +44,8 @@ pub struct Replica {
     durable_epoch: u64,
     /// What this tab has said hello with last.
     said: Option<Hello>,
+    /// The version that another tab knows to be durable, and that the server was asked for.
+    asked_for: u64,
     /// Epoch and version of which the latest welcome told.
     welcomed: (u64, u64),
     /// The server's clock, as it was heard last.
@@ -263,6 +265,7 @@ impl Replica {
             durable_version: confirmed.as_ref().map_or(0, State::version),
             durable_epoch: confirmed_epoch,
             said: None,
+            asked_for: 0,
             welcomed: (0, 0),
             server_time: Timestamp::from_millis(0),
             missing: Vec::new(),
@@ -395,11 +398,22 @@ impl Replica {
         }
         let epoch = self.confirmed.as_ref().map_or(0, |state| state.epoch);
         let version = self.confirmed_version();
-        let is_up_to_date = self.link == Link::Live && epoch == self.welcomed.0 && version >= self.welcomed.1;
-        let known = |hello: &Hello| hello.known_version.max(hello.durable_version.unwrap_or(0));
-        let is_due = |hello: &Hello| {
-            is_up_to_date || known(hello) <= version || hello.epoch.is_some_and(|theirs| theirs != epoch)
+        let is_live = self.link == Link::Live;
+        if is_live && self.welcomed.1 > 0 && (epoch != self.welcomed.0 || version < self.welcomed.1) {
+            // What the server has is on its way.
+            return;
+        }
+        let is_of_this_history = |hello: &Hello| hello.epoch.is_none_or(|theirs| theirs == epoch);
+        let known = |hello: &Hello| {
+            if is_of_this_history(hello) { hello.known_version.max(hello.durable_version.unwrap_or(0)) } else { 0 }
         };
+        let most = self.greetings.iter().map(known).fold(0, u64::max);
+        if is_live && most > version && most > self.asked_for {
+            // The server has not been asked for as much yet.
+            self.asked_for = most;
+            return self.resync();
+        }
+        let is_due = |hello: &Hello| is_live || known(hello) <= version;
         let (due, others): (Vec<Hello>, _) = core::mem::take(&mut self.greetings).into_iter().partition(is_due);
         self.greetings = others;
         if due.is_empty() {
@@ -615,6 +629,8 @@ impl Replica {
     /// The connection is gone.
     pub fn disconnected(&mut self) {
         self.link = Link::Down;
+        self.asked_for = 0;
+        self.answer_greetings();
         self.forget_sent();
         self.outputs.push(Output::Changed);
     }
@@ -741,13 +757,15 @@ impl Replica {
         // What is not durable may turn out not to have happened, so all of it is asked for again.
         self.awaits_snapshot |= self.confirmed_version() > self.durable_version;
         let is_durable = !self.awaits_snapshot;
+        let known_version = if is_durable { self.confirmed_version() } else { 0 };
+        let known_durable = self.durable_version.max(self.asked_for);
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
             session_id: self.session_id.clone(),
             client_id: self.client_id.clone(),
             alongside: self.alongside(),
-            known_version: if is_durable { self.confirmed_version() } else { 0 },
-            durable_version: (!is_durable && self.durable_version > 0).then_some(self.durable_version),
+            known_version,
+            durable_version: Some(known_durable).filter(|version| *version > known_version),
             epoch: self.confirmed.as_ref().filter(|_| is_durable).map(|state| state.epoch),
             funnel_hash: self.funnel.as_ref().map(|(_, hash)| hash.clone()),
             token: self.token.clone(),
