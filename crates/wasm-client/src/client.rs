@@ -154,6 +154,11 @@ impl Client {
         }
     }
 
+    /// What it would say hello with now, as a frame.
+    pub fn hello(&self) -> String {
+        crate::outputs::hello_frame(&self.replica.hello())
+    }
+
     /// A connection is open.
     pub fn connected(&mut self) {
         self.replica.connected();
@@ -180,7 +185,7 @@ impl Client {
     pub fn handle(&mut self, frame: &str) -> Option<u32> {
         let read = from_text::<ServerFrame>(frame).ok()?;
         let heard = match &read {
-            ServerFrame::Welcome { .. } => heard::AGAIN,
+            ServerFrame::Welcome { .. } if self.replica.link() == Link::Greeting => heard::AGAIN,
             other if other.is_for_all_tabs() => heard::AS_IT_IS,
             _ => heard::NOT,
         };

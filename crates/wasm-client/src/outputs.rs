@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use throughline_core::json::{ToJson, Writer};
-use throughline_core::sync::{ClientFrame, Confirmation, Output, StorageChange, StoredCommand, Submission};
+use throughline_core::sync::{ClientFrame, Confirmation, Hello, Output, StorageChange, StoredCommand, Submission};
 use throughline_core::{Joined, SessionId};
 
 use crate::boundary::{entries, writer};
@@ -274,10 +274,7 @@ impl Outputs {
     fn frame(&self, frame: &ClientFrame) -> String {
         let mut out = writer();
         match frame {
-            ClientFrame::Hello(hello) => {
-                out.tag("hello");
-                hello.write(&mut out);
-            }
+            ClientFrame::Hello(hello) => return hello_frame(hello),
             ClientFrame::Submit { commands } => {
                 begin(&mut out, "submit");
                 out.key("commands");
@@ -316,6 +313,14 @@ impl Outputs {
         let zeros = "000000000000".get(number.len().min(DIGITS)..).unwrap_or_default();
         [&self.prefix, kind, zeros, &number].joined()
     }
+}
+
+/// A hello as it goes over the wire.
+pub fn hello_frame(hello: &Hello) -> String {
+    let mut out = writer();
+    out.tag("hello");
+    hello.write(&mut out);
+    out.finish()
 }
 
 /// Begins an object with a `type`, as the next item.

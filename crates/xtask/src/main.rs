@@ -9,6 +9,7 @@ mod npm;
 mod process;
 mod provision;
 mod reference;
+mod simulation;
 mod sizes;
 mod tally;
 mod test;
@@ -44,6 +45,8 @@ enum Command {
     },
     /// Let servers, Redis, PostgreSQL and the links between them fail at random, and check what became of each change.
     Chaos(chaos::Options),
+    /// Let fleets of browsers and servers live through every failure in one thread, and check that no promise was broken.
+    Sim(simulation::Options),
     /// Type-check the TypeScript projects.
     Check,
     /// Write the documents that the server prints about itself: its options and its metrics.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Bench { benchmark } => bench::run(&benchmark),
         Command::Chaos(options) => chaos::run(&options),
+        Command::Sim(options) => simulation::run(&options),
         Command::Check => checks::typescript(),
         Command::Docs(options) => reference::documents(&options),
     };

@@ -747,19 +747,12 @@ impl Replica {
         self.send_pending();
     }
 
-    fn greet(&mut self) {
-        if !self.is_leading {
-            // The leader announces again what others still have pending.
-            for pending in self.pending.iter_mut().filter(|pending| pending.client_id != self.client_id) {
-                pending.announced = false;
-            }
-        }
-        // What is not durable may turn out not to have happened, so all of it is asked for again.
-        self.awaits_snapshot |= self.confirmed_version() > self.durable_version;
-        let is_durable = !self.awaits_snapshot;
+    /// What it would say hello with now, for a connection that has to say it again each time it asks.
+    pub fn hello(&self) -> Hello {
+        let is_durable = !self.awaits_snapshot && self.confirmed_version() <= self.durable_version;
         let known_version = if is_durable { self.confirmed_version() } else { 0 };
         let known_durable = self.durable_version.max(self.asked_for);
-        let hello = Hello {
+        Hello {
             protocol: PROTOCOL_VERSION,
             session_id: self.session_id.clone(),
             client_id: self.client_id.clone(),
@@ -770,14 +763,32 @@ impl Replica {
             funnel_hash: self.funnel.as_ref().map(|(_, hash)| hash.clone()),
             token: self.token.clone(),
             claim: self.claim.clone(),
-        };
+        }
+    }
+
+    fn greet(&mut self) {
+        if !self.is_leading {
+            // The leader announces again what others still have pending.
+            for pending in self.pending.iter_mut().filter(|pending| pending.client_id != self.client_id) {
+                pending.announced = false;
+            }
+        }
+        // What is not durable may turn out not to have happened, so all of it is asked for again.
+        self.awaits_snapshot |= self.confirmed_version() > self.durable_version;
+        let hello = self.hello();
         self.said = Some(hello.clone());
         self.outputs.push(Output::Send(ClientFrame::Hello(hello)));
     }
 
     fn welcomed(&mut self, epoch: u64, version: u64, durable_version: u64, last_seq: u64) {
+        let is_as_told = epoch == self.welcomed.0 && version >= self.confirmed_version();
         if self.link != Link::Greeting {
-            // It answers a hello that was answered already.
+            // It answers a hello that was answered already, or one that asks what is new.
+            if self.link == Link::Live && is_as_told && self.durable_epoch == epoch {
+                self.durable_version = self.durable_version.max(durable_version);
+                self.store();
+                self.outputs.push(Output::Changed);
+            }
             return;
         }
         self.link = Link::Live;

@@ -1,11 +1,11 @@
 import { Client, newClientId } from '../generated/throughline.js';
 import type { Command, Funnel, RejectionReason, SessionRecord } from '../generated/types.js';
-import { Connection } from './connection.js';
 import { textOf } from './plain.js';
 import { Rejection, SessionError } from './rejection.js';
 import type { Storage } from './storage/ladder.js';
 import type { Entry, Guard, StorageRung } from './storage/store.js';
 import { type TabMessage, Tabs } from './tabs.js';
+import { Connection } from './transport/connection.js';
 
 /** What an engine tells its owner. */
 export interface EngineEvents {
@@ -143,6 +143,7 @@ export class Engine {
       opened: () => this.#act(() => client.connected()),
       received: (frame) => this.#receive(frame),
       lost: () => this.#act(() => client.disconnected()),
+      hello: () => (this.#closed || !client.isLeading() ? undefined : client.hello()),
     });
     if (!storage.isShared) return;
     client.follow();
@@ -181,6 +182,11 @@ export class Engine {
       events.damaged(damaged);
     }
     return engine;
+  }
+
+  /** How this tab talks to the server; nothing where it does not. */
+  get transport(): 'webSocket' | 'requests' | undefined {
+    return this.#connection.transport;
   }
 
   get rung(): StorageRung {

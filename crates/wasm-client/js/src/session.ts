@@ -17,6 +17,8 @@ export interface SyncState {
   readonly storage: StorageRung;
   /** Whether this tab talks to the server for all tabs of the browser. */
   readonly leading: boolean;
+  /** How it does: over a WebSocket, or in requests where none is let through; `null` while it does not. */
+  readonly transport: 'webSocket' | 'requests' | null;
   /** The version shown, this client's unconfirmed commands included. */
   readonly version: number;
   readonly confirmedVersion: number;
@@ -318,7 +320,8 @@ export class CheckoutSession {
     const isOffline = this.#offlineByChoice || (typeof navigator !== 'undefined' && navigator.onLine === false);
     const connection = this.#closed || this.#error ? 'closed' : isOffline ? 'offline' : live ? 'online' : 'connecting';
     const { rung: storage, isLeading: leading, clientId } = this.#engine;
-    return Object.freeze({ connection, pending, storage, leading, version, confirmedVersion, durableVersion, clientId });
+    const transport = this.#engine.transport ?? null;
+    return Object.freeze({ connection, pending, storage, leading, transport, version, confirmedVersion, durableVersion, clientId });
   }
 
   #notify(): void {
