@@ -1,6 +1,7 @@
-import { test as base } from '@playwright/test';
+import { chromium, test as base, type BrowserContext } from '@playwright/test';
 
 import { PaymentService } from './payment-service.js';
+import { freePort } from './ports.js';
 import { demoFolder, packageFolder } from './repository.js';
 import { ThroughlineServer } from './server.js';
 import { StaticSite } from './static-site.js';
@@ -17,6 +18,11 @@ interface Fixtures {
   shop: StaticSite;
   /** A server of the test's own, which lets `site` and `shop` connect. */
   server: ThroughlineServer;
+  /**
+   * A browser that treats its pages as those of people do: it keeps them for going back to, and freezes them when told
+   * to. Playwright's own pages count as looked at for ever.
+   */
+  ordinary: BrowserContext;
   /** The demo's payment service, with the server's key. */
   payments: PaymentService;
   /** The shop's address, for this server and payment service. */
@@ -44,6 +50,15 @@ export const test = base.extend<Fixtures & Options>({
     if (info.status !== info.expectedStatus) {
       await info.attach('server.log', { body: server.log, contentType: 'text/plain' });
     }
+  },
+  ordinary: async ({ launchOptions }, use) => {
+    const port = await freePort();
+    const args = [...(launchOptions.args ?? []), `--remote-debugging-port=${port}`];
+    const launched = await chromium.launch({ ...launchOptions, args, ignoreDefaultArgs: ['--disable-back-forward-cache'] });
+    const browser = await chromium.connectOverCDP(`http://127.0.0.1:${port}`, { noDefaults: true });
+    await use(browser.contexts()[0]!);
+    await browser.close();
+    await launched.close();
   },
   payments: async ({ server, shop }, use) => {
     const payments = await PaymentService.start(server, shop.url);

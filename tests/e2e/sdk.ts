@@ -61,6 +61,8 @@ export async function openHere(
 export async function settled(page: Page, timeout = 15_000): Promise<void> {
   await page.waitForFunction(() => session.sync.connection === 'online' && session.sync.pending === 0, undefined, {
     timeout,
+    // Not with the frames that are drawn: a page in the background draws none.
+    polling: 20,
   });
 }
 

@@ -316,6 +316,16 @@ export class Engine {
     this.#client.free();
   }
 
+  /** Resolves when everything that was issued is stored. */
+  async written(): Promise<void> {
+    await this.#writing;
+  }
+
+  /** This page was away: what its former engine has stored since is not known to the tab that leads. */
+  tellBack(): void {
+    this.#tabs?.post({ type: 'back' });
+  }
+
   /** Ends it at once: the page is going away. Writes that are under way go on by themselves. */
   abandon(): void {
     this.#connection.pause();
@@ -394,6 +404,9 @@ export class Engine {
         break;
       case 'announce':
         this.#act(() => this.#client.observe(message.clientId, message.commands, message.isAll));
+        break;
+      case 'back':
+        if (this.isLeading) void this.#recover();
         break;
       case 'link':
         if (this.isLeading || message.term < this.#term || message.live === this.#isLeaderLive) return;

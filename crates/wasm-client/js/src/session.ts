@@ -303,6 +303,7 @@ export class CheckoutSession {
     if (this.#closed || this.#isReopening) return;
     this.#isReopening = true;
     const { funnel } = this.#engine;
+    await this.#engine.written();
     this.#engine = await Engine.open(this.#url, this.id, this.#storage, {}, eventsFor(() => this));
     this.#isReopening = false;
     // What is not there any more was told to the server by another tab, which heard the answer.
@@ -312,6 +313,7 @@ export class CheckoutSession {
     const held = this.#held ?? [];
     this.#held = undefined;
     this.connect();
+    this.#engine.tellBack();
     for (const unsettled of held) this.#submit(unsettled);
   }
 

@@ -10,6 +10,8 @@ export type TabMessage =
   | { type: 'frames'; term: number; answers?: string; frames: string[] }
   /** Commands that are stored: `[{seq, at, command}]`, as text. */
   | { type: 'announce'; clientId: string; commands: string; isAll: boolean }
+  /** A tab has come back from the bfcache or from being frozen, and all that it had issued before is stored by now. */
+  | { type: 'back' }
   /** From the tab that leads: whether it is connected. */
   | { type: 'link'; term: number; live: boolean }
   /** From the tab that leads: the server ended its connection for good. */
@@ -30,6 +32,9 @@ export interface TabsEvents {
   /** Whether it is worth knowing at once when the leading tab does not answer. */
   isWaiting(): boolean;
 }
+
+/** What says nothing of whether the leading tab is there. */
+const FROM_ANY_TAB: ReadonlySet<TabMessage['type']> = new Set(['hello', 'announce', 'back']);
 
 const LOCK = 'throughline';
 const PING_EVERY_MS = 400;
@@ -150,7 +155,7 @@ export class Tabs {
       if (this.#isLeading) this.post({ type: 'pong' });
       return;
     }
-    if (message.type !== 'hello' && message.type !== 'announce') this.#heardAt = performance.now();
+    if (!FROM_ANY_TAB.has(message.type)) this.#heardAt = performance.now();
     if (message.type !== 'pong') this.#events.message(message);
   }
 

@@ -5,6 +5,8 @@ const DATABASE = 'throughline';
 const VERSION = 2;
 const RECORDS = 'records';
 const KEYS = 'keys';
+/** For how long the answer to a guard counts: shorter than a tab has to be silent before another one takes its place. */
+const GUARD_HOLDS_MS = 500;
 
 /** The first rung: survives a crash of the browser, and writes are all or none. */
 export class IndexedDbStore implements Store {
@@ -50,26 +52,28 @@ export class IndexedDbStore implements Store {
       const range = IDBKeyRange.bound(prefix, `${prefix}\uffff`);
       const keys = records.getAllKeys(range);
       const texts = records.getAll(range);
+      records.transaction.commit();
       return () => keys.result.map((key, index): Entry => [String(key), String(texts.result[index])]);
     });
   }
 
-  write(put: Entry[], remove: string[], guard?: Guard): Promise<boolean> {
-    return this.#transact('readwrite', RECORDS, (records) => {
-      let holds = true;
-      const change = () => {
-        for (const [key, text] of put) records.put(text, key);
-        for (const key of remove) records.delete(key);
+  async write(put: Entry[], remove: string[], guard?: Guard): Promise<boolean> {
+    // Nothing here waits for this page within a transaction: one that is frozen or busy would keep all tabs from writing,
+    // also the one that is to take its place. So the guard is asked first, and again if this page was away meanwhile.
+    for (let askedAt = -Infinity; guard && performance.now() - askedAt > GUARD_HOLDS_MS; ) {
+      askedAt = performance.now();
+      const found = await this.#transact('readonly', RECORDS, (records) => {
+        const request = records.get(guard[0]);
         records.transaction.commit();
-      };
-      if (guard) {
-        const found = records.get(guard[0]);
-        found.onsuccess = () => {
-          holds = found.result === guard[1];
-          if (holds) change();
-        };
-      } else change();
-      return () => holds;
+        return () => request.result as unknown;
+      });
+      if (found !== guard[1]) return false;
+    }
+    return this.#transact('readwrite', RECORDS, (records) => {
+      for (const [key, text] of put) records.put(text, key);
+      for (const key of remove) records.delete(key);
+      records.transaction.commit();
+      return () => true;
     });
   }
 
