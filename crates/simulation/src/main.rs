@@ -57,24 +57,25 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let began = Instant::now();
     let seeds = options.seed.map_or(0..options.seeds, |seed| seed..seed + 1);
-    let mut kinds: Vec<(bool, fn(u64, Plant) -> Life)> = Vec::new();
-    if !options.recreated {
-        kinds.push((false, live));
-    }
-    if !options.usual {
-        kinds.push((true, live_recreated));
-    }
+    let kinds: &[bool] = match (options.usual, options.recreated) {
+        (true, _) => &[false],
+        (_, true) => &[true],
+        _ => &[false, true],
+    };
+    let lived = |recreated: bool, seed: u64| -> Life {
+        if recreated { live_recreated(seed, Plant::Nothing) } else { live(seed, Plant::Nothing) }
+    };
     let mut report = Report::default();
     let mut trace: u64 = 0;
     let (first, last) = (seeds.start, seeds.end);
     for seed in seeds {
-        for (recreated, live) in &kinds {
-            let life = live(seed, Plant::Nothing);
+        for recreated in kinds {
+            let life = lived(*recreated, seed);
             report.lives += 1;
             report.acknowledged += life.acknowledged;
             report.forks += life.forks;
             trace = (trace ^ life.trace).wrapping_mul(0x100_0000_01b3);
-            if options.seed.is_some() && live(seed, Plant::Nothing) != life {
+            if options.seed.is_some() && lived(*recreated, seed) != life {
                 let problem = "living it again went otherwise".to_owned();
                 report.broken.push(Broken { seed, recreated: *recreated, problem });
             }

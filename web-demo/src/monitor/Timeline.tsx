@@ -3,7 +3,12 @@ import type { TimelineEntry } from 'throughline';
 
 const shown = 40;
 const rowHeight = 34;
-const lanes: Readonly<Record<TimelineEntry['origin'], number>> = { 'this tab': 12, 'other client': 34, server: 56 };
+const lanes: Readonly<Record<TimelineEntry['origin'], number>> = {
+  'this tab': 10,
+  'other tab': 26,
+  'other client': 42,
+  server: 58,
+};
 
 /** The session's events, newest first, each on the lane of the one who caused it. */
 export function Timeline() {

@@ -100,14 +100,15 @@ impl Client {
             for output in outputs {
                 match output {
                     Output::Send(frame) => self.send(&frame).await,
-                    Output::Store(changes) => {
+                    Output::Store { changes, .. } => {
                         let stored = changes.iter().filter_map(|change| match change {
-                            StorageChange::PutCommand(command) => Some(command.seq),
+                            StorageChange::PutCommand(_, command) => Some(command.seq),
                             _ => None,
                         });
-                        stored.max().into_iter().for_each(|seq| self.replica.commands_stored(seq));
+                        let client_id = self.replica.client_id().clone();
+                        stored.max().into_iter().for_each(|seq| self.replica.commands_stored(&client_id, seq));
                     }
-                    Output::Confirmed { seq, confirmation: Confirmation::Accepted(_) } => self.accepted = seq,
+                    Output::Confirmed { seq, confirmation: Confirmation::Accepted(_), .. } => self.accepted = seq,
                     Output::Confirmed { confirmation: Confirmation::Rejected { reason, .. }, .. } => {
                         panic!("{reason:?}")
                     }
