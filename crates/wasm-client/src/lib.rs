@@ -1,7 +1,7 @@
 //! The browser side of Throughline: the core's replica, compiled to WebAssembly.
 //!
 //! The rule of this crate: Rust decides, TypeScript (`js/src`) touches the browser. Here are the replica with the
-//! boundary to JavaScript ([`client`], [`outputs`], [`boundary`]) and the form in which things are stored ([`sealed`]).
+//! boundary to JavaScript ([`client`], [`outputs`], [`boundary`]) and the form in which things are stored ([`stored_form`]).
 //! Sockets, IndexedDB, locks and timers are on the other side; what concerns localStorage is the crate
 //! `throughline-wasm-local-storage`.
 //!
