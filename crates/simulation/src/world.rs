@@ -28,6 +28,8 @@ pub(crate) struct Promises {
     pub(crate) confirmed: BTreeSet<u64>,
     rejected: BTreeSet<u64>,
     pub(crate) told: BTreeSet<(ClientId, u64)>,
+    /// Up to this one tags belong to a session that is gone; what is still told of them says nothing of this one.
+    former: u64,
     /// The tags of what somebody was told is in the database.
     durable: BTreeSet<u64>,
     /// The commands that nobody knows of any more: their page is gone, and they were not stored, or lost by the disk.
@@ -37,7 +39,7 @@ pub(crate) struct Promises {
 impl Promises {
     pub(crate) fn note(&mut self, client_id: &ClientId, seq: u64, confirmation: &Confirmation) {
         let number = (client_id.clone(), seq);
-        let tag = self.tags.get(&number).copied();
+        let tag = self.tags.get(&number).copied().filter(|tag| *tag > self.former);
         match confirmation {
             Confirmation::Accepted(_) => self.confirmed.extend(tag),
             Confirmation::Durable(_) => {
@@ -325,7 +327,7 @@ impl World {
         self.former_tier = SharedTier::default();
         self.servers = (0..SERVERS).map(|_| Server::new(id.clone())).collect();
         // What was promised was promised of the former session.
-        self.promises = Promises::default();
+        self.promises = Promises { former: self.next, ..Promises::default() };
         self.call_to_create();
     }
 

@@ -346,6 +346,9 @@ impl Replica {
             return;
         }
         self.note_follower(client_id);
+        if is_all {
+            self.drop_settled(client_id, commands.first().map(|command| command.seq));
+        }
         self.carry(commands.into_iter().map(|command| (client_id.clone(), command)));
         self.rebase();
         self.outputs.push(Output::Changed);
@@ -353,6 +356,19 @@ impl Replica {
             self.skip(client_id);
         }
         self.send_pending();
+    }
+
+    /// Whoever has issued them says that nothing before `first` is pending any more; nothing at all where there is none.
+    fn drop_settled(&mut self, client_id: &ClientId, first: Option<u64>) {
+        let is_settled =
+            |pending: &Pending| pending.client_id == *client_id && first.is_none_or(|first| pending.seq < first);
+        let settled = self.pending.iter().filter(|pending| is_settled(pending));
+        let changes: Vec<StorageChange> =
+            settled.map(|pending| StorageChange::DeleteCommand(client_id.clone(), pending.seq)).collect();
+        self.pending.retain(|pending| !is_settled(pending));
+        if self.is_leading && !changes.is_empty() {
+            self.outputs.push(Output::Store { changes, as_leader: true });
+        }
     }
 
     /// A tab is gone: what it has stored is in `outbox`, perhaps without having been announced.
@@ -884,8 +900,12 @@ impl Replica {
         for pending in self.pending.iter_mut().filter(|pending| is_waiting(pending)) {
             // Those of another tab wait until it is known that nothing is before them.
             pending.sent = !is_there && !is_own;
-            pending.announced &= is_there || !is_own || self.is_leading;
+            pending.announced &= !is_own || self.is_leading;
             pending.accepted = None;
+        }
+        if is_own && !self.is_leading && self.pending.iter().all(|pending| pending.client_id != client_id) {
+            // The leader carries something that was settled long ago.
+            self.outputs.push(Output::Announce { client_id: client_id.clone(), commands: Vec::new(), is_all: true });
         }
         if has_more && !is_there {
             self.missing.retain(|(known, _)| *known != client_id);
