@@ -108,6 +108,8 @@ export class Engine {
   #credentials: Credentials;
   /** A funnel that may be the session's; what the server says at the next greeting decides. */
   #assumed: KnownFunnel | undefined;
+  /** The funnel that the storage has with the session. */
+  #kept: KnownFunnel | undefined;
   /** The funnel that commands are judged by. */
   #funnel: Funnel | undefined;
   #serverAheadMs = 0;
@@ -174,7 +176,7 @@ export class Engine {
     const engine = new Engine(url, sessionId, clientId, storage, client, credentials, events);
     const funnel = parse<KnownFunnel>(kept.get(`${sessionId}/funnel`));
     // Without telling anybody yet: nobody listens before `publish`.
-    if (funnel) engine.#judgeBy(funnel);
+    if (funnel) engine.#judgeBy((engine.#kept = funnel));
     damaged.push(...(JSON.parse(client.takeDamaged()) as string[]));
     if (damaged.length > 0) {
       await storage.setAside(damaged).catch(() => undefined);
@@ -246,6 +248,7 @@ export class Engine {
 
   #keepFunnel(known: KnownFunnel): void {
     this.#assumed = undefined;
+    this.#kept = known;
     void this.#storage.write([[`${this.sessionId}/funnel`, JSON.stringify(known)]]).catch(() => undefined);
   }
 
@@ -298,6 +301,8 @@ export class Engine {
 
   /** What was stored is gone: everything that this tab has is stored again. */
   storeAgain(): void {
+    if (this.#wiped) return;
+    if (this.#kept) this.#keepFunnel(this.#kept);
     void saveCredentials(this.#storage, this.sessionId, this.#credentials);
     this.#act(() => this.#client.storeAgain());
   }

@@ -286,7 +286,10 @@ export class CheckoutSession {
         this.#notify();
       },
       cleared: () => {
-        if (!this.#closed && !this.#held) this.#engine.storeAgain();
+        if (this.#closed || this.#held || this.#engine.isErased) return;
+        this.#engine.storeAgain();
+        // The next page is to find it.
+        void this.#storage.write([['current', this.id]]).catch(() => undefined);
       },
     });
   }
