@@ -330,6 +330,8 @@ export class Engine {
     this.#connection.pause();
     this.#closed = true;
     this.#tabs?.leave();
+    // Nor does it say that it was connected, or that it led.
+    if (this.#tabs) this.#client.follow();
     clearTimeout(this.#retry);
   }
 

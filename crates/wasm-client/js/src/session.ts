@@ -62,6 +62,10 @@ export class CheckoutSession {
   #offlineByChoice = false;
   #closed = false;
   #isReopening = false;
+  /** The page is in the bfcache, frozen, or on its way there. */
+  #isGone = false;
+  /** How often it was. */
+  #absences = 0;
   #error: SessionError | undefined;
 
   private constructor(url: string, storage: Storage, engine: Engine) {
@@ -273,9 +277,9 @@ export class CheckoutSession {
     // A page with an open socket or a held lock is not kept for going back; and in there, or frozen, it must not be the
     // one that other tabs wait for.
     addEventListener('pagehide', () => this.#leave(), { signal });
-    addEventListener('pageshow', (event) => event.persisted && void this.#reopen(), { signal });
+    addEventListener('pageshow', (event) => event.persisted && this.#comeBack(), { signal });
     document.addEventListener('freeze', () => this.#leave(), { signal });
-    document.addEventListener('resume', () => void this.#reopen(), { signal });
+    document.addEventListener('resume', () => this.#comeBack(), { signal });
   }
 
   #followStorage(): void {
@@ -295,18 +299,34 @@ export class CheckoutSession {
   }
 
   #leave(): void {
+    this.#isGone = true;
+    this.#absences += 1;
     this.#engine.abandon();
     this.#held ??= [];
+    this.#notify();
+  }
+
+  #comeBack(): void {
+    this.#isGone = false;
+    void this.#reopen();
   }
 
   /** Back again: other tabs may have gone on with what this page had stored, so start from the storage. */
   async #reopen(): Promise<void> {
     if (this.#closed || this.#isReopening) return;
     this.#isReopening = true;
+    const absences = this.#absences;
     const { funnel } = this.#engine;
     await this.#engine.written();
-    this.#engine = await Engine.open(this.#url, this.id, this.#storage, {}, eventsFor(() => this));
+    const engine = await Engine.open(this.#url, this.id, this.#storage, {}, eventsFor(() => this));
     this.#isReopening = false;
+    if (this.#closed || absences !== this.#absences) {
+      // It was left again meanwhile: one that is gone must not be waited for, and one that is back starts from the storage.
+      engine.abandon();
+      if (!this.#isGone) void this.#reopen();
+      return;
+    }
+    this.#engine = engine;
     // What is not there any more was told to the server by another tab, which heard the answer.
     this.#giveUpReceipts(this.#engine.pendingCommands);
     // Without storage it is only here; its hash is not, so that the server sends the definition once more.
