@@ -20,6 +20,8 @@ export interface EngineEvents {
   failed(error: SessionError): void;
   /** Records of the storage were damaged and set aside. */
   damaged(keys: string[]): void;
+  /** The storage is a newer version's. */
+  newerStorage(): void;
 }
 
 export type Confirmation = { accepted: number } | { durable: number } | { rejected: Rejection; command: Command };
@@ -168,11 +170,19 @@ export class Engine {
     const { entries, damaged } = await storage.load(`${sessionId}/`);
     const kept = new Map(entries);
     const credentials = { ...parse<Credentials>(kept.get(`${sessionId}/credentials`)), ...offered };
-    if (offered.token || offered.claim) await saveCredentials(storage, sessionId, credentials);
     const clientId = newClientId();
-    const stored = JSON.stringify(entries);
-    const client = Client.open(sessionId, clientId, stored, credentials.token, credentials.claim);
+    const { token, claim } = credentials;
+    let client = Client.open(sessionId, clientId, JSON.stringify(entries), token, claim);
+    if (client?.isStorageNewer()) {
+      // What it means is not known here: the session goes on without it, and without a trace of this version in it.
+      storage.leaveAlone();
+      client.free();
+      client = Client.open(sessionId, clientId, '[]', token, claim);
+      damaged.length = 0;
+      events.newerStorage();
+    }
     if (!client) throw new SessionError('failed', `'${sessionId}' can't be the id of a session`);
+    if (offered.token || offered.claim) await saveCredentials(storage, sessionId, credentials);
     const engine = new Engine(url, sessionId, clientId, storage, client, credentials, events);
     const funnel = parse<KnownFunnel>(kept.get(`${sessionId}/funnel`));
     // Without telling anybody yet: nobody listens before `publish`.

@@ -34,7 +34,15 @@ export interface SessionEventMap {
   damaged: (keys: readonly string[]) => void;
   /** The session is kept in another place from now on: the one before is full, blocked or broken. */
   storage: (rung: StorageRung) => void;
+  /**
+   * What this browser has of the session was stored by a newer version of this package. It is left alone, for that
+   * version; here the session is kept in memory, and what is pending ends with the page.
+   */
+  newerStorage: () => void;
 }
+
+/** What is found while the session is opened, when the page can't listen yet. */
+const TOLD_LATER: ReadonlySet<keyof SessionEventMap> = new Set(['damaged', 'newerStorage', 'storage']);
 
 /**
  * One checkout session in this browser. Everything works without a connection; what was done is kept until the
@@ -57,7 +65,10 @@ export class CheckoutSession {
     failed: new Set(),
     damaged: new Set(),
     storage: new Set(),
+    newerStorage: new Set(),
   };
+  /** What happened of {@link TOLD_LATER}, for who listens first. */
+  readonly #untold = new Map<keyof SessionEventMap, unknown[][]>();
   readonly #life = new AbortController();
   #offlineByChoice = false;
   #closed = false;
@@ -122,6 +133,9 @@ export class CheckoutSession {
   /** Calls `listener` whenever this happens; the answer ends that. */
   on<Name extends keyof SessionEventMap>(name: Name, listener: SessionEventMap[Name]): () => void {
     this.#listeners[name].add(listener);
+    const untold = this.#untold.get(name) ?? [];
+    this.#untold.delete(name);
+    for (const args of untold) queueMicrotask(() => (listener as (...args: unknown[]) => void)(...args));
     return () => this.#listeners[name].delete(listener);
   }
 
@@ -359,6 +373,9 @@ export class CheckoutSession {
   }
 
   #emit<Name extends keyof SessionEventMap>(name: Name, ...args: Parameters<SessionEventMap[Name]>): void {
+    if (TOLD_LATER.has(name) && this.#listeners[name].size === 0) {
+      this.#untold.set(name, [...(this.#untold.get(name) ?? []), args]);
+    }
     for (const listener of [...this.#listeners[name]]) (listener as (...args: unknown[]) => void)(...args);
   }
 
@@ -401,6 +418,11 @@ export class CheckoutSession {
   damaged(keys: string[]): void {
     this.#emit('damaged', keys);
   }
+
+  /** @internal */
+  newerStorage(): void {
+    this.#emit('newerStorage');
+  }
 }
 
 /** Something that creates a session; the server judges it like any other command. */
@@ -413,7 +435,8 @@ function eventsFor(session: () => CheckoutSession | undefined): EngineEvents {
     orphanRejected: (rejection, command) => session()?.orphanRejected(rejection, command),
     applied: (record) => session()?.applied(record),
     failed: (error) => session()?.failed(error),
-    // Found while opening, so before the page could have asked to be told.
-    damaged: (keys) => queueMicrotask(() => session()?.damaged(keys)),
+    // Found while opening, when there is no session yet.
+    damaged: (keys) => setTimeout(() => session()?.damaged(keys)),
+    newerStorage: () => setTimeout(() => session()?.newerStorage()),
   };
 }
