@@ -1,45 +1,74 @@
-import { expect, type CDPSession, type Page } from '@playwright/test';
+import { expect, type BrowserContext, type CDPSession, type Page } from '@playwright/test';
 
+import type { SessionRecord } from './sdk.js';
 import type { ThroughlineServer } from './server.js';
 
 declare global {
   interface Window {
     /** The commands that any tab has stored, as `<client>/<number>`; only in the page that watches. */
     storedCommands: Set<string>;
+    /** Those of which a page was told that the database has them. */
+    durableCommands: Set<string>;
+    /** Tells the page that watches. */
+    tellWatching(kind: 'stored' | 'durable', command: string): void;
   }
 }
 
-/** The name of the channel on which tabs tell the watching page what they have stored. */
-const CHANNEL = 'test/stored';
+/** The name of the channel on which tabs tell the watching page of their commands. */
+const CHANNEL = 'test/commands';
 
-/** Has every page of this browser context tell the watching page of each command as soon as it is stored. */
-export async function tellOfStored(context: { addInitScript: Page['addInitScript'] }): Promise<void> {
+/** Has every page of this browser tell the watching page of each command as soon as it is stored. */
+export async function tellOfStored(context: BrowserContext): Promise<void> {
   await context.addInitScript((name) => {
-    const channel = new BroadcastChannel(name);
+    let channel = new BroadcastChannel(name);
+    addEventListener('pagehide', () => channel.close());
+    addEventListener('pageshow', () => (channel = new BroadcastChannel(name)));
+    window.tellWatching = (kind, command) => channel.postMessage([kind, command]);
     const put = IDBObjectStore.prototype.put;
     IDBObjectStore.prototype.put = function (value, key) {
       const [, kind, clientId, number] = String(key).split('/');
       if (kind === 'command') {
-        this.transaction.addEventListener('complete', () => channel.postMessage(`${clientId}/${Number(number)}`));
+        this.transaction.addEventListener('complete', () => window.tellWatching('stored', `${clientId}/${Number(number)}`));
       }
       return put.call(this, value, key);
     };
-    // A page with an open channel is not kept for going back.
-    addEventListener('pagehide', () => channel.close());
   }, CHANNEL);
 }
 
-/** Has this page, which opens no session, hear what the others have stored. */
-export async function watchStored(page: Page): Promise<void> {
+/** A page that opens no session and hears what the others have stored. */
+export async function watchStored(context: BrowserContext, address: string): Promise<Page> {
+  const page = await context.newPage();
+  await page.goto(address);
   await page.evaluate((name) => {
     window.storedCommands = new Set();
-    new BroadcastChannel(name).onmessage = ({ data }) => window.storedCommands.add(String(data));
+    window.durableCommands = new Set();
+    new BroadcastChannel(name).onmessage = ({ data }) => {
+      const [kind, command] = data as ['stored' | 'durable', string];
+      (kind === 'stored' ? window.storedCommands : window.durableCommands).add(command);
+    };
   }, CHANNEL);
+  return page;
 }
 
 /** The commands that were stored, as `<client>/<number>`. */
 export async function storedCommands(watching: Page): Promise<string[]> {
   return watching.evaluate(() => [...window.storedCommands]);
+}
+
+/** The commands of which a page was told that the database has them, as `<client>/<number>`. */
+export async function durableCommands(watching: Page): Promise<string[]> {
+  return watching.evaluate(() => [...window.durableCommands]);
+}
+
+/** How often each command is in a journal, by `<client>/<number>`. */
+export function countCommands(records: readonly SessionRecord[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { origin } of records) {
+    if (!origin) continue;
+    const command = `${origin.clientId}/${origin.seq}`;
+    counts.set(command, (counts.get(command) ?? 0) + 1);
+  }
+  return counts;
 }
 
 /** The tab that leads, and the others. */
@@ -60,8 +89,12 @@ export async function leads(tab: Page): Promise<number> {
   return tab.evaluate(
     () =>
       new Promise<number>((resolve) => {
-        const check = () => session.sync.leading && session.sync.connection === 'online' && resolve(Date.now());
-        session.subscribe(check);
+        const check = () => {
+          if (!session.sync.leading || session.sync.connection !== 'online') return;
+          stop();
+          resolve(Date.now());
+        };
+        const stop = session.subscribe(check);
         check();
       }),
   );

@@ -1,6 +1,6 @@
 import type { Page } from '@playwright/test';
 
-import { crash, freeze, leads, openSockets, storedCommands, tellOfStored, thaw, watchStored, whoLeads } from './browser-tabs.js';
+import { countCommands, crash, freeze, leads, openSockets, storedCommands, tellOfStored, thaw, watchStored, whoLeads } from './browser-tabs.js';
 import { expect, test } from './fixtures.js';
 import { disorder, journal, numbersByClient, openIn, settled, stored } from './sdk.js';
 
@@ -180,9 +180,7 @@ for (const [fate, happen] of Object.entries(fates)) {
     server,
   }) => {
     await tellOfStored(context);
-    const watching = await context.newPage();
-    await watching.goto(`${site.url}/elsewhere`);
-    await watchStored(watching);
+    const watching = await watchStored(context, `${site.url}/elsewhere`);
     const leader = await context.newPage();
     const id = await openIn(leader, site, server);
     await settled(leader);
@@ -220,10 +218,7 @@ for (const [fate, happen] of Object.entries(fates)) {
 
     const kept = await storedCommands(watching);
     const records = await journal(server, id);
-    const counts = new Map<string, number>();
-    for (const { origin } of records) {
-      if (origin) counts.set(`${origin.clientId}/${origin.seq}`, (counts.get(`${origin.clientId}/${origin.seq}`) ?? 0) + 1);
-    }
+    const counts = countCommands(records);
     const lost = kept.filter((command) => !counts.has(command));
     const doubled = [...counts].filter(([, count]) => count > 1);
     console.log(

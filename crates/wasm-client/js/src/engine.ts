@@ -20,6 +20,8 @@ export interface EngineEvents {
   failed(error: SessionError): void;
   /** Records of the storage were damaged and set aside. */
   damaged(keys: string[]): void;
+  /** The storage is a newer version's. */
+  newerStorage(): void;
 }
 
 export type Confirmation = { accepted: number } | { durable: number } | { rejected: Rejection; command: Command };
@@ -108,6 +110,8 @@ export class Engine {
   #credentials: Credentials;
   /** A funnel that may be the session's; what the server says at the next greeting decides. */
   #assumed: KnownFunnel | undefined;
+  /** The funnel that the storage has with the session. */
+  #kept: KnownFunnel | undefined;
   /** The funnel that commands are judged by. */
   #funnel: Funnel | undefined;
   #serverAheadMs = 0;
@@ -167,15 +171,23 @@ export class Engine {
     const { entries, damaged } = await storage.load(`${sessionId}/`);
     const kept = new Map(entries);
     const credentials = { ...parse<Credentials>(kept.get(`${sessionId}/credentials`)), ...offered };
-    if (offered.token || offered.claim) await saveCredentials(storage, sessionId, credentials);
     const clientId = newClientId();
-    const stored = JSON.stringify(entries);
-    const client = Client.open(sessionId, clientId, stored, credentials.token, credentials.claim);
+    const { token, claim } = credentials;
+    let client = Client.open(sessionId, clientId, JSON.stringify(entries), token, claim);
+    if (client?.isStorageNewer()) {
+      // What it means is not known here: the session goes on without it, and without a trace of this version in it.
+      storage.leaveAlone();
+      client.free();
+      client = Client.open(sessionId, clientId, '[]', token, claim);
+      damaged.length = 0;
+      events.newerStorage();
+    }
     if (!client) throw new SessionError('failed', `'${sessionId}' can't be the id of a session`);
+    if (offered.token || offered.claim) await saveCredentials(storage, sessionId, credentials);
     const engine = new Engine(url, sessionId, clientId, storage, client, credentials, events);
     const funnel = parse<KnownFunnel>(kept.get(`${sessionId}/funnel`));
     // Without telling anybody yet: nobody listens before `publish`.
-    if (funnel) engine.#judgeBy(funnel);
+    if (funnel) engine.#judgeBy((engine.#kept = funnel));
     damaged.push(...(JSON.parse(client.takeDamaged()) as string[]));
     if (damaged.length > 0) {
       await storage.setAside(damaged).catch(() => undefined);
@@ -252,6 +264,7 @@ export class Engine {
 
   #keepFunnel(known: KnownFunnel): void {
     this.#assumed = undefined;
+    this.#kept = known;
     void this.#storage.write([[`${this.sessionId}/funnel`, JSON.stringify(known)]]).catch(() => undefined);
   }
 
@@ -304,6 +317,8 @@ export class Engine {
 
   /** What was stored is gone: everything that this tab has is stored again. */
   storeAgain(): void {
+    if (this.#wiped) return;
+    if (this.#kept) this.#keepFunnel(this.#kept);
     void saveCredentials(this.#storage, this.sessionId, this.#credentials);
     this.#act(() => this.#client.storeAgain());
   }
@@ -331,6 +346,8 @@ export class Engine {
     this.#connection.pause();
     this.#closed = true;
     this.#tabs?.leave();
+    // Nor does it say that it was connected, or that it led.
+    if (this.#tabs) this.#client.follow();
     clearTimeout(this.#retry);
   }
 

@@ -36,7 +36,15 @@ export interface SessionEventMap {
   damaged: (keys: readonly string[]) => void;
   /** The session is kept in another place from now on: the one before is full, blocked or broken. */
   storage: (rung: StorageRung) => void;
+  /**
+   * What this browser has of the session was stored by a newer version of this package. It is left alone, for that
+   * version; here the session is kept in memory, and what is pending ends with the page.
+   */
+  newerStorage: () => void;
 }
+
+/** What is found while the session is opened, when the page can't listen yet. */
+const TOLD_LATER: ReadonlySet<keyof SessionEventMap> = new Set(['damaged', 'newerStorage', 'storage']);
 
 /**
  * One checkout session in this browser. Everything works without a connection; what was done is kept until the
@@ -59,11 +67,18 @@ export class CheckoutSession {
     failed: new Set(),
     damaged: new Set(),
     storage: new Set(),
+    newerStorage: new Set(),
   };
+  /** What happened of {@link TOLD_LATER}, for who listens first. */
+  readonly #untold = new Map<keyof SessionEventMap, unknown[][]>();
   readonly #life = new AbortController();
   #offlineByChoice = false;
   #closed = false;
   #isReopening = false;
+  /** The page is in the bfcache, frozen, or on its way there. */
+  #isGone = false;
+  /** How often it was. */
+  #absences = 0;
   #error: SessionError | undefined;
 
   private constructor(url: string, storage: Storage, engine: Engine) {
@@ -120,6 +135,9 @@ export class CheckoutSession {
   /** Calls `listener` whenever this happens; the answer ends that. */
   on<Name extends keyof SessionEventMap>(name: Name, listener: SessionEventMap[Name]): () => void {
     this.#listeners[name].add(listener);
+    const untold = this.#untold.get(name) ?? [];
+    this.#untold.delete(name);
+    for (const args of untold) queueMicrotask(() => (listener as (...args: unknown[]) => void)(...args));
     return () => this.#listeners[name].delete(listener);
   }
 
@@ -275,9 +293,9 @@ export class CheckoutSession {
     // A page with an open socket or a held lock is not kept for going back; and in there, or frozen, it must not be the
     // one that other tabs wait for.
     addEventListener('pagehide', () => this.#leave(), { signal });
-    addEventListener('pageshow', (event) => event.persisted && void this.#reopen(), { signal });
+    addEventListener('pageshow', (event) => event.persisted && this.#comeBack(), { signal });
     document.addEventListener('freeze', () => this.#leave(), { signal });
-    document.addEventListener('resume', () => void this.#reopen(), { signal });
+    document.addEventListener('resume', () => this.#comeBack(), { signal });
   }
 
   #followStorage(): void {
@@ -288,24 +306,43 @@ export class CheckoutSession {
         this.#notify();
       },
       cleared: () => {
-        if (!this.#closed && !this.#held) this.#engine.storeAgain();
+        if (this.#closed || this.#held || this.#engine.isErased) return;
+        this.#engine.storeAgain();
+        // The next page is to find it.
+        void this.#storage.write([['current', this.id]]).catch(() => undefined);
       },
     });
   }
 
   #leave(): void {
+    this.#isGone = true;
+    this.#absences += 1;
     this.#engine.abandon();
     this.#held ??= [];
+    this.#notify();
+  }
+
+  #comeBack(): void {
+    this.#isGone = false;
+    void this.#reopen();
   }
 
   /** Back again: other tabs may have gone on with what this page had stored, so start from the storage. */
   async #reopen(): Promise<void> {
     if (this.#closed || this.#isReopening) return;
     this.#isReopening = true;
+    const absences = this.#absences;
     const { funnel } = this.#engine;
     await this.#engine.written();
-    this.#engine = await Engine.open(this.#url, this.id, this.#storage, {}, eventsFor(() => this));
+    const engine = await Engine.open(this.#url, this.id, this.#storage, {}, eventsFor(() => this));
     this.#isReopening = false;
+    if (this.#closed || absences !== this.#absences) {
+      // It was left again meanwhile: one that is gone must not be waited for, and one that is back starts from the storage.
+      engine.abandon();
+      if (!this.#isGone) void this.#reopen();
+      return;
+    }
+    this.#engine = engine;
     // What is not there any more was told to the server by another tab, which heard the answer.
     this.#giveUpReceipts(this.#engine.pendingCommands);
     // Without storage it is only here; its hash is not, so that the server sends the definition once more.
@@ -339,6 +376,9 @@ export class CheckoutSession {
   }
 
   #emit<Name extends keyof SessionEventMap>(name: Name, ...args: Parameters<SessionEventMap[Name]>): void {
+    if (TOLD_LATER.has(name) && this.#listeners[name].size === 0) {
+      this.#untold.set(name, [...(this.#untold.get(name) ?? []), args]);
+    }
     for (const listener of [...this.#listeners[name]]) (listener as (...args: unknown[]) => void)(...args);
   }
 
@@ -381,6 +421,11 @@ export class CheckoutSession {
   damaged(keys: string[]): void {
     this.#emit('damaged', keys);
   }
+
+  /** @internal */
+  newerStorage(): void {
+    this.#emit('newerStorage');
+  }
 }
 
 /** Something that creates a session; the server judges it like any other command. */
@@ -393,7 +438,8 @@ function eventsFor(session: () => CheckoutSession | undefined): EngineEvents {
     orphanRejected: (rejection, command) => session()?.orphanRejected(rejection, command),
     applied: (record) => session()?.applied(record),
     failed: (error) => session()?.failed(error),
-    // Found while opening, so before the page could have asked to be told.
-    damaged: (keys) => queueMicrotask(() => session()?.damaged(keys)),
+    // Found while opening, when there is no session yet.
+    damaged: (keys) => setTimeout(() => session()?.damaged(keys)),
+    newerStorage: () => setTimeout(() => session()?.newerStorage()),
   };
 }

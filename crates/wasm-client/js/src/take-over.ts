@@ -111,6 +111,7 @@ async function bringOver(
     applied: () => undefined,
     failed: (error) => settled(error),
     damaged: () => undefined,
+    newerStorage: () => undefined,
   });
   try {
     engine.useFunnel(funnel);

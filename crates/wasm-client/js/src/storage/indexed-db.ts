@@ -7,6 +7,7 @@ const RECORDS = 'records';
 const KEYS = 'keys';
 /** For how long the answer to a guard counts: shorter than a tab has to be silent before another one takes its place. */
 const GUARD_HOLDS_MS = 500;
+const OPEN_ATTEMPTS = 6;
 
 /** The first rung: survives a crash of the browser, and writes are all or none. */
 export class IndexedDbStore implements Store {
@@ -25,7 +26,11 @@ export class IndexedDbStore implements Store {
   async #connect(): Promise<IDBDatabase> {
     if (this.#database) return this.#database;
     if (this.#isClosed) throw new Error('the storage was closed');
-    const database = await openDatabase();
+    const database = await openSoon();
+    if (this.#isClosed) {
+      database.close();
+      throw new Error('the storage was closed');
+    }
     this.#database = database;
     const lost = () => {
       if (this.#database === database) this.#database = undefined;
@@ -99,6 +104,18 @@ export class IndexedDbStore implements Store {
     this.#isClosed = true;
     this.#database?.close();
     this.#database = undefined;
+  }
+}
+
+/** Opens the database; while the browser is throwing it away that is refused, but not for long. */
+async function openSoon(): Promise<IDBDatabase> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await openDatabase();
+    } catch (error) {
+      if (attempt === OPEN_ATTEMPTS || !(error instanceof DOMException && error.name === 'AbortError')) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 10 * 2 ** attempt));
+    }
   }
 }
 

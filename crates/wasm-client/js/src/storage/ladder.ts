@@ -72,16 +72,17 @@ export class Storage {
 
   /** All entries under this prefix, in the order of their keys, and the keys of those that are damaged. */
   async load(prefix: string): Promise<{ entries: Entry[]; damaged: string[] }> {
-    const found = new Map<string, string>();
+    const found = new Map<string, { text: string; isSealed: boolean }>();
     for (const rung of this.#rungs) {
-      for (const [key, text] of await rung.load(prefix).catch((): Entry[] => [])) found.set(key, text);
+      const isSealed = rung.rung !== 'memory';
+      for (const [key, text] of await rung.load(prefix).catch((): Entry[] => [])) found.set(key, { text, isSealed });
     }
     const damaged: string[] = [];
-    const opened = [...found].map(async ([key, sealed]): Promise<Entry[]> => {
-      const scope = scopeOf(key);
-      if (scope === undefined) return [[key, sealed]];
+    const opened = [...found].map(async ([key, { text, isSealed }]): Promise<Entry[]> => {
+      const scope = isSealed ? scopeOf(key) : undefined;
+      if (scope === undefined) return [[key, text]];
       try {
-        return [[key, await this.#vault.open(scope, key, sealed)]];
+        return [[key, await this.#vault.open(scope, key, text)]];
       } catch {
         damaged.push(key);
         return [];
@@ -97,16 +98,11 @@ export class Storage {
 
   /** Puts and deletes; `false` where the guard does not hold. */
   async write(put: Entry[], remove: string[] = [], guard?: Guard): Promise<boolean> {
-    const sealed = await Promise.all(
-      put.map(async ([key, text]): Promise<Entry> => {
-        const scope = scopeOf(key);
-        return [key, scope === undefined || this.rung === 'memory' ? text : await this.#vault.seal(scope, key, text)];
-      }),
-    );
+    const sealed = this.rung === 'memory' ? put : await this.#seal(put);
     for (;;) {
       const rung = this.#rungs[this.#current]!;
       try {
-        const written = await rung.write(sealed, remove, guard);
+        const written = await rung.write(rung.rung === 'memory' ? put : sealed, remove, guard);
         if (written) await this.#deleteElsewhere([...remove, ...put.map(([key]) => key)]);
         return written;
       } catch (error) {
@@ -115,6 +111,15 @@ export class Storage {
         guard = undefined;
       }
     }
+  }
+
+  #seal(put: Entry[]): Promise<Entry[]> {
+    return Promise.all(
+      put.map(async ([key, text]): Promise<Entry> => {
+        const scope = scopeOf(key);
+        return [key, scope === undefined ? text : await this.#vault.seal(scope, key, text)];
+      }),
+    );
   }
 
   /** What is deleted or written anew on one rung must not come back from another. */
@@ -140,6 +145,13 @@ export class Storage {
   async #cleared(): Promise<void> {
     await this.#vault.keepAgain().catch(() => undefined);
     this.#events?.cleared();
+  }
+
+  /** Goes on in memory, and touches nothing that is stored. */
+  leaveAlone(): void {
+    for (const rung of this.#rungs) rung.close();
+    this.#rungs.splice(0, this.#rungs.length, new MemoryStore());
+    this.#current = 0;
   }
 
   /** Moves damaged records out of the way, where a person can still look at them. */
