@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use anyhow::{Result, bail};
 
 /// What the whole package may weigh after brotli, in bytes.
-pub const BUDGET_BYTES: usize = 73_000;
+pub const BUDGET_BYTES: usize = 74_000;
 
 /// One file's size, as it is and as servers send it.
 #[derive(Clone, Debug, PartialEq, Eq)]
