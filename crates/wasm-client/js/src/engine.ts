@@ -345,7 +345,7 @@ export class Engine {
   abandon(): void {
     this.#connection.pause();
     this.#closed = true;
-    this.#tabs?.leave();
+    this.#tabs?.end();
     // Nor does it say that it was connected, or that it led.
     if (this.#tabs) this.#client.follow();
     clearTimeout(this.#retry);

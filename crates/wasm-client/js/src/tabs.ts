@@ -52,8 +52,10 @@ export class Tabs {
   readonly #clientId: string;
   readonly #events: TabsEvents;
   #channel: BroadcastChannel | undefined;
-  /** Ends what this tab waits for and holds. */
+  /** Ends when this tab takes no part any more. */
   #life = new AbortController();
+  /** Ends when this life of the page does: as long as it lasts, nobody may take its commands for left behind. */
+  #existence: AbortController | undefined;
   #isLeading = false;
   #isQueued = false;
   #heardAt = 0;
@@ -74,13 +76,24 @@ export class Tabs {
     const { signal } = this.#life;
     this.#channel = new BroadcastChannel(`${LOCK}/${this.#sessionId}`);
     this.#channel.onmessage = ({ data }) => this.#hear(data as TabMessage);
-    void holdLock(this.#lockOf(`tab/${this.#clientId}`), { signal }, signal, () => undefined);
+    if (!this.#existence) {
+      this.#existence = new AbortController();
+      const existence = this.#existence.signal;
+      void holdLock(this.#lockOf(`tab/${this.#clientId}`), { signal: existence }, existence, () => undefined);
+    }
     void this.#queue(signal);
     this.#heardAt = performance.now();
     this.#ping();
   }
 
-  /** Takes no part any more: the page is going, or is to be left alone. */
+  /** It is gone: the others may bring to the server what it has left behind. */
+  end(): void {
+    this.leave();
+    this.#existence?.abort();
+    this.#existence = undefined;
+  }
+
+  /** Takes no part any more: it is to be left alone. */
   leave(): void {
     this.#channel?.close();
     this.#channel = undefined;
@@ -108,6 +121,14 @@ export class Tabs {
       if (!signal.aborted) this.#events.gone(clientId);
     };
     navigator.locks.request(this.#lockOf(`tab/${clientId}`), { signal, mode: 'shared' }, gone).catch(() => undefined);
+  }
+
+  /** Also the tabs that keep to themselves leave something behind one day. */
+  async #watchAll(): Promise<void> {
+    const before = this.#lockOf('tab/');
+    const { held } = await navigator.locks.query();
+    const names = (held ?? []).map(({ name }) => name ?? '').filter((name) => name.startsWith(before));
+    for (const name of names) this.watch(name.slice(before.length));
   }
 
   /** Whether the tab with this client is there. */
@@ -138,6 +159,7 @@ export class Tabs {
 
   #lead(): void {
     this.#isLeading = true;
+    void this.#watchAll();
     clearTimeout(this.#pinging);
     this.#events.leads();
   }
