@@ -29,10 +29,10 @@ interface Tab {
 }
 
 /** Fails with what was waited for, instead of hanging. */
-function within<T>(what: string, work: Promise<T>): Promise<T> {
+function within<T>(what: string, work: Promise<T>, limitMs = patienceMs): Promise<T> {
   let timer: NodeJS.Timeout;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what} took more than ${patienceMs} ms`)), patienceMs);
+    timer = setTimeout(() => reject(new Error(`${what} took more than ${limitMs} ms`)), limitMs);
   });
   return Promise.race([work, late]).finally(() => clearTimeout(timer));
 }
@@ -99,12 +99,30 @@ class Tabs {
     await within(`the fate '${fate}'`, this.#meet(victim, fate));
     const isTakenOver = victim === leader;
     if (isTakenOver) {
-      const { tab, at } = await within(`the take-over after '${fate}' in ${this.id}`, next);
+      const takeOver = within(`the take-over after '${fate}' in ${this.id}`, next);
+      const { tab, at } = await takeOver.catch(async (error: Error) => {
+        throw new Error(`${error.message}\n${await this.#describe()}`);
+      });
       this.durationsMs.push(at - begun);
       this.#leader = tab;
     }
     await within(`tidying up after '${fate}'`, this.#tidy());
     return isTakenOver;
+  }
+
+  /** Who is there, who leads, and who holds or waits for which lock. */
+  async #describe(): Promise<string> {
+    const of = async ({ page, comeBack }: Tab) => {
+      const state = page.evaluate(async () => {
+        const { held, pending } = await navigator.locks.query();
+        const locks = (list: LockInfo[] | undefined) =>
+          (list ?? []).map(({ name, mode, clientId }) => `${name?.replace(/^throughline\/ws_[^/]*\//, '')} ${mode} ${clientId}`);
+        return { sync: session.sync, id: session.id, held: locks(held), pending: locks(pending), visibility: document.visibilityState };
+      });
+      const told = await within('its description', state, 3000).catch((error: Error) => error.message);
+      return `${comeBack ? 'away' : 'here'} ${JSON.stringify(told, null, 1)}`;
+    };
+    return (await Promise.all(this.#tabs.map(of))).join('\n');
   }
 
   #draw(): Fate {

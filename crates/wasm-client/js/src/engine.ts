@@ -117,6 +117,8 @@ export class Engine {
   #serverAheadMs = 0;
   /** Which of this browser's leaders this tab is, was, or follows. */
   #term = 0;
+  /** Counts how often the lead was got or lost. */
+  #turn = 0;
   /** Whether the tab that leads is connected to the server. */
   #isLeaderLive = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -353,20 +355,31 @@ export class Engine {
 
   /** The lock was given to this tab. */
   async #lead(): Promise<void> {
+    this.#turn += 1;
+    const turn = this.#turn;
+    // The lock may be lost, and got again, while this waits for the storage.
+    const isOver = () => this.#closed || !this.#tabs?.hasJoined || turn !== this.#turn;
     const key = `${this.sessionId}/leader`;
-    const last = Number((await this.#storage.get(key).catch(() => undefined)) ?? 0);
+    const last = Number.parseInt((await this.#storage.get(key).catch(() => undefined)) ?? '0', 10) || 0;
+    if (isOver()) return;
     const term = Math.max(last, this.#term) + 1;
     // From here on nothing counts that a former leader still writes; and it is read after that.
-    await this.#storage.write([[key, String(term)]]).catch(() => undefined);
+    await this.#storage.write([[key, this.#markOf(term)]]).catch(() => undefined);
     const { entries } = await this.#storage.load(`${this.sessionId}/`);
-    if (this.#closed || !this.#tabs?.hasJoined) return;
+    if (isOver()) return;
     this.#term = term;
     const kept = parse<Credentials>(new Map(entries).get(`${this.sessionId}/credentials`));
     this.#credentials = { ...this.#credentials, ...kept };
     const { token, claim } = this.#credentials;
+    this.#connection.pause();
     this.#act(() => this.#client.lead(JSON.stringify(entries), token, claim));
     this.#tellLead();
     if (this.#isWanted) this.#connection.resume();
+  }
+
+  /** What lies in the storage while this tab leads in this term: no two tabs write the same. */
+  #markOf(term: number): string {
+    return `${term} ${this.clientId}`;
   }
 
   #tellLead(): void {
@@ -381,6 +394,7 @@ export class Engine {
   /** Another tab leads. */
   #follow(): void {
     if (this.#closed) return;
+    this.#turn += 1;
     this.#connection.pause();
     this.#isLeaderLive = false;
     this.#act(() => {
@@ -552,7 +566,7 @@ export class Engine {
       const put = [...changes].filter((entry): entry is Entry => entry[1] !== undefined);
       const remove = [...changes].filter(([, text]) => text === undefined).map(([key]) => key);
       const term = this.#term;
-      const guard: Guard | undefined = asLeader && this.#tabs ? [`${this.sessionId}/leader`, String(term)] : undefined;
+      const guard: Guard | undefined = asLeader && this.#tabs ? [`${this.sessionId}/leader`, this.#markOf(term)] : undefined;
       const written = await this.#storage.write(put, remove, guard).catch(() => true);
       if (this.#closed) continue;
       if (!written && term === this.#term && this.isLeading) {

@@ -86,9 +86,8 @@ export class IndexedDbStore implements Store {
   keep(name: string, key: CryptoKey | undefined): Promise<CryptoKey | undefined> {
     return this.#transact(key ? 'readwrite' : 'readonly', KEYS, (keys) => {
       const found = keys.get(name);
-      found.onsuccess = () => {
-        if (!found.result && key) keys.put(key, name);
-      };
+      if (!key) keys.transaction.commit();
+      else found.onsuccess = () => !found.result && keys.put(key, name);
       return () => (found.result as CryptoKey | undefined) ?? key;
     });
   }
