@@ -100,9 +100,17 @@ class Tabs {
     const isTakenOver = victim === leader;
     if (isTakenOver) {
       const takeOver = within(`the take-over after '${fate}' in ${this.id}`, next);
-      const { tab, at } = await takeOver.catch(async (error: Error) => {
+      const taken = await takeOver.catch(async (error: Error) => {
+        // The browser does not freeze every page that it is asked to; then there is nothing to take over.
+        const isAwake = fate === 'freeze' && (await within('an answer', victim.page.evaluate(() => true), 1000).catch(() => false));
+        if (isAwake) return undefined;
         throw new Error(`${error.message}\n${await this.#describe()}`);
       });
+      if (!taken) {
+        await this.#bringBack(victim);
+        return false;
+      }
+      const { tab, at } = taken;
       this.durationsMs.push(at - begun);
       this.#leader = tab;
     }
