@@ -68,7 +68,7 @@ impl ClientLedger {
 
 impl State {
     /// How many clients are remembered. The one not heard for longest gives way to a new one. Were it to come back, its
-    /// numbers would not fit and it is told to start afresh; only its very first command would be applied again.
+    /// numbers would not fit, and it says where they begin; what it had not heard the answer to would be applied again.
     pub const MAX_CLIENTS: usize = 256;
 
     /// The session's version.

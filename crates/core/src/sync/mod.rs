@@ -6,7 +6,7 @@
 //! The story of one command:
 //!
 //! 1. [`Replica::submit`] judges it with [`decide`](crate::decide), shows its effect at once, and asks the shell to store
-//!    it ([`StorageChange::PutCommand`]). Only when it is stored is it sent, so a number is never used for two commands.
+//!    it ([`StorageChange::PutCommand`]). Only when it is stored is it sent: the browser is the last copy.
 //! 2. [`Authority::submit`] judges it again, on the state that counts, and asks the shell to commit the records.
 //!    The highest number applied for each client is inside the committed state: sent twice, it is applied once.
 //! 3. After the commit everybody who follows the session gets the records (`events`), the sender its answer

@@ -920,7 +920,7 @@ impl Authority {
             }
             // Nothing is written, so nobody compares the version. Then a refusal that nobody remembers
             // must not come from a state that another server has left behind: a client that is told of a gap takes it
-            // for lost history, and sends under new numbers what was applied under the old ones.
+            // for lost history, and says that the numbers before need not be waited for.
             _ if !self.is_fresh && answers.iter().any(|(_, frame)| !matches!(frame, ServerFrame::Accepted { .. })) => {
                 for work in works.into_iter().rev() {
                     self.waiting.push_front(work);
