@@ -205,3 +205,17 @@ export async function asService(server: ThroughlineServer, id: string, command: 
     body: JSON.stringify({ commands: [{ clientId: `service-${crypto.randomUUID()}`, seq: 1, ...command }] }),
   });
 }
+
+/** Brings a session of this page to its first offers, paid. */
+export async function payFor(page: Page, server: ThroughlineServer, id: string): Promise<void> {
+  await page.evaluate(async () => {
+    session.setEmail('ada@example.com');
+    session.setCustomer({ firstName: 'Ada', lastName: 'Lovelace' });
+    session.setItems([{ id: 'fitspresso-3-pack', quantity: 1 }]);
+    await session.beginProcessing().durable;
+  });
+  const { amount } = await stored(server, id);
+  const paid = await asService(server, id, { type: 'recordPayment', transactionId: 'tx-1', amount });
+  expect(paid.status).toBe(200);
+  await page.waitForFunction(() => session.getSnapshot().currentStep === 'upsell-1');
+}

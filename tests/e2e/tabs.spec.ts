@@ -1,7 +1,7 @@
 import type { Page } from '@playwright/test';
 
 import { expect, test } from './fixtures.js';
-import { asService, disorder, journal, openIn, settled, shown, stored, storedByBrowser } from './sdk.js';
+import { asService, disorder, journal, openIn, payFor, settled, shown, stored, storedByBrowser } from './sdk.js';
 
 const changes = 20;
 const medianLimitMs = 100;
@@ -14,20 +14,6 @@ async function twoTabs(page: Page, open: (page: Page) => Promise<string>): Promi
   expect(await open(other)).toBe(id);
   await settled(other);
   return { id, other };
-}
-
-/** Brings a session of this page to its first offers, paid. */
-async function payFor(page: Page, server: Parameters<typeof asService>[0], id: string): Promise<void> {
-  await page.evaluate(async () => {
-    session.setEmail('ada@example.com');
-    session.setCustomer({ firstName: 'Ada', lastName: 'Lovelace' });
-    session.setItems([{ id: 'fitspresso-3-pack', quantity: 1 }]);
-    await session.beginProcessing().durable;
-  });
-  const { amount } = await stored(server, id);
-  const paid = await asService(server, id, { type: 'recordPayment', transactionId: 'tx-1', amount });
-  expect(paid.status).toBe(200);
-  await page.waitForFunction(() => session.getSnapshot().currentStep === 'upsell-1');
 }
 
 test('a change in one tab is seen in the other within 100 ms', async ({ page, site, server }) => {

@@ -150,6 +150,8 @@ pub enum Command {
     },
     /// The shop's back end found the claims untrue; the session goes on unpaid, at the catalogue's prices.
     RefuteClaims {},
+    /// The session goes on in another browser as well, which the server has let in.
+    HandOff {},
     /// Removes all personal data and ends the session for good.
     Erase {},
 }
@@ -296,6 +298,7 @@ command_kinds! {
     Expire: "expire", Strict;
     ConfirmClaims: "confirmClaims", Strict;
     RefuteClaims: "refuteClaims", Strict;
+    HandOff: "handOff", Strict;
     Erase: "erase", Strict;
 }
 
@@ -319,6 +322,7 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
     Expire: "expire" {},
     ConfirmClaims: "confirmClaims" { transaction_id: "transactionId" unless empty, amount: "amount" unless empty, vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, charges: "charges" or default unless empty },
     RefuteClaims: "refuteClaims" {},
+    HandOff: "handOff" {},
     Erase: "erase" {},
 });
 

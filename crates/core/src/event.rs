@@ -199,6 +199,8 @@ pub enum Event {
     ClaimsConfirmed {},
     /// A service principal refuted the claims.
     ClaimsRefuted {},
+    /// Another browser was let in with a code that one of the session's browsers had asked for.
+    HandedOff {},
     /// The session is paid and done.
     Completed {},
     /// The session ended unpaid.
@@ -247,6 +249,7 @@ json_tagged!(Event, Ignored, blank Self::Erased {}, {
     ClaimsMade: "claimsMade" { claims: "claims" },
     ClaimsConfirmed: "claimsConfirmed" {},
     ClaimsRefuted: "claimsRefuted" {},
+    HandedOff: "handedOff" {},
     Completed: "completed" {},
     Expired: "expired" {},
     Erased: "erased" {},

@@ -117,7 +117,7 @@ fn note_origin(state: &mut State, record: &Record) {
 fn apply(state: &mut State, event: &Event, at: Timestamp) {
     let session = &mut state.session;
     match event {
-        Event::Created { .. } | Event::CommandRejected { .. } | Event::CommandUnneeded {} => {}
+        Event::Created { .. } | Event::CommandRejected { .. } | Event::CommandUnneeded {} | Event::HandedOff {} => {}
         Event::EmailSet { email } => session.email = email.clone(),
         Event::CustomerSet { customer } => session.customer = customer.clone(),
         Event::ItemsSet { items } => session.products = items.clone(),

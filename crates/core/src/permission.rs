@@ -45,6 +45,7 @@ pub const PERMISSIONS: &[(CommandKind, &[Role])] = &[
     (C::Expire, &[Service, Operator, System]),
     (C::ConfirmClaims, &[Service]),
     (C::RefuteClaims, &[Service]),
+    (C::HandOff, &[System]),
     (C::Erase, &[Service, Operator]),
 ];
 
@@ -68,7 +69,8 @@ mod tests {
 
     #[test]
     fn a_browser_may_not_touch_money() {
-        for kind in [C::SetAdjustments, C::RecordPayment, C::RecordUpsellCharge, C::ConfirmClaims, C::Erase] {
+        for kind in [C::SetAdjustments, C::RecordPayment, C::RecordUpsellCharge, C::ConfirmClaims, C::HandOff, C::Erase]
+        {
             assert!(!may_issue(Browser, kind), "{kind:?}");
         }
     }

@@ -6,7 +6,7 @@ use crate::claims::Claims;
 use crate::customer::{Customer, EmailAddress};
 use crate::identifier::{FunnelId, OfferId, ProductId, SessionId, StepId};
 use crate::json::JsonObject;
-use crate::json::{ToJson, Writer, json_enum, json_struct};
+use crate::json::{ToJson, Writer, changes_by_field, json_enum, json_struct};
 use crate::money::{Currency, Money};
 use crate::prelude::*;
 use crate::time::Timestamp;
@@ -352,8 +352,9 @@ impl Session {
         self.upsells.iter().find(|upsell| upsell.offer == *offer)
     }
 
-    /// Writes the fields that differ from those of `published` as one object, and takes them over there; `false` where
-    /// none does.
+    /// Writes what differs from `published` as one object, and takes it over there; `false` where nothing does. The object is
+    /// a patch: an entry `>name` holds a patch of the value under that name, whose entries are named by fields or positions;
+    /// any other entry is the whole new value.
     pub fn write_patch(&self, published: &mut Option<Self>, out: &mut Writer) -> bool {
         match published {
             None => {
@@ -398,12 +399,12 @@ json_struct!(
         last_accessed_at: "lastAccessedAt",
         status: "status",
         current_step: "currentStep",
-        flow: "flow",
+        flow: "flow" in parts,
         customer: "customer",
         products: "products",
         coupon_code: "couponCode",
         adjustments: "adjustments",
-        totals: "totals",
+        totals: "totals" in parts,
         amount: "amount",
         currency: "currency",
         payment: "payment",
@@ -411,13 +412,15 @@ json_struct!(
         customer_id: "customerId",
         transaction_id: "transactionId",
         payment_token: "paymentToken",
-        upsells: "upsells",
+        upsells: "upsells" in parts,
         source: "source",
         metadata: "metadata",
         funnel: "funnel",
         claims: "claims"
     }
 );
+
+changes_by_field!(Flow, StepVisit, Totals, Upsell);
 
 json_enum!(Status {
     Pending: "pending" | "initiated",
@@ -429,7 +432,7 @@ json_enum!(Status {
 
 json_struct!(
     Flow,
-    Ignored { started_at: "startedAt", steps: "steps", abandoned_at: "abandonedAt", completed_at: "completedAt" }
+    Ignored { started_at: "startedAt", steps: "steps" in parts, abandoned_at: "abandonedAt", completed_at: "completedAt" }
 );
 
 json_struct!(StepVisit, Ignored { step: "step", entered_at: "enteredAt", left_at: "leftAt" });

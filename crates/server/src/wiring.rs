@@ -13,6 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secrets};
 use crate::connection_limit::ConnectionLimit;
 use crate::funnels::{FunnelError, FunnelLibrary};
+use crate::http::sessions::HANDOFFS_PER_MINUTE;
 use crate::http::sync::{COMMANDS_AT_ONCE, COMMANDS_PER_SECOND};
 use crate::mode::{self, Mode};
 use crate::principal::Authenticator;
@@ -61,6 +62,8 @@ pub struct ServerState {
     pub authenticator: Authenticator,
     /// How often one address may create a session without a credential.
     pub creations_per_address: AddressLimit,
+    /// How often one address may exchange a handoff code.
+    pub handoffs_per_address: AddressLimit,
     /// How many commands one address may send without a socket.
     pub polled_commands_per_address: AddressLimit,
     /// How many connections one address holds.
@@ -162,6 +165,7 @@ impl ServerState {
             cache,
             authenticator: Authenticator::new(secrets.tokens, secrets.service_keys),
             creations_per_address: AddressLimit::per_minute(config.session_creations_per_minute),
+            handoffs_per_address: AddressLimit::per_minute(HANDOFFS_PER_MINUTE),
             polled_commands_per_address: AddressLimit::per_second(COMMANDS_PER_SECOND, COMMANDS_AT_ONCE),
             connections_per_address: ConnectionLimit::new(config.max_connections_per_address),
             sockets_per_session: ConnectionLimit::new(config.max_sockets_per_session),
@@ -269,6 +273,7 @@ impl ServerState {
             let mut round: u32 = 0;
             while state.goes_on_after(HOUSEKEEPING).await {
                 state.creations_per_address.forget_idle();
+                state.handoffs_per_address.forget_idle();
                 state.polled_commands_per_address.forget_idle();
                 if round.is_multiple_of(ROUNDS_PER_SWEEP)
                     && let Err(error) = state.store.sweep(state.clock.now_ms()).await

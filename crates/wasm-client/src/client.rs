@@ -3,11 +3,12 @@
 //! Whatever has a structure crosses as JSON text. What the page or the server wrote is kept as it was written, and stored
 //! and sent like that: commands as the page gave them, records and funnels as the server sent them, also with what this
 //! version does not know in them. The snapshot that a page reads lives on the JavaScript side; what crosses is a patch: the
-//! top-level fields of the session that differ from what was published last.
+//! parts of the session that differ from what was published last.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use throughline_core::json::Writer;
 use throughline_core::sync::{Hello, Link, Replica, Restored, ServerFrame, StoredCommand};
 use throughline_core::{
     ClientId, Command, Funnel, Record, Rejection, RejectionCode, Session, SessionId, State, Timestamp,
@@ -132,26 +133,31 @@ impl Client {
         }
     }
 
-    /// Issues a command, `{type, …}`, at the server's time `now_ms`. The answer is its number; or
-    /// `{code, mendableBy, message}`, and then nothing was queued.
-    pub fn submit(&mut self, command: String, now_ms: f64) -> String {
+    /// Issues a command, `{type, …}`, at the server's time `now_ms`. The answer is nothing, and its number is
+    /// [`Client::last_seq`]; or it is `{code, mendableBy, message}`, and then nothing was queued.
+    pub fn submit(&mut self, command: String, now_ms: f64) -> Option<String> {
         let read = from_text::<Command>(&command)
             .map_err(|mismatch| Rejection::new(RejectionCode::MalformedCommand, mismatch.sentence()));
         match read.and_then(|read| self.replica.submit(read, Timestamp::from_millis(now_ms as i64))) {
             Ok(seq) => {
                 self.outputs.issued(self.replica.client_id().as_str(), seq, command);
-                to_text(&seq)
+                None
             }
-            Err(rejection) => to_text(&rejection),
+            Err(rejection) => Some(to_text(&rejection)),
         }
     }
 
-    /// The commands of this client up to this number are stored.
+    /// The number of the command that was issued last.
+    #[wasm_bindgen(js_name = lastSeq)]
+    pub fn last_seq(&self) -> f64 {
+        self.replica.last_seq() as f64
+    }
+
+    /// This client's commands up to this number are stored.
     #[wasm_bindgen(js_name = commandsStored)]
-    pub fn commands_stored(&mut self, client_id: &str, seq: f64) {
-        if let Ok(client_id) = ClientId::new(client_id) {
-            self.replica.commands_stored(&client_id, seq as u64);
-        }
+    pub fn commands_stored(&mut self, seq: f64) {
+        let client_id = self.replica.client_id().clone();
+        self.replica.commands_stored(&client_id, seq as u64);
     }
 
     /// What it would say hello with now, as a frame.
@@ -205,6 +211,12 @@ impl Client {
         Some(heard)
     }
 
+    /// How long before the session's end its funnel has the buyer warned, in milliseconds.
+    #[wasm_bindgen(js_name = warningMs)]
+    pub fn warning_ms(&self) -> f64 {
+        self.replica.funnel().map_or(0, |funnel| funnel.lifetime.warning.as_millis()) as f64
+    }
+
     /// The commands that are not durable yet: `[{clientId, seq, type}]`.
     #[wasm_bindgen(js_name = pendingCommands)]
     pub fn pending_commands(&self) -> String {
@@ -256,20 +268,29 @@ impl Client {
         self.replica.is_erased()
     }
 
-    /// The session's fields that differ from those of the last call: `{name: value}`; nothing where none does.
-    #[wasm_bindgen(js_name = takePatch)]
-    pub fn take_patch(&mut self) -> Option<String> {
-        let mut out = writer();
-        let is_changed = self.replica.session()?.write_patch(&mut self.published, &mut out);
-        is_changed.then(|| out.finish())
-    }
-
-    /// What is to be done, in this order: `[{type: 'send' | 'store' | 'confirmed' | 'applied' | …}]`; nothing where there is
-    /// nothing to do.
+    /// What is to be done, in this order: `[{type: 'send' | 'confirmed' | 'applied' | …}]`, and last how the session
+    /// differs from what was shown before, `{type: 'changed', patch}`; nothing where there is nothing to do.
     #[wasm_bindgen(js_name = takeOutputs)]
     pub fn take_outputs(&mut self) -> Option<String> {
         let outputs = self.replica.take_outputs();
-        self.outputs.write(outputs, self.replica.durable_version())
+        let published = &mut self.published;
+        let write_patch =
+            |out: &mut Writer| self.replica.session().is_some_and(|session| session.write_patch(published, out));
+        self.outputs.write(outputs, self.replica.durable_version(), write_patch)
+    }
+
+    /// Whether there is something to be stored.
+    #[wasm_bindgen(js_name = hasWrites)]
+    pub fn has_writes(&self) -> bool {
+        self.outputs.has_writes()
+    }
+
+    /// What is to be stored, one after the other: `[{asLeader, changes: [[key, text] | [key]], stored?}]`, where a key without
+    /// text is to be deleted, and `stored` is what [`Client::commands_stored`] is to be called with; nothing where there is
+    /// nothing to be stored.
+    #[wasm_bindgen(js_name = takeWrites)]
+    pub fn take_writes(&mut self) -> Option<String> {
+        self.outputs.write_writes(self.replica.client_id().as_str(), self.replica.durable_version())
     }
 }
 

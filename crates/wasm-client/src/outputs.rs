@@ -14,6 +14,10 @@ use crate::stored_form::wrap;
 /// Stands before each text after the list of outputs.
 const SEPARATOR: &str = "\u{1}";
 
+/// A frame that has this many bytes gets no further command: with the longest that there is, it is still one that a server
+/// takes.
+const FRAME_BYTES: usize = 16 * 1024;
+
 /// A command as it was issued.
 struct IssuedText {
     client_id: String,
@@ -34,6 +38,8 @@ pub struct Outputs {
     welcome: Option<String>,
     /// The versions of the records in the storage.
     stored_records: Vec<u64>,
+    /// What is to be stored, and whether it counts only as long as this tab leads.
+    writes: Vec<(bool, Vec<StorageChange>)>,
     /// The texts that the list of outputs names by their numbers.
     texts: Vec<String>,
 }
@@ -103,7 +109,12 @@ impl Outputs {
     /// What is to be done, as a list of objects; nothing where there is nothing to do. JSON within JSON would be escaped and
     /// unescaped, so the texts that are sent and stored follow the list, each after a character that no JSON has, and the
     /// list has their numbers.
-    pub fn write(&mut self, outputs: Vec<Output>, durable_version: u64) -> Option<String> {
+    pub fn write(
+        &mut self,
+        outputs: Vec<Output>,
+        durable_version: u64,
+        write_patch: impl FnOnce(&mut Writer) -> bool,
+    ) -> Option<String> {
         let mut out = writer();
         out.open("[");
         for output in outputs {
@@ -113,17 +124,56 @@ impl Outputs {
             out.item();
             out.raw(&welcome);
         }
+        let unchanged = out.len();
+        begin(&mut out, "changed");
+        out.key("patch");
+        out.set_numeric_times(true);
+        if write_patch(&mut out) {
+            out.close("}");
+        } else {
+            out.truncate(unchanged);
+        }
+        out.set_numeric_times(false);
         out.close("]");
-        // What is not durable yet is stored later, as it came.
-        self.records.retain(|(version, _)| *version > durable_version);
-        if out.len() <= 2 {
-            return None;
+        self.forget_records(durable_version);
+        self.with_texts(out)
+    }
+
+    /// Whether something is to be stored.
+    pub fn has_writes(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    /// What is to be stored, as a list of objects with the texts after it; nothing where there is nothing to be stored.
+    pub fn write_writes(&mut self, client_id: &str, durable_version: u64) -> Option<String> {
+        let mut out = writer();
+        out.open("[");
+        for (as_leader, changes) in core::mem::take(&mut self.writes) {
+            out.item();
+            out.open("{");
+            out.field("asLeader", &as_leader);
+            self.write_changes(&mut out, client_id, changes);
+            out.close("}");
         }
+        out.close("]");
+        self.forget_records(durable_version);
+        self.with_texts(out)
+    }
+
+    /// What is not durable yet is stored later, as it came.
+    fn forget_records(&mut self, durable_version: u64) {
+        if self.writes.is_empty() {
+            self.records.retain(|(version, _)| *version > durable_version);
+        }
+    }
+
+    /// A list with the texts that it names; nothing where it is empty.
+    fn with_texts(&mut self, mut list: Writer) -> Option<String> {
         for text in self.texts.drain(..) {
-            out.raw(SEPARATOR);
-            out.raw(&text);
+            list.raw(SEPARATOR);
+            list.raw(&text);
         }
-        Some(out.finish())
+        (list.len() > 2).then(|| list.finish())
     }
 
     /// The number by which the list of outputs names this text.
@@ -134,16 +184,22 @@ impl Outputs {
 
     fn write_output(&mut self, out: &mut Writer, output: Output) {
         match output {
-            // The shell asks for the patch once, after all outputs.
+            // The patch comes once, after all outputs.
             Output::Changed => return,
-            Output::Send(frame) => {
+            Output::Send(ClientFrame::Submit { commands }) => return self.write_submit(out, &commands),
+            Output::Send(ClientFrame::Hello(hello)) => {
                 begin(out, "send");
-                let frame = self.frame(&frame);
-                out.field("frame", &self.name(frame));
+                out.field("frame", &self.name(hello_frame(&hello)));
             }
+            // The connection asks by itself whether it is still there.
+            Output::Send(ClientFrame::Ping {}) => return,
+            // They come together, when nothing else is done any more.
             Output::Store { changes, as_leader } => {
-                self.write_changes(out, changes);
-                out.field("asLeader", &as_leader);
+                match self.writes.last_mut() {
+                    Some((last, before)) if *last == as_leader => before.extend(changes),
+                    _ => self.writes.push((as_leader, changes)),
+                }
+                return;
             }
             Output::Announce { client_id, commands, is_all } => {
                 begin(out, "announce");
@@ -232,74 +288,81 @@ impl Outputs {
         self.records.iter().rev().find(|(known, _)| *known == version).map_or("null", |(_, text)| text)
     }
 
-    /// `{type: 'store', put: [[key, text]], delete: [key], clientId?, seq?}`; `seq` is the highest number among the stored
-    /// commands, which are those of one client.
-    fn write_changes(&mut self, out: &mut Writer, changes: Vec<StorageChange>) {
-        let mut put: Vec<(String, u64)> = Vec::new();
-        let mut delete: Vec<String> = Vec::new();
-        let mut highest = None;
+    /// `changes: [[key, text] | [key]]` and `stored`, the highest number among this client's commands.
+    fn write_changes(&mut self, out: &mut Writer, client_id: &str, changes: Vec<StorageChange>) {
+        let mut stored = None;
+        out.key("changes");
+        out.open("[");
         for change in changes {
             match change {
-                StorageChange::PutCommand(client_id, command) => {
+                StorageChange::PutCommand(owner, command) => {
+                    // One that was settled meanwhile need not be stored any more.
+                    if self.find(owner.as_str(), command.seq).is_none() {
+                        continue;
+                    }
                     let mut text = writer();
-                    self.write_stored(&mut text, client_id.as_str(), &command);
-                    put.push((self.command_key(client_id.as_str(), command.seq), self.name(wrap(&text.finish()))));
-                    highest = Some((client_id, command.seq));
+                    self.write_stored(&mut text, owner.as_str(), &command);
+                    let key = self.command_key(owner.as_str(), command.seq);
+                    self.put(out, &key, &text.finish());
+                    if owner.as_str() == client_id {
+                        stored = Some(command.seq);
+                    }
                 }
-                StorageChange::DeleteCommand(client_id, seq) => delete.push(self.command_key(client_id.as_str(), seq)),
+                StorageChange::DeleteCommand(owner, seq) => delete(out, &self.command_key(owner.as_str(), seq)),
                 StorageChange::PutRecord(record) => {
-                    let text = wrap(self.record(record.version));
-                    put.push((self.key("record/", record.version), self.name(text)));
+                    let (key, text) = (self.key("record/", record.version), self.record(record.version).to_owned());
+                    self.put(out, &key, &text);
                     self.stored_records.push(record.version);
                 }
                 StorageChange::PutBase(state) => {
-                    let text = wrap(&crate::boundary::to_text(&*state));
-                    put.push(([&self.prefix, "base"].joined(), self.name(text)));
+                    let key = [&self.prefix, "base"].joined();
+                    self.put(out, &key, &crate::boundary::to_text(&*state));
                     for version in core::mem::take(&mut self.stored_records) {
-                        delete.push(self.key("record/", version));
+                        delete(out, &self.key("record/", version));
                     }
                 }
             }
         }
-        begin(out, "store");
-        out.field("put", &put);
-        out.field("delete", &delete);
-        if let Some((client_id, seq)) = highest {
-            out.field("clientId", &client_id);
-            out.field("seq", &seq);
+        out.close("]");
+        if let Some(seq) = stored {
+            out.field("stored", &seq);
         }
     }
 
-    /// A frame as it goes over the wire.
-    fn frame(&self, frame: &ClientFrame) -> String {
-        let mut out = writer();
-        match frame {
-            ClientFrame::Hello(hello) => return hello_frame(hello),
-            ClientFrame::Submit { commands } => {
-                begin(&mut out, "submit");
-                out.key("commands");
-                out.open("[");
-                for Submission { client_id, seq, first, .. } in commands {
-                    out.item();
-                    out.open("{");
-                    out.field("clientId", client_id);
-                    out.field("seq", seq);
-                    if *first {
-                        out.field("first", first);
-                    }
-                    // Its own fields stand beside the number: it was read as an object that has a `type`.
-                    out.item();
-                    out.raw(self.command(client_id.as_str(), *seq).trim_start().strip_prefix('{').unwrap_or("}"));
-                }
-                out.close("]");
-                out.close("}");
+    fn put(&mut self, out: &mut Writer, key: &str, json: &str) {
+        out.item();
+        (key, self.name(wrap(json))).write(out);
+    }
+
+    /// Frames with these commands: several where they are too many bytes for one.
+    fn write_submit(&mut self, list: &mut Writer, commands: &[Submission]) {
+        let mut frame = writer();
+        for (place, command) in commands.iter().enumerate() {
+            if frame.len() == 0 {
+                frame.raw("{\"type\":\"submit\",\"commands\":[");
             }
-            ClientFrame::Ping {} => {
-                begin(&mut out, "ping");
-                out.close("}");
+            self.write_submission(&mut frame, command);
+            if frame.len() >= FRAME_BYTES || place + 1 == commands.len() {
+                frame.close("]}");
+                begin(list, "send");
+                let text = core::mem::replace(&mut frame, writer()).finish();
+                list.field("frame", &self.name(text));
+                list.close("}");
             }
         }
-        out.finish()
+    }
+
+    fn write_submission(&self, out: &mut Writer, Submission { client_id, seq, first, .. }: &Submission) {
+        out.item();
+        out.open("{");
+        out.field("clientId", client_id);
+        out.field("seq", seq);
+        if *first {
+            out.field("first", first);
+        }
+        // Its own fields stand beside the number: it was read as an object that has a `type`.
+        out.item();
+        out.raw(self.command(client_id.as_str(), *seq).trim_start().strip_prefix('{').unwrap_or("}"));
     }
 
     fn command_key(&self, client_id: &str, seq: u64) -> String {
@@ -321,6 +384,13 @@ pub fn hello_frame(hello: &Hello) -> String {
     out.tag("hello");
     hello.write(&mut out);
     out.finish()
+}
+
+fn delete(out: &mut Writer, key: &str) {
+    out.item();
+    out.open("[");
+    key.write(out);
+    out.close("]");
 }
 
 /// Begins an object with a `type`, as the next item.

@@ -121,6 +121,10 @@ fn rust(tally: &mut Tally) -> Result<ExitStatus> {
 fn package(tally: &mut Tally) -> Result<ExitStatus> {
     wasm::build(&wasm::Options::default())?;
     wasm::build_verdict(&wasm::Options::default())?;
+    announce("sequences of commands, with the native build's answers");
+    let sequences = workspace::path("target/npm/sequences.jsonl");
+    let core = ["test", "--quiet", "--package", "throughline-core", "--test", "core", "sequences"];
+    run_program(cargo().args(core).env("THROUGHLINE_SEQUENCES", &sequences))?;
     announce("the package's unit tests");
     let report = fresh_report("vitest.json")?;
     let mut vitest = program(NpmProject::Package.program("vitest"));

@@ -166,6 +166,8 @@ impl Decider<'_> {
                 self.confirm_claims((transaction_id.as_ref(), *amount), vault_id, customer_id, charges)
             }
             Command::RefuteClaims {} => self.refute_claims(),
+            // That a code lets in one browser alone is a matter of its number; see the server.
+            Command::HandOff {} => Ok(vec![Event::HandedOff {}]),
             // Decided before, with or without a session.
             Command::Create(_) | Command::Erase {} => Ok(vec![]),
             Command::SetEmail { .. }

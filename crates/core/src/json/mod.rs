@@ -1,5 +1,6 @@
 //! JSON: any value of it, for metadata, and the browser's way of reading and writing everything else.
 
+mod change;
 mod read;
 mod text;
 mod write;
@@ -11,6 +12,7 @@ use crate::prelude::*;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use change::{Change, changes_by_field};
 pub(crate) use read::{
     FieldName, Unknown, fill_fields, json_enum, json_struct, json_tagged, position, read_value, tag, text,
 };

@@ -315,11 +315,12 @@ impl<A: FromJson, B: FromJson> FromJson for (A, B) {
     }
 }
 
-/// Reads and writes a struct: its fields with their names in JSON. `or default` marks those that may be missing,
-/// `unless empty` those that are not written while they are empty.
+/// Reads and writes a struct: its fields with their names in JSON. `in parts` marks those of which only the parts that
+/// differ are written in a patch (see [`Change`](super::Change)), `or default` those that may be missing, `unless empty`
+/// those that are not written while they are empty.
 macro_rules! json_struct {
     ($name:ident, $unknown:ident {
-        $($field:ident : $json:literal $(or $default:ident)? $(unless $empty:ident)?),* $(,)?
+        $($field:ident : $json:literal $(in $parts:ident)? $(or $default:ident)? $(unless $empty:ident)?),* $(,)?
     }) => {
         const _: () = {
             const NAMES: &[$crate::json::FieldName] =
@@ -351,13 +352,19 @@ macro_rules! json_struct {
                 pub(crate) fn write_changed_fields(&self, last: &mut Self, out: &mut $crate::json::Writer) {
                     $(
                         if self.$field != last.$field {
-                            out.field($json, &self.$field);
-                            last.$field.clone_from(&self.$field);
+                            $crate::json::json_struct!(@change self, last, out, $field, $json, [$($parts)?]);
                         }
                     )*
                 }
             }
         };
+    };
+    (@change $this:ident, $last:ident, $out:ident, $field:ident, $json:literal, []) => {
+        $out.field($json, &$this.$field);
+        $last.$field.clone_from(&$this.$field);
+    };
+    (@change $this:ident, $last:ident, $out:ident, $field:ident, $json:literal, [parts]) => {
+        $crate::json::Change::write_change(&$this.$field, $json, &mut $last.$field, $out);
     };
     (@blank) => { $crate::json::FromJson::blank() };
     (@blank default) => { Default::default() };

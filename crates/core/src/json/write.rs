@@ -29,6 +29,8 @@ pub struct Writer {
     numbers: Numbers,
     /// The `type` of the object that is written next.
     tag: Option<&'static str>,
+    /// Points in time are written as milliseconds since the Unix epoch.
+    has_numeric_times: bool,
 }
 
 /// `value` as compact JSON text.
@@ -41,7 +43,26 @@ pub fn to_text(value: &dyn ToJson, numbers: Numbers) -> String {
 impl Writer {
     /// A writer that has written nothing yet.
     pub fn new(numbers: Numbers) -> Self {
-        Self { text: Vec::with_capacity(FIRST_BYTES), numbers, tag: None }
+        Self { text: Vec::with_capacity(FIRST_BYTES), numbers, tag: None, has_numeric_times: false }
+    }
+
+    /// Writes points in time as milliseconds since the Unix epoch, or as text again: for a reader on the same machine, which
+    /// has no use for text.
+    pub fn set_numeric_times(&mut self, is_numeric: bool) {
+        self.has_numeric_times = is_numeric;
+    }
+
+    /// Takes back what was written after the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.text.truncate(len);
+    }
+
+    fn time(&mut self, time: Timestamp) {
+        if self.has_numeric_times {
+            self.integer(time.as_millis());
+        } else {
+            time.with_text(|text| self.plain(text));
+        }
     }
 
     /// How many bytes were written.
@@ -248,7 +269,7 @@ write_value! {
     u32, this, out => out.integer((*this).into());
     Money, this, out => out.integer(this.minor());
     Rate, this, out => out.integer(this.hundredths_of_percent().into());
-    Timestamp, this, out => this.with_text(|text| out.plain(text));
+    Timestamp, this, out => out.time(*this);
     TimeSpan, this, out => out.plain(&this.text());
     Currency, this, out => out.plain(this.as_str());
 }

@@ -226,6 +226,9 @@ const RECORDS_PER_BASE: usize = 64;
 /// How many commands may be on their way at a time.
 const WINDOW: usize = 64;
 
+/// How many commands one frame holds at most.
+const COMMANDS_PER_FRAME: usize = 32;
+
 /// How many other tabs are named to the server when a connection begins.
 const MAX_NAMED: usize = 64;
 
@@ -565,6 +568,11 @@ impl Replica {
     /// The commands that are not durable yet, with the clients that issued them and their numbers.
     pub fn pending_commands(&self) -> impl Iterator<Item = (&ClientId, u64, &Command)> {
         self.pending.iter().map(|pending| (&pending.client_id, pending.seq, &pending.command))
+    }
+
+    /// The number of the command that was issued last.
+    pub fn last_seq(&self) -> u64 {
+        self.next_seq - 1
     }
 
     /// How it is connected.
@@ -1004,25 +1012,21 @@ impl Replica {
         if self.link != Link::Live || !self.is_leading {
             return;
         }
-        let mut on_their_way = self.pending.iter().filter(|pending| pending.sent && pending.accepted.is_none()).count();
-        for pending in &mut self.pending {
-            // Only this tab's own commands can be unstored; those of others may pass them.
-            if !pending.stored || pending.sent || pending.accepted.is_some() {
-                continue;
-            }
-            if on_their_way >= WINDOW {
+        let on_their_way = self.pending.iter().filter(|pending| pending.sent && pending.accepted.is_none()).count();
+        // Only this tab's own commands can be unstored; those of others may pass them.
+        let is_due = |pending: &&mut Pending| pending.stored && !pending.sent && pending.accepted.is_none();
+        let mut due = self.pending.iter_mut().filter(is_due).take(WINDOW.saturating_sub(on_their_way));
+        loop {
+            let next = due.by_ref().take(COMMANDS_PER_FRAME).map(|pending| {
+                pending.sent = true;
+                let (client_id, seq, first) = (pending.client_id.clone(), pending.seq, pending.is_first);
+                Submission { client_id, seq, first, command: pending.command.clone() }
+            });
+            let commands: Vec<Submission> = next.collect();
+            if commands.is_empty() {
                 break;
             }
-            pending.sent = true;
-            on_their_way += 1;
-            self.outputs.push(Output::Send(ClientFrame::Submit {
-                commands: vec![Submission {
-                    client_id: pending.client_id.clone(),
-                    seq: pending.seq,
-                    first: pending.is_first,
-                    command: pending.command.clone(),
-                }],
-            }));
+            self.outputs.push(Output::Send(ClientFrame::Submit { commands }));
         }
     }
 

@@ -261,7 +261,7 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
     let mut steps: Vec<StepId> = funnel.steps.iter().map(|step| step.id.clone()).collect();
     steps.push("nowhere".to_owned().try_into().unwrap());
     let owed = state.map_or(Money::ZERO, |state| state.session.amount);
-    match dice.below(20) {
+    match dice.below(21) {
         0 => Command::Create(Box::new(create(dice, funnel))),
         1 => Command::SetEmail {
             email: dice.pick(&["ada@example.com", "用户@例子.广告", "", "nonsense"]).to_owned()
@@ -317,6 +317,7 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
             charges: vec![],
         },
         18 => Command::RefuteClaims {},
+        19 => Command::HandOff {},
         _ if dice.percent(15) => Command::Erase {},
         _ => Command::SetMetadata { metadata: JsonObject::from([("k".to_owned(), json(dice, 2))]) },
     }

@@ -3,6 +3,8 @@
 mod gaps;
 mod generate;
 mod golden;
+mod patches;
 mod properties;
 mod reading;
 mod rules;
+mod sequences;

@@ -31,6 +31,12 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
     (401, "tokenMalformed", "The token is none, or was changed."),
     (401, "tokenNotYetValid", "The token was made in the future; a clock is wrong."),
     (401, "tokenTooOld", "The token was renewed for as long as that is possible."),
+    (
+        401,
+        "handoffRefused",
+        "The code for going on in another browser is none of this server, was changed, or its time is over.",
+    ),
+    (410, "handoffUsed", "The code for going on in another browser was used already."),
     (401, "tokenWrongAudience", "The token was made for something else."),
     (401, "tokenWrongPurpose", "The token was made for another purpose."),
     (403, "forbidden", "The principal may not do that."),

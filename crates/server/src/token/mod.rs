@@ -33,6 +33,8 @@ pub enum Purpose {
     Browser,
     /// A back end that was given a token for exactly one session.
     Service,
+    /// Another browser, which may exchange it for a token of its own, once.
+    Handoff,
 }
 
 /// Whom a token is issued to: one purpose, one tenant, one session.
@@ -53,6 +55,11 @@ pub struct Lifetimes {
     pub idle: Duration,
     /// All renewals of a token together, counted from the first one.
     pub absolute: Duration,
+}
+
+impl Lifetimes {
+    /// A code for another browser: long enough to take up the other device, too short to be found later on.
+    pub const HANDOFF: Self = Self { idle: Duration::from_secs(5 * 60), absolute: Duration::from_secs(5 * 60) };
 }
 
 impl Default for Lifetimes {
@@ -131,7 +138,7 @@ pub enum TokenError {
     /// Made with our key, for something else.
     #[error("the token was not issued for {AUDIENCE}")]
     WrongAudience,
-    /// A browser's token where a service's is needed, or the other way round.
+    /// A token for something else than what it was shown for.
     #[error("the token was issued for another purpose than {expected:?}")]
     WrongPurpose {
         /// What it would have to be for.

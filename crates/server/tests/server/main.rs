@@ -4,6 +4,7 @@ mod binary;
 mod doctor;
 mod fleets;
 mod full_disk;
+mod handoff;
 mod herd;
 mod listing;
 mod metrics;

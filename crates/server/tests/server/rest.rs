@@ -215,6 +215,7 @@ async fn nobody_reaches_a_session_that_is_not_theirs() {
         (Method::POST, "/validate"),
         (Method::POST, "/extend"),
         (Method::POST, "/token"),
+        (Method::POST, "/handoff"),
         (Method::GET, "/events"),
     ];
     for (method, route) in routes {

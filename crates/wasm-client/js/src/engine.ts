@@ -2,6 +2,7 @@ import { Client, newClientId } from '../generated/throughline.js';
 import type { Command, Funnel, RejectionReason, SessionRecord } from '../generated/types.js';
 import { textOf } from './plain.js';
 import { Rejection, SessionError } from './rejection.js';
+import { ServerClock } from './server-clock.js';
 import type { Storage } from './storage/ladder.js';
 import type { Entry, Guard, StorageRung } from './storage/store.js';
 import { type TabMessage, Tabs } from './tabs.js';
@@ -46,7 +47,6 @@ export interface PendingCommand {
 type Output =
   | { type: 'send'; frame: string }
   | { type: 'welcome'; funnel?: Funnel; funnelHash?: string }
-  | StoreOutput
   | { type: 'announce'; clientId: string; commands: string; isAll: boolean }
   | { type: 'relay'; answers?: string; frames: string[] }
   | ConfirmedOutput
@@ -55,15 +55,16 @@ type Output =
   | { type: 'serverTime'; time: number }
   | { type: 'token'; token: string }
   | { type: 'refused'; code: string; message: string; passing: boolean; retryAfterMs?: number }
-  | { type: 'missing'; clientId: string };
+  | { type: 'missing'; clientId: string }
+  | { type: 'changed'; patch: Record<string, unknown> };
 
-interface StoreOutput {
-  type: 'store';
-  put: Entry[];
-  delete: string[];
+/** What the core wants stored, all or none; see `Client::take_writes` in the crate. */
+interface Write {
   asLeader: boolean;
-  clientId?: string;
-  seq?: number;
+  /** A key without text is to be deleted. */
+  changes: [key: string, text?: string][];
+  /** The highest number among this client's commands in it. */
+  stored?: number;
 }
 
 interface ConfirmedOutput {
@@ -75,6 +76,9 @@ interface ConfirmedOutput {
   rejected?: RejectionReason;
   command?: Command;
 }
+
+/** Clocks that differ by less are kept as they were, in milliseconds: it saves writes. */
+const CLOCK_STEP_MS = 500;
 
 /** How other tabs are to hear of a frame; see `heard` in the crate. */
 const AS_IT_IS = 1;
@@ -114,7 +118,9 @@ export class Engine {
   #kept: KnownFunnel | undefined;
   /** The funnel that commands are judged by. */
   #funnel: Funnel | undefined;
-  #serverAheadMs = 0;
+  readonly #clock: ServerClock;
+  /** What the storage has of {@link ServerClock.aheadMs}. */
+  #keptAheadMs: number;
   /** Which of this browser's leaders this tab is, was, or follows. */
   #term = 0;
   /** Counts how often the lead was got or lost. */
@@ -122,7 +128,6 @@ export class Engine {
   /** Whether the tab that leads is connected to the server. */
   #isLeaderLive = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
-  #writes: StoreOutput[] = [];
   /** The writes under way, so that closing can wait for them. */
   #writing: Promise<void> | undefined;
   #isWanted = false;
@@ -137,6 +142,7 @@ export class Engine {
     storage: Storage,
     client: Client,
     credentials: Credentials,
+    aheadMs: number,
     events: EngineEvents,
   ) {
     this.sessionId = sessionId;
@@ -144,6 +150,8 @@ export class Engine {
     this.#storage = storage;
     this.#client = client;
     this.#credentials = credentials;
+    this.#keptAheadMs = aheadMs;
+    this.#clock = new ServerClock(aheadMs);
     this.#events = events;
     this.#connection = new Connection(url, {
       opened: () => this.#act(() => client.connected()),
@@ -186,7 +194,8 @@ export class Engine {
     }
     if (!client) throw new SessionError('failed', `'${sessionId}' can't be the id of a session`);
     if (offered.token || offered.claim) await saveCredentials(storage, sessionId, credentials);
-    const engine = new Engine(url, sessionId, clientId, storage, client, credentials, events);
+    const aheadMs = Number(kept.get(`${sessionId}/clock`)) || 0;
+    const engine = new Engine(url, sessionId, clientId, storage, client, credentials, aheadMs, events);
     const funnel = parse<KnownFunnel>(kept.get(`${sessionId}/funnel`));
     // Without telling anybody yet: nobody listens before `publish`.
     if (funnel) engine.#judgeBy((engine.#kept = funnel));
@@ -243,7 +252,18 @@ export class Engine {
 
   /** The server's time, as far as it is known, in milliseconds since the Unix epoch. */
   get serverNow(): number {
-    return Date.now() + this.#serverAheadMs;
+    return this.#clock.now();
+  }
+
+  /** The session's token, as the tab that leads has it; nothing while the server has given none. */
+  async token(): Promise<string | undefined> {
+    const kept = await this.#storage.get(`${this.sessionId}/credentials`).catch(() => undefined);
+    return parse<Credentials>(kept)?.token ?? this.#credentials.token;
+  }
+
+  /** How long before the session's end the buyer is to be warned. */
+  get warningMs(): number {
+    return this.#client.warningMs();
   }
 
   /** Goes by this funnel until the server names the session's own. */
@@ -264,6 +284,14 @@ export class Engine {
     this.#keepFunnel(known);
   }
 
+  /** A page that opens without a connection goes by it. */
+  #keepClock(): void {
+    const { aheadMs } = this.#clock;
+    if (Math.abs(aheadMs - this.#keptAheadMs) < CLOCK_STEP_MS) return;
+    this.#keptAheadMs = aheadMs;
+    void this.#storage.write([[`${this.sessionId}/clock`, String(aheadMs)]]).catch(() => undefined);
+  }
+
   #keepFunnel(known: KnownFunnel): void {
     this.#assumed = undefined;
     this.#kept = known;
@@ -282,9 +310,9 @@ export class Engine {
   submit(command: Command): number {
     if (this.#closed) throw new SessionError('closed', 'the session was closed by the page; open it again');
     return this.#act(() => {
-      const answer = JSON.parse(this.#client.submit(textOf(command), this.serverNow)) as number | RejectionReason;
-      if (typeof answer !== 'number') throw new Rejection(answer);
-      return answer;
+      const refusal = this.#client.submit(textOf(command), this.serverNow);
+      if (refusal !== undefined) throw new Rejection(JSON.parse(refusal) as RejectionReason);
+      return this.#client.lastSeq();
     });
   }
 
@@ -321,6 +349,8 @@ export class Engine {
   storeAgain(): void {
     if (this.#wiped) return;
     if (this.#kept) this.#keepFunnel(this.#kept);
+    this.#keptAheadMs = 0;
+    this.#keepClock();
     void saveCredentials(this.#storage, this.sessionId, this.#credentials);
     this.#act(() => this.#client.storeAgain());
   }
@@ -383,7 +413,7 @@ export class Engine {
   }
 
   #tellLead(): void {
-    this.#tabs?.post({ type: 'leads', term: this.#term, serverAheadMs: this.#serverAheadMs });
+    this.#tabs?.post({ type: 'leads', term: this.#term, serverAheadMs: this.#clock.aheadMs });
     this.#tellLink();
   }
 
@@ -415,7 +445,7 @@ export class Engine {
       case 'leads':
         if (message.term < this.#term || (message.term === this.#term && this.isLeading)) return;
         this.#term = message.term;
-        this.#serverAheadMs = message.serverAheadMs;
+        this.#clock.follow(message.serverAheadMs);
         // It was taken from this tab, and the browser has not said so yet.
         if (this.isLeading) this.#tabs?.stepDown(), this.#follow();
         else this.#act(() => this.#client.connected());
@@ -475,25 +505,23 @@ export class Engine {
     const wasLive = this.#client.isLive();
     const result = change();
     const outputs = this.#client.takeOutputs();
-    if (outputs !== undefined) for (const output of readOutputs(outputs)) this.#perform(output);
+    let patch: Record<string, unknown> | undefined;
+    for (const output of outputs === undefined ? [] : readOutputs(outputs)) {
+      if (output.type === 'changed') patch = output.patch;
+      else this.#perform(output);
+    }
+    if (this.#client.hasWrites()) this.#writing ??= this.#write();
     if (!this.#closed && wasLive !== this.#client.isLive()) this.#tellLink();
     if (!this.#closed && !this.#wiped && this.isErased) this.#wipe();
-    if (!this.#closed) {
-      const patch = this.#client.takePatch();
-      this.#events.changed(patch === undefined ? undefined : (JSON.parse(patch) as Record<string, unknown>));
-    }
+    if (!this.#closed) this.#events.changed(patch);
     return result;
   }
 
-  #perform(output: Output): void {
+  #perform(output: Exclude<Output, { type: 'changed' }>): void {
     switch (output.type) {
       case 'send':
         if (this.isLeading) this.#connection.send(output.frame);
         else this.#tabs?.post({ type: 'hello', clientId: this.clientId, frame: output.frame });
-        break;
-      case 'store':
-        this.#writes.push(output);
-        this.#writing ??= this.#write();
         break;
       case 'announce':
         this.#tabs?.post(output);
@@ -512,7 +540,8 @@ export class Engine {
         this.#retry = setTimeout(() => this.#act(() => this.#client.retry()), output.delayMs);
         break;
       case 'serverTime':
-        this.#serverAheadMs = output.time - Date.now();
+        this.#clock.heard(output.time);
+        this.#keepClock();
         break;
       case 'token':
         this.#credentials = { ...this.#credentials, token: output.token };
@@ -554,31 +583,26 @@ export class Engine {
   async #write(): Promise<void> {
     // Whatever a page does in one go is one transaction.
     await undefined;
-    while (this.#writes.length > 0) {
-      const { asLeader } = this.#writes[0]!;
-      const length = this.#writes.findIndex((write) => write.asLeader !== asLeader);
-      const batch = this.#writes.splice(0, length < 0 ? this.#writes.length : length);
-      const changes = new Map<string, string | undefined>();
-      for (const write of batch) {
-        for (const [key, text] of write.put) changes.set(key, text);
-        for (const key of write.delete) changes.set(key, undefined);
-      }
-      const put = [...changes].filter((entry): entry is Entry => entry[1] !== undefined);
-      const remove = [...changes].filter(([, text]) => text === undefined).map(([key]) => key);
-      const term = this.#term;
-      const guard: Guard | undefined = asLeader && this.#tabs ? [`${this.sessionId}/leader`, this.#markOf(term)] : undefined;
-      const written = await this.#storage.write(put, remove, guard).catch(() => true);
-      if (this.#closed) continue;
-      if (!written && term === this.#term && this.isLeading) {
-        // Another tab has taken over, and the browser has not said so yet.
-        this.#tabs?.stepDown();
-        this.#follow();
-      }
-      for (const { clientId, seq } of batch) {
-        if (clientId !== undefined && seq !== undefined) this.#act(() => this.#client.commandsStored(clientId, seq));
-      }
+    for (let text = this.#client.takeWrites(); text !== undefined; text = this.#client.takeWrites()) {
+      for (const write of readWrites(text)) await this.#writeOne(write);
     }
     this.#writing = undefined;
+  }
+
+  async #writeOne({ asLeader, changes, stored }: Write): Promise<void> {
+    const last = new Map(changes.map(([key, text]) => [key, text]));
+    const put = [...last].filter((entry): entry is Entry => entry[1] !== undefined);
+    const remove = [...last].filter(([, text]) => text === undefined).map(([key]) => key);
+    const term = this.#term;
+    const guard: Guard | undefined = asLeader && this.#tabs ? [`${this.sessionId}/leader`, this.#markOf(term)] : undefined;
+    const written = await this.#storage.write(put, remove, guard).catch(() => true);
+    if (this.#closed) return;
+    if (!written && term === this.#term && this.isLeading) {
+      // Another tab has taken over, and the browser has not said so yet.
+      this.#tabs?.stepDown();
+      this.#follow();
+    }
+    if (stored !== undefined) this.#act(() => this.#client.commandsStored(stored));
   }
 
   #refused({ code, message, passing, retryAfterMs }: Extract<Output, { type: 'refused' }>): void {
@@ -610,19 +634,27 @@ export class Engine {
 
 /** Reads what the core wants done: a list, and the texts that it names by number. */
 function readOutputs(text: string): Output[] {
-  const [list, ...texts] = text.split('\u0001');
-  const outputs = JSON.parse(list ?? '[]') as Output[];
-  const named = (number: unknown) => texts[number as number] ?? '';
-  for (const output of outputs) {
+  const { list, named } = readList<Output>(text);
+  for (const output of list) {
     if (output.type === 'send') output.frame = named(output.frame);
-    else if (output.type === 'store') for (const entry of output.put) entry[1] = named(entry[1]);
     else if (output.type === 'announce') output.commands = named(output.commands);
     else if (output.type === 'relay') {
       output.frames = output.frames.map(named);
       if (output.answers !== undefined) output.answers = named(output.answers);
     }
   }
-  return outputs;
+  return list;
+}
+
+function readWrites(text: string): Write[] {
+  const { list, named } = readList<Write>(text);
+  for (const { changes } of list) for (const change of changes) if (change.length > 1) change[1] = named(change[1]);
+  return list;
+}
+
+function readList<T>(text: string): { list: T[]; named: (number: unknown) => string } {
+  const [list, ...texts] = text.split('\u0001');
+  return { list: JSON.parse(list ?? '[]') as T[], named: (number) => texts[number as number] ?? '' };
 }
 
 function confirmationOf(output: ConfirmedOutput): Confirmation {

@@ -10,6 +10,7 @@
  * @packageDocumentation
  */
 export { type OpenOptions, openSession } from './open.js';
+export type { Handoff } from './handoff.js';
 export { Rejection, SessionError, type SessionErrorCode } from './rejection.js';
 export {
   type CheckoutSession,
@@ -18,6 +19,7 @@ export {
   type SyncState,
 } from './session.js';
 export type { Receipt } from './receipts.js';
+export type { Remaining } from './remaining.js';
 export type { StorageRung } from './storage/store.js';
 export type { TimelineEntry } from './timeline.js';
 export { version } from './version.js';

@@ -2,8 +2,10 @@ import { newClaimSecret, newSessionId } from '../generated/throughline.js';
 import type { Funnel } from '../generated/types.js';
 import { loadCore } from './core.js';
 import type { KnownFunnel } from './engine.js';
+import { exchangeHandoff, handoffCodeIn, removeHandoffCode } from './handoff.js';
 import { plainCopy } from './plain.js';
 import { SessionError } from './rejection.js';
+import { serverAddress } from './server-address.js';
 import { CheckoutSession, type NewSession } from './session.js';
 import { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
@@ -17,6 +19,11 @@ export interface OpenOptions {
   sessionId?: string;
   /** The session's token, where a back end created it. */
   token?: string;
+  /**
+   * Goes on with the session of another device: its link ({@link CheckoutSession.handoff}) or the code in it. Give the page's
+   * own address, `location.href`: one without a code is nothing special, and a code that was used is removed from it.
+   */
+  handoff?: string | URL;
   /** Begins a new session, also where there is one to continue. */
   fresh?: boolean;
   /** The funnel of a new session: its id, or its whole definition. */
@@ -29,6 +36,8 @@ export interface OpenOptions {
   wasm?: string | URL | Request | Response | BufferSource | WebAssembly.Module;
   /** How long to wait for a server where this browser has nothing of the session, in milliseconds. */
   timeoutMs?: number;
+  /** Gives up opening; the promise is rejected with the signal's reason. */
+  signal?: AbortSignal;
 }
 
 const DEFAULT_FUNNEL = 'default';
@@ -43,13 +52,16 @@ const DEFAULT_TIMEOUT_MS = 10_000;
  * @throws {SessionError} where there is nothing of the session here and the server can't be asked, or does not know it.
  */
 export async function openSession(options: OpenOptions): Promise<CheckoutSession> {
+  options.signal?.throwIfAborted();
   await loadCore(options.wasm);
+  const code = options.handoff === undefined ? undefined : handoffCodeIn(options.handoff);
+  if (code !== undefined) return openHandedOff(options, code);
   const storage = await Storage.open(options.storage);
   try {
     const { session, isNew } = await exclusively(storage.isShared, 'open', () => openIn(storage, options));
     if (!isNew) {
       // Other tabs need not wait while this one waits for the server.
-      if (!session.snapshotOrUndefined) await firstNews(session, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      if (!session.snapshotOrUndefined) await firstNews(session, options);
       if (!session.engine.isErased) await rememberCurrent(storage, session.id);
     }
     // The rest of the legacy sessions can follow while the buyer goes on with this one.
@@ -61,8 +73,15 @@ export async function openSession(options: OpenOptions): Promise<CheckoutSession
   }
 }
 
+async function openHandedOff({ handoff: _, ...options }: OpenOptions, code: string): Promise<CheckoutSession> {
+  const { sessionId, token } = await exchangeHandoff(options.url, code, options.signal);
+  removeHandoffCode();
+  return openSession({ ...options, sessionId, token });
+}
+
 async function openIn(storage: Storage, options: OpenOptions): Promise<{ session: CheckoutSession; isNew: boolean }> {
-  const { url, token } = options;
+  const { url, token, signal } = options;
+  signal?.throwIfAborted();
   const wanted = options.sessionId ?? (options.fresh ? undefined : await currentSession(storage));
   if (wanted === undefined) return { session: await createSession(storage, options), isNew: true };
 
@@ -102,11 +121,13 @@ async function createSession(storage: Storage, options: OpenOptions): Promise<Ch
 }
 
 /** Waits until the server has sent the session. */
-function firstNews(session: CheckoutSession, timeoutMs: number): Promise<void> {
+function firstNews(session: CheckoutSession, { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: OpenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
-    const end = (error?: SessionError) => {
+    const abort = () => end(signal?.reason);
+    const end = (error?: unknown) => {
       clearTimeout(timer);
       stop();
+      signal?.removeEventListener('abort', abort);
       if (!error) return resolve();
       void session.close();
       reject(error);
@@ -121,7 +142,9 @@ function firstNews(session: CheckoutSession, timeoutMs: number): Promise<void> {
       else if (session.snapshotOrUndefined && hasFunnel(session)) end();
     };
     const stop = session.subscribe(check);
-    check();
+    signal?.addEventListener('abort', abort);
+    if (signal?.aborted) abort();
+    else check();
   });
 }
 
@@ -143,8 +166,7 @@ async function knownFunnel(storage: Storage, url: string, id: string): Promise<K
 }
 
 async function fetchFunnel(url: string, id: string): Promise<KnownFunnel> {
-  const base = new URL(url.endsWith('/') ? url : `${url}/`, typeof location === 'undefined' ? undefined : location.href);
-  const response = await fetch(new URL(`v1/funnels/${encodeURIComponent(id)}`, base), {
+  const response = await fetch(serverAddress(url, `v1/funnels/${encodeURIComponent(id)}`), {
     signal: AbortSignal.timeout(5000),
   });
   if (!response.ok) throw new Error(`the server answered ${response.status}`);

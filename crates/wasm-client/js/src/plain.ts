@@ -39,7 +39,7 @@ export function plainCopy<T>(value: T): T {
     return copied;
   };
   try {
-    return copy(value) as T;
+    return flatCopy(value) ?? (copy(value) as T);
   } catch (reason) {
     const what = typeof reason === 'string' ? reason : `can't be read: ${describe(reason)}`;
     const message = `${path.join('.') || 'the command'}: ${what}`;
@@ -52,7 +52,16 @@ export function plainCopy<T>(value: T): T {
  * becomes the replacement character: what is sent has to be Unicode.
  */
 export function textOf(value: unknown): string {
-  return JSON.stringify(value).replace(/\\(?:u(d[89a-f]..)|.)/g, (escape, half: unknown) => (half ? '\\ufffd' : escape));
+  const text = JSON.stringify(value);
+  if (!text.includes('\\ud')) return text;
+  return text.replace(/\\(?:u(d[89a-f]..)|.)/g, (escape, half: unknown) => (half ? '\\ufffd' : escape));
+}
+
+/** A copy of an object of nothing but texts and whole numbers, as most commands are; nothing where it is something else. */
+function flatCopy<T>(value: T): T | undefined {
+  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype) return undefined;
+  const copied = { ...value };
+  return Object.values(copied).every((inner) => typeof inner === 'string' || Number.isInteger(inner)) ? copied : undefined;
 }
 
 function hasToJson(value: unknown): value is { toJSON(key: string): unknown } {

@@ -15,34 +15,48 @@ export interface Receipt {
 export class Unsettled {
   seq = 0;
   command: Command;
+  readonly accepted = new Outcome();
+  readonly durable = new Outcome();
   readonly receipt: Receipt;
-  readonly #accepted = settle();
-  readonly #durable = settle();
 
   constructor(command: Command) {
     this.command = command;
-    const unsettled = this;
-    this.receipt = {
-      get seq() {
-        return unsettled.seq;
-      },
-      accepted: this.#accepted.promise,
-      durable: this.#durable.promise,
-    };
+    this.receipt = new GivenOut(this);
   }
 
   accept(version: number): void {
-    this.#accepted.resolve({ version });
+    this.accepted.settle(Promise.resolve({ version }));
   }
 
   makeDurable(version: number): void {
-    this.#accepted.resolve({ version });
-    this.#durable.resolve({ version });
+    this.accept(version);
+    this.durable.settle(Promise.resolve({ version }));
   }
 
   reject(reason: unknown): void {
-    this.#accepted.reject(reason);
-    this.#durable.reject(reason);
+    this.accepted.settle(Promise.reject(reason));
+    this.durable.settle(Promise.reject(reason));
+  }
+}
+
+/** What the page gets to see of it. */
+class GivenOut implements Receipt {
+  readonly #unsettled: Unsettled;
+
+  constructor(unsettled: Unsettled) {
+    this.#unsettled = unsettled;
+  }
+
+  get seq(): number {
+    return this.#unsettled.seq;
+  }
+
+  get accepted(): Promise<{ version: number }> {
+    return this.#unsettled.accepted.promise;
+  }
+
+  get durable(): Promise<{ version: number }> {
+    return this.#unsettled.durable.promise;
   }
 }
 
@@ -77,20 +91,21 @@ function name(clientId: string, seq: number): string {
   return `${clientId}/${seq}`;
 }
 
-interface Settle {
-  promise: Promise<{ version: number }>;
-  resolve(value: { version: number }): void;
-  reject(reason: unknown): void;
-}
+/** A promise that is made when somebody asks for it: not every page looks at every receipt. */
+class Outcome {
+  #promise: Promise<{ version: number }> | undefined;
+  #settle: ((promise: Promise<{ version: number }>) => void) | undefined;
 
-function settle(): Settle {
-  let resolve!: Settle['resolve'];
-  let reject!: Settle['reject'];
-  const promise = new Promise<{ version: number }>((yes, no) => {
-    resolve = yes;
-    reject = no;
-  });
-  // Not every page looks at every receipt; there is `on('rejected')` for that.
-  promise.catch(() => undefined);
-  return { promise, resolve, reject };
+  get promise(): Promise<{ version: number }> {
+    return (this.#promise ??= new Promise((resolve) => (this.#settle = resolve)));
+  }
+
+  /** The first time counts. */
+  settle(outcome: Promise<{ version: number }>): void {
+    // There is `on('rejected')` for who does not look at it.
+    outcome.catch(() => undefined);
+    this.#promise?.catch(() => undefined);
+    this.#settle?.(outcome);
+    this.#promise ??= outcome;
+  }
 }

@@ -25,6 +25,8 @@ export type SessionErrorCode =
   | 'unsupportedProtocol'
   /** The server can't be reached, and there is nothing of the session in this browser. */
   | 'unreachable'
+  /** The code or link for going on on another device was used already, is over, or was changed. */
+  | 'handoffRefused'
   /** The session was closed by the page. */
   | 'closed'
   /** Something else; the message tells. */

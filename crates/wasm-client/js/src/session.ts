@@ -1,9 +1,11 @@
 import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
 import { type Confirmation, Engine, type EngineEvents, type PendingCommand } from './engine.js';
+import { askForHandoff, type Handoff } from './handoff.js';
 import { plainCopy } from './plain.js';
 import { type Receipt, Receipts, Unsettled } from './receipts.js';
 import { Rejection, SessionError } from './rejection.js';
-import { revive } from './revive.js';
+import { type Remaining, remainingOf } from './remaining.js';
+import { patched } from './snapshot.js';
 import type { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
 import { Timeline, type TimelineEntry } from './timeline.js';
@@ -41,7 +43,11 @@ export interface SessionEventMap {
    * version; here the session is kept in memory, and what is pending ends with the page.
    */
   newerStorage: () => void;
+  /** What time is left: each second, and whenever something has changed. */
+  remaining: (remaining: Remaining) => void;
 }
+
+const SECOND_MS = 1000;
 
 /** What is found while the session is opened, when the page can't listen yet. */
 const TOLD_LATER: ReadonlySet<keyof SessionEventMap> = new Set(['damaged', 'newerStorage', 'storage']);
@@ -57,6 +63,8 @@ export class CheckoutSession {
   #engine: Engine;
   #snapshot: Session | undefined;
   #sync: SyncState;
+  /** Something may have changed since `#sync` was read. */
+  #isSyncStale = false;
   readonly #timeline = new Timeline();
   readonly #receipts = new Receipts();
   /** What was issued while the page comes back from the bfcache; `undefined` while there is an engine to take it. */
@@ -68,10 +76,12 @@ export class CheckoutSession {
     damaged: new Set(),
     storage: new Set(),
     newerStorage: new Set(),
+    remaining: new Set(),
   };
   /** What happened of {@link TOLD_LATER}, for who listens first. */
   readonly #untold = new Map<keyof SessionEventMap, unknown[][]>();
   readonly #life = new AbortController();
+  #tick: ReturnType<typeof setTimeout> | undefined;
   #offlineByChoice = false;
   #closed = false;
   #isReopening = false;
@@ -138,11 +148,37 @@ export class CheckoutSession {
     const untold = this.#untold.get(name) ?? [];
     this.#untold.delete(name);
     for (const args of untold) queueMicrotask(() => (listener as (...args: unknown[]) => void)(...args));
+    if (name === 'remaining') queueMicrotask(() => this.#tellRemaining());
     return () => this.#listeners[name].delete(listener);
+  }
+
+  /**
+   * What time is left, as of now, by the server's clock: also without a connection, after a reload, and where this device's
+   * clock is wrong. `on('remaining', …)` tells it each second.
+   */
+  get remaining(): Remaining {
+    return remainingOf(this.getSnapshot(), this.#engine.warningMs, this.#engine.serverNow);
+  }
+
+  /** Tells it to who listens, now and when the next second of it has gone by. */
+  #tellRemaining(): void {
+    if (this.#listeners.remaining.size === 0) return;
+    clearTimeout(this.#tick);
+    if (!this.#snapshot || this.#closed) return;
+    const { remaining } = this;
+    this.#emit('remaining', remaining);
+    // The second that a page shows changes when the rest of it has gone by.
+    if (remaining.session > 0) this.#tick = setTimeout(() => this.#tellRemaining(), (remaining.session % SECOND_MS) + 1);
   }
 
   /** How it is connected and how far it is confirmed: the same object until something changes. */
   get sync(): SyncState {
+    if (this.#isSyncStale) {
+      this.#isSyncStale = false;
+      const sync = this.#closed ? Object.freeze({ ...this.#sync, connection: 'closed' as const }) : this.#readSync();
+      const keys = Object.keys(sync) as (keyof SyncState)[];
+      if (keys.some((key) => sync[key] !== this.#sync[key])) this.#sync = sync;
+    }
     return this.#sync;
   }
 
@@ -234,6 +270,19 @@ export class CheckoutSession {
   #refuse(unsettled: Unsettled, reason: unknown): void {
     if (reason instanceof Rejection) this.#emit('rejected', reason, unsettled.command);
     unsettled.reject(reason);
+  }
+
+  /**
+   * Lets one other browser go on with this session, within 5 minutes: show the link, for instance as a QR code. The page
+   * there opens the session with `openSession({ handoff: location.href })`. This browser goes on as well.
+   *
+   * @param page - where the link leads; this page where it is left out.
+   * @throws {SessionError} where the server can't be asked (`unreachable`) or refuses (`handoffRefused`).
+   */
+  async handoff({ page = location.href, signal }: { page?: string | URL; signal?: AbortSignal } = {}): Promise<Handoff> {
+    const token = await this.#engine.token();
+    if (token !== undefined) return askForHandoff(this.#url, this.id, token, page, signal);
+    throw new SessionError('unreachable', 'the server does not know this session yet; try again when it is connected');
   }
 
   /** Stays away from the network until {@link goOnline}. */
@@ -365,14 +414,9 @@ export class CheckoutSession {
 
   #notify(): void {
     this.#timeline.invalidate();
-    if (!this.#closed) {
-      const sync = this.#readSync();
-      const keys = Object.keys(sync) as (keyof SyncState)[];
-      if (keys.some((key) => sync[key] !== this.#sync[key])) this.#sync = sync;
-    } else {
-      this.#sync = Object.freeze({ ...this.#sync, connection: 'closed' });
-    }
+    this.#isSyncStale = true;
     for (const subscriber of [...this.#subscribers]) subscriber();
+    this.#tellRemaining();
   }
 
   #emit<Name extends keyof SessionEventMap>(name: Name, ...args: Parameters<SessionEventMap[Name]>): void {
@@ -384,11 +428,7 @@ export class CheckoutSession {
 
   /** @internal */
   changed(patch: Record<string, unknown> | undefined): void {
-    if (patch) {
-      const revived = revive('', patch) as Partial<Session>;
-      // Metadata is left to the shop as it came, but nobody may change what the core believes it to be.
-      this.#snapshot = Object.freeze({ ...this.#snapshot, ...revived }) as Session;
-    }
+    if (patch) this.#snapshot = patched(this.#snapshot ?? ({} as Session), patch);
     this.#notify();
   }
 

@@ -9,10 +9,9 @@ interface Output {
   commands?: string;
   frames?: string[];
   frame?: string;
-  put?: [string, string][];
-  delete?: string[];
   seq?: number;
   record?: unknown;
+  patch?: Record<string, unknown>;
 }
 
 const SESSION = 'ws_mwor0dc0_0ez6uz7hcaq7bct63a1rip2iv';
@@ -32,29 +31,37 @@ function offline(stored: [string, string][] = []): Client {
   const client = Client.open(SESSION, 'browser', JSON.stringify(stored));
   if (!client) throw new Error('the ids are ids');
   expect(client.setFunnel(JSON.stringify(funnel), 'hash')).toBeUndefined();
-  client.takeOutputs();
   return client;
 }
 
+function read<T>(text = '[]'): { list: T[]; texts: string[] } {
+  const [list, ...texts] = text.split('\u0001');
+  return { list: JSON.parse(list ?? '') as T[], texts };
+}
+
 function outputs(client: Client): Output[] {
-  const [list, ...texts] = (client.takeOutputs() ?? '[]').split('\u0001');
-  const outputs = JSON.parse(list ?? '') as Output[];
+  const { list: outputs, texts } = read<Output>(client.takeOutputs());
   for (const output of outputs) {
     if (output.frame !== undefined) output.frame = texts[Number(output.frame)] ?? '';
-    for (const entry of output.put ?? []) entry[1] = texts[Number(entry[1])] ?? '';
     if (output.commands !== undefined) output.commands = texts[Number(output.commands)] ?? '';
     if (output.frames) output.frames = output.frames.map((number) => texts[Number(number)] ?? '');
   }
   return outputs;
 }
 
+/** What is to be stored: keys with texts, or without where they are to be deleted. */
+function writes(client: Client): [key: string, text: string | undefined][] {
+  const { list, texts } = read<{ changes: [string, number?][] }>(client.takeWrites());
+  return list.flatMap(({ changes }) => changes).map(([key, text]) => [key, text === undefined ? undefined : texts[text]]);
+}
+
 function submit(client: Client, command: unknown, now = NOON): unknown {
-  return JSON.parse(client.submit(JSON.stringify(command), now));
+  const refusal = client.submit(JSON.stringify(command), now);
+  return refusal === undefined ? client.lastSeq() : JSON.parse(refusal);
 }
 
 function patch(client: Client): Record<string, unknown> | undefined {
-  const text = client.takePatch();
-  return text === undefined ? undefined : (JSON.parse(text) as Record<string, unknown>);
+  return outputs(client).find(({ type }) => type === 'changed')?.patch;
 }
 
 function handle(client: Client, frame: unknown): void {
@@ -97,8 +104,10 @@ test('what is stored comes back, and what is damaged is told apart', () => {
   const client = offline();
   const metadata = { quoted: '"\\\u0007\n', float: -1e300, small: 1e-7, deep: [{ a: null }, true, 2 ** 53 - 1] };
   submit(client, { type: 'create', metadata }, NOON);
-  const stored = outputs(client).flatMap((output) => output.put ?? []);
+  client.takeOutputs();
+  const stored = writes(client) as [string, string][];
   expect(stored).toHaveLength(1);
+  expect(client.hasWrites()).toBe(false);
   const damaged: [string, string] = [`${SESSION}/command/browser/000000000002`, '1:{"cut off'];
   const again = offline([...stored, damaged]);
   expect(JSON.parse(again.takeDamaged())).toEqual([damaged[0]]);
@@ -112,9 +121,23 @@ test('a command is sent with its number once it is stored', () => {
   handle(client, frames[0] ?? '');
   const seq = submit(client, { type: 'create' }, NOON) as number;
   expect(outputs(client).some((output) => output.type === 'send')).toBe(false);
-  client.commandsStored('browser', seq);
+  client.commandsStored(seq);
   const sent = outputs(client).filter((output) => output.type === 'send');
   expect(sent[0]?.frame).toBe(`{"type":"submit","commands":[{"clientId":"browser","seq":${seq},"type":"create"}]}`);
+});
+
+test('commands that are stored together are sent together, in frames that are not too long', () => {
+  const client = offline();
+  submit(client, { type: 'create' }, NOON);
+  for (let count = 0; count < 40; count += 1) submit(client, { type: 'setMetadata', metadata: { count } });
+  for (const big of ['a', 'b', 'c', 'd']) submit(client, { type: 'setMetadata', metadata: { text: big.repeat(9000) } });
+  client.connected();
+  handle(client, frames[0] ?? '');
+  client.takeOutputs();
+  client.commandsStored(45);
+  const sent = outputs(client).filter(({ type }) => type === 'send');
+  expect(sent.map((output) => frame(output).commands?.length)).toEqual([32, 11, 2]);
+  expect(sent.flatMap((output) => frame(output).commands?.map(({ seq }) => seq))).toEqual(Array.from({ length: 45 }, (_, index) => index + 1));
 });
 
 test('every frame of a server can be read, and records are stored as they came', () => {
@@ -144,10 +167,11 @@ test('every frame of a server can be read, and records are stored as they came',
   handle(client, { type: 'events', epoch: 9, records: [record] });
   const applied = outputs(client);
   expect(applied.find((output) => output.type === 'applied')?.record).toEqual(record);
-  expect(applied.flatMap((output) => output.put ?? [])).toEqual([]);
+  expect(writes(client)).toEqual([]);
   // What may still turn out not to have happened is not stored.
   handle(client, { type: 'durable', version: 1 });
-  const [key, sealed] = outputs(client).flatMap((output) => output.put ?? [])[0] ?? [];
+  client.takeOutputs();
+  const [key, sealed] = writes(client)[0] ?? [];
   expect(key).toBe(`${SESSION}/record/000000000001`);
   expect(sealed?.endsWith(JSON.stringify(record))).toBe(true);
 });
@@ -163,7 +187,7 @@ test('a server that has forgotten a client is told where its commands begin', ()
   submit(client, { type: 'create' }, NOON);
   client.connected();
   submit(client, { type: 'setEmail', email: 'ada@example.com' }, NOON);
-  client.commandsStored('browser', 2);
+  client.commandsStored(2);
   const welcome = { type: 'welcome', protocol: 1, sessionId: SESSION, epoch: 0, lastSeq: 0, serverTime: new Date(NOON).toISOString() };
   handle(client, { ...welcome, version: 0, durableVersion: 0 });
   handle(client, { type: 'accepted', clientId: 'browser', seq: 1, version: 1 });
@@ -184,7 +208,7 @@ test('a server that has forgotten a client is told where its commands begin', ()
 test('a tab that follows is answered by the one that leads, in the frames of the protocol', () => {
   const leader = offline();
   submit(leader, { type: 'create' }, NOON);
-  leader.commandsStored('browser', 1);
+  leader.commandsStored(1);
   leader.takeOutputs();
   const follower = Client.open(SESSION, 'second', '[]')!;
   follower.setFunnel(JSON.stringify(funnel), 'hash');
@@ -203,7 +227,7 @@ test('a tab that follows is answered by the one that leads, in the frames of the
   expect(follower.isLive()).toBe(true);
   // What it does itself is announced once it is stored, and sent by the leader.
   const seq = submit(follower, { type: 'setEmail', email: 'ada@example.com' }, NOON + 1) as number;
-  follower.commandsStored('second', seq);
+  follower.commandsStored(seq);
   const announced = outputs(follower).find(({ type }) => type === 'announce');
   expect(leader.observe('second', announced?.commands ?? '', true)).toBe(true);
   expect(patch(leader)).toMatchObject({ email: 'ada@example.com' });

@@ -6,10 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use throughline_core::{Command, Rejection, RejectionCode, Session, Timestamp};
+use throughline_core::{Command, Session, Timestamp};
 use utoipa::ToSchema;
 
-use super::{Target, TokenAnswer, all_accepted, existing, issue_token, nameless, request, session_reply};
+use super::{Target, TokenAnswer, all_accepted, erased, existing, issue_token, nameless, request, session_reply};
 use crate::http::body::JsonBody;
 use crate::http::idempotent::Reply;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
@@ -94,8 +94,7 @@ pub(crate) async fn renew_token(
     let target = Target::of(&principal, &id)?;
     let current = existing(&state, &target.key).await?;
     if current.erased_at.is_some() {
-        let message = "the personal data of this session was erased; start a new session";
-        return Err(Rejection::new(RejectionCode::SessionErased, message).into());
+        return Err(erased());
     }
     let answer = match &principal.role {
         PrincipalRole::Browser { claims } => {

@@ -3,6 +3,7 @@
 pub(super) mod batch;
 mod commands;
 mod create;
+mod handoff;
 mod lifetime;
 mod list;
 mod patch;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use serde::Serialize;
 use throughline_core::sync::{Request, ServerFrame};
-use throughline_core::{ClientId, Command, Role, Session, SessionId, State, Timestamp};
+use throughline_core::{ClientId, Command, Rejection, RejectionCode, Role, Session, SessionId, State, Timestamp};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -27,6 +28,8 @@ use crate::store::SessionKey;
 use crate::token::{Grant, Purpose};
 use crate::wiring::ServerState;
 
+pub use handoff::HANDOFFS_PER_MINUTE;
+
 /// The routes, with their descriptions.
 pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
     OpenApiRouter::new()
@@ -38,6 +41,8 @@ pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
         .routes(routes!(commands::commands))
         .routes(routes!(lifetime::extend))
         .routes(routes!(lifetime::renew_token))
+        .routes(routes!(handoff::offer))
+        .routes(routes!(handoff::accept))
         .routes(routes!(read::validate))
         .routes(routes!(read::events))
 }
@@ -117,6 +122,11 @@ fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "sessionNotFound", "Session not found")
         .detail("there is no session with this id")
         .mendable_by("permanent")
+}
+
+fn erased() -> Problem {
+    let message = "the personal data of this session was erased; start a new session";
+    Rejection::new(RejectionCode::SessionErased, message).into()
 }
 
 /// Who issues commands that carry no number of their own.

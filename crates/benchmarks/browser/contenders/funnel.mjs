@@ -1,0 +1,10 @@
+// What the buyer does in every contender: from the first offer to the end of the funnel, in four changes.
+export const goOn = [
+  { accept: 'RC6', step: 'upsell-2' },
+  { accept: 'SG6', step: 'success' },
+];
+
+export const prices = { RC6: 19900, SG6: 14900 };
+
+/** The session at the first offer, as a plain object. */
+export const atFirstOffer = ({ session }) => structuredClone(session);

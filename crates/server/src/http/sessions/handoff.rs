@@ -1,0 +1,145 @@
+//! Going on in another browser: one asks for a code, the other exchanges it for a token of its own, once.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use throughline_core::sync::ServerFrame;
+use throughline_core::{ClientId, Command, Role, Timestamp};
+use utoipa::ToSchema;
+
+use super::{Target, TokenAnswer, all_accepted, erased, existing, issue_token, request};
+use crate::http::body::JsonBody;
+use crate::http::extract::ClientAddress;
+use crate::http::idempotent::Reply;
+use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
+use crate::principal::{Principal, Role as PrincipalRole};
+use crate::problem::Problem;
+use crate::store::SessionKey;
+use crate::token::{Grant, Lifetimes, Purpose, TokenError};
+use crate::wiring::ServerState;
+
+/// How many codes one address may try in a minute.
+pub const HANDOFFS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
+
+/// A code with which one other browser can go on with the session.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Handoff {
+    /// For `POST /v1/handoff`. A secret until it is used.
+    code: String,
+    /// Until when it can be used.
+    expires_at: Timestamp,
+}
+
+/// What a code is exchanged for.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HandedOff {
+    /// The session's id.
+    session_id: String,
+    #[serde(flatten)]
+    token: TokenAnswer,
+}
+
+/// A code that another browser has asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HandoffCode {
+    /// As it was given out.
+    code: String,
+}
+
+/// Gives out a code with which one other browser can go on with the session, within 5 minutes.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/handoff", tag = "sessions",
+    params(("id" = String, Path, description = "The session's id")),
+    responses(
+        (status = 201, description = "A code", body = Handoff),
+        SessionProblems,
+        (status = 403, description = "Operators don't go on with sessions", body = ProblemDetails),
+        (status = 410, description = "The session was erased", body = ProblemDetails),
+    ),
+    security(("serviceKey" = []), ("sessionToken" = [])),
+)]
+pub(crate) async fn offer(
+    State(state): State<Arc<ServerState>>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let target = Target::of(&principal, &id)?;
+    if matches!(principal.role, PrincipalRole::Operator { .. }) {
+        tracing::warn!("an operator asked for a session's handoff code");
+        return Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
+            .detail("the session's browser, or a service, asks for a code; an operator's key is for running the server")
+            .mendable_by("forbidden"));
+    }
+    if existing(&state, &target.key).await?.erased_at.is_some() {
+        return Err(erased());
+    }
+    let SessionKey { tenant, session_id } = target.key;
+    let grant = Grant { purpose: Purpose::Handoff, tenant, session_id };
+    let issued = state.authenticator.tokens().issue(&grant, Lifetimes::HANDOFF, state.clock.now_ms());
+    let issued = issued.map_err(|error| Problem::internal(&error))?;
+    let expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
+    Ok(Reply::json(StatusCode::CREATED, &Handoff { code: issued.text, expires_at })?.into_response())
+}
+
+/// Exchanges a code for a token, once.
+#[utoipa::path(
+    post, path = "/v1/handoff", tag = "sessions", request_body = HandoffCode,
+    responses(
+        (status = 200, description = "The session's id, and a token for it", body = HandedOff),
+        BodyProblems,
+        (status = 401, description = "The code is none of this server, was changed, or its time is over", body = ProblemDetails),
+        (status = 404, description = "The session is gone", body = ProblemDetails),
+        (status = 410, description = "The code was used, or the session was erased", body = ProblemDetails),
+        (status = 429, description = "Too many attempts from this address", body = ProblemDetails),
+        (status = 503, description = "It could not be stored just now", body = ProblemDetails),
+    ),
+    security(()),
+)]
+pub(crate) async fn accept(
+    State(state): State<Arc<ServerState>>,
+    ClientAddress(address): ClientAddress,
+    JsonBody(HandoffCode { code }): JsonBody<HandoffCode>,
+) -> Result<Response, Problem> {
+    state.handoffs_per_address.check(address)?;
+    let now_ms = state.clock.now_ms();
+    let claims =
+        state.authenticator.tokens().verify(&code, Purpose::Handoff, now_ms).map_err(|error| refused(&error))?;
+    let key = SessionKey { tenant: claims.tenant.clone(), session_id: claims.session_id.clone() };
+    if existing(&state, &key).await?.erased_at.is_some() {
+        return Err(erased());
+    }
+    // A code is a client with one command: that no command takes effect twice, on whichever server, makes it good for one
+    // browser. The session remembers the clients that it heard last, and more of them than there are in five minutes.
+    let client_id = ClientId::new(format!("handoff.{}", claims.token_id)).map_err(|error| Problem::internal(&error))?;
+    let requests = vec![request(&client_id, Some(1), Command::HandOff {})];
+    let answers = state.sessions.execute(&key, Role::System, requests).await?.answers;
+    if answers.iter().any(|answer| matches!(answer, ServerFrame::Accepted { repeated: true, .. })) {
+        tracing::warn!("a handoff code was used again");
+        return Err(Problem::new(StatusCode::GONE, "handoffUsed", "The code was used")
+            .detail("this code was used already; ask for a new one on the device that has the session")
+            .mendable_by("buyerInput"));
+    }
+    all_accepted(answers)?;
+    let answer = HandedOff { token: issue_token(&state, &key)?, session_id: key.session_id };
+    Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
+}
+
+fn refused(error: &TokenError) -> Problem {
+    tracing::warn!(code = error.code(), "a handoff code was refused");
+    let detail = match error {
+        TokenError::Expired { .. } => {
+            "the time of this code is over; ask for a new one on the device that has the session"
+        }
+        _ => "this is no code of this server, or it was changed on its way; ask for a new one",
+    };
+    Problem::new(StatusCode::UNAUTHORIZED, "handoffRefused", "The code was refused")
+        .detail(detail)
+        .mendable_by("buyerInput")
+}

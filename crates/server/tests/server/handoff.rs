@@ -1,0 +1,136 @@
+//! Going on in another browser.
+
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+use super::binary::{Dev, dev};
+use super::fleets::fleet;
+
+struct Site {
+    client: Client,
+    address: String,
+}
+
+impl Site {
+    fn of(address: &str) -> Self {
+        Self { client: Client::new(), address: address.to_owned() }
+    }
+
+    fn post(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.client.post(format!("http://{}{path}", self.address)).json(body)
+    }
+
+    /// A browser's session: its id and token.
+    async fn session(&self) -> (String, String) {
+        let created: Value = self.post("/v1/sessions", &json!({})).send().await.unwrap().json().await.unwrap();
+        (text(&created["session"]["id"]), text(&created["token"]))
+    }
+
+    async fn code(&self, id: &str, credential: &str) -> String {
+        let asked = self.post(&format!("/v1/sessions/{id}/handoff"), &json!({})).bearer_auth(credential);
+        let answer = asked.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        text(&answer.json::<Value>().await.unwrap()["code"])
+    }
+
+    async fn exchange(&self, code: &str) -> (u16, Value) {
+        let answer = self.post("/v1/handoff", &json!({ "code": code })).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    async fn status_with(&self, id: &str, credential: &str) -> StatusCode {
+        let url = format!("http://{}/v1/sessions/{id}", self.address);
+        self.client.get(url).bearer_auth(credential).send().await.unwrap().status()
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+}
+
+fn started() -> (Dev, Site) {
+    let dev = dev(&[]);
+    let site = Site::of(&dev.address);
+    (dev, site)
+}
+
+#[tokio::test]
+async fn a_code_lets_one_other_browser_go_on_with_the_session() {
+    let (_dev, site) = started();
+    let (id, token) = site.session().await;
+    let code = site.code(&id, &token).await;
+
+    let (status, answer) = site.exchange(&code).await;
+    assert_eq!((status, &answer["sessionId"]), (200, &json!(id)));
+    let theirs = text(&answer["token"]);
+    assert_ne!(theirs, token);
+    assert_eq!(site.status_with(&id, &theirs).await, StatusCode::OK);
+    assert_eq!(site.status_with(&id, &token).await, StatusCode::OK, "the first browser goes on as well");
+
+    let (status, refused) = site.exchange(&code).await;
+    assert_eq!((status, &refused["code"]), (410, &json!("handoffUsed")));
+    assert_eq!(refused["mendableBy"], "buyerInput");
+
+    let events = site.client.get(format!("http://{}/v1/sessions/{id}/events", site.address)).bearer_auth(&token);
+    let events: Value = events.send().await.unwrap().json().await.unwrap();
+    let kinds = events["records"].as_array().unwrap().iter().map(|record| text(&record["event"]["type"]));
+    assert_eq!(kinds.filter(|kind| kind == "handedOff").count(), 1, "{events}");
+}
+
+#[tokio::test]
+async fn a_code_is_good_for_nothing_else_and_nothing_else_for_a_code() {
+    let (dev, site) = started();
+    let (id, token) = site.session().await;
+    let code = site.code(&id, &token).await;
+    assert_eq!(site.status_with(&id, &code).await, StatusCode::UNAUTHORIZED);
+
+    let mut changed = code.clone().into_bytes();
+    changed[60] ^= 1;
+    for other in [&token, &dev.service_key, "", "v4.local.made-up", &String::from_utf8(changed).unwrap()] {
+        let (status, refused) = site.exchange(other).await;
+        assert_eq!((status, &refused["code"]), (401, &json!("handoffRefused")), "{other}");
+    }
+    assert_eq!(site.exchange(&code).await.0, 200);
+}
+
+#[tokio::test]
+async fn only_who_may_reach_a_session_gets_a_code_for_it() {
+    let (dev, site) = started();
+    let ((id, _), (_, other_token)) = (site.session().await, site.session().await);
+    let path = format!("/v1/sessions/{id}/handoff");
+    let code = async |request: RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), text(&answer.json::<Value>().await.unwrap()["code"]))
+    };
+    assert_eq!(code(site.post(&path, &json!({}))).await, (401, "credentialMissing".to_owned()));
+    assert_eq!(code(site.post(&path, &json!({})).bearer_auth(&other_token)).await, (403, "wrongSession".to_owned()));
+    let by_service = site.code(&id, &dev.service_key).await;
+    assert_eq!(site.exchange(&by_service).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_code_of_an_erased_session_brings_nothing_back() {
+    let (dev, site) = started();
+    let (id, token) = site.session().await;
+    let code = site.code(&id, &token).await;
+    let erased = site.client.delete(format!("http://{}/v1/sessions/{id}", site.address)).bearer_auth(&dev.service_key);
+    assert_eq!(erased.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let (status, refused) = site.exchange(&code).await;
+    assert_eq!((status, &refused["code"]), (410, &json!("sessionErased")));
+}
+
+#[tokio::test]
+async fn whichever_servers_are_asked_at_once_a_code_lets_one_browser_in() {
+    let fleet = fleet();
+    let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
+    let sites = nodes.each_ref().map(|node| Site::of(&node.address));
+    for _ in 0..8 {
+        let (id, token) = sites[0].session().await;
+        let code = sites[1].code(&id, &token).await;
+        let attempts = (0..6).map(|attempt| sites[attempt % 2].exchange(&code));
+        let outcomes = futures_util::future::join_all(attempts).await;
+        let mut codes: Vec<u16> = outcomes.iter().map(|(status, _)| *status).collect();
+        codes.sort_unstable();
+        assert_eq!(codes, [200, 410, 410, 410, 410, 410], "{outcomes:?}");
+    }
+}
