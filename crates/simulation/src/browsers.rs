@@ -14,6 +14,9 @@ use crate::world::{World, client, default_funnel, tag_of, tagged};
 pub(crate) const BROWSERS: usize = 2;
 pub(crate) const TABS: usize = 3;
 
+/// How many commands one frame has at most: few, so that more can happen between them.
+const MOST_TOGETHER: usize = 3;
+
 /// What a browser keeps over a crash.
 #[derive(Clone, Default)]
 struct Disk {
@@ -298,6 +301,13 @@ impl World {
         match output {
             Output::Send(ClientFrame::Hello(hello)) if !tab.replica.is_leading() => {
                 self.broadcast(at, &Message::Hello(hello));
+            }
+            Output::Send(ClientFrame::Submit { mut commands }) => {
+                // A shell makes several frames of many commands, by their size; here chance does.
+                while let Some(wire) = tab.wire.as_mut().filter(|_| !commands.is_empty()) {
+                    let rest = commands.split_off(self.dice.usize(1..=commands.len().min(MOST_TOGETHER)));
+                    wire.up.push_back(ClientFrame::Submit { commands: core::mem::replace(&mut commands, rest) });
+                }
             }
             Output::Send(frame) => {
                 if let Some(wire) = &mut tab.wire {
