@@ -1,6 +1,6 @@
 import { newClaimSecret, newSessionId } from '../generated/throughline.js';
 import type { Funnel } from '../generated/types.js';
-import { loadCore } from './core.js';
+import { findLocalStorageCore, loadCore } from './core.js';
 import type { KnownFunnel } from './engine.js';
 import { plainCopy } from './plain.js';
 import { SessionError } from './rejection.js';
@@ -9,6 +9,7 @@ import { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
 import { exclusively } from './tabs.js';
 import { legacySession, takeOverLegacySessions } from './take-over.js';
+import type { FindWasm, WasmSource } from './wasm-source.js';
 
 export interface OpenOptions {
   /** The server, such as `https://checkout.shop.example`; relative addresses are the page's own. */
@@ -25,8 +26,10 @@ export interface OpenOptions {
   create?: NewSession;
   /** The first rung of the storage to try. */
   storage?: StorageRung;
-  /** The wasm file: an address, a response or bytes, where the one beside this module can't be loaded. */
-  wasm?: string | URL | Request | Response | BufferSource | WebAssembly.Module;
+  /** The file `throughline/throughline_bg.wasm`, where the one beside this module can't be loaded. */
+  wasm?: WasmSource;
+  /** The file `throughline/local_storage_bg.wasm` likewise; few browsers need it. */
+  localStorageWasm?: WasmSource;
   /** How long to wait for a server where this browser has nothing of the session, in milliseconds. */
   timeoutMs?: number;
 }
@@ -34,16 +37,11 @@ export interface OpenOptions {
 const DEFAULT_FUNNEL = 'default';
 const DEFAULT_TIMEOUT_MS = 10_000;
 
-/**
- * Opens a checkout session: the one named, else this browser's latest, else a new one.
- *
- * A new session needs no connection, once the funnel is known to this browser; it is shown at once and claimed at
- * the server later.
- *
- * @throws {SessionError} where there is nothing of the session here and the server can't be asked, or does not know it.
- */
-export async function openSession(options: OpenOptions): Promise<CheckoutSession> {
-  await loadCore(options.wasm);
+/** Opens a checkout session, as every entry of this package does with the core that it brings along. */
+export async function open(options: OpenOptions, ownWasm: FindWasm): Promise<CheckoutSession> {
+  const { wasm } = options;
+  findLocalStorageCore(options.localStorageWasm);
+  await loadCore(wasm === undefined ? ownWasm : () => wasm);
   const storage = await Storage.open(options.storage);
   try {
     const { session, isNew } = await exclusively(storage.isShared, 'open', () => openIn(storage, options));

@@ -25,6 +25,8 @@ export type SessionErrorCode =
   | 'unsupportedProtocol'
   /** The server can't be reached, and there is nothing of the session in this browser. */
   | 'unreachable'
+  /** The WebAssembly core could not be loaded, or was not given where it has to be. */
+  | 'coreNotLoaded'
   /** The session was closed by the page. */
   | 'closed'
   /** Something else; the message tells. */
@@ -35,8 +37,8 @@ export class SessionError extends Error {
   override readonly name = 'SessionError';
   readonly code: SessionErrorCode;
 
-  constructor(code: SessionErrorCode, message: string) {
-    super(message);
+  constructor(code: SessionErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.code = code;
   }
 }
