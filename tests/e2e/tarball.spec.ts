@@ -149,7 +149,6 @@ test('Vite, as it is developed with', async ({ page, consumer }) => {
   const port = await freePort();
   await withServer(port, async (server) => {
     await consumer.write({
-      'vite.config.js': block('vite.config.js'),
       'index.html': block('index.html').replace('checkout.js', 'checkout.ts'),
       'checkout.ts': checkoutFor(server),
     });
@@ -203,7 +202,8 @@ test('a script that is no module, with the files of the package on another host'
       'page.ts': `${script}
         opening.then(async (session) => {
           await session.setEmail('ada@example.com').durable;
-          document.title = session.id;
+          const other = await openSession({ url: '${server.url}', wasm: '', fresh: true, storage: 'localStorage' });
+          document.title = [session.id, session.sync.storage, other.sync.storage].join(' ');
         });`,
     });
     await consumer.run(program('esbuild'), 'page.ts', '--bundle', '--outdir=dist', '--log-override:empty-import-meta=silent');
@@ -211,10 +211,12 @@ test('a script that is no module, with the files of the package on another host'
     page.on('request', (request) => requests.push(request.url()));
     await withSite({ folders: { '/': consumer.path('dist') } }, port, async () => {
       await page.goto(originOf(port));
-      await expect(page).toHaveTitle(/^ws_/);
-      expect((await stored(server, await page.title())).email).toBe('ada@example.com');
+      await expect(page).toHaveTitle(/^ws_\w+ indexedDB localStorage$/);
+      const [id] = (await page.title()).split(' ');
+      expect((await stored(server, id!)).email).toBe('ada@example.com');
     });
-    expect(requests.filter((url) => url.endsWith('.wasm'))).toEqual([`${cdn.url}/throughline_bg.wasm`]);
+    const files = ['throughline_bg.wasm', 'local_storage_bg.wasm'];
+    expect(requests.filter((url) => url.endsWith('.wasm'))).toEqual(files.map((file) => `${cdn.url}/${file}`));
   });
   await cdn.stop();
 });
@@ -346,13 +348,13 @@ for (const [name, flags, transport] of [
     const server = await ThroughlineServer.start();
     await consumer.write({
       'order.mjs': blockFor('order.mjs', { server: server.url }),
-      // Not a buyer's storage, nor locks between tabs: neither may be used.
+      // Not a buyer's storage, nor locks between tabs: none of it may be used.
       'later.mjs': `
         const touch = () => {
-          console.log('was touched');
+          console.error(new Error('was touched').stack);
           process.exit(1);
         };
-        Object.defineProperty(globalThis, 'localStorage', { get: touch });
+        for (const name of ['localStorage', 'indexedDB']) Object.defineProperty(globalThis, name, { get: touch });
         Object.defineProperty(globalThis, 'navigator', { value: { locks: { request: touch, query: touch } } });`,
     });
     const [id, ...state] = (await consumer.run('node', ...flags, 'order.mjs')).trim().split(' ');
@@ -366,6 +368,7 @@ test('importing has no effect, touches nothing of a browser, and gives the same 
   await consumer.write({
     'imports.mjs': `
       import { readFileSync } from 'node:fs';
+      import { createRequire } from 'node:module';
 
       const touched = [];
       for (const name of ${JSON.stringify(ofBrowsers)}) {
@@ -378,6 +381,7 @@ test('importing has no effect, touches nothing of a browser, and gives the same 
       // Those for runtimes at the edge import wasm files, and are run there.
       const scripts = targets.filter((target) => /(?<!workerd|edge-light)\\.js$/.test(target));
       const entries = await Promise.all(scripts.map((script) => import(new URL(script, folder))));
+      entries.push(createRequire(import.meta.url)('throughline'));
       const classes = new Set(entries.flatMap(({ SessionError }) => SessionError ?? []));
       const added = Reflect.ownKeys(globalThis).length - before;
       console.log(JSON.stringify({ scripts, touched, added, classes: classes.size, self: import.meta.resolve('throughline') }));`,
