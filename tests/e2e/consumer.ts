@@ -13,7 +13,7 @@ const bundlers = inRepository('tests/bundlers');
 const environment = { ...process.env, NEXT_TELEMETRY_DISABLED: '1' };
 
 /** How long a program may take that a test runs in a project, and until a server in it answers. */
-const limitMs = 60_000;
+const limitMs = 120_000;
 const pollMs = 50;
 
 /** A project of somebody who has installed the packed tarball, beside the bundlers of `tests/bundlers`. */

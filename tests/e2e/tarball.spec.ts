@@ -167,6 +167,8 @@ test('webpack', async ({ page, consumer }) => {
       'webpack.mjs': `
         import webpack from 'webpack';
         const options = { mode: 'production', entry: './checkout.js', output: { filename: 'checkout.js' } };
+        // Minifying takes most of its time, and says nothing of the package, which is minified.
+        options.optimization = { minimize: false };
         webpack(options, (error, stats) => {
           if (error ?? stats.hasErrors()) throw error ?? new Error(stats.toString());
         });`,
@@ -278,6 +280,8 @@ test('Next.js: the server renders, the browser opens the session, and a route at
   page,
   consumer,
 }) => {
+  // A whole build of Next.js: most of the time that this file takes.
+  test.slow();
   const port = await freePort();
   await withServer(port, async (server) => {
     await consumer.write({

@@ -17,6 +17,9 @@ use crate::workspace::{self, NpmProject, VERSION};
 const STAGE: &str = "target/npm/throughline";
 
 /// What can be imported from the package: `src/<name>.ts` becomes `dist/<name>.js`. The manifest says under which name.
+///
+/// An entry that goes with the package itself, and does not take its place, imports what it needs of it from `./index.js`. That is
+/// left as it is: imported from the modules behind, those would move to a chunk of their own, and every page would load one more.
 const ENTRIES: [Entry; 5] = [
     Entry { name: "index", types: Types::Own },
     Entry { name: "slim", types: Types::Own },
@@ -112,7 +115,7 @@ fn bundle(dist: &Path) -> Result<Bundle> {
         // What is used by several entries, or imported when it is needed, becomes a file of its own.
         .args(["--splitting", "--chunk-names=[name]-[hash]", "--outdir=dist"])
         // Node.js' modules, and those that the page brings along; and what runtimes at the edge compile themselves.
-        .args(["--packages=external", "--external:*.wasm", "--external:*.wasm?module"])
+        .args(["--packages=external", "--external:*.wasm", "--external:*.wasm?module", "--external:./index.js"])
         .arg(format!("--metafile={}", metafile.display()))
         .current_dir(&package))?;
     for file in fs::read_dir(&bundled)? {
