@@ -19,6 +19,8 @@ const contentTypes: Readonly<Record<string, string>> = {
 export interface SiteContent {
   folders?: Readonly<Record<string, string>>;
   pages?: Readonly<Record<string, string>>;
+  /** Sent with everything. */
+  headers?: Readonly<Record<string, string>>;
 }
 
 /** A plain file server for pages, on the loopback address, which browsers treat as a secure context. */
@@ -55,6 +57,7 @@ export class StaticSite {
   }
 
   async #answer(path: string, response: ServerResponse): Promise<void> {
+    for (const [name, value] of Object.entries(this.#content.headers ?? {})) response.setHeader(name, value);
     const page = this.#content.pages?.[path];
     if (page !== undefined) {
       send(response, '.html', Buffer.from(page));

@@ -1,33 +1,42 @@
-import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 
 import type { Page } from '@playwright/test';
 
-import { expect, test as base } from './fixtures.js';
-import { inRepository } from './repository.js';
-import { stored } from './sdk.js';
+import type * as throughline from 'throughline';
+
+import { type Consumer, expect, program, test, withoutTypes } from './consumer.js';
+import { freePort } from './ports.js';
+import { block, blockFor, readme } from './readme.js';
+import { records, stored } from './sdk.js';
 import { ThroughlineServer } from './server.js';
-import { StaticSite } from './static-site.js';
+import { type SiteContent, StaticSite } from './static-site.js';
 
-const run = promisify(execFile);
+/** What the README's blocks are run by, below; all of them are type-checked as well. */
+const ran = [
+  'checkout.ts',
+  'vite.config.js',
+  'build.mjs',
+  'index.html',
+  'cdn.ts',
+  'app/page.tsx',
+  'order.mjs',
+  'worker.ts',
+  'Content-Security-Policy',
+];
+const typeChecked = ['checkout.ts', 'pay.ts', 'cdn.ts', 'app/page.tsx', 'worker.ts', 'errors.ts'];
 
-/** Opens a session at the server in the page's address, and tells in the page's title when a change is durable. */
-const script = (from: string) => `
-import { openSession, version } from '${from}';
-try {
-  const url = new URLSearchParams(location.search).get('server');
-  const session = await openSession({ url });
-  await session.setEmail('ada@example.com').durable;
-  document.title = [await version(), session.id, session.sync.storage].join(' ');
-} catch (error) {
-  document.title = 'failed: ' + error.message;
-}
-`;
+/** What importing must leave alone, also where a runtime has it. */
+const ofBrowsers = [
+  ...['window', 'self', 'document', 'location', 'navigator', 'addEventListener', 'localStorage', 'sessionStorage'],
+  ...['indexedDB', 'caches', 'BroadcastChannel', 'WebSocket', 'fetch', 'crypto', 'performance'],
+];
 
-const html = '<!doctype html><html lang="en"><title>loading</title><script type="module" src="/main.js"></script></html>';
+/** A page's script, with the session's id in the page's title. */
+const titled = (script: string) => `${script}\ndocument.title = session.id;\n`;
+
+const checkoutFor = (server: ThroughlineServer) => titled(blockFor('checkout.ts', { server: server.url }));
+const scriptFor = (server: ThroughlineServer) => withoutTypes(checkoutFor(server));
 
 /** What somebody might write who uses the package with TypeScript. */
 const typed = `
@@ -88,46 +97,343 @@ export function wrong(session: CheckoutSession): void {
 }
 `;
 
-/** A project of somebody who installed the tarball. */
-const test = base.extend<{ consumer: string }>({
-  consumer: async ({}, use) => {
-    const folder = await mkdtemp(join(tmpdir(), 'throughline-consumer-'));
-    const packed = (await readdir(inRepository('target/npm'))).filter((name) => name.endsWith('.tgz'));
-    expect(packed).toHaveLength(1);
-    await writeFile(join(folder, 'package.json'), JSON.stringify({ name: 'consumer', private: true, type: 'module' }));
-    await run('npm', ['install', '--offline', '--no-audit', inRepository(`target/npm/${packed[0]}`)], { cwd: folder });
-    await use(folder);
-    await rm(folder, { recursive: true, force: true });
-  },
-});
-
-/** Opens the site, and has its session become durable at a server that lets it connect. */
-async function expectDurable(page: Page, site: StaticSite): Promise<void> {
-  const server = await ThroughlineServer.start({ allowedOrigins: [site.url] });
+/** Starts a server for the pages of this port, as long as `work` takes. */
+async function withServer(port: number, work: (server: ThroughlineServer) => Promise<void>): Promise<void> {
+  const server = await ThroughlineServer.start({ allowedOrigins: [originOf(port)] });
   try {
-    await page.goto(`${site.url}/?${new URLSearchParams({ server: server.url })}`);
-    await expect(page).toHaveTitle(/^\d+\.\d+\.\d+ ws_\w+ indexedDB$/);
-    const id = (await page.title()).split(' ')[1]!;
-    expect((await stored(server, id)).email).toBe('ada@example.com');
+    await work(server);
   } finally {
     await server.stop();
+  }
+}
+
+async function withSite(content: SiteContent, port: number, work: () => Promise<void>): Promise<void> {
+  const site = await StaticSite.start(content, port);
+  try {
+    await work();
+  } finally {
     await site.stop();
   }
 }
 
-test('a Vite project with the packed tarball opens a session that becomes durable', async ({ page, consumer }) => {
-  await writeFile(join(consumer, 'index.html'), html);
-  await writeFile(join(consumer, 'main.js'), script('throughline'));
-  const vite = inRepository('web-demo/node_modules/.bin/vite');
-  await run(vite, ['build', '--logLevel', 'warn'], { cwd: consumer });
-  await expectDurable(page, await StaticSite.start({ folders: { '/': join(consumer, 'dist') } }));
+const originOf = (port: number) => `http://127.0.0.1:${port}`;
+
+/** The page with `checkout.ts`: what is entered there is told to be saved, and it is. */
+async function expectCheckout(page: Page, port: number, server: ThroughlineServer): Promise<void> {
+  await page.goto(originOf(port));
+  await expect(page).toHaveTitle(/^ws_/);
+  await page.locator('#email').fill('ada@example.com');
+  await page.locator('#email').blur();
+  await expect(page.locator('#saved')).toHaveText(/^\d+ cents, saved$/);
+  expect((await stored(server, await page.title())).email).toBe('ada@example.com');
+}
+
+test('every block of the README is run or type-checked, and none twice under one name', () => {
+  expect([...readme.keys()].sort()).toEqual([...new Set([...ran, ...typeChecked])].sort());
 });
 
-test('a plain page with the installed package opens a session that becomes durable', async ({ page, consumer }) => {
-  await writeFile(join(consumer, 'index.html'), html);
-  await writeFile(join(consumer, 'main.js'), script('/node_modules/throughline/dist/index.js'));
-  await expectDurable(page, await StaticSite.start({ folders: { '/': consumer } }));
+test('Vite, built', async ({ page, consumer }) => {
+  const port = await freePort();
+  await withServer(port, async (server) => {
+    await consumer.write({
+      'vite.config.js': block('vite.config.js'),
+      'index.html': block('index.html').replace('checkout.js', 'checkout.ts'),
+      'checkout.ts': checkoutFor(server),
+    });
+    await consumer.run(program('vite'), 'build', '--logLevel', 'warn');
+    await withSite({ folders: { '/': consumer.path('dist') } }, port, () => expectCheckout(page, port, server));
+  });
 });
+
+test('Vite, as it is developed with', async ({ page, consumer }) => {
+  const port = await freePort();
+  await withServer(port, async (server) => {
+    await consumer.write({
+      'index.html': block('index.html').replace('checkout.js', 'checkout.ts'),
+      'checkout.ts': checkoutFor(server),
+    });
+    const args = ['--host', '127.0.0.1', '--port', `${port}`, '--strictPort'];
+    await consumer.serving(originOf(port), program('vite'), args, () => expectCheckout(page, port, server));
+  });
+});
+
+test('webpack', async ({ page, consumer }) => {
+  const port = await freePort();
+  await withServer(port, async (server) => {
+    await consumer.write({
+      'dist/index.html': block('index.html'),
+      'checkout.js': scriptFor(server),
+      // webpack's own program is a package of its own; this is what it does.
+      'webpack.mjs': `
+        import webpack from 'webpack';
+        const options = { mode: 'production', entry: './checkout.js', output: { filename: 'checkout.js' } };
+        // Minifying takes most of its time, and says nothing of the package, which is minified.
+        options.optimization = { minimize: false };
+        webpack(options, (error, stats) => {
+          if (error ?? stats.hasErrors()) throw error ?? new Error(stats.toString());
+        });`,
+    });
+    await consumer.run('node', 'webpack.mjs');
+    await withSite({ folders: { '/': consumer.path('dist') } }, port, () => expectCheckout(page, port, server));
+  });
+});
+
+test('esbuild', async ({ page, consumer }) => {
+  const port = await freePort();
+  await withServer(port, async (server) => {
+    await consumer.write({
+      'build.mjs': block('build.mjs'),
+      'dist/index.html': block('index.html'),
+      'checkout.ts': checkoutFor(server),
+    });
+    await consumer.run('node', 'build.mjs');
+    await withSite({ folders: { '/': consumer.path('dist') } }, port, () => expectCheckout(page, port, server));
+  });
+});
+
+test('a script that is no module, with the files of the package on another host', async ({ page, consumer }) => {
+  const port = await freePort();
+  const cdn = await StaticSite.start({
+    folders: { '/': join(consumer.package, 'dist') },
+    headers: { 'access-control-allow-origin': '*' },
+  });
+  await withServer(port, async (server) => {
+    const script = blockFor('cdn.ts', { server: server.url, cdn: cdn.url });
+    await consumer.write({
+      'dist/index.html': '<!doctype html><title>loading</title><script src="page.js"></script>',
+      'page.ts': `${script}
+        opening.then(async (session) => {
+          await session.setEmail('ada@example.com').durable;
+          const other = await openSession({ url: '${server.url}', wasm: '', fresh: true, storage: 'localStorage' });
+          document.title = [session.id, session.sync.storage, other.sync.storage].join(' ');
+        });`,
+    });
+    await consumer.run(program('esbuild'), 'page.ts', '--bundle', '--outdir=dist', '--log-override:empty-import-meta=silent');
+    const requests: string[] = [];
+    page.on('request', (request) => requests.push(request.url()));
+    await withSite({ folders: { '/': consumer.path('dist') } }, port, async () => {
+      await page.goto(originOf(port));
+      await expect(page).toHaveTitle(/^ws_\w+ indexedDB localStorage$/);
+      const [id] = (await page.title()).split(' ');
+      expect((await stored(server, id!)).email).toBe('ada@example.com');
+    });
+    const files = ['throughline_bg.wasm', 'local_storage_bg.wasm'];
+    expect(requests.filter((url) => url.endsWith('.wasm'))).toEqual(files.map((file) => `${cdn.url}/${file}`));
+  });
+  await cdn.stop();
+});
+
+/** The policy of the README, for a server. */
+function policyFor(server: ThroughlineServer): Record<string, string> {
+  const [, name, value] = /^([\w-]+): (.*)\n$/.exec(blockFor('Content-Security-Policy', { server: server.url }))!;
+  return { [name!]: value! };
+}
+
+test('a plain page under a strict Content Security Policy', async ({ page, consumer }) => {
+  const port = await freePort();
+  await page.addInitScript(() => {
+    const violations: string[] = [];
+    Object.assign(globalThis, { violations });
+    addEventListener('securitypolicyviolation', (event) => violations.push(`${event.violatedDirective}: ${event.blockedURI}`));
+  });
+  const violations = () => page.evaluate(() => (globalThis as unknown as { violations: string[] }).violations);
+  const content = {
+    folders: { '/throughline/': join(consumer.package, 'dist') },
+    pages: { '/': block('index.html') },
+  };
+  await withServer(port, async (server) => {
+    const headers = policyFor(server);
+    await consumer.write({ 'site/checkout.js': scriptFor(server).replace('"throughline"', '"./throughline/index.js"') });
+    const folders = { ...content.folders, '/': consumer.path('site') };
+    await withSite({ ...content, folders, headers }, port, async () => {
+      await expectCheckout(page, port, server);
+      const rung = await page.evaluate(async (url) => {
+        const address = '/throughline/index.js';
+        const { openSession } = (await import(address)) as typeof throughline;
+        return (await openSession({ url, fresh: true, storage: 'localStorage' })).sync.storage;
+      }, server.url);
+      expect(rung, 'the module for localStorage is loaded as well').toBe('localStorage');
+      expect(await violations()).toEqual([]);
+    });
+
+    // Without that word the page hears what is missing, and the policy is seen to be in force.
+    const stricter = Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, value.replace(" 'wasm-unsafe-eval'", '')]));
+    await withSite({ ...content, headers: stricter }, port, async () => {
+      await page.goto(originOf(port));
+      const failure = await page.evaluate(async (url) => {
+        const address = '/throughline/index.js';
+        const { openSession, SessionError } = (await import(address)) as typeof throughline;
+        const error: unknown = await openSession({ url }).catch((error: unknown) => error);
+        return error instanceof SessionError ? [error.code, error.message, String(error.cause)] : String(error);
+      }, server.url);
+      expect(failure).toEqual([
+        'coreNotLoaded',
+        expect.stringContaining("allow 'wasm-unsafe-eval' in script-src"),
+        expect.stringContaining('Content Security Policy'),
+      ]);
+      expect(await violations()).toContain('script-src: wasm-eval');
+    });
+  });
+});
+
+test('Next.js: the server renders, the browser opens the session, and a route at the edge opens one of its own', async ({
+  page,
+  consumer,
+}) => {
+  // A whole build of Next.js: most of the time that this file takes.
+  test.slow();
+  const port = await freePort();
+  await withServer(port, async (server) => {
+    await consumer.write({
+      'app/layout.jsx': 'export default ({ children }) => <html lang="en"><body>{children}</body></html>;',
+      'app/page.jsx': withoutTypes(blockFor('app/page.tsx', { server: server.url })),
+      'worker.js': withoutTypes(blockFor('worker.ts', { server: server.url })),
+      'app/campaign/route.js': `
+        import worker from '../../worker.js';
+        export const runtime = 'edge';
+        export const GET = (request) => worker.fetch(request);`,
+    });
+    await consumer.run(program('next'), 'build');
+    const args = ['start', '--hostname', '127.0.0.1', '--port', `${port}`];
+    await consumer.serving(originOf(port), program('next'), args, async () => {
+      expect(await (await fetch(originOf(port))).text(), 'as the server renders it').toContain('<p>One moment …</p>');
+      await page.goto(originOf(port));
+      await page.locator('input').fill('ada@example.com');
+      const id = (await records(page))['current']!;
+      await expect.poll(async () => (await stored(server, id)).email).toBe('ada@example.com');
+      await expectCampaign(originOf(port), server);
+    });
+  });
+});
+
+/** The worker of the README: the session that it opens is durable when it answers. */
+async function expectCampaign(url: string, server: ThroughlineServer): Promise<void> {
+  const answer = await fetch(`${url}/campaign?campaign=spring`);
+  const text = await answer.text();
+  expect(answer.status, text).toBe(200);
+  const { id, version } = JSON.parse(text) as { id: string; version: number };
+  expect(await stored(server, id)).toMatchObject({ version, metadata: { campaign: 'spring' } });
+}
+
+test("Cloudflare's workerd", async ({ consumer }) => {
+  const [port, serverPort] = [await freePort(), await freePort()];
+  await withServer(serverPort, async (server) => {
+    await consumer.write({
+      'worker.ts': blockFor('worker.ts', { server: server.url }),
+      'config.capnp': `
+        using Workerd = import "/workerd/workerd.capnp";
+        const config :Workerd.Config = (
+          services = [
+            (name = "worker", worker = (
+              modules = [
+                (name = "worker.js", esModule = embed "dist/worker.js"),
+                (name = "throughline_bg.wasm", wasm = embed "node_modules/throughline/dist/throughline_bg.wasm"),
+              ],
+              compatibilityDate = "2026-01-01",
+            )),
+            (name = "internet", network = (allow = ["private"])),
+          ],
+          sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "worker")],
+        );`,
+    });
+    const conditions = '--conditions=workerd,worker,browser';
+    await consumer.run(program('esbuild'), 'worker.ts', '--bundle', '--format=esm', '--outdir=dist', conditions, '--external:*.wasm');
+    // The program itself: what npm installs beside it starts it, and is the one that a signal would end.
+    const workerd = (await consumer.run('node', '-p', "require('workerd').default")).trim();
+    await consumer.serving(originOf(port), workerd, ['serve', 'config.capnp'], () => expectCampaign(originOf(port), server));
+  });
+});
+
+for (const [name, flags, transport] of [
+  ['with WebSockets, and with what later versions share with browsers', ['--experimental-websocket', '--import', './later.mjs'], 'webSocket'],
+  ['without WebSockets', ['--no-experimental-websocket'], 'requests'],
+] as const) {
+  test(`Node.js ${name}: the session is durable, and the process ends once it is closed`, async ({ consumer }) => {
+    const server = await ThroughlineServer.start();
+    await consumer.write({
+      'order.mjs': blockFor('order.mjs', { server: server.url }),
+      // Not a buyer's storage, nor locks between tabs: none of it may be used.
+      'later.mjs': `
+        const touch = () => {
+          console.error(new Error('was touched').stack);
+          process.exit(1);
+        };
+        for (const name of ['localStorage', 'indexedDB']) Object.defineProperty(globalThis, name, { get: touch });
+        Object.defineProperty(globalThis, 'navigator', { value: { locks: { request: touch, query: touch } } });`,
+    });
+    const [id, ...state] = (await consumer.run('node', ...flags, 'order.mjs')).trim().split(' ');
+    expect(state).toEqual(['memory', transport]);
+    expect((await stored(server, id!)).email).toBe('ada@example.com');
+    await server.stop();
+  });
+}
+
+test('importing has no effect, touches nothing of a browser, and gives the same classes by every way', async ({ consumer }) => {
+  await consumer.write({
+    'imports.mjs': `
+      import { readFileSync } from 'node:fs';
+      import { createRequire } from 'node:module';
+
+      const touched = [];
+      for (const name of ${JSON.stringify(ofBrowsers)}) {
+        Object.defineProperty(globalThis, name, { configurable: true, get: () => void touched.push(name) });
+      }
+      const before = Reflect.ownKeys(globalThis).length;
+      const folder = new URL('./node_modules/throughline/', import.meta.url);
+      const { exports } = JSON.parse(readFileSync(new URL('package.json', folder), 'utf8'));
+      const targets = Object.values(exports).flatMap((entry) => (typeof entry === 'string' ? entry : Object.values(entry)));
+      // Those for runtimes at the edge import wasm files, and are run there.
+      const scripts = targets.filter((target) => /(?<!workerd|edge-light)\\.js$/.test(target));
+      const entries = await Promise.all(scripts.map((script) => import(new URL(script, folder))));
+      entries.push(createRequire(import.meta.url)('throughline'));
+      const classes = new Set(entries.flatMap(({ SessionError }) => SessionError ?? []));
+      const added = Reflect.ownKeys(globalThis).length - before;
+      console.log(JSON.stringify({ scripts, touched, added, classes: classes.size, self: import.meta.resolve('throughline') }));`,
+  });
+  const { scripts, self, ...rest } = JSON.parse(await consumer.run('node', 'imports.mjs')) as Record<string, unknown>;
+  expect(scripts).toEqual(expect.arrayContaining(['./dist/index.js', './dist/node.js', './dist/slim.js']));
+  expect(self).toMatch(/\/dist\/node\.js$/);
+  expect(rest).toEqual({ touched: [], added: 0, classes: 1 });
+});
+
+test('slim without its wasm file says what to do, and the stack leads to TypeScript', async ({ consumer }) => {
+  await consumer.write({
+    'slim.mjs': `
+      import { openSession, SessionError, version } from 'throughline/slim';
+
+      for (const attempt of [version, openSession]) {
+        const error = await attempt({ url: 'https://checkout.shop.example' }).catch((error) => error);
+        console.log(JSON.stringify([error instanceof SessionError, error.code, error.message, error.stack]));
+      }`,
+  });
+  const lines = (await consumer.run('node', '--enable-source-maps', 'slim.mjs')).trim().split('\n');
+  expect(lines).toHaveLength(2);
+  for (const line of lines) {
+    const [isSessionError, code, message, stack] = JSON.parse(line) as [boolean, string, string, string];
+    expect([isSessionError, code]).toEqual([true, 'coreNotLoaded']);
+    expect(message).toContain('pass the file throughline/throughline_bg.wasm to openSession as `wasm`');
+    const [, place] = /throughline\/src\/slim\.ts:(\d+)/.exec(stack) ?? [];
+    const source = await sourceOf(consumer, 'slim.ts');
+    expect(source.split('\n')[Number(place) - 1]).toContain('throw new SessionError');
+  }
+});
+
+/** A source as the package's source maps hold it; all of them hold all of theirs. */
+async function sourceOf(consumer: Consumer, name: string): Promise<string> {
+  const dist = join(consumer.package, 'dist');
+  const scripts = (await readdir(dist)).filter((file) => file.endsWith('.js'));
+  const found = new Map<string, string | null>();
+  for (const script of scripts) {
+    const { sources, sourcesContent } = JSON.parse(await readFile(join(dist, `${script}.map`), 'utf8')) as {
+      sources: string[];
+      sourcesContent: (string | null)[];
+    };
+    sources.forEach((source, index) => found.set(source, sourcesContent[index] ?? null));
+  }
+  for (const [source, text] of found) expect(text, source).not.toBeNull();
+  for (const source of found.keys()) expect(source).toMatch(/^\.\.\/(src|generated)\//);
+  return found.get(`../src/${name}`) ?? '';
+}
 
 for (const [resolution, module] of [
   ['bundler', 'esnext'],
@@ -136,10 +442,10 @@ for (const [resolution, module] of [
   test(`TypeScript with module resolution ${resolution} finds all types of the installed package`, async ({
     consumer,
   }) => {
-    await writeFile(join(consumer, 'shop.ts'), typed);
-    await writeFile(
-      join(consumer, 'tsconfig.json'),
-      JSON.stringify({
+    await consumer.write({
+      ...Object.fromEntries(typeChecked.map((name) => [name, block(name)])),
+      'shop.ts': typed,
+      'tsconfig.json': JSON.stringify({
         compilerOptions: {
           strict: true,
           noEmit: true,
@@ -148,16 +454,16 @@ for (const [resolution, module] of [
           types: [],
           module,
           moduleResolution: resolution,
+          jsx: 'preserve',
           exactOptionalPropertyTypes: true,
           noUncheckedIndexedAccess: true,
           // The package's own declarations are checked as well.
           skipLibCheck: false,
         },
-        files: ['shop.ts'],
+        files: ['shop.ts', ...typeChecked],
       }),
-    );
-    const tsc = run(inRepository('tests/e2e/node_modules/.bin/tsc'), ['--noEmit'], { cwd: consumer });
-    const { stdout } = await tsc.catch((error: { stdout: string }) => error);
-    expect(stdout).toBe('');
+    });
+    const found = await consumer.run(program('tsc'), '--noEmit').catch(({ stdout }: { stdout: string }) => stdout);
+    expect(found).toBe('');
   });
 }

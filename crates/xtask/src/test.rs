@@ -143,6 +143,7 @@ fn end_to_end(tally: &mut Tally) -> Result<ExitStatus> {
     run_program(cargo().args(["build", "--package", "throughline-server"]))?;
     demo::build_page()?;
     provision::npm(NpmProject::EndToEnd)?;
+    provision::npm(NpmProject::Bundlers)?;
     announce("browser tests");
     let report = fresh_report("playwright.json")?;
     let mut playwright = program(NpmProject::EndToEnd.program("playwright"));

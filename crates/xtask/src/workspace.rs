@@ -42,6 +42,8 @@ pub enum NpmProject {
     Demo,
     /// The browser tests.
     EndToEnd,
+    /// What the package is bundled with, and run in, by the browser tests.
+    Bundlers,
     /// What the server is compared with, for Node.js.
     BenchmarkPeers,
 }
@@ -55,6 +57,7 @@ impl NpmProject {
             Self::Package => "crates/wasm-client/js",
             Self::Demo => "web-demo",
             Self::EndToEnd => "tests/e2e",
+            Self::Bundlers => "tests/bundlers",
             Self::BenchmarkPeers => "crates/benchmarks/peers/node",
         }
     }

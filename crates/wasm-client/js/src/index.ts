@@ -9,18 +9,30 @@
  *
  * @packageDocumentation
  */
-export { type OpenOptions, openSession } from './open.js';
-export type { Handoff } from './handoff.js';
-export { Rejection, SessionError, type SessionErrorCode } from './rejection.js';
-export {
-  type CheckoutSession,
-  type NewSession,
-  type SessionEventMap,
-  type SyncState,
-} from './session.js';
-export type { Receipt } from './receipts.js';
-export type { Remaining } from './remaining.js';
-export type { StorageRung } from './storage/store.js';
-export type { TimelineEntry } from './timeline.js';
-export { version } from './version.js';
-export type * from '../generated/types.js';
+import { open, type OpenOptions } from './open.js';
+import type { CheckoutSession } from './session.js';
+import { coreVersion } from './version.js';
+
+export * from './exports.js';
+export type { OpenOptions } from './open.js';
+
+// Written out in this form, bundlers find the file and give it its final address.
+const wasm = () => new URL('./throughline_bg.wasm', import.meta.url);
+
+/**
+ * Opens a checkout session: the one named, else this browser's latest, else a new one.
+ *
+ * A new session needs no connection, once the funnel is known to this browser; it is shown at once and claimed at
+ * the server later.
+ *
+ * @throws {SessionError} where there is nothing of the session here and the server can't be asked, or does not know it; and
+ * where the WebAssembly core can't be loaded.
+ */
+export function openSession(options: OpenOptions): Promise<CheckoutSession> {
+  return open(options, wasm);
+}
+
+/** The version of this package. */
+export function version(): Promise<string> {
+  return coreVersion(wasm);
+}

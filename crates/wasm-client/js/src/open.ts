@@ -1,6 +1,6 @@
 import { newClaimSecret, newSessionId } from '../generated/throughline.js';
 import type { Funnel } from '../generated/types.js';
-import { loadCore } from './core.js';
+import { findLocalStorageCore, loadCore } from './core.js';
 import type { KnownFunnel } from './engine.js';
 import { exchangeHandoff, handoffCodeIn, removeHandoffCode } from './handoff.js';
 import { plainCopy } from './plain.js';
@@ -11,6 +11,7 @@ import { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
 import { exclusively } from './tabs.js';
 import { legacySession, takeOverLegacySessions } from './take-over.js';
+import type { FindWasm, WasmSource } from './wasm-source.js';
 
 export interface OpenOptions {
   /** The server, such as `https://checkout.shop.example`; relative addresses are the page's own. */
@@ -32,8 +33,10 @@ export interface OpenOptions {
   create?: NewSession;
   /** The first rung of the storage to try. */
   storage?: StorageRung;
-  /** The wasm file: an address, a response or bytes, where the one beside this module can't be loaded. */
-  wasm?: string | URL | Request | Response | BufferSource | WebAssembly.Module;
+  /** The file `throughline/throughline_bg.wasm`, where the one beside this module can't be loaded. */
+  wasm?: WasmSource;
+  /** The file `throughline/local_storage_bg.wasm` likewise; few browsers need it. */
+  localStorageWasm?: WasmSource;
   /** How long to wait for a server where this browser has nothing of the session, in milliseconds. */
   timeoutMs?: number;
   /** Gives up opening; the promise is rejected with the signal's reason. */
@@ -43,19 +46,14 @@ export interface OpenOptions {
 const DEFAULT_FUNNEL = 'default';
 const DEFAULT_TIMEOUT_MS = 10_000;
 
-/**
- * Opens a checkout session: the one named, else this browser's latest, else a new one.
- *
- * A new session needs no connection, once the funnel is known to this browser; it is shown at once and claimed at
- * the server later.
- *
- * @throws {SessionError} where there is nothing of the session here and the server can't be asked, or does not know it.
- */
-export async function openSession(options: OpenOptions): Promise<CheckoutSession> {
-  options.signal?.throwIfAborted();
-  await loadCore(options.wasm);
+/** Opens a checkout session, as every entry of this package does with the core that it brings along. */
+export async function open(options: OpenOptions, ownWasm: FindWasm): Promise<CheckoutSession> {
+  const { wasm, signal } = options;
+  signal?.throwIfAborted();
+  findLocalStorageCore(options.localStorageWasm);
+  await loadCore(wasm === undefined ? ownWasm : () => wasm);
   const code = options.handoff === undefined ? undefined : handoffCodeIn(options.handoff);
-  if (code !== undefined) return openHandedOff(options, code);
+  if (code !== undefined) return openHandedOff(options, ownWasm, code);
   const storage = await Storage.open(options.storage);
   try {
     const { session, isNew } = await exclusively(storage.isShared, 'open', () => openIn(storage, options));
@@ -73,10 +71,11 @@ export async function openSession(options: OpenOptions): Promise<CheckoutSession
   }
 }
 
-async function openHandedOff({ handoff: _, ...options }: OpenOptions, code: string): Promise<CheckoutSession> {
+async function openHandedOff(options: OpenOptions, ownWasm: FindWasm, code: string): Promise<CheckoutSession> {
+  const { handoff: _, ...others } = options;
   const { sessionId, token } = await exchangeHandoff(options.url, code, options.signal);
   removeHandoffCode();
-  return openSession({ ...options, sessionId, token });
+  return open({ ...others, sessionId, token }, ownWasm);
 }
 
 async function openIn(storage: Storage, options: OpenOptions): Promise<{ session: CheckoutSession; isNew: boolean }> {

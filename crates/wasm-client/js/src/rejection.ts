@@ -27,6 +27,8 @@ export type SessionErrorCode =
   | 'unreachable'
   /** The code or link for going on on another device was used already, is over, or was changed. */
   | 'handoffRefused'
+  /** The WebAssembly core could not be loaded, or was not given where it has to be. */
+  | 'coreNotLoaded'
   /** The session was closed by the page. */
   | 'closed'
   /** Something else; the message tells. */
@@ -37,8 +39,8 @@ export class SessionError extends Error {
   override readonly name = 'SessionError';
   readonly code: SessionErrorCode;
 
-  constructor(code: SessionErrorCode, message: string) {
-    super(message);
+  constructor(code: SessionErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.code = code;
   }
 }

@@ -334,7 +334,7 @@ export class CheckoutSession {
   }
 
   #followPage(): void {
-    if (typeof addEventListener === 'undefined') return;
+    if (typeof document === 'undefined') return;
     const { signal } = this.#life;
     addEventListener('online', () => this.#connect(), { signal });
     addEventListener('offline', () => this.#connect(), { signal });

@@ -80,6 +80,8 @@ function messageOf(failure: unknown): string {
 }
 
 async function readStorage(): Promise<LegacyStorage | undefined> {
+  // Some servers have a localStorage as well, but none of a buyer.
+  if (typeof document === 'undefined') return undefined;
   try {
     // The core has the last word on what is there. It is loaded only where there is something.
     if (localStorage.getItem(LEGACY_KEY) === null) return undefined;

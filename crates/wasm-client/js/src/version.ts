@@ -1,8 +1,9 @@
-import { version as coreVersion } from '../generated/throughline.js';
+import { version } from '../generated/throughline.js';
 import { loadCore } from './core.js';
+import type { FindWasm } from './wasm-source.js';
 
-/** The version of this package. */
-export async function version(): Promise<string> {
-  await loadCore();
-  return coreVersion();
+/** The version of the core, which is that of the package. */
+export async function coreVersion(find: FindWasm): Promise<string> {
+  await loadCore(find);
+  return version();
 }

@@ -20,7 +20,7 @@ let funnel: unknown;
 let frames: string[];
 
 beforeAll(async () => {
-  await loadCore((await readFile(new URL('../generated/throughline_bg.wasm', import.meta.url))) as BufferSource);
+  await loadCore(() => readFile(new URL('../generated/throughline_bg.wasm', import.meta.url)));
   const golden = async (name: string) =>
     JSON.parse(await readFile(new URL(`../../../core/tests/golden/${name}`, import.meta.url), 'utf8')) as unknown;
   funnel = ((await golden('verdicts.json')) as { funnels: Record<string, unknown> }).funnels['default'];

@@ -5,7 +5,6 @@ import { loadCore } from '../src/core.js';
 import { version } from '../src/index.js';
 
 test('the core and the package have the same version', async () => {
-  const module = await readFile(new URL('../generated/throughline_bg.wasm', import.meta.url));
-  await loadCore(module);
+  await loadCore(() => readFile(new URL('../generated/throughline_bg.wasm', import.meta.url)));
   expect(await version()).toBe(manifest.version);
 });

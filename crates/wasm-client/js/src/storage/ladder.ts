@@ -34,7 +34,8 @@ export class Storage {
 
   /** Opens the rungs from `first` on; those that can't be opened are passed over. */
   static async open(first: StorageRung = 'indexedDB'): Promise<Storage> {
-    const canShare = typeof navigator !== 'undefined' && 'locks' in navigator && typeof BroadcastChannel !== 'undefined';
+    // Only pages have tabs beside them: a worker and a server keep to themselves, whatever else they have.
+    const canShare = typeof document !== 'undefined' && 'locks' in navigator && typeof BroadcastChannel !== 'undefined';
     const rungs: Store[] = [];
     let database: IndexedDbStore | undefined;
     if (canShare && first === 'indexedDB') {

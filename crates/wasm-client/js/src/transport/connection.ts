@@ -84,7 +84,7 @@ export class Connection {
   #open(): void {
     clearTimeout(this.#reconnect);
     // Where requests fail as well it is the network, and either may be the first to work again.
-    this.#isPolling = this.#deafSockets >= DEAF_SOCKETS && this.#deafSockets % 2 === 0;
+    this.#isPolling = !hasSockets() || (this.#deafSockets >= DEAF_SOCKETS && this.#deafSockets % 2 === 0);
     if (!this.#isPolling) this.#deafSockets += 1;
     try {
       this.#transport = this.#isPolling ? this.#poll() : this.#openSocket(() => this.#transport);
@@ -152,6 +152,7 @@ export class Connection {
   }
 
   #tryUpgrade(): void {
+    if (!hasSockets()) return;
     this.#candidate?.close();
     this.#candidate = this.#openSocket(() => this.#transport);
   }
@@ -184,6 +185,11 @@ export class Connection {
       if (this.#wanted && !this.#transport) this.#open();
     }, delayMs);
   }
+}
+
+/** Node.js before 22 has none. */
+function hasSockets(): boolean {
+  return typeof WebSocket !== 'undefined';
 }
 
 /** `https://shop.example/base` becomes `https://shop.example/base/v1/sync`. */
