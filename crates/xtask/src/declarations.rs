@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail};
 /// Where the sources keep what is derived from the Rust types; in the package it lies beside the rest.
 const GENERATED: &str = "generated/";
 
-/// Copies the declarations that `src/index.d.ts` leads to from `emitted` to `dist`.
+/// Copies the declarations that those of `entries` (`index`: `src/index.d.ts`) lead to from `emitted` to `dist`.
 ///
 /// # Errors
 /// Where a public declaration names a module that is not published: its users would silently get `any`.
-pub fn publish(emitted: &Path, dist: &Path) -> Result<()> {
+pub fn publish(emitted: &Path, dist: &Path, entries: &[&str]) -> Result<()> {
     let mut seen = BTreeSet::new();
-    let mut open = vec![PathBuf::from("src/index.d.ts")];
+    let mut open: Vec<PathBuf> = entries.iter().map(|entry| PathBuf::from(format!("src/{entry}.d.ts"))).collect();
     while let Some(file) = open.pop() {
         if !seen.insert(file.clone()) {
             continue;
@@ -88,7 +88,7 @@ mod tests {
         write("generated/types.d.ts", "export interface Session {}\n");
 
         let dist = emitted.join("dist");
-        publish(&emitted, &dist).unwrap();
+        publish(&emitted, &dist, &["index"]).unwrap();
         let index = fs::read_to_string(dist.join("index.d.ts")).unwrap();
         assert_eq!(index, "export { open } from './open.js';\nexport type * from './types.js';\n");
         let store = fs::read_to_string(dist.join("storage/store.d.ts")).unwrap();
@@ -102,7 +102,7 @@ mod tests {
     fn a_public_type_that_is_not_published_is_an_error() {
         let emitted = folder("missing");
         fs::write(emitted.join("src/index.d.ts"), "export { Client } from '../generated/throughline.js';\n").unwrap();
-        let error = publish(&emitted, &emitted.join("dist")).unwrap_err();
+        let error = publish(&emitted, &emitted.join("dist"), &["index"]).unwrap_err();
         assert!(error.to_string().contains("generated/throughline.d.ts"), "{error}");
         fs::remove_dir_all(emitted).unwrap();
     }

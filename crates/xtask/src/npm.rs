@@ -14,6 +14,9 @@ use crate::workspace::{self, NpmProject, VERSION};
 /// The unpacked package: what the tarball holds, and what the demo shop is linked to.
 const STAGE: &str = "target/npm/throughline";
 
+/// What can be imported beside the package itself: `throughline/react`, from `src/react.ts`.
+const ENTRIES_BESIDE: [&str; 1] = ["react"];
+
 /// Builds the package, packs it and holds it to its size.
 ///
 /// # Errors
@@ -36,6 +39,7 @@ pub fn assemble(options: &wasm::Options) -> Result<Vec<Weight>> {
     fs::create_dir_all(&dist)?;
 
     bundle(&dist)?;
+    bundle_beside(&dist)?;
     declare_types(&dist)?;
     for module in &modules {
         fs::copy(module, dist.join(module.file_name().unwrap_or_default()))?;
@@ -57,6 +61,8 @@ pub fn assemble(options: &wasm::Options) -> Result<Vec<Weight>> {
     println!("{}", sizes::table(&weights));
     println!("loaded only by pages that need localStorage:");
     println!("{}", sizes::table(&weigh(&dist, &["local_storage_bg.wasm", "local-storage-core.js"])?));
+    println!("loaded only by who imports it:");
+    println!("{}", sizes::table(&weigh(&dist, &ENTRIES_BESIDE.map(|entry| [entry, ".js"].concat()))?));
     Ok(weights)
 }
 
@@ -71,6 +77,16 @@ fn bundle(dist: &Path) -> Result<()> {
         .current_dir(NpmProject::Package.path()))
 }
 
+/// The entries beside the package's own. They are given sessions, or import `index.js` as it is: no class exists twice.
+fn bundle_beside(dist: &Path) -> Result<()> {
+    run(program(NpmProject::Package.program("esbuild"))
+        .args(ENTRIES_BESIDE.map(|entry| format!("src/{entry}.ts")))
+        .args(["--bundle", "--minify", "--format=esm", "--target=es2022", "--sourcemap"])
+        .args(["--log-level=warning", "--legal-comments=none", "--external:./index.js", "--external:react"])
+        .arg(format!("--outdir={}", dist.display()))
+        .current_dir(NpmProject::Package.path()))
+}
+
 fn declare_types(dist: &Path) -> Result<()> {
     let emitted = workspace::path("target/npm/types");
     if emitted.exists() {
@@ -80,7 +96,7 @@ fn declare_types(dist: &Path) -> Result<()> {
         .args(["--project", "tsconfig.build.json", "--outDir"])
         .arg(&emitted)
         .current_dir(NpmProject::Package.path()))?;
-    declarations::publish(&emitted, dist)
+    declarations::publish(&emitted, dist, &[&["index"], ENTRIES_BESIDE.as_slice()].concat())
 }
 
 /// The package carries its own README where it has one, else the repository's; and the licences where they exist.
@@ -104,6 +120,6 @@ fn write_manifest(stage: &Path) -> Result<()> {
     run(program("npm").args(["pkg", "delete", "devDependencies", "scripts"]).current_dir(stage))
 }
 
-fn weigh(dist: &Path, names: &[&str]) -> Result<Vec<Weight>> {
-    names.iter().map(|name| Weight::of(name, &fs::read(dist.join(name))?)).collect()
+fn weigh(dist: &Path, names: &[impl AsRef<str>]) -> Result<Vec<Weight>> {
+    names.iter().map(AsRef::as_ref).map(|name| Weight::of(name, &fs::read(dist.join(name))?)).collect()
 }
