@@ -57,7 +57,7 @@ export class StaticSite {
   async #answer(path: string, response: ServerResponse): Promise<void> {
     const page = this.#content.pages?.[path];
     if (page !== undefined) {
-      send(response, '.html', Buffer.from(page));
+      send(response, extname(path) || '.html', Buffer.from(page));
       return;
     }
     for (const [prefix, folder] of Object.entries(this.#content.folders ?? {})) {

@@ -40,6 +40,8 @@ export interface PendingCommand {
   clientId: string;
   seq: number;
   type: Command['type'];
+  /** Accepted by the server, but perhaps not in the database yet; sent; stored in this browser; or not even that. */
+  stage: 'issued' | 'stored' | 'sent' | 'accepted';
 }
 
 /** What the core wants done; see `Client::take_outputs` in the crate. */
@@ -195,6 +197,15 @@ export class Engine {
       await storage.setAside(damaged).catch(() => undefined);
       events.damaged(damaged);
     }
+    return engine;
+  }
+
+  /** Begins with nothing, as a new session does; the claim secret is stored before any command. */
+  static begin(url: string, sessionId: string, storage: Storage, claim: string, events: EngineEvents): Engine {
+    const clientId = newClientId();
+    const client = Client.open(sessionId, clientId, '[]', undefined, claim)!;
+    const engine = new Engine(url, sessionId, clientId, storage, client, { claim }, events);
+    engine.#writing = saveCredentials(storage, sessionId, { claim }).then(() => engine.#write());
     return engine;
   }
 

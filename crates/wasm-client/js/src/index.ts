@@ -10,6 +10,8 @@
  * @packageDocumentation
  */
 export { type OpenOptions, openSession } from './open.js';
+/** @internal */
+export { type Begun, prepareSession, type Starter } from './open.js';
 export { Rejection, SessionError, type SessionErrorCode } from './rejection.js';
 export {
   type CheckoutSession,

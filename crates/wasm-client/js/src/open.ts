@@ -3,7 +3,7 @@ import type { Funnel } from '../generated/types.js';
 import { loadCore } from './core.js';
 import type { KnownFunnel } from './engine.js';
 import { plainCopy } from './plain.js';
-import { SessionError } from './rejection.js';
+import { type Rejection, SessionError } from './rejection.js';
 import { CheckoutSession, type NewSession } from './session.js';
 import { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
@@ -81,24 +81,70 @@ async function openIn(storage: Storage, options: OpenOptions): Promise<{ session
 }
 
 async function createSession(storage: Storage, options: OpenOptions): Promise<CheckoutSession> {
-  const { url } = options;
-  const known =
-    typeof options.funnel === 'object'
-      ? { funnel: plainCopy(options.funnel), hash: '' }
-      : await knownFunnel(storage, url, options.funnel ?? DEFAULT_FUNNEL);
-  const id = newSessionId(Date.now());
-  const session = await CheckoutSession.open(url, storage, id, { claim: newClaimSecret() });
-  session.engine.pinFunnel(known);
-  const { id: funnelId, version } = known.funnel;
-  const receipt = session.issue({ type: 'create', ...options.create, funnel: { id: funnelId, version } });
-  if (receipt.seq === 0) {
-    const rejection: unknown = await receipt.accepted.catch((reason: unknown) => reason);
+  const { session, rejection } = beginSession(storage, options, await chosenFunnel(storage, options));
+  if (rejection) {
     await session.close();
     throw rejection;
   }
   session.connect();
-  await rememberCurrent(storage, id);
+  await rememberCurrent(storage, session.id);
   return session;
+}
+
+/** @internal */
+export interface Begun {
+  session: CheckoutSession;
+  /** Why it can't be created, where the rules forbid that. */
+  rejection: Rejection | undefined;
+}
+
+/** Nothing here waits: the session is there when this returns. */
+function beginSession(storage: Storage, { url, create }: OpenOptions, known: KnownFunnel): Begun {
+  const session = CheckoutSession.begin(url, storage, newSessionId(Date.now()), newClaimSecret());
+  session.engine.pinFunnel(known);
+  const { id, version } = known.funnel;
+  let rejection: Rejection | undefined;
+  const stop = session.on('rejected', (reason) => (rejection = reason));
+  session.issue({ type: 'create', ...create, funnel: { id, version } });
+  stop();
+  return { session, rejection };
+}
+
+/** @internal What begins one session without waiting, for `throughline/legacy`. */
+export interface Starter {
+  /** This browser's latest session. */
+  latest: string | undefined;
+  funnel: Funnel;
+  begin(create: NewSession): Begun;
+  /** This session is not the one that this browser goes on with. */
+  forget(id: string): Promise<void>;
+}
+
+/** @internal */
+export async function prepareSession(options: OpenOptions): Promise<Starter> {
+  await loadCore(options.wasm);
+  const storage = await Storage.open(options.storage);
+  const known = await chosenFunnel(storage, options);
+  return {
+    latest: await currentSession(storage),
+    funnel: known.funnel,
+    begin(create) {
+      const begun = beginSession(storage, { ...options, create }, known);
+      if (!begun.rejection) {
+        begun.session.connect();
+        void rememberCurrent(storage, begun.session.id);
+      }
+      return begun;
+    },
+    async forget(id) {
+      if ((await currentSession(storage)) === id) await storage.write([], ['current']);
+    },
+  };
+}
+
+/** The funnel of a new session. */
+function chosenFunnel(storage: Storage, { url, funnel = DEFAULT_FUNNEL }: OpenOptions): Promise<KnownFunnel> | KnownFunnel {
+  return typeof funnel === 'object' ? { funnel: plainCopy(funnel), hash: '' } : knownFunnel(storage, url, funnel);
 }
 
 /** Waits until the server has sent the session. */

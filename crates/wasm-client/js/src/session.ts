@@ -1,6 +1,7 @@
 import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
+import { Client, newClientId } from '../generated/throughline.js';
 import { type Confirmation, Engine, type EngineEvents, type PendingCommand } from './engine.js';
-import { plainCopy } from './plain.js';
+import { plainCopy, textOf } from './plain.js';
 import { type Receipt, Receipts, Unsettled } from './receipts.js';
 import { Rejection, SessionError } from './rejection.js';
 import { revive } from './revive.js';
@@ -87,6 +88,8 @@ export class CheckoutSession {
     this.#storage = storage;
     this.#engine = engine;
     this.#sync = this.#readSync();
+    this.#followPage();
+    this.#followStorage();
   }
 
   /** @internal */
@@ -99,10 +102,14 @@ export class CheckoutSession {
     // The engine speaks up only after this function has returned, so the session is there by then.
     let session: CheckoutSession | undefined;
     const engine = await Engine.open(url, sessionId, storage, credentials, eventsFor(() => session));
-    session = new CheckoutSession(url, storage, engine);
-    session.#followPage();
-    session.#followStorage();
-    return session;
+    return (session = new CheckoutSession(url, storage, engine));
+  }
+
+  /** @internal A session that there was not before. */
+  static begin(url: string, storage: Storage, sessionId: string, claim: string): CheckoutSession {
+    let session: CheckoutSession | undefined;
+    const engine = Engine.begin(url, sessionId, storage, claim, eventsFor(() => session));
+    return (session = new CheckoutSession(url, storage, engine));
   }
 
   /** @internal */
@@ -113,6 +120,38 @@ export class CheckoutSession {
   /** @internal The session without the check that it is there yet. */
   get snapshotOrUndefined(): Session | undefined {
     return this.#snapshot;
+  }
+
+  /**
+   * @internal The session as it was after each of these records, which begin with its creation: as a page that is told of
+   * nothing else would have seen it.
+   */
+  replay(records: readonly SessionRecord[]): Session[] {
+    const client = Client.open(this.id, newClientId(), '[]')!;
+    let session: Session | undefined;
+    const sessions = records.map((record) => {
+      // The creation's `epoch` is that of all of them.
+      client.handle(textOf({ ...records[0]!.event, type: 'events', records: [record] }));
+      client.takeOutputs();
+      return (session = patched(session, JSON.parse(client.takePatch() ?? '{}') as Record<string, unknown>));
+    });
+    client.free();
+    return sessions;
+  }
+
+  /** @internal The latest records that this page was told of. */
+  get records(): readonly SessionRecord[] {
+    return this.#timeline.records;
+  }
+
+  /** @internal Whether the page keeps it away from the network. */
+  get isOfflineByChoice(): boolean {
+    return this.#offlineByChoice;
+  }
+
+  /** @internal Where the server is, and what the browser keeps of what lets it into the session, as JSON. */
+  async access(): Promise<[url: string, credentials: string | undefined]> {
+    return [this.#url, await this.#storage.get(`${this.id}/credentials`)];
   }
 
   /** @internal What ended it, if something did. */
@@ -253,6 +292,8 @@ export class CheckoutSession {
     if (this.#closed) return;
     this.#closed = true;
     this.#life.abort();
+    // What it was stays readable.
+    void this.timeline;
     await this.#engine.close();
     this.#giveUpReceipts([]);
     this.#storage.close();
@@ -364,8 +405,8 @@ export class CheckoutSession {
   }
 
   #notify(): void {
-    this.#timeline.invalidate();
     if (!this.#closed) {
+      this.#timeline.invalidate();
       const sync = this.#readSync();
       const keys = Object.keys(sync) as (keyof SyncState)[];
       if (keys.some((key) => sync[key] !== this.#sync[key])) this.#sync = sync;
@@ -385,9 +426,7 @@ export class CheckoutSession {
   /** @internal */
   changed(patch: Record<string, unknown> | undefined): void {
     if (patch) {
-      const revived = revive('', patch) as Partial<Session>;
-      // Metadata is left to the shop as it came, but nobody may change what the core believes it to be.
-      this.#snapshot = Object.freeze({ ...this.#snapshot, ...revived }) as Session;
+      this.#snapshot = patched(this.#snapshot, patch);
     }
     this.#notify();
   }
@@ -430,6 +469,12 @@ export class CheckoutSession {
 
 /** Something that creates a session; the server judges it like any other command. */
 export type NewSession = Omit<Create, 'claims' | 'source'>;
+
+/** A session with the fields that changed. What it shares with the one before are the same objects. */
+function patched(session: Session | undefined, patch: Record<string, unknown>): Session {
+  // Metadata is left to the shop as it came, but nobody may change what the core believes it to be.
+  return Object.freeze({ ...session, ...(revive('', patch) as Partial<Session>) }) as Session;
+}
 
 function eventsFor(session: () => CheckoutSession | undefined): EngineEvents {
   return {
