@@ -15,7 +15,7 @@ use crate::workspace::{self, NpmProject, VERSION};
 const STAGE: &str = "target/npm/throughline";
 
 /// What can be imported beside the package itself: `throughline/react`, from `src/react.ts`.
-const ENTRIES_BESIDE: [&str; 2] = ["react", "legacy"];
+const ENTRIES_BESIDE: [&str; 3] = ["react", "legacy", "devtools"];
 
 /// Builds the package, packs it and holds it to its size.
 ///
