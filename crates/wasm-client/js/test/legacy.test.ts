@@ -165,6 +165,7 @@ test('an update changes the fields that are named, at once', () => {
   // Metadata was replaced as a whole.
   expect(manager.updateSession(id, { metadata: { a: { c: 2 } } })).toMatchObject({ metadata: { a: { c: 2 } }, orderId: 'order-7' });
   expect(manager.getSession(id)!.metadata).toEqual({ a: { c: 2 } });
+  expect(manager.updateSession(id, { metadata: { b: [1] } })!.metadata).toEqual({ b: [1] });
   expect(manager.updateSession('ws_another', { email: 'a@b.example' })).toBeNull();
 });
 

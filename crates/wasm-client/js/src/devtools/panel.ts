@@ -1,10 +1,10 @@
-import type { Command, MendableBy } from '../../generated/types.js';
+import type { Command, MendableBy, SessionRecord } from '../../generated/types.js';
 import type { PendingCommand } from '../engine.js';
 import type { Rejection } from '../rejection.js';
 import type { CheckoutSession } from '../session.js';
 import { brief, changes } from './changes.js';
 import { element, setText } from './element.js';
-import { History, type Version } from './history.js';
+import { History, type Past, type Version } from './history.js';
 
 /** How many rejections are kept. */
 const REJECTIONS = 50;
@@ -185,23 +185,31 @@ export class Panel {
 
   #drawVersions(): void {
     const shown = this.#shownVersion;
-    const rows = this.#versions.map(({ version, record, state }) => ({ version, state, ...told(record) }));
+    const rows = this.#versions.map(({ version, record, state }, index) => {
+      const before = this.#versions[index + 1];
+      return { version, state, ...(record ? told(record) : this.#untold(version, before?.version)) };
+    });
     this.#redraw(this.#list, { rows, shown }, () =>
-      rows.map(({ version, state, what, by, at }) =>
+      rows.map(({ version, state, what, detail }) =>
         element(
           'li',
           { role: 'option', id: `version-${version}`, 'data-version': String(version), 'aria-selected': String(version === shown) },
           element('span', { class: 'number' }, `v${version}`),
           element('span', { class: 'what' }, what),
           element('span', { class: 'stage', 'data-stage': state }, state),
-          ...(by === '' ? [] : [element('span', { class: 'detail' }, `${by}, ${at}`)]),
+          element('span', { class: 'detail' }, detail),
         ),
       ),
     );
     this.#list.setAttribute('aria-activedescendant', `version-${shown}`);
-    const { past } = this.#history;
-    const isCut = this.#versions.length < this.#session.sync.version;
-    setText(this.#pastNote, past === 'asking' ? 'Asking the server for the versions before…' : isCut ? 'Earlier versions come from the server, once it can be reached.' : 'Arrow keys go back and forth, Escape back to live.');
+    setText(this.#pastNote, PAST[this.#history.past]);
+  }
+
+  /** What is known of a version without the server's word: the fields in which it differs from the one before it here. */
+  #untold(version: number, before: number | undefined): Told {
+    const found = before === undefined ? [] : changes(this.#history.at(before), this.#history.at(version));
+    const field = found[0]?.path.split('.')[0];
+    return { what: field === undefined ? 'as this page saw it' : `${words(field)} changed`, detail: 'not confirmed yet' };
   }
 
   #drawView(): void {
@@ -312,10 +320,20 @@ function describe(connection: string, pending: number): string {
   }
 }
 
-/** What a record tells in a line. */
-function told(record: Version['record']): { what: string; by: string; at: string } {
-  if (!record) return { what: 'not confirmed yet', by: '', at: '' };
-  return { what: words(record.event.type), by: record.by, at: time(new Date(record.at)) };
+const PAST: Readonly<Record<Past, string>> = {
+  complete: 'Arrow keys go back and forth, Escape back to live.',
+  asking: 'Asking the server for the versions before…',
+  unavailable: 'Earlier versions come from the server, once it can be reached.',
+};
+
+interface Told {
+  readonly what: string;
+  readonly detail: string;
+}
+
+/** What a record tells in two lines. */
+function told({ event, by, at }: SessionRecord): Told {
+  return { what: words(event.type), detail: `${by}, ${time(new Date(at))}` };
 }
 
 function time(at: Date): string {

@@ -17,7 +17,7 @@ const CSS = `
 h2, h3, p, ol, ul, dl, dd { margin: 0; padding: 0; }
 ol, ul { list-style: none; }
 button { font: inherit; color: inherit; cursor: pointer; }
-.frame { font: 14px/1.45 system-ui, sans-serif; color: var(--ink); }
+.frame { font: 14px/1.45 var(--throughline-devtools-font, system-ui, sans-serif); color: var(--ink); }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 .opener { display: block; margin-inline-start: auto; min-block-size: 44px; padding: 0 1rem; border: 1px solid var(--line); border-radius: 999px; background: var(--back); box-shadow: 0 2px 10px rgb(0 0 0 / 20%); }
 .panel { display: grid; gap: 1.1rem; padding: 1rem; background: var(--back); }
@@ -37,7 +37,7 @@ h3 output { margin-inline-start: 0.35rem; color: var(--ink); }
 .track::after { content: ''; display: block; inline-size: 16px; block-size: 16px; border-radius: 50%; background: var(--muted); transition: translate 0.15s; }
 .switch[aria-checked='true'] .track { border-color: var(--bad); }
 .switch[aria-checked='true'] .track::after { background: var(--bad); translate: 20px 0; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: 0.6rem 0.75rem; margin-block-start: 0.6rem; }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)); gap: 0.6rem 0.75rem; margin-block-start: 0.6rem; }
 .facts dt { font-size: 0.8rem; color: var(--muted); }
 .facts dd { font-weight: 650; overflow-wrap: anywhere; }
 .facts .long { grid-column: 1 / -1; }
