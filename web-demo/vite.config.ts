@@ -3,6 +3,8 @@ import { defineConfig } from 'vite';
 
 export default defineConfig({
   plugins: [react()],
+  // The package is a link to a folder that has no React above it.
+  resolve: { dedupe: ['react'] },
   build: { target: 'es2022', sourcemap: true },
   server: {
     // The package lies outside this folder while it is developed in the same repository.

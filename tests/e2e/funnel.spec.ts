@@ -1,6 +1,7 @@
 import type { Page } from '@playwright/test';
 
 import { expect, test } from './fixtures.js';
+import { fact } from './panel.js';
 import { disorder, journal, stored } from './sdk.js';
 
 const dollars = (cents: number) =>
@@ -22,8 +23,8 @@ test('a buyer goes through the whole funnel, over a reload at each step, and bot
   const errors: string[] = [];
   page.on('pageerror', (error) => errors.push(error.message));
   await page.goto(shopAddress);
-  const id = await page.getByTestId('session-id').innerText();
-  const pending = page.getByTestId('pending');
+  const id = await fact(page, 'session').innerText();
+  const pending = fact(page, 'pending');
   const step = (name: string) => page.locator('[aria-current="step"]', { hasText: name });
 
   /** Loads the page again; it has to show the same session with the same sums. */
@@ -31,7 +32,7 @@ test('a buyer goes through the whole funnel, over a reload at each step, and bot
     await expect(pending).toHaveText('0');
     const before = await sums(page);
     await page.reload();
-    await expect(page.getByTestId('session-id')).toHaveText(id);
+    await expect(fact(page, 'session')).toHaveText(id);
     await expect.poll(() => sums(page)).toEqual(before);
   };
   /** The page's sums are the server's. */
@@ -154,12 +155,12 @@ test('offers that are answered without a network lead to the end, and are charge
   await page.getByRole('button', { name: 'No, thank you' }).click();
   await expect(page.getByRole('heading', { name: 'Thank you, Ada' })).toBeVisible();
   await expect(page.getByText('RelaxCalm, 6 bottles being added')).toBeVisible();
-  const id = await page.getByTestId('session-id').innerText();
+  const id = await fact(page, 'session').innerText();
   expect(await stored(server, id)).toMatchObject({ currentStep: 'upsell-1', status: 'processing' });
 
   await context.setOffline(false);
   await expect(page.getByText('RelaxCalm, 6 bottles paid')).toBeVisible();
-  await expect(page.getByTestId('pending')).toHaveText('0');
+  await expect(fact(page, 'pending')).toHaveText('0');
   expect(await stored(server, id)).toMatchObject({
     currentStep: 'success',
     status: 'completed',

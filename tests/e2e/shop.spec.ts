@@ -1,6 +1,7 @@
 import type { Page } from '@playwright/test';
 
 import { expect, test } from './fixtures.js';
+import { fact } from './panel.js';
 import { overwrite } from './sdk.js';
 
 async function fillIn(page: Page): Promise<void> {
@@ -14,7 +15,7 @@ async function fillIn(page: Page): Promise<void> {
 }
 
 const pay = (page: Page) => page.getByRole('button', { name: /^Pay / });
-const pending = (page: Page) => page.getByTestId('pending');
+const pending = (page: Page) => fact(page, 'pending');
 
 test('an order goes from the form over a declined card and an extra to its end', async ({
   page,
@@ -41,7 +42,7 @@ test('an order goes from the form over a declined card and an extra to its end',
   await expect(page.getByRole('heading', { name: 'Thank you, Ada' })).toBeVisible();
   await expect(pending(page)).toHaveText('0');
 
-  const id = await page.getByTestId('session-id').innerText();
+  const id = await fact(page, 'session').innerText();
   const answer = await server.request(`/v1/sessions/${id}`);
   expect(answer.status).toBe(200);
   expect(await answer.json()).toMatchObject({
@@ -84,8 +85,8 @@ test('two tabs show the same order, and begin again together', async ({ context,
   await page.goto(shopAddress);
   const other = await context.newPage();
   await other.goto(shopAddress);
-  const id = await page.getByTestId('session-id').innerText();
-  await expect(other.getByTestId('session-id')).toHaveText(id);
+  const id = await fact(page, 'session').innerText();
+  await expect(fact(other, 'session')).toHaveText(id);
 
   await page.getByLabel('Email').fill('ada@example.com');
   await expect(other.getByLabel('Email')).toHaveValue('ada@example.com');
@@ -93,8 +94,8 @@ test('two tabs show the same order, and begin again together', async ({ context,
   await expect(page.getByLabel('First name')).toHaveValue('Ada');
 
   await other.getByRole('button', { name: 'Start again' }).click();
-  await expect(page.getByTestId('session-id')).not.toHaveText(id);
-  await expect(other.getByTestId('session-id')).toHaveText(await page.getByTestId('session-id').innerText());
+  await expect(fact(page, 'session')).not.toHaveText(id);
+  await expect(fact(other, 'session')).toHaveText(await fact(page, 'session').innerText());
 });
 
 test('a payment whose record is refused is told with the reason, and asked for again', async ({ page, shopAddress, payments }) => {
@@ -137,7 +138,7 @@ test('an order that was paid perhaps before it moved here is not paid again, and
   // Goes on with it, as it would where that was the last one that the browser had open.
   await overwrite(page, 'current', legacy.id);
   await page.reload();
-  await expect(page.getByTestId('session-id')).toHaveText(legacy.id);
+  await expect(fact(page, 'session')).toHaveText(legacy.id);
   await fillIn(page);
   await page.getByRole('button', { name: 'Use a card that works' }).click();
   await pay(page).click();

@@ -60,7 +60,7 @@ export class StaticSite {
     for (const [name, value] of Object.entries(this.#content.headers ?? {})) response.setHeader(name, value);
     const page = this.#content.pages?.[path];
     if (page !== undefined) {
-      send(response, '.html', Buffer.from(page));
+      send(response, extname(path) || '.html', Buffer.from(page));
       return;
     }
     for (const [prefix, folder] of Object.entries(this.#content.folders ?? {})) {

@@ -55,6 +55,21 @@ import {
   type SyncState,
   type TimelineEntry,
 } from 'throughline';
+import { mountDevtools, type Devtools } from 'throughline/devtools';
+import { type FunnelSessionData, FunnelSessionManager, funnelSessionManager, LegacyCallRefused } from 'throughline/legacy';
+
+export async function oldPage(): Promise<FunnelSessionData | null> {
+  await FunnelSessionManager.ready({ url: 'https://checkout.shop.example', compatibility: true, onRefused: ({ code }) => console.log(code) });
+  const { id }: FunnelSessionData = funnelSessionManager.createSession({ email: '', products: [{ id: 'a', name: 'A', price: 1.5, quantity: 1 }] });
+  const session: CheckoutSession | null = funnelSessionManager.checkout(id);
+  const panel: Devtools | null = session && mountDevtools(session, { theme: 'dark' });
+  panel?.unmount();
+  try {
+    return funnelSessionManager.setSessionStatus(id, 'processing');
+  } catch (error) {
+    return error instanceof LegacyCallRefused && error.code === 'fieldsMissing' ? null : Promise.reject(error);
+  }
+}
 
 export async function checkout(funnel: Funnel): Promise<string> {
   const options: OpenOptions = { url: 'https://checkout.shop.example', funnel, wasm: new URL('https://cdn.example/core.wasm') };

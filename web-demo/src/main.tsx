@@ -8,9 +8,6 @@ import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 
 import { App } from './App';
-import { start } from './session/current-session';
-
-start();
 
 const root = document.getElementById('root');
 if (root === null) throw new Error('the page has no #root');

@@ -217,17 +217,18 @@ impl Client {
         self.replica.funnel().map_or(0, |funnel| funnel.lifetime.warning.as_millis()) as f64
     }
 
-    /// The commands that are not durable yet: `[{clientId, seq, type}]`.
+    /// The commands that are not durable yet, and how far they are: `[{clientId, seq, type, stage}]`.
     #[wasm_bindgen(js_name = pendingCommands)]
     pub fn pending_commands(&self) -> String {
         let mut out = writer();
         out.open("[");
-        for (client_id, seq, command) in self.replica.pending_commands() {
+        for ((client_id, seq, command), stage) in self.replica.pending_commands().zip(self.replica.pending_stages()) {
             out.item();
             out.open("{");
             out.field("clientId", client_id);
             out.field("seq", &seq);
             out.field("type", &command.kind().as_str());
+            out.field("stage", &stage);
             out.close("}");
         }
         out.close("]");

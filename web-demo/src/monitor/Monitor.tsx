@@ -1,7 +1,8 @@
-import { useRef, useState } from 'react';
+import { useEffect, useRef, useState } from 'react';
+import { mountDevtools } from 'throughline/devtools';
+import { useCheckout, useSyncStatus } from 'throughline/react';
 
-import { useMediaQuery, useSync } from '../session/hooks';
-import { Ledger } from './Ledger';
+import { Pipeline } from './Pipeline';
 
 /** What happens behind the shop: beside it where there is room, else in a drawer. */
 export function Monitor() {
@@ -18,10 +19,26 @@ export function Monitor() {
   );
 }
 
+function Ledger() {
+  const checkout = useCheckout();
+  const panel = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    if (panel.current === null) return;
+    const { unmount } = mountDevtools(checkout, { target: panel.current, theme: 'dark' });
+    return unmount;
+  }, [checkout]);
+  return (
+    <div className="ledger">
+      <Pipeline />
+      <div ref={panel} />
+    </div>
+  );
+}
+
 const connectionNames = { connecting: 'Connecting', online: 'Online', offline: 'Offline', closed: 'Closed' } as const;
 
 function Drawer() {
-  const sync = useSync();
+  const sync = useSyncStatus();
   const dialog = useRef<HTMLDialogElement>(null);
   const [isOpen, setOpen] = useState(false);
   return (
@@ -51,8 +68,20 @@ function Drawer() {
             Close
           </button>
         </header>
-        {isOpen && <Ledger />}
+        <Ledger />
       </dialog>
     </>
   );
+}
+
+function useMediaQuery(query: string): boolean {
+  const [matches, setMatches] = useState(() => matchMedia(query).matches);
+  useEffect(() => {
+    const list = matchMedia(query);
+    const update = () => setMatches(list.matches);
+    update();
+    list.addEventListener('change', update);
+    return () => list.removeEventListener('change', update);
+  }, [query]);
+  return matches;
 }

@@ -2,43 +2,40 @@ import { openSession, SessionError, type CheckoutSession, type OpenOptions, type
 
 import { serverUrl } from '../addresses';
 
-/** The session that this page shows, and how far it has come to show it. */
-export type Current =
-  | { state: 'opening' }
-  | { state: 'open'; session: CheckoutSession }
-  | { state: 'failed'; reason: string };
+/** The session that this page is to show. Each attempt to open one is another object. */
+export interface Wanted extends Pick<OpenOptions, 'sessionId' | 'fresh'> {
+  readonly attempt: number;
+}
 
-let current: Current = { state: 'opening' };
-/** Counts openings: one that was overtaken by a later one closes what it opened. */
-let opening = 0;
+let wanted: Wanted = { attempt: 0 };
 const listeners = new Set<() => void>();
 
 /** Tells the other tabs that the buyer has begun again, and where. */
 const tabs = new BroadcastChannel('slowpour');
+tabs.onmessage = ({ data }: MessageEvent<string>) => want({ sessionId: data });
 
 export function subscribe(listener: () => void): () => void {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
 
-export function getCurrent(): Current {
-  return current;
-}
-
-/** Opens the session of the other tabs or of an earlier visit, else a new one. */
-export function start(): void {
-  tabs.onmessage = ({ data }: MessageEvent<string>) => void show({ sessionId: data });
-  retry();
+export function getWanted(): Wanted {
+  return wanted;
 }
 
 /** Tries once more what has failed. */
 export function retry(): void {
-  void show({});
+  want({});
 }
 
 /** Leaves the session as it is and begins a new one, in all tabs. */
 export function startAgain(): void {
-  void show({ fresh: true }).then((session) => session && tabs.postMessage(session.id));
+  want({ fresh: true });
+}
+
+function want(next: Omit<Wanted, 'attempt'>): void {
+  wanted = { ...next, attempt: wanted.attempt + 1 };
+  for (const listener of listeners) listener();
 }
 
 /** Takes note of a receipt; `onRejected` hears the reason where the command may not happen. */
@@ -47,34 +44,21 @@ export function issue(receipt: Receipt, onRejected: (reason: string) => void = i
   receipt.durable.catch(ignore);
 }
 
-type Wanted = Pick<OpenOptions, 'sessionId' | 'fresh'>;
-
-async function show(wanted: Wanted): Promise<CheckoutSession | undefined> {
-  const mine = ++opening;
-  const previous = current;
-  set({ state: 'opening' });
-  if (previous.state === 'open') await previous.session.close().catch(ignore);
-  try {
-    const session = await open(wanted);
-    if (mine === opening) {
-      set({ state: 'open', session });
-      return session;
-    }
-    await session.close().catch(ignore);
-  } catch (error) {
-    if (mine === opening) set({ state: 'failed', reason: message(error) });
-  }
-  return undefined;
+/** Opens the session of the other tabs or of an earlier visit, else a new one. */
+export async function open({ attempt: _, ...options }: Wanted): Promise<CheckoutSession> {
+  const session = chooseUsualPack(await openWanted(options));
+  if (options.fresh === true) tabs.postMessage(session.id);
+  return session;
 }
 
-async function open(wanted: Wanted): Promise<CheckoutSession> {
+async function openWanted(options: Omit<Wanted, 'attempt'>): Promise<CheckoutSession> {
   try {
-    return chooseUsualPack(await openSession({ url: serverUrl, ...wanted }));
+    return await openSession({ url: serverUrl, ...options });
   } catch (error) {
     const isGone = error instanceof SessionError && (error.code === 'sessionNotFound' || error.code === 'unauthorized');
-    if (!isGone || wanted.fresh === true) throw error;
+    if (!isGone || options.fresh === true) throw error;
     // Of another server's database, or of keys that are no more: nothing is left to go on with.
-    return chooseUsualPack(await openSession({ url: serverUrl, fresh: true }));
+    return openSession({ url: serverUrl, fresh: true });
   }
 }
 
@@ -93,11 +77,6 @@ function chooseUsualPack(session: CheckoutSession): CheckoutSession {
 export function packsOf({ funnel }: CheckoutSession) {
   const offered = new Set(funnel.offers.map((offer) => offer.product));
   return funnel.catalogue.filter((product) => !offered.has(product.id));
-}
-
-function set(next: Current): void {
-  current = next;
-  for (const listener of listeners) listener();
 }
 
 function message(error: unknown): string {

@@ -1,8 +1,8 @@
 import { useId, useState, type FormEvent } from 'react';
+import { useCheckout, useSession } from 'throughline/react';
 
 import { declinedCard, groupDigits, holdCard, isCardNumber, workingCard } from '../payment';
 import { issue } from '../session/current-session';
-import { useCheckout, useSession } from '../session/hooks';
 import { useBuyerForm, type BuyerField } from './buyer-form';
 import { CouponField } from './CouponField';
 import { description, Field, FieldFrame } from './Field';

@@ -1,7 +1,7 @@
 import { useId, useState } from 'react';
+import { useCheckout, useSession } from 'throughline/react';
 
 import { issue } from '../session/current-session';
-import { useCheckout, useSession } from '../session/hooks';
 import { description, FieldFrame } from './Field';
 import { price } from './money';
 

@@ -1,4 +1,5 @@
-import { useSession } from '../session/hooks';
+import { useSession } from 'throughline/react';
+
 import { price } from './money';
 
 export function OrderSummary() {

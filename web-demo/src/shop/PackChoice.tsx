@@ -1,7 +1,7 @@
 import { useId } from 'react';
+import { useCheckout, useSession } from 'throughline/react';
 
 import { issue, packsOf } from '../session/current-session';
-import { useCheckout, useSession } from '../session/hooks';
 import { Bottles } from './Bottles';
 import { price } from './money';
 import { story } from './products';

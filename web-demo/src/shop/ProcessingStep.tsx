@@ -1,7 +1,8 @@
 import { useEffect, useRef, useState, type FormEvent } from 'react';
+import { useSession, useSyncStatus } from 'throughline/react';
 
 import { dropCard, groupDigits, heldCard, holdCard, isCardNumber, pay, PaymentRefused } from '../payment';
-import { isSettled, useSession, useSync } from '../session/hooks';
+import { isSettled } from '../session/settled';
 import { Field } from './Field';
 import { price } from './money';
 import { StepHeading } from './StepHeading';
@@ -14,7 +15,7 @@ const askAgainMs = 700;
 
 export function ProcessingStep() {
   const session = useSession();
-  const sync = useSync();
+  const sync = useSyncStatus();
   const [attempt, setAttempt] = useState<Attempt>('waiting');
   const [refusal, setRefusal] = useState('');
   const isAsking = useRef(false);

@@ -1,8 +1,8 @@
-import { useEffect, useState } from 'react';
+import { useState } from 'react';
+import type { Rejection, SessionError } from 'throughline';
+import { useCheckout, useSelector, useSessionEvent } from 'throughline/react';
 
 import { startAgain } from '../session/current-session';
-import { useCheckout, useSession } from '../session/hooks';
-import type { Rejection, SessionError } from 'throughline';
 import { CheckoutStep } from './CheckoutStep';
 import { useOfferCharges } from './offer-charges';
 import { OrderSummary } from './OrderSummary';
@@ -13,9 +13,10 @@ import { UpsellStep } from './UpsellStep';
 
 export function Shop() {
   const checkout = useCheckout();
-  const session = useSession();
+  const currentStep = useSelector((session) => session.currentStep);
+  const isExpired = useSelector(({ status }) => status === 'expired');
   useOfferCharges();
-  const kind = checkout.funnel.steps.find(({ id }) => id === session.currentStep)?.kind;
+  const kind = checkout.funnel.steps.find(({ id }) => id === currentStep)?.kind;
 
   return (
     <div className="shop">
@@ -31,7 +32,7 @@ export function Shop() {
       <Refusals />
       <div className="columns">
         <main>
-          <Step kind={session.status === 'expired' ? 'expired' : kind} key={session.currentStep} />
+          <Step kind={isExpired ? 'expired' : kind} key={currentStep} />
         </main>
         {kind !== 'terminal' && <OrderSummary />}
       </div>
@@ -77,7 +78,7 @@ const stepNames: Readonly<Record<string, string>> = {
 
 function Progress() {
   const checkout = useCheckout();
-  const { currentStep } = useSession();
+  const currentStep = useSelector((session) => session.currentStep);
   const { steps } = checkout.funnel;
   const reached = steps.findIndex(({ id }) => id === currentStep);
   const name = (id: string) => stepNames[id] ?? id;
@@ -103,17 +104,11 @@ function Progress() {
 
 /** What can't be mended in a field: refused commands, and a session that can't be kept in step any more. */
 function Refusals() {
-  const checkout = useCheckout();
   const [refused, setRefused] = useState<Rejection>();
   const [broken, setBroken] = useState<SessionError>();
-  useEffect(() => {
-    const stops = [
-      // What the buyer can mend is told beside the field.
-      checkout.on('rejected', (reason) => reason.mendableBy !== 'buyerInput' && setRefused(reason)),
-      checkout.on('failed', setBroken),
-    ];
-    return () => stops.forEach((stop) => stop());
-  }, [checkout]);
+  // What the buyer can mend is told beside the field.
+  useSessionEvent('rejected', (reason) => reason.mendableBy !== 'buyerInput' && setRefused(reason));
+  useSessionEvent('failed', setBroken);
   return (
     <div aria-live="assertive">
       {broken !== undefined && (

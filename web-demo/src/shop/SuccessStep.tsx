@@ -1,5 +1,6 @@
+import { useSession } from 'throughline/react';
+
 import { startAgain } from '../session/current-session';
-import { useSession } from '../session/hooks';
 import { OrderLines } from './OrderSummary';
 import { StepHeading } from './StepHeading';
 

@@ -1,8 +1,8 @@
 import { useEffect, useState } from 'react';
+import type { Upsell } from 'throughline';
+import { useCheckout, useSelector, useSession, useSyncStatus } from 'throughline/react';
 
 import { issue } from '../session/current-session';
-import { useCheckout, useSession, useSync } from '../session/hooks';
-import type { Upsell } from 'throughline';
 import { Bottles } from './Bottles';
 import { price } from './money';
 import { story } from './products';
@@ -11,7 +11,7 @@ import { StepHeading } from './StepHeading';
 export function UpsellStep() {
   const checkout = useCheckout();
   const session = useSession();
-  const sync = useSync();
+  const sync = useSyncStatus();
   const [isLeaving, setLeaving] = useState(false);
   const [refusal, setRefusal] = useState<string>();
   const step = checkout.funnel.steps.find(({ id }) => id === session.currentStep);
@@ -83,7 +83,7 @@ export function UpsellStep() {
 
 function OfferCard({ upsell, onAccept }: { upsell: Upsell; onAccept: () => void }) {
   const checkout = useCheckout();
-  const { currency } = useSession();
+  const currency = useSelector((session) => session.currency);
   const product = checkout.funnel.catalogue.find(({ id }) => id === upsell.product);
   const offer = checkout.funnel.offers.find(({ id }) => id === upsell.offer);
   const heading = `offer-${upsell.offer}`;

@@ -1,8 +1,8 @@
 import { useEffect, useRef, useState } from 'react';
+import type { Address, CheckoutSession, Receipt, Session } from 'throughline';
+import { useCheckout, useSession } from 'throughline/react';
 
 import { issue } from '../session/current-session';
-import { useCheckout, useSession } from '../session/hooks';
-import type { Address, CheckoutSession, Receipt, Session } from 'throughline';
 
 export type BuyerField = 'email' | 'firstName' | 'lastName' | 'phone' | keyof Address;
 

@@ -1,14 +1,15 @@
 import { useEffect, useState } from 'react';
+import { useSession, useSyncStatus } from 'throughline/react';
 
 import { chargeOffers } from '../payment';
-import { isSettled, useSession, useSync } from '../session/hooks';
+import { isSettled } from '../session/settled';
 
 const retryMs = 2500;
 
 /** Has the payment service charge what was accepted, once the server knows of it; asks again until that is done. */
 export function useOfferCharges(): void {
   const session = useSession();
-  const sync = useSync();
+  const sync = useSyncStatus();
   const [tries, setTries] = useState(0);
   const accepted = session.upsells.filter(({ state }) => state === 'accepted').map(({ offer }) => offer);
   const wanted = isSettled(sync) ? accepted.join(' ') : '';

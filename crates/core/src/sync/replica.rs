@@ -575,6 +575,16 @@ impl Replica {
         self.next_seq - 1
     }
 
+    /// How far each of [`Replica::pending_commands`] is: `issued`, `stored`, `sent` or `accepted`.
+    pub fn pending_stages(&self) -> impl Iterator<Item = &'static str> {
+        self.pending.iter().map(|pending| match pending {
+            Pending { accepted: Some(_), .. } => "accepted",
+            Pending { sent: true, .. } => "sent",
+            Pending { stored: true, .. } => "stored",
+            _ => "issued",
+        })
+    }
+
     /// How it is connected.
     pub fn link(&self) -> Link {
         self.link

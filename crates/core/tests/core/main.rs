@@ -3,6 +3,7 @@
 mod gaps;
 mod generate;
 mod golden;
+mod outbox;
 mod patches;
 mod properties;
 mod reading;

@@ -41,6 +41,8 @@ export interface PendingCommand {
   clientId: string;
   seq: number;
   type: Command['type'];
+  /** Accepted by the server, but perhaps not in the database yet; sent; stored in this browser; or not even that. */
+  stage: 'issued' | 'stored' | 'sent' | 'accepted';
 }
 
 /** What the core wants done; see `Client::take_outputs` in the crate. */
@@ -204,6 +206,15 @@ export class Engine {
       await storage.setAside(damaged).catch(() => undefined);
       events.damaged(damaged);
     }
+    return engine;
+  }
+
+  /** Begins with nothing, as a new session does; the claim secret is stored before any command. */
+  static begin(url: string, sessionId: string, storage: Storage, claim: string, events: EngineEvents): Engine {
+    const clientId = newClientId();
+    const client = Client.open(sessionId, clientId, '[]', undefined, claim)!;
+    const engine = new Engine(url, sessionId, clientId, storage, client, { claim }, 0, events);
+    engine.#writing = saveCredentials(storage, sessionId, { claim }).then(() => engine.#write());
     return engine;
   }
 
@@ -630,6 +641,12 @@ export class Engine {
     const wipe = () => this.#storage.wipe(this.sessionId).catch(() => undefined);
     this.#writing = (this.#writing ?? Promise.resolve()).then(wipe);
   }
+}
+
+/** How the session differs from what was shown before, by what the core wants done. */
+export function patchIn(outputs: string | undefined): Record<string, unknown> {
+  const changed = outputs === undefined ? undefined : readOutputs(outputs).find(({ type }) => type === 'changed');
+  return changed?.type === 'changed' ? changed.patch : {};
 }
 
 /** Reads what the core wants done: a list, and the texts that it names by number. */

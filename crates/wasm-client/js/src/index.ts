@@ -9,12 +9,14 @@
  *
  * @packageDocumentation
  */
-import { open, type OpenOptions } from './open.js';
+import { open, type OpenOptions, prepare, type Starter } from './open.js';
 import type { CheckoutSession } from './session.js';
 import { coreVersion } from './version.js';
 
 export * from './exports.js';
 export type { OpenOptions } from './open.js';
+/** @internal */
+export type { Begun, Starter } from './open.js';
 
 // Written out in this form, bundlers find the file and give it its final address.
 const wasm = () => new URL('./throughline_bg.wasm', import.meta.url);
@@ -35,4 +37,9 @@ export function openSession(options: OpenOptions): Promise<CheckoutSession> {
 /** The version of this package. */
 export function version(): Promise<string> {
   return coreVersion(wasm);
+}
+
+/** @internal For `throughline/legacy`. */
+export function prepareSession(options: OpenOptions): Promise<Starter> {
+  return prepare(options, wasm);
 }

@@ -4,7 +4,7 @@ import { findLocalStorageCore, loadCore } from './core.js';
 import type { KnownFunnel } from './engine.js';
 import { exchangeHandoff, handoffCodeIn, removeHandoffCode } from './handoff.js';
 import { plainCopy } from './plain.js';
-import { SessionError } from './rejection.js';
+import { type Rejection, SessionError } from './rejection.js';
 import { serverAddress } from './server-address.js';
 import { CheckoutSession, type NewSession } from './session.js';
 import { Storage } from './storage/ladder.js';
@@ -48,10 +48,8 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 
 /** Opens a checkout session, as every entry of this package does with the core that it brings along. */
 export async function open(options: OpenOptions, ownWasm: FindWasm): Promise<CheckoutSession> {
-  const { wasm, signal } = options;
-  signal?.throwIfAborted();
-  findLocalStorageCore(options.localStorageWasm);
-  await loadCore(wasm === undefined ? ownWasm : () => wasm);
+  options.signal?.throwIfAborted();
+  await load(options, ownWasm);
   const code = options.handoff === undefined ? undefined : handoffCodeIn(options.handoff);
   if (code !== undefined) return openHandedOff(options, ownWasm, code);
   const storage = await Storage.open(options.storage);
@@ -69,6 +67,11 @@ export async function open(options: OpenOptions, ownWasm: FindWasm): Promise<Che
     storage.close();
     throw error;
   }
+}
+
+function load({ wasm, localStorageWasm }: OpenOptions, ownWasm: FindWasm): Promise<void> {
+  findLocalStorageCore(localStorageWasm);
+  return loadCore(wasm === undefined ? ownWasm : () => wasm);
 }
 
 async function openHandedOff(options: OpenOptions, ownWasm: FindWasm, code: string): Promise<CheckoutSession> {
@@ -99,30 +102,78 @@ async function openIn(storage: Storage, options: OpenOptions): Promise<{ session
 }
 
 async function createSession(storage: Storage, options: OpenOptions): Promise<CheckoutSession> {
-  const { url } = options;
-  const known =
-    typeof options.funnel === 'object'
-      ? { funnel: plainCopy(options.funnel), hash: '' }
-      : await knownFunnel(storage, url, options.funnel ?? DEFAULT_FUNNEL);
-  const id = newSessionId(Date.now());
-  const session = await CheckoutSession.open(url, storage, id, { claim: newClaimSecret() });
-  session.engine.pinFunnel(known);
-  const { id: funnelId, version } = known.funnel;
-  const receipt = session.issue({ type: 'create', ...options.create, funnel: { id: funnelId, version } });
-  if (receipt.seq === 0) {
-    const rejection: unknown = await receipt.accepted.catch((reason: unknown) => reason);
+  const funnel = await chosenFunnel(storage, options);
+  options.signal?.throwIfAborted();
+  const { session, rejection } = beginSession(storage, options, funnel);
+  if (rejection) {
     await session.close();
     throw rejection;
   }
   session.connect();
-  await rememberCurrent(storage, id);
+  await rememberCurrent(storage, session.id);
   return session;
+}
+
+/** @internal */
+export interface Begun {
+  session: CheckoutSession;
+  /** Why it can't be created, where the rules forbid that. */
+  rejection: Rejection | undefined;
+}
+
+/** Nothing here waits: the session is there when this returns. */
+function beginSession(storage: Storage, { url, create }: OpenOptions, known: KnownFunnel): Begun {
+  const session = CheckoutSession.begin(url, storage, newSessionId(Date.now()), newClaimSecret());
+  session.engine.pinFunnel(known);
+  const { id, version } = known.funnel;
+  let rejection: Rejection | undefined;
+  const stop = session.on('rejected', (reason) => (rejection = reason));
+  session.issue({ type: 'create', ...create, funnel: { id, version } });
+  stop();
+  return { session, rejection };
+}
+
+/** @internal What begins one session without waiting, for `throughline/legacy`. */
+export interface Starter {
+  /** This browser's latest session. */
+  latest: string | undefined;
+  funnel: Funnel;
+  begin(create: NewSession): Begun;
+  /** This session is not the one that this browser goes on with. */
+  forget(id: string): Promise<void>;
+}
+
+/** @internal */
+export async function prepare(options: OpenOptions, ownWasm: FindWasm): Promise<Starter> {
+  await load(options, ownWasm);
+  const storage = await Storage.open(options.storage);
+  const known = await chosenFunnel(storage, options);
+  return {
+    latest: await currentSession(storage),
+    funnel: known.funnel,
+    begin(create) {
+      const begun = beginSession(storage, { ...options, create }, known);
+      if (!begun.rejection) {
+        begun.session.connect();
+        void rememberCurrent(storage, begun.session.id);
+      }
+      return begun;
+    },
+    async forget(id) {
+      if ((await currentSession(storage)) === id) await storage.write([], ['current']);
+    },
+  };
+}
+
+/** The funnel of a new session. */
+function chosenFunnel(storage: Storage, { url, funnel = DEFAULT_FUNNEL }: OpenOptions): Promise<KnownFunnel> | KnownFunnel {
+  return typeof funnel === 'object' ? { funnel: plainCopy(funnel), hash: '' } : knownFunnel(storage, url, funnel);
 }
 
 /** Waits until the server has sent the session. */
 function firstNews(session: CheckoutSession, { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: OpenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
-    const abort = () => end(signal?.reason);
+    const abort = () => end(signal?.reason ?? new DOMException('opening was given up', 'AbortError'));
     const end = (error?: unknown) => {
       clearTimeout(timer);
       stop();

@@ -1,7 +1,8 @@
 import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
-import { type Confirmation, Engine, type EngineEvents, type PendingCommand } from './engine.js';
+import { Client, newClientId } from '../generated/throughline.js';
+import { type Confirmation, Engine, type EngineEvents, patchIn, type PendingCommand } from './engine.js';
 import { askForHandoff, type Handoff } from './handoff.js';
-import { plainCopy } from './plain.js';
+import { plainCopy, textOf } from './plain.js';
 import { type Receipt, Receipts, Unsettled } from './receipts.js';
 import { Rejection, SessionError } from './rejection.js';
 import { type Remaining, remainingOf } from './remaining.js';
@@ -97,6 +98,8 @@ export class CheckoutSession {
     this.#storage = storage;
     this.#engine = engine;
     this.#sync = this.#readSync();
+    this.#followPage();
+    this.#followStorage();
   }
 
   /** @internal */
@@ -109,10 +112,14 @@ export class CheckoutSession {
     // The engine speaks up only after this function has returned, so the session is there by then.
     let session: CheckoutSession | undefined;
     const engine = await Engine.open(url, sessionId, storage, credentials, eventsFor(() => session));
-    session = new CheckoutSession(url, storage, engine);
-    session.#followPage();
-    session.#followStorage();
-    return session;
+    return (session = new CheckoutSession(url, storage, engine));
+  }
+
+  /** @internal A session that there was not before. */
+  static begin(url: string, storage: Storage, sessionId: string, claim: string): CheckoutSession {
+    let session: CheckoutSession | undefined;
+    const engine = Engine.begin(url, sessionId, storage, claim, eventsFor(() => session));
+    return (session = new CheckoutSession(url, storage, engine));
   }
 
   /** @internal */
@@ -123,6 +130,37 @@ export class CheckoutSession {
   /** @internal The session without the check that it is there yet. */
   get snapshotOrUndefined(): Session | undefined {
     return this.#snapshot;
+  }
+
+  /**
+   * @internal The session as it was after each of these records, which begin with its creation: as a page that is told of
+   * nothing else would have seen it.
+   */
+  replay(records: readonly SessionRecord[]): Session[] {
+    const client = Client.open(this.id, newClientId(), '[]')!;
+    let session = {} as Session;
+    const sessions = records.map((record) => {
+      // The creation's `epoch` is that of all of them.
+      client.handle(textOf({ ...records[0]!.event, type: 'events', records: [record] }));
+      return (session = patched(session, patchIn(client.takeOutputs())));
+    });
+    client.free();
+    return sessions;
+  }
+
+  /** @internal The latest records that this page was told of. */
+  get records(): readonly SessionRecord[] {
+    return this.#timeline.records;
+  }
+
+  /** @internal Whether the page keeps it away from the network. */
+  get isOfflineByChoice(): boolean {
+    return this.#offlineByChoice;
+  }
+
+  /** @internal Where the server is, and what the browser keeps of what lets it into the session, as JSON. */
+  async access(): Promise<[url: string, credentials: string | undefined]> {
+    return [this.#url, await this.#storage.get(`${this.id}/credentials`)];
   }
 
   /** @internal What ended it, if something did. */
@@ -302,6 +340,8 @@ export class CheckoutSession {
     if (this.#closed) return;
     this.#closed = true;
     this.#life.abort();
+    // What it was stays readable.
+    void this.timeline;
     await this.#engine.close();
     this.#giveUpReceipts([]);
     this.#storage.close();
@@ -413,7 +453,7 @@ export class CheckoutSession {
   }
 
   #notify(): void {
-    this.#timeline.invalidate();
+    if (!this.#closed) this.#timeline.invalidate();
     this.#isSyncStale = true;
     for (const subscriber of [...this.#subscribers]) subscriber();
     this.#tellRemaining();

@@ -26,6 +26,11 @@ export class Timeline {
     if (this.#records.length > LENGTH) this.#records.shift();
   }
 
+  /** The latest of what the server has confirmed, as this client was told. */
+  get records(): readonly SessionRecord[] {
+    return this.#records;
+  }
+
   /** Something has changed: the entries are made anew when somebody asks. */
   invalidate(): void {
     this.#entries = undefined;

@@ -1,0 +1,125 @@
+import type { Session, SessionRecord } from '../../generated/types.js';
+import type { CheckoutSession } from '../session.js';
+
+/** One version of the session that can be looked at. */
+export interface Version {
+  readonly version: number;
+  /** What the server has recorded; nothing while it has not confirmed the version. */
+  readonly record: SessionRecord | undefined;
+  readonly state: 'pending' | 'confirmed' | 'durable';
+}
+
+/** Whether the versions from before the page was opened are here. */
+export type Past = 'complete' | 'asking' | 'unavailable';
+
+/** The limit of one answer of the server. */
+const PAGE = 500;
+
+/** How many versions are kept that only this page has seen. */
+const SEEN = 500;
+
+/**
+ * The versions of a session: those that the server has confirmed, from its records, and what this page has seen since.
+ *
+ * What was seen costs little: snapshots are frozen and share what did not change.
+ */
+export class History {
+  readonly #session: CheckoutSession;
+  readonly #changed: () => void;
+  readonly #records = new Map<number, SessionRecord>();
+  /** The session after each record from the first on, without a gap. */
+  #replayed: Session[] = [];
+  readonly #seen = new Map<number, Session>();
+  readonly #life = new AbortController();
+  /** The version up to which the server was asked, so that what it does not tell is not asked for again and again. */
+  #asked = 0;
+  past: Past = 'complete';
+
+  constructor(session: CheckoutSession, changed: () => void) {
+    this.#session = session;
+    this.#changed = changed;
+  }
+
+  /** Takes note of what the session is now. */
+  note(): void {
+    const snapshot = this.#session.getSnapshot();
+    for (const record of this.#session.records) this.#records.set(record.version, record);
+    // What was refused has taken its versions with it.
+    for (const version of this.#seen.keys()) if (version > snapshot.version) this.#seen.delete(version);
+    this.#seen.delete(snapshot.version);
+    this.#seen.set(snapshot.version, snapshot);
+    const oldest = this.#seen.keys().next();
+    if (this.#seen.size > SEEN && !oldest.done) this.#seen.delete(oldest.value);
+    void this.#complete();
+  }
+
+  /** The versions that can be looked at, the newest first. */
+  get versions(): readonly Version[] {
+    const { confirmedVersion, durableVersion, version: newest } = this.#session.sync;
+    const found: Version[] = [];
+    for (let version = newest; version > 0; version -= 1) {
+      if (!this.at(version)) continue;
+      const state = version > confirmedVersion ? 'pending' : version > durableVersion ? 'confirmed' : 'durable';
+      found.push({ version, record: version > confirmedVersion ? undefined : this.#records.get(version), state });
+    }
+    return found;
+  }
+
+  /** The session as it was at this version. */
+  at(version: number): Session | undefined {
+    const { confirmedVersion } = this.#session.sync;
+    return (version <= confirmedVersion ? this.#replayed[version - 1] : undefined) ?? this.#seen.get(version);
+  }
+
+  close(): void {
+    this.#life.abort();
+  }
+
+  /** Replays what is here without a gap; what is missing before that, the server is asked for. */
+  async #complete(): Promise<void> {
+    this.#replay();
+    const { confirmedVersion, connection } = this.#session.sync;
+    const isComplete = this.#replayed.length >= confirmedVersion;
+    if (isComplete) this.past = 'complete';
+    if (isComplete || this.past === 'asking') return;
+    if (connection !== 'online') {
+      this.past = 'unavailable';
+      return;
+    }
+    if (this.#asked >= confirmedVersion) return;
+    this.past = 'asking';
+    try {
+      await this.#ask();
+      this.#asked = confirmedVersion;
+    } catch {
+      // Asked again when something changes.
+    }
+    if (this.#life.signal.aborted) return;
+    this.#replay();
+    this.past = this.#replayed.length >= confirmedVersion ? 'complete' : 'unavailable';
+    this.#changed();
+  }
+
+  #replay(): void {
+    const records: SessionRecord[] = [];
+    for (let record = this.#records.get(1); record; record = this.#records.get(records.length + 1)) records.push(record);
+    if (records.length > this.#replayed.length) this.#replayed = this.#session.replay(records);
+  }
+
+  /** Reads the journal with the session's own token. */
+  async #ask(): Promise<void> {
+    const [url, kept] = await this.#session.access();
+    const { token } = JSON.parse(kept ?? '{}') as { token?: string };
+    if (token === undefined) return;
+    const base = new URL(url.endsWith('/') ? url : `${url}/`, location.href);
+    for (let after: number | undefined = this.#replayed.length; after !== undefined; ) {
+      const address = new URL(`v1/sessions/${encodeURIComponent(this.#session.id)}/events?after=${after}&limit=${PAGE}`, base);
+      const signal = AbortSignal.any([this.#life.signal, AbortSignal.timeout(10_000)]);
+      const answer = await fetch(address, { headers: { authorization: `Bearer ${token}` }, signal });
+      if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+      const { records, nextAfter } = (await answer.json()) as { records: SessionRecord[]; nextAfter?: number };
+      for (const record of records) this.#records.set(record.version, record);
+      after = nextAfter;
+    }
+  }
+}
