@@ -28,11 +28,14 @@ pub(crate) struct Promises {
     pub(crate) confirmed: BTreeSet<u64>,
     rejected: BTreeSet<u64>,
     pub(crate) told: BTreeSet<(ClientId, u64)>,
+    /// Those of them that were told the end.
+    settled: BTreeSet<(ClientId, u64)>,
     /// Up to this one tags belong to a session that is gone; what is still told of them says nothing of this one.
     former: u64,
     /// The tags of what somebody was told is in the database.
     durable: BTreeSet<u64>,
-    /// The commands that nobody knows of any more: their page is gone, and they were not stored, or lost by the disk.
+    /// The commands that nobody waits for any more: their page is gone, and they were not stored, or lost by the disk; or they
+    /// were settled in a session that is gone.
     forgotten: BTreeSet<(ClientId, u64)>,
 }
 
@@ -45,8 +48,12 @@ impl Promises {
             Confirmation::Durable(_) => {
                 self.confirmed.extend(tag);
                 self.durable.extend(tag);
+                self.settled.insert(number.clone());
             }
-            Confirmation::Rejected { .. } => self.rejected.extend(tag),
+            Confirmation::Rejected { .. } => {
+                self.rejected.extend(tag);
+                self.settled.insert(number.clone());
+            }
         }
         self.told.insert(number);
     }
@@ -327,7 +334,8 @@ impl World {
         self.former_tier = SharedTier::default();
         self.servers = (0..SERVERS).map(|_| Server::new(id.clone())).collect();
         // What was promised was promised of the former session.
-        self.promises = Promises { former: self.next, ..Promises::default() };
+        let forgotten = &self.promises.forgotten | &self.promises.settled;
+        self.promises = Promises { former: self.next, forgotten, ..Promises::default() };
         self.call_to_create();
     }
 

@@ -711,9 +711,10 @@ impl Replica {
             ServerFrame::Snapshot { state } if self.is_outdated(&state) => {}
             ServerFrame::Snapshot { state } => {
                 let version = state.version();
+                let is_other_history = self.confirmed.as_ref().is_some_and(|confirmed| confirmed.epoch != state.epoch);
                 for pending in &mut self.pending {
-                    if pending.seq > state.last_seq(&pending.client_id) {
-                        // Accepted once, and not part of the history that won: it has to be sent again.
+                    if is_other_history || pending.seq > state.last_seq(&pending.client_id) {
+                        // Accepted once, and not part of the history that won, or perhaps refused there: it is asked again.
                         pending.sent = false;
                         pending.accepted = None;
                     } else if pending.accepted.is_some() {
