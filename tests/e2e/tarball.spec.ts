@@ -8,6 +8,7 @@ import type * as throughline from 'throughline';
 import { type Consumer, expect, program, test, withoutTypes } from './consumer.js';
 import { freePort } from './ports.js';
 import { block, blockFor, readme } from './readme.js';
+import { inRepository } from './repository.js';
 import { records, stored } from './sdk.js';
 import { ThroughlineServer } from './server.js';
 import { type SiteContent, StaticSite } from './static-site.js';
@@ -145,6 +146,15 @@ async function expectCheckout(page: Page, port: number, server: ThroughlineServe
 
 test('every block of the README is run or type-checked, and none twice under one name', () => {
   expect([...readme.keys()].sort()).toEqual([...new Set([...ran, ...typeChecked])].sort());
+});
+
+test('the package comes with this README, which names every code of SessionError', async ({ consumer }) => {
+  const text = await readFile(join(consumer.package, 'README.md'), 'utf8');
+  expect(text).toBe(await readFile(inRepository('crates/wasm-client/js/README.md'), 'utf8'));
+  const declared = await readFile(join(consumer.package, 'dist/rejection.d.ts'), 'utf8');
+  const [, codes] = /SessionErrorCode =([^]*?');/.exec(declared)!;
+  const named = [...text.matchAll(/^\| `(\w+)` \|.*\|.*\|$/gm)].map(([, code]) => code);
+  expect(named.sort()).toEqual([...codes!.matchAll(/'(\w+)'/g)].map(([, code]) => code).sort());
 });
 
 test('Vite, built', async ({ page, consumer }) => {
