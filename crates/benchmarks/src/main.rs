@@ -3,7 +3,6 @@
 mod inside;
 mod load;
 mod peers;
-mod report;
 mod sockets;
 
 use std::path::PathBuf;
@@ -20,11 +19,20 @@ use throughline_test_services::fleet::{Fleet, Node};
 use inside::Others;
 use load::{Measured, closed, connect, open, request};
 use peers::Peers;
-use report::{Report, Target};
+use throughline_benchmarks::machine;
+use throughline_benchmarks::report::{Report, Subject, Target};
 
 /// The server's own, because some of it is measured inside this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SUBJECT: Subject = Subject {
+    title: "The server beside its peers",
+    introduction: "Made by `cargo xtask bench server`: one run, on one machine that does everything, the load included, with its figures \
+                   in turn and their medians. Absolute figures say little on another machine; the ratios do.",
+    name: "server",
+    compared: None,
+};
 
 /// Measures the server and its peers in turn, and writes a table and a chart.
 #[derive(Parser)]
@@ -102,7 +110,7 @@ async fn run(options: &Options) -> Result<Report> {
         Effort { rounds: 5, duration: Duration::from_secs(4), sockets: 10_000 }
     };
     let peers = Peers { binaries: options.peer_binaries.clone(), scripts: options.peer_scripts.clone() };
-    let mut report = Report::of(machine());
+    let mut report = Report::of(SUBJECT, machine(&[("Redis", "redis-server"), ("PostgreSQL", "pg_config")]));
 
     let fleet = Fleet::start(&options.binary)?;
     for section in Section::value_variants() {
@@ -126,31 +134,12 @@ async fn run(options: &Options) -> Result<Report> {
     }
     if let Some(folder) = options.output.as_ref().filter(|_| options.only.is_empty()) {
         std::fs::create_dir_all(folder)?;
-        std::fs::write(folder.join("server.md"), report.to_markdown())?;
-        std::fs::write(folder.join("server.svg"), report.to_svg())?;
+        for (name, content) in report.files() {
+            std::fs::write(folder.join(name), content)?;
+        }
         println!("\nwrote {}", folder.join("server.md").display());
     }
     Ok(report)
-}
-
-fn machine() -> Vec<(&'static str, String)> {
-    let said = |program: &str, arguments: &[&str]| {
-        let output = std::process::Command::new(program).args(arguments).output().ok()?;
-        String::from_utf8(output.stdout).ok()?.lines().next().map(|line| line.trim().to_owned())
-    };
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let processor = format!("{cores} × {}", model.map_or("unknown", |(_, name)| name.trim()));
-    let unknown = || "unknown".to_owned();
-    vec![
-        ("processor", processor),
-        ("server", format!("throughline {}", env!("CARGO_PKG_VERSION"))),
-        ("Rust", said("rustc", &["--version"]).unwrap_or_else(unknown)),
-        ("Node.js", said("node", &["--version"]).unwrap_or_else(unknown)),
-        ("Redis", said("redis-server", &["--version"]).unwrap_or_else(unknown)),
-        ("PostgreSQL", said("pg_config", &["--version"]).unwrap_or_else(unknown)),
-    ]
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

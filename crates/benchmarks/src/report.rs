@@ -12,7 +12,7 @@ pub struct Row {
     /// The figure.
     pub value: f64,
     /// In what.
-    pub unit: &'static str,
+    pub unit: String,
     /// What it should be, where something was promised.
     pub target: Option<Target>,
 }
@@ -35,28 +35,43 @@ impl Target {
     }
 }
 
+/// What is measured, and how it is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    /// The heading of the page.
+    pub title: &'static str,
+    /// The command that makes it, and what one has to know to read it.
+    pub introduction: &'static str,
+    /// The files' name without its ending.
+    pub name: &'static str,
+    /// The section of which the figures are drawn beside each other, where there is one.
+    pub compared: Option<&'static str>,
+}
+
 /// Everything that was measured in one run.
 #[derive(Debug)]
 pub struct Report {
+    subject: Subject,
     machine: Vec<(&'static str, String)>,
-    sections: Vec<(&'static str, Vec<Row>)>,
+    sections: Vec<(String, Vec<Row>)>,
 }
 
 impl Report {
     /// An empty report of this machine, its properties in the order in which they are told.
-    pub fn of(machine: Vec<(&'static str, String)>) -> Self {
-        Self { machine, sections: Vec::new() }
+    pub fn of(subject: Subject, machine: Vec<(&'static str, String)>) -> Self {
+        Self { subject, machine, sections: Vec::new() }
     }
 
     /// Begins a section.
-    pub fn section(&mut self, title: &'static str) {
+    pub fn section(&mut self, title: impl Into<String>) {
+        let title = title.into();
         println!("\n{title}");
         self.sections.push((title, Vec::new()));
     }
 
     /// Adds a figure, and shows it at once.
-    pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str, target: Option<Target>) {
-        let row = Row { name: name.into(), value, unit, target };
+    pub fn add(&mut self, name: impl Into<String>, value: f64, unit: impl Into<String>, target: Option<Target>) {
+        let row = Row { name: name.into(), value, unit: unit.into(), target };
         println!("  {}", line(&row));
         if let Some((_, rows)) = self.sections.last_mut() {
             rows.push(row);
@@ -64,7 +79,7 @@ impl Report {
     }
 
     /// Adds a figure that nothing was promised of.
-    pub fn note(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
+    pub fn note(&mut self, name: impl Into<String>, value: f64, unit: impl Into<String>) {
         self.add(name, value, unit, None);
     }
 
@@ -96,12 +111,12 @@ impl Report {
 
     /// The report as a page.
     pub fn to_markdown(&self) -> String {
-        let mut text = String::from(
-            "# The server beside its peers\n\n\
-             Made by `cargo xtask bench server`: one run, on one machine that does everything, the load included, with its figures \
-             in turn and their medians. Absolute figures say little on another machine; the ratios do.\n\n\
-             ![The ratios, drawn](server.svg)\n",
-        );
+        let Subject { title, introduction, name, compared } = self.subject;
+        let mut text =
+            format!("# {title}\n\n{introduction}\n\n![How far each figure is beyond its target]({name}.svg)\n");
+        if let Some(section) = compared {
+            let _ = write!(text, "\n![{section}]({name}-compared.svg)\n");
+        }
         for (name, value) in &self.machine {
             let _ = write!(text, "\n- {name}: {value}");
         }
@@ -152,7 +167,7 @@ impl Report {
                 x(beyond) + 6.0,
                 y + 15,
                 figure(row.value),
-                escape(row.unit),
+                escape(&row.unit),
             );
         }
         let line = 420.0;
@@ -162,6 +177,48 @@ impl Report {
             height - 14
         );
         svg
+    }
+
+    /// The files to be written: their names, and what is in them.
+    pub fn files(&self) -> Vec<(String, String)> {
+        let name = self.subject.name;
+        let mut files = vec![(format!("{name}.md"), self.to_markdown()), (format!("{name}.svg"), self.to_svg())];
+        files.extend(self.compared_svg().map(|svg| (format!("{name}-compared.svg"), svg)));
+        files
+    }
+
+    /// The figures of one section beside each other, on a logarithmic scale.
+    fn compared_svg(&self) -> Option<String> {
+        let title = self.subject.compared?;
+        let (_, rows) = self.sections.iter().find(|(known, _)| known == title)?;
+        let unit = &rows.first()?.unit;
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.unit == *unit && row.value > 0.0).collect();
+        let (least, most) =
+            rows.iter().fold((f64::MAX, f64::MIN), |(least, most), row| (least.min(row.value), most.max(row.value)));
+        let height = 50 + rows.len() * 34;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 {height}\" font-family=\"system-ui, sans-serif\" font-size=\"14\" role=\"img\">\
+             <title>{0}</title><rect width=\"860\" height=\"{height}\" fill=\"#fff\"/>\
+             <text x=\"16\" y=\"26\" font-weight=\"600\">{0}, on a logarithmic scale</text>\n",
+            escape(title)
+        );
+        for (index, row) in rows.iter().enumerate() {
+            let y = 40 + index * 34;
+            let width = 30.0 + 350.0 * (row.value / least).ln() / (most / least).ln().max(f64::MIN_POSITIVE);
+            let colour = if row.name == "throughline" { "#1f7a4d" } else { "#5b6b8c" };
+            let _ = writeln!(
+                svg,
+                "<text x=\"16\" y=\"{0}\">{1}</text><rect x=\"330\" y=\"{y}\" width=\"{width:.1}\" height=\"20\" rx=\"3\" fill=\"{colour}\"/>\
+                 <text x=\"{2:.1}\" y=\"{0}\">{3} {4}</text>",
+                y + 15,
+                escape(&shortened(&row.name)),
+                336.0 + width,
+                figure(row.value),
+                escape(unit),
+            );
+        }
+        svg.push_str("</svg>\n");
+        Some(svg)
     }
 }
 

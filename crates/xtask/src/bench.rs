@@ -1,4 +1,4 @@
-//! The server beside its peers: `cargo xtask bench server`.
+//! The server and the browser package beside their peers: `cargo xtask bench server`, `cargo xtask bench client`.
 
 use std::path::PathBuf;
 
@@ -7,15 +7,28 @@ use anyhow::Result;
 use crate::process::{announce, cargo, program, run as run_program};
 use crate::provision::{self, SystemPackage};
 use crate::workspace::{self, NpmProject};
+use crate::{npm, wasm};
 
 #[derive(clap::Subcommand, Debug)]
 pub enum Benchmark {
     /// The server beside express-session, tower-sessions, pgbench and the legacy path, in one run on this machine.
-    Server(Options),
+    Server(ServerOptions),
+    /// The browser package beside yjs, XState, Automerge, Loro and the manager that funnels had before, in one Chromium.
+    Client(ClientOptions),
 }
 
 #[derive(clap::Args, Debug)]
-pub struct Options {
+pub struct ClientOptions {
+    /// Shorter and fewer rounds, to see that it works; writes nothing to docs/benchmarks.
+    #[arg(long)]
+    quick: bool,
+    /// A file for the figures, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct ServerOptions {
     /// Shorter and fewer rounds, to see that it works; writes nothing to docs/benchmarks.
     #[arg(long)]
     quick: bool,
@@ -29,7 +42,36 @@ pub struct Options {
 
 /// Builds everything for release, measures, and writes a table and a chart to docs/benchmarks.
 pub fn run(benchmark: &Benchmark) -> Result<()> {
-    let Benchmark::Server(Options { quick, only, json }) = benchmark;
+    match benchmark {
+        Benchmark::Server(options) => server(options),
+        Benchmark::Client(options) => client(options),
+    }
+}
+
+fn client(ClientOptions { quick, json }: &ClientOptions) -> Result<()> {
+    provision::system(&[SystemPackage::Chromium])?;
+    npm::assemble(&wasm::Options::default())?;
+    provision::npm(NpmProject::BrowserBenchmark)?;
+    announce("building the server and the benchmark");
+    let packages = ["--package", "throughline-server", "--package", "throughline-benchmarks"];
+    run_program(cargo().arg("build").args(packages).args(["--bin", "throughline", "--bin", "benchmark-client"]))?;
+    announce("measuring");
+    let mut benchmark = program(workspace::built_program("debug", "benchmark-client")?);
+    benchmark.arg("--binary").arg(workspace::built_program("debug", "throughline")?);
+    benchmark.arg("--pages").arg(NpmProject::BrowserBenchmark.path());
+    benchmark.arg("--bundles").arg(workspace::path("target/browser-benchmark"));
+    if *quick {
+        benchmark.arg("--quick");
+    } else {
+        benchmark.arg("--output").arg(workspace::path("docs/benchmarks"));
+    }
+    if let Some(file) = json {
+        benchmark.arg("--json").arg(file);
+    }
+    run_program(&mut benchmark)
+}
+
+fn server(ServerOptions { quick, only, json }: &ServerOptions) -> Result<()> {
     provision::system(&[SystemPackage::Redis, SystemPackage::Postgres])?;
     provision::npm(NpmProject::BenchmarkPeers)?;
     announce("building the server and the benchmark for release");

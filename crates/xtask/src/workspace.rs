@@ -46,6 +46,8 @@ pub enum NpmProject {
     Bundlers,
     /// What the server is compared with, for Node.js.
     BenchmarkPeers,
+    /// The pages that measure the package and what it is compared with.
+    BrowserBenchmark,
 }
 
 impl NpmProject {
@@ -59,6 +61,7 @@ impl NpmProject {
             Self::EndToEnd => "tests/e2e",
             Self::Bundlers => "tests/bundlers",
             Self::BenchmarkPeers => "crates/benchmarks/peers/node",
+            Self::BrowserBenchmark => "crates/benchmarks/browser",
         }
     }
 

@@ -19,7 +19,8 @@ interface Start {
 const FILE = new URL('../../../../target/npm/sequences.jsonl', import.meta.url);
 
 beforeAll(async () => {
-  await loadCore((await readFile(new URL('../generated/throughline_bg.wasm', import.meta.url))) as BufferSource);
+  const wasm = await readFile(new URL('../generated/throughline_bg.wasm', import.meta.url));
+  await loadCore(() => wasm as BufferSource);
 });
 
 function open(funnel: string, frames: readonly string[], sessionId: string): Client {
