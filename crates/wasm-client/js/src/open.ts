@@ -110,6 +110,8 @@ async function createSession(storage: Storage, options: OpenOptions): Promise<Ch
     throw rejection;
   }
   session.connect();
+  // Who finds it as the latest has to find its claim secret as well: another tab, or this one when it is loaded again.
+  await session.engine.written();
   await rememberCurrent(storage, session.id);
   return session;
 }
@@ -155,7 +157,7 @@ export async function prepare(options: OpenOptions, ownWasm: FindWasm): Promise<
       const begun = beginSession(storage, { ...options, create }, known);
       if (!begun.rejection) {
         begun.session.connect();
-        void rememberCurrent(storage, begun.session.id);
+        void begun.session.engine.written().then(() => rememberCurrent(storage, begun.session.id));
       }
       return begun;
     },

@@ -219,8 +219,9 @@ export class Panel {
     this.#live.hidden = !isPast;
     setText(this.#viewed, isPast ? `Version ${version}, as it was` : `Version ${version}, live`);
     const session = this.#history.at(version) ?? this.#session.getSnapshot();
-    const before = this.#history.at(version - 1);
-    const found = version === 1 || before ? changes(before, session) : [];
+    // One command may make several versions; of those that are pending, only the last of each was seen.
+    const earlier = this.#versions.find((other) => other.version < version);
+    const found = version === 1 || earlier ? changes(earlier && this.#history.at(earlier.version), session) : [];
     const lines = found.map(({ path, before, after }) => [path, brief(before), brief(after)] as const);
     this.#redraw(this.#changes, lines, () =>
       lines.map(([path, before, after]) =>

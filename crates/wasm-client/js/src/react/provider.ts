@@ -5,13 +5,14 @@ import type { Session } from '../../generated/types.js';
 import type { CheckoutSession } from '../session.js';
 import { Source } from './source.js';
 
-/** What the hooks below a provider read. */
+/** @internal What the hooks below a provider read. */
 export interface Provided {
   readonly source: Source;
   /** What is shown before the session is open; on the server that is all there is. */
   readonly initialSession: Session | undefined;
 }
 
+/** @internal */
 export const SessionContext = createContext<Provided | undefined>(undefined);
 
 export interface SessionProviderProps {
