@@ -76,7 +76,7 @@ trait PopLast {
 
 impl PopLast for serde_json::Map<String, Value> {
     fn pop_last(&mut self) -> Option<Value> {
-        let last = self.keys().last()?.clone();
+        let last = self.keys().next_back()?.clone();
         self.remove(&last)
     }
 }
