@@ -1,7 +1,7 @@
 // `node measure.mjs --server URL --service-key KEY [--quick]`: measures the package and its peers in one browser, in turn,
 // and prints one JSON document: sections of figures.
 import { createServer } from 'node:http';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { brotliCompressSync, constants } from 'node:zlib';
@@ -56,7 +56,7 @@ async function bundle() {
   await mkdir(join(folder, 'contenders'), { recursive: true });
   const names = [...new Set([...CHANGING, ...STARTING])];
   const common = { bundle: true, minify: true, format: 'esm', target: 'es2022', logLevel: 'warning', platform: 'browser' };
-  await build({ ...common, entryPoints: ['page.mjs'], outfile: join(folder, 'page.js'), external: ['./contenders/*'] });
+  await copyFile('page.mjs', join(folder, 'page.js'));
   for (const name of names) {
     await build({
       ...common,
@@ -67,10 +67,8 @@ async function bundle() {
       conditions: ['browser'],
     });
   }
-  const dist = 'node_modules/throughline/dist';
-  for (const file of await readdir(dist)) {
-    if (file.endsWith('.wasm')) await build({ ...common, entryPoints: [join(dist, file)], outfile: join(folder, 'contenders', file), bundle: false, loader: { '.wasm': 'copy' } });
-  }
+  // The package names its module by its address, which esbuild leaves as it is.
+  await copyFile('node_modules/throughline/dist/throughline_bg.wasm', join(folder, 'contenders', 'throughline_bg.wasm'));
 }
 
 const TYPES = { '.js': 'text/javascript', '.wasm': 'application/wasm', '.html': 'text/html; charset=utf-8' };

@@ -3,7 +3,6 @@ import type { Funnel } from '../generated/types.js';
 import { findLocalStorageCore, loadCore } from './core.js';
 import type { KnownFunnel } from './engine.js';
 import { exchangeHandoff, handoffCodeIn, removeHandoffCode } from './handoff.js';
-import { hasLegacyStorage } from './legacy-storage.js';
 import { plainCopy } from './plain.js';
 import { type Rejection, SessionError } from './rejection.js';
 import { serverAddress } from './server-address.js';
@@ -11,6 +10,7 @@ import { CheckoutSession, type NewSession } from './session.js';
 import { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
 import { exclusively } from './tabs.js';
+import { legacySession, takeOverLegacySessions } from './take-over.js';
 import type { FindWasm, WasmSource } from './wasm-source.js';
 
 export interface OpenOptions {
@@ -61,9 +61,7 @@ export async function open(options: OpenOptions, ownWasm: FindWasm): Promise<Che
       if (!session.engine.isErased) await rememberCurrent(storage, session.id);
     }
     // The rest of the legacy sessions can follow while the buyer goes on with this one.
-    void takeOver().then((takeOver) =>
-      takeOver?.takeOverLegacySessions(options.url, options.storage, (id) => knownFunnel(storage, options.url, id)),
-    );
+    void takeOverLegacySessions(options.url, options.storage, (id) => knownFunnel(storage, options.url, id));
     return session;
   } catch (error) {
     storage.close();
@@ -74,11 +72,6 @@ export async function open(options: OpenOptions, ownWasm: FindWasm): Promise<Che
 function load({ wasm, localStorageWasm }: OpenOptions, ownWasm: FindWasm): Promise<void> {
   findLocalStorageCore(localStorageWasm);
   return loadCore(wasm === undefined ? ownWasm : () => wasm);
-}
-
-/** What brings legacy sessions over. Few browsers have any, so it is loaded where there are some; the next page tries again. */
-async function takeOver(): Promise<typeof import('./take-over.js') | undefined> {
-  return hasLegacyStorage() ? import('./take-over.js').catch(() => undefined) : undefined;
 }
 
 async function openHandedOff(options: OpenOptions, ownWasm: FindWasm, code: string): Promise<CheckoutSession> {
@@ -94,7 +87,7 @@ async function openIn(storage: Storage, options: OpenOptions): Promise<{ session
   const wanted = options.sessionId ?? (options.fresh ? undefined : await currentSession(storage));
   if (wanted === undefined) return { session: await createSession(storage, options), isNew: true };
 
-  const legacy = await (await takeOver())?.legacySession(wanted);
+  const legacy = await legacySession(wanted);
   const isHere = (await storage.load(`${wanted}/`)).entries.length > 0;
   const credentials = token ? { token } : legacy && !isHere ? { claim: newClaimSecret() } : {};
   const session = await CheckoutSession.open(url, storage, wanted, credentials);

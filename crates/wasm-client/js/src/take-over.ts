@@ -14,6 +14,9 @@ interface LegacyStorage {
   unreadable: { key: string; reason: string; text: string }[];
 }
 
+/** The key of the legacy storage. */
+const LEGACY_KEY = 'webseed_funnel_sessions';
+
 /** How many sessions are brought to the server at a time. */
 const AT_A_TIME = 4;
 
@@ -77,7 +80,11 @@ function messageOf(failure: unknown): string {
 }
 
 async function readStorage(): Promise<LegacyStorage | undefined> {
+  // Some servers have a localStorage as well, but none of a buyer.
+  if (typeof document === 'undefined') return undefined;
   try {
+    // The core has the last word on what is there. It is loaded only where there is something.
+    if (localStorage.getItem(LEGACY_KEY) === null) return undefined;
     const found = (await loadLocalStorageCore()).readLegacyStorage();
     return found === undefined ? undefined : (JSON.parse(found) as LegacyStorage);
   } catch {
