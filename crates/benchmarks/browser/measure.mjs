@@ -2,7 +2,7 @@
 // and prints one JSON document: sections of figures.
 import { createServer } from 'node:http';
 import { copyFile, mkdir, readdir, readFile, rm } from 'node:fs/promises';
-import { extname, join } from 'node:path';
+import { basename, extname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { brotliCompressSync, constants } from 'node:zlib';
 
@@ -13,14 +13,15 @@ const { values: options } = parseArgs({
   options: { server: { type: 'string' }, 'service-key': { type: 'string' }, quick: { type: 'boolean' }, output: { type: 'string' } },
 });
 const quick = options.quick === true;
-const rounds = quick ? 2 : 7;
-const sessions = quick ? 50 : 250;
+const rounds = quick ? 2 : 5;
+const sessions = quick ? 100 : 1500;
+const warmUp = quick ? 100 : 1500;
 const folder = options.output;
 
 const CHANGING = ['throughline', 'yjs', 'xstate', 'loro', 'automerge', 'legacy-manager'];
 const STARTING = ['throughline', 'empty-wasm', 'yjs', 'xstate', 'loro', 'automerge'];
 /** The slower ones get fewer sessions, so that all take turns of about the same length. */
-const SLOWER = { automerge: 10, loro: 4, 'legacy-manager': 4 };
+const SLOWER = { automerge: 30, loro: 8 };
 
 const progress = (text) => process.stderr.write(`  ${text}\n`);
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
@@ -67,8 +68,10 @@ async function bundle() {
       conditions: ['browser'],
     });
   }
-  // The package names its module by its address, which esbuild leaves as it is.
-  await copyFile('node_modules/throughline/dist/throughline_bg.wasm', join(folder, 'contenders', 'throughline_bg.wasm'));
+  // These name their modules by their addresses, which esbuild leaves as they are.
+  for (const module of ['throughline/dist/throughline_bg.wasm', 'loro-crdt/browser/loro_wasm_bg.wasm', '@automerge/automerge/dist/automerge.wasm']) {
+    await copyFile(join('node_modules', module), join(folder, 'contenders', basename(module)));
+  }
 }
 
 const TYPES = { '.js': 'text/javascript', '.wasm': 'application/wasm', '.html': 'text/html; charset=utf-8' };
@@ -124,19 +127,18 @@ const sections = [];
 try {
   const changes = Object.fromEntries(CHANGING.map((name) => [name, []]));
   const flat = { 'throughline, 1': [], 'throughline, 100': [], 'legacy-manager, 100': [] };
-  let sent = [];
   for (let round = 0; round < rounds; round += 1) {
     progress(`changes, round ${round + 1} of ${rounds}`);
     for (const name of CHANGING) {
-      const count = Math.max(2, Math.ceil(sessions / (SLOWER[name] ?? 1)));
-      const { changesPerSecond, bytes } = await inPage(browser, site, name, 'measureChanges', fixture, count);
+      const slower = SLOWER[name] ?? 1;
+      const counts = [sessions / slower, warmUp / slower].map(Math.ceil);
+      const { changesPerSecond } = await inPage(browser, site, name, 'measureChanges', fixture, ...counts);
       changes[name].push(changesPerSecond);
-      if (name === 'throughline') sent = bytes;
     }
     for (const [name, count] of [['throughline, 1', 1], ['throughline, 100', 100]]) {
-      flat[name].push((await inPage(browser, site, 'throughline', 'measureChanges', fixture, count)).changesPerSecond);
+      flat[name].push((await inPage(browser, site, 'throughline', 'measureChanges', fixture, count, warmUp)).changesPerSecond);
     }
-    const legacy = await inPage(browser, site, 'legacy-manager', 'measureChanges', fixture, 5, { storedSessions: 100 });
+    const legacy = await inPage(browser, site, 'legacy-manager', 'measureChanges', fixture, 20, 20, { storedSessions: 100 });
     flat['legacy-manager, 100'].push(legacy.changesPerSecond);
   }
   const ours = median(changes.throughline);
@@ -150,10 +152,8 @@ try {
       { name: 'throughline with 100 sessions beside 1', value: median(flat['throughline, 100']) / median(flat['throughline, 1']), unit: 'times', atLeast: 0.8 },
     ],
   });
-  sections.push({ title: 'On the wire', figures: [{ name: 'one change, longest frame', value: Math.max(...sent), unit: 'bytes', atMost: 120 }] });
-
   progress('calls with the usual storage');
-  const times = await inPage(browser, site, 'throughline', 'measureCalls', fixture, quick ? 5 : 40);
+  const { times, bytes } = await inPage(browser, site, 'throughline', 'measureCalls', fixture, quick ? 5 : 40);
   sections.push({
     title: 'Time on the main thread for each call, stored in IndexedDB',
     figures: [
@@ -162,6 +162,8 @@ try {
       { name: 'longest', value: Math.max(...times) * 1000, unit: 'µs' },
     ],
   });
+
+  sections.push({ title: 'On the wire', figures: [{ name: 'a frame with one command, the longest', value: Math.max(...bytes), unit: 'bytes', atMost: 120 }] });
 
   const starts = Object.fromEntries(STARTING.map((name) => [name, []]));
   for (let round = 0; round < (quick ? 2 : 15); round += 1) {

@@ -1,4 +1,5 @@
-// What the buyer does in every contender: from the first offer to the end of the funnel, in four changes.
+// What the buyer does in every contender, from the first offer to the end of the funnel, in two changes: accepts an offer and
+// goes to the next step.
 export const goOn = [
   { accept: 'RC6', step: 'upsell-2' },
   { accept: 'SG6', step: 'success' },

@@ -40,14 +40,12 @@ export function run({ doc, session }) {
       if (offer.get('offer') === accept) offer.set('state', 'accepted'), offer.set('answeredAt', new Date().toISOString());
     }
     session.set('amount', session.get('amount') + prices[accept]);
-    doc.commit();
-    let shown = session.toJSON();
     const steps = session.get('flow').get('steps');
     steps.get(steps.length - 1).set('leftAt', new Date().toISOString());
     fill(steps.pushContainer(new LoroMap()), { step, enteredAt: new Date().toISOString(), leftAt: null });
     session.set('currentStep', step);
     doc.commit();
-    shown = session.toJSON();
+    const shown = session.toJSON();
     if (shown.currentStep !== step) throw new Error('the change is not in the snapshot');
   }
 }

@@ -41,15 +41,12 @@ export function run({ doc, session }) {
         offer.set('answeredAt', new Date().toISOString());
       }
       session.set('amount', session.get('amount') + prices[accept]);
-    });
-    let shown = session.toJSON();
-    doc.transact(() => {
       const steps = session.get('flow').get('steps');
       steps.get(steps.length - 1).set('leftAt', new Date().toISOString());
       steps.push([toShared({ step, enteredAt: new Date().toISOString(), leftAt: null })]);
       session.set('currentStep', step);
     });
-    shown = session.toJSON();
+    const shown = session.toJSON();
     if (shown.currentStep !== step) throw new Error('the change is not in the snapshot');
   }
 }
