@@ -14,14 +14,14 @@ const { values: options } = parseArgs({
 });
 const quick = options.quick === true;
 const rounds = quick ? 2 : 5;
-const sessions = quick ? 100 : 1500;
-const warmUp = quick ? 100 : 1500;
+const sessions = quick ? 100 : 500;
+const warmUp = quick ? 100 : 500;
 const folder = options.output;
 
 const CHANGING = ['throughline', 'yjs', 'xstate', 'loro', 'automerge', 'legacy-manager'];
 const STARTING = ['throughline', 'empty-wasm', 'yjs', 'xstate', 'loro', 'automerge'];
 /** The slower ones get fewer sessions, so that all take turns of about the same length. */
-const SLOWER = { automerge: 30, loro: 8 };
+const SLOWER = { automerge: 12, loro: 4 };
 
 const progress = (text) => process.stderr.write(`  ${text}\n`);
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
