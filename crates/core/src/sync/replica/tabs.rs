@@ -67,8 +67,10 @@ impl Replica {
             return;
         }
         self.note_follower(client_id);
-        if is_all {
-            self.drop_settled(client_id, commands.first().map(|command| command.seq));
+        if is_all && self.drop_settled(client_id, commands.first().map(|command| command.seq)) && self.is_leading {
+            // Others may have heard of it from this tab, and before that from the one whose it is: they are told once more.
+            let (client_id, commands) = (client_id.clone(), commands.clone());
+            self.outputs.push(Output::Announce { client_id, commands, is_all });
         }
         self.carry(commands.into_iter().map(|command| (client_id.clone(), command)));
         self.rebase();
@@ -79,17 +81,20 @@ impl Replica {
         self.send_pending();
     }
 
-    /// Whoever has issued them says that nothing before `first` is pending any more; nothing at all where there is none.
-    fn drop_settled(&mut self, client_id: &ClientId, first: Option<u64>) {
+    /// Whoever has issued them says that nothing before `first` is pending any more; nothing at all where there is none. Whether
+    /// that was news.
+    fn drop_settled(&mut self, client_id: &ClientId, first: Option<u64>) -> bool {
         let is_settled =
             |pending: &Pending| pending.client_id == *client_id && first.is_none_or(|first| pending.seq < first);
         let settled = self.pending.iter().filter(|pending| is_settled(pending));
         let changes: Vec<StorageChange> =
             settled.map(|pending| StorageChange::DeleteCommand(client_id.clone(), pending.seq)).collect();
         self.pending.retain(|pending| !is_settled(pending));
-        if self.is_leading && !changes.is_empty() {
+        let is_news = !changes.is_empty();
+        if self.is_leading && is_news {
             self.outputs.push(Output::Store { changes, as_leader: true });
         }
+        is_news
     }
 
     /// A tab is gone: what it has stored is in `outbox`, perhaps without having been announced.
