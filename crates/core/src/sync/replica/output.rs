@@ -56,7 +56,7 @@ pub enum Output {
     },
     /// A record of the server became part of the confirmed state.
     Applied(Arc<Record>),
-    /// Call [`Replica::retry`] after this many milliseconds.
+    /// Call [`Replica::retry`](super::Replica::retry) after this many milliseconds.
     RetryAfter(u64),
     /// The server's clock, as just heard.
     ServerTime(Timestamp),
@@ -72,7 +72,7 @@ pub enum Output {
         retry_after_ms: Option<u64>,
     },
     /// The server expects commands of another tab's client that are not here. Where that tab is gone, call
-    /// [`Replica::skip`]; otherwise it announces all that it has.
+    /// [`Replica::skip`](super::Replica::skip); otherwise it announces all that it has.
     Missing(ClientId),
 }
 
