@@ -112,7 +112,7 @@ test('the time to answer an offer is counted down, and over when it is over', as
   expect(step).toBeLessThanOrEqual(4 * secondMs);
   await page.waitForFunction(() => session.remaining.step === 0 || session.remaining.step === null);
   const late = await page.evaluate(() => session.acceptUpsell('RC6').accepted.then(String, ({ code }: { code: string }) => code));
-  expect(late).toBe('offerClosed');
+  expect(late).toBe('offerLapsed');
   const told = await page.evaluate(() => (window as unknown as { told: (number | null)[] }).told);
   const counted = told.filter((step): step is number => step !== null);
   expect(counted.length).toBeGreaterThanOrEqual(3);
