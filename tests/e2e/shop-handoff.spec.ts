@@ -4,7 +4,8 @@ import decodeQR from 'qr/decode.js';
 
 import { expect, test } from './fixtures.js';
 import { fact } from './panel.js';
-import { journal } from './sdk.js';
+import { journal, stored } from './sdk.js';
+import type { ThroughlineServer } from './server.js';
 
 const dialog = (page: Page) => page.getByRole('dialog', { name: 'Go on on another device' });
 const opener = (page: Page) => page.getByRole('button', { name: 'Go on on another device' });
@@ -27,12 +28,18 @@ async function read(picture: Locator): Promise<string> {
 /** The link that the dialog shows, as a picture. */
 const shownLink = (page: Page): Promise<string> => read(dialog(page).getByRole('img', { name: 'QR code' }));
 
+/** Enters an address, and waits until the server has it; the answer is the session's id. */
+async function enterEmail(page: Page, server: ThroughlineServer, email: string): Promise<string> {
+  await page.getByLabel('Email').fill(email);
+  const id = await fact(page, 'session').innerText();
+  await expect.poll(async () => (await stored(server, id)).email).toBe(email);
+  return id;
+}
+
 test('the link in the picture goes on with the order in another browser, once', async ({ browser, page, server, shopAddress }) => {
   await page.goto(shopAddress);
-  await page.getByLabel('Email').fill('ada@example.com');
   await page.getByText('Six bottles', { exact: true }).click();
-  await expect(fact(page, 'pending')).toHaveText('0');
-  const id = await fact(page, 'session').innerText();
+  const id = await enterEmail(page, server, 'ada@example.com');
 
   await opener(page).click();
   await expect(dialog(page).getByRole('timer')).toHaveText(/^[45]:\d\d/);
@@ -66,19 +73,15 @@ test('the link in the picture goes on with the order in another browser, once', 
   await expect(third.getByLabel('Email')).toHaveValue('');
 });
 
-test('who has begun an order is asked before a link replaces it', async ({ browser, page, shopAddress }) => {
+test('who has begun an order is asked before a link replaces it', async ({ browser, page, server, shopAddress }) => {
   await page.goto(shopAddress);
-  await page.getByLabel('Email').fill('ada@example.com');
-  await expect(fact(page, 'pending')).toHaveText('0');
-  const id = await fact(page, 'session').innerText();
+  const id = await enterEmail(page, server, 'ada@example.com');
   await opener(page).click();
   const link = await dialog(page).getByRole('textbox', { name: 'Link' }).inputValue();
 
   const other = await (await browser.newContext()).newPage();
   await other.goto(shopAddress);
-  await other.getByLabel('Email').fill('grace@example.com');
-  await expect(fact(other, 'pending')).toHaveText('0');
-  const own = await fact(other, 'session').innerText();
+  const own = await enterEmail(other, server, 'grace@example.com');
   // The same page with something behind `#`: nothing is loaded for it.
   await other.goto(link);
   await other.getByRole('button', { name: 'Keep the order of this browser' }).click();
