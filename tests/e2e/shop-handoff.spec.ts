@@ -95,6 +95,21 @@ test('who has begun an order is asked before a link replaces it', async ({ brows
   await expect(other.getByLabel('Email')).toHaveValue('ada@example.com');
 });
 
+test('a link that is opened without a connection is good still when there is one', async ({ browser, page, server, shopAddress }) => {
+  await page.goto(shopAddress);
+  const id = await enterEmail(page, server, 'ada@example.com');
+  await opener(page).click();
+  const link = await dialog(page).getByRole('textbox', { name: 'Link' }).inputValue();
+  await server.kill9();
+  const other = await (await browser.newContext()).newPage();
+  await other.goto(link);
+  await expect(other.getByRole('alert')).toContainText('There is no connection to the shop just now.');
+  await server.restart();
+  await other.getByRole('button', { name: 'Try again' }).click();
+  await expect(fact(other, 'session')).toHaveText(id);
+  await expect(other.getByLabel('Email')).toHaveValue('ada@example.com');
+});
+
 test('the dialog follows the keyboard, and says what is wrong without a connection', async ({ page, server, shopAddress }) => {
   await page.goto(shopAddress);
   await expect(fact(page, 'pending')).toHaveText('0');

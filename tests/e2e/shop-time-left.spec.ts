@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import { AxeBuilder } from '@axe-core/playwright';
 import type { Funnel } from 'throughline';
 
 import { expect, test as base } from './fixtures.js';
@@ -63,6 +64,8 @@ test('an offer with a time limit is counted down, and the order goes on without 
     watch(timer!, shown);
     watch(status!, told);
   });
+  const { violations } = await new AxeBuilder({ page }).include('.shop').analyze();
+  expect(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`)).toEqual([]);
   await expect(page.getByRole('heading', { name: 'This offer has ended' })).toBeFocused();
   const { shown, told } = await page.evaluate(() => {
     const { shown, told } = window as unknown as Record<'shown' | 'told', string[]>;
