@@ -1,16 +1,18 @@
 import { Component, type ReactNode, useSyncExternalStore } from 'react';
+import { SessionError } from 'throughline';
 import { SessionProvider } from 'throughline/react';
 
 import { serverUrl } from './addresses';
 import { Monitor } from './monitor/Monitor';
-import { getWanted, open, retry, startAgain, subscribe } from './session/current-session';
+import { dropLink, followLink, getWanted, open, retry, startAgain, subscribe } from './session/current-session';
 import { Shop } from './shop/Shop';
 
 export function App() {
   const wanted = useSyncExternalStore(subscribe, getWanted);
+  if (wanted.isReplacing === true) return <ReplaceQuestion />;
   // Another key is another session: the one before is closed, and nothing of it stays on the page.
   return (
-    <OpeningBoundary key={wanted.attempt}>
+    <OpeningBoundary key={wanted.attempt} isLinked={wanted.handoff !== undefined}>
       <SessionProvider open={() => open(wanted)} fallback={<Opening />}>
         <div className="layout">
           <Shop />
@@ -29,8 +31,54 @@ function Opening() {
   );
 }
 
+/** A link came to a browser whose buyer has begun an order. Whoever sent it may be somebody else. */
+function ReplaceQuestion() {
+  return (
+    <main className="notice">
+      <h1>Go on with the order of this link?</h1>
+      <p>
+        You have begun another order in this browser. This page can show one at a time, and whatever you enter goes into the
+        order that it shows: go on with the link’s only if it is from you.
+      </p>
+      <div className="notice-actions">
+        <button type="button" className="button" onClick={followLink}>
+          Go on with the link’s order
+        </button>
+        <button type="button" className="button quiet" onClick={dropLink}>
+          Keep the order of this browser
+        </button>
+      </div>
+    </main>
+  );
+}
+
+/** Says why the order of a link is not shown. */
+function LinkFailure({ failure }: { failure: unknown }) {
+  const isRefused = failure instanceof SessionError && failure.code === 'handoffRefused';
+  return (
+    <main className="notice">
+      <h1>{isRefused ? 'This link does not work any more' : 'The order could not be brought here'}</h1>
+      <p role="alert" className="sentence">
+        {isRefused
+          ? `${failure.message}.`
+          : 'There is no connection to the shop just now. The order is safe where you began it; try again when you are online.'}
+      </p>
+      <div className="notice-actions">
+        {!isRefused && (
+          <button type="button" className="button" onClick={retry}>
+            Try again
+          </button>
+        )}
+        <button type="button" className={isRefused ? 'button' : 'button quiet'} onClick={dropLink}>
+          Go on without the link
+        </button>
+      </div>
+    </main>
+  );
+}
+
 /** Shows why the session could not be opened. */
-class OpeningBoundary extends Component<{ children: ReactNode }, { failure?: unknown }> {
+class OpeningBoundary extends Component<{ children: ReactNode; isLinked: boolean }, { failure?: unknown }> {
   override state: { failure?: unknown } = {};
 
   static getDerivedStateFromError(failure: unknown) {
@@ -40,6 +88,7 @@ class OpeningBoundary extends Component<{ children: ReactNode }, { failure?: unk
   override render() {
     const { failure } = this.state;
     if (failure === undefined) return this.props.children;
+    if (this.props.isLinked) return <LinkFailure failure={failure} />;
     return (
       <main className="notice">
         <h1>The shop could not open</h1>

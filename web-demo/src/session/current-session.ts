@@ -1,18 +1,24 @@
 import { openSession, SessionError, type CheckoutSession, type OpenOptions, type Receipt } from 'throughline';
 
 import { serverUrl } from '../addresses';
+import { followOwnOrder, hasOwnOrder } from './own-order';
 
 /** The session that this page is to show. Each attempt to open one is another object. */
-export interface Wanted extends Pick<OpenOptions, 'sessionId' | 'fresh'> {
+export interface Wanted extends Pick<OpenOptions, 'sessionId' | 'fresh' | 'handoff'> {
   readonly attempt: number;
+  /** The link would replace an order of this browser: its buyer is asked first. */
+  readonly isReplacing?: boolean;
 }
 
-let wanted: Wanted = { attempt: 0 };
+let wanted: Wanted = { attempt: 0, ...linked() };
 const listeners = new Set<() => void>();
 
 /** Tells the other tabs that the buyer has begun again, and where. */
 const tabs = new BroadcastChannel('slowpour');
 tabs.onmessage = ({ data }: MessageEvent<string>) => want({ sessionId: data });
+
+// A link that is opened in a tab that has the shop open loads nothing anew.
+addEventListener('hashchange', () => location.hash !== '' && want(linked()));
 
 export function subscribe(listener: () => void): () => void {
   listeners.add(listener);
@@ -25,7 +31,21 @@ export function getWanted(): Wanted {
 
 /** Tries once more what has failed. */
 export function retry(): void {
+  want(location.hash === '' ? {} : { handoff: location.href });
+}
+
+/** Goes on with the order of the link, in place of this browser's own. */
+export const followLink = retry;
+
+/** Goes on as if the page had been opened without the link. */
+export function dropLink(): void {
+  history.replaceState(history.state, '', location.pathname + location.search);
   want({});
+}
+
+/** What the page's address asks for: all that this page ever has behind `#` is the code of a link. */
+function linked(): Pick<Wanted, 'handoff' | 'isReplacing'> {
+  return location.hash === '' ? {} : { handoff: location.href, isReplacing: hasOwnOrder() };
 }
 
 /** Leaves the session as it is and begins a new one, in all tabs. */
@@ -44,19 +64,20 @@ export function issue(receipt: Receipt, onRejected: (reason: string) => void = i
   receipt.durable.catch(ignore);
 }
 
-/** Opens the session of the other tabs or of an earlier visit, else a new one. */
-export async function open({ attempt: _, ...options }: Wanted): Promise<CheckoutSession> {
+/** Opens the session of a link, of the other tabs or of an earlier visit, else a new one. */
+export async function open({ attempt: _, isReplacing: __, ...options }: Wanted): Promise<CheckoutSession> {
   const session = chooseUsualPack(await openWanted(options));
-  if (options.fresh === true) tabs.postMessage(session.id);
+  if (options.fresh === true || options.handoff !== undefined) tabs.postMessage(session.id);
+  followOwnOrder(session);
   return session;
 }
 
-async function openWanted(options: Omit<Wanted, 'attempt'>): Promise<CheckoutSession> {
+async function openWanted(options: Omit<OpenOptions, 'url'>): Promise<CheckoutSession> {
   try {
     return await openSession({ url: serverUrl, ...options });
   } catch (error) {
     const isGone = error instanceof SessionError && (error.code === 'sessionNotFound' || error.code === 'unauthorized');
-    if (!isGone || options.fresh === true) throw error;
+    if (!isGone || options.fresh === true || options.handoff !== undefined) throw error;
     // Of another server's database, or of keys that are no more: nothing is left to go on with.
     return openSession({ url: serverUrl, fresh: true });
   }

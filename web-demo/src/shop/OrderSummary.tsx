@@ -1,5 +1,6 @@
 import { useSession } from 'throughline/react';
 
+import { Handoff } from './Handoff';
 import { price } from './money';
 
 export function OrderSummary() {
@@ -7,6 +8,7 @@ export function OrderSummary() {
     <aside className="summary" aria-labelledby="summary-heading">
       <h2 id="summary-heading">Your order</h2>
       <OrderLines />
+      <Handoff />
     </aside>
   );
 }

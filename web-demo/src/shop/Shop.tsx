@@ -4,6 +4,7 @@ import { useCheckout, useSelector, useSessionEvent } from 'throughline/react';
 
 import { startAgain } from '../session/current-session';
 import { CheckoutStep } from './CheckoutStep';
+import { EndingNotice } from './EndingNotice';
 import { useOfferCharges } from './offer-charges';
 import { OrderSummary } from './OrderSummary';
 import { ProcessingStep } from './ProcessingStep';
@@ -29,6 +30,7 @@ export function Shop() {
           Start again
         </button>
       </header>
+      <EndingNotice />
       <Refusals />
       <div className="columns">
         <main>

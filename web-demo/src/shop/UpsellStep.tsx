@@ -1,10 +1,11 @@
 import { useEffect, useState } from 'react';
 import type { Upsell } from 'throughline';
-import { useCheckout, useSelector, useSession, useSyncStatus } from 'throughline/react';
+import { useCheckout, useRemaining, useSelector, useSession, useSyncStatus } from 'throughline/react';
 
 import { issue } from '../session/current-session';
 import { Bottles } from './Bottles';
 import { price } from './money';
+import { OfferCountdown } from './OfferCountdown';
 import { story } from './products';
 import { StepHeading } from './StepHeading';
 
@@ -12,11 +13,15 @@ export function UpsellStep() {
   const checkout = useCheckout();
   const session = useSession();
   const sync = useSyncStatus();
+  const leftMs = useRemaining()?.step ?? null;
   const [isLeaving, setLeaving] = useState(false);
   const [refusal, setRefusal] = useState<string>();
   const step = checkout.funnel.steps.find(({ id }) => id === session.currentStep);
   const made = session.upsells.filter(({ offer }) => step?.offers.includes(offer));
-  const open = made.filter(({ state }) => state === 'offered');
+  const unanswered = made.filter(({ state }) => state === 'offered');
+  // A step's offers are made together and close together.
+  const isOver = leftMs === 0 && unanswered.length > 0;
+  const open = isOver ? [] : unanswered;
   const isCharging = made.some(({ state }) => state === 'accepted');
   const failed = made.find(({ state }) => state === 'chargeFailed');
   const next = step?.next[0];
@@ -28,18 +33,26 @@ export function UpsellStep() {
     if (goesOn && next !== undefined) issue(checkout.goToStep(next), setRefusal);
   }, [goesOn, next, checkout]);
 
+  const refuse = (reason: string) => {
+    setRefusal(reason);
+    setLeaving(false);
+  };
   const answer = (accepted: Upsell | undefined) => {
     setRefusal(undefined);
     setLeaving(true);
-    if (accepted !== undefined) issue(checkout.acceptUpsell(accepted.offer), setRefusal);
+    if (accepted !== undefined) issue(checkout.acceptUpsell(accepted.offer), refuse);
     for (const { offer } of open) {
-      if (offer !== accepted?.offer) issue(checkout.declineUpsell(offer), setRefusal);
+      if (offer !== accepted?.offer) issue(checkout.declineUpsell(offer), refuse);
     }
   };
 
   return (
     <section className="step upsell">
-      <StepHeading>{open.length > 0 ? 'One thing before we pack' : 'Noted'}</StepHeading>
+      {/* Another key is another heading: it takes the focus, which was on what is gone. */}
+      <StepHeading key={String(isOver)}>
+        {isOver ? 'This offer has ended' : open.length > 0 ? 'One thing before we pack' : 'Noted'}
+      </StepHeading>
+      {isOver && <p className="lede">Your order is paid and safe, and goes on as it is.</p>}
       {open.length > 0 && (
         <p className="lede">Your order is paid and safe. This goes into the same parcel, at a price for this order only.</p>
       )}
@@ -60,6 +73,7 @@ export function UpsellStep() {
         </div>
       )}
 
+      {leftMs !== null && leftMs > 0 && open.length > 0 && <OfferCountdown leftMs={leftMs} />}
       <ul className="offers">
         {open.map((upsell) => (
           <OfferCard key={upsell.offer} upsell={upsell} onAccept={() => answer(upsell)} />

@@ -16,4 +16,12 @@
  * @packageDocumentation
  */
 export { SessionProvider, type SessionProviderProps } from './react/provider.js';
-export { useCheckout, useSelector, useSession, useSessionEvent, useSyncStatus, useTimeline } from './react/hooks.js';
+export {
+  useCheckout,
+  useRemaining,
+  useSelector,
+  useSession,
+  useSessionEvent,
+  useSyncStatus,
+  useTimeline,
+} from './react/hooks.js';

@@ -1,6 +1,7 @@
 import { useCallback, useContext, useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
 
 import type { Session } from '../../generated/types.js';
+import type { Remaining } from '../remaining.js';
 import type { CheckoutSession, SessionEventMap, SyncState } from '../session.js';
 import type { TimelineEntry } from '../timeline.js';
 import { type Provided, SessionContext } from './provider.js';
@@ -87,6 +88,27 @@ export function useSessionEvent<Name extends keyof SessionEventMap>(name: Name, 
   const session = useSyncExternalStore(source.subscribe, () => source.session, none);
   const tell = useCallback((...args: unknown[]) => (latest.current as (...args: unknown[]) => void)(...args), []);
   useEffect(() => session?.on(name, tell as SessionEventMap[Name]), [session, name, tell]);
+}
+
+/**
+ * What time is left, by the server's clock: renders again each second. `undefined` until the session is open, on the server
+ * therefore always: what would be rendered there is over when the browser takes it over.
+ */
+export function useRemaining(): Remaining | undefined {
+  const { source } = useProvided();
+  const session = useSyncExternalStore(source.subscribe, () => source.session, none);
+  const told = useMemo(() => {
+    let latest = session?.remaining;
+    const subscribe = (notify: () => void) => {
+      const listener: SessionEventMap['remaining'] = (remaining) => {
+        latest = remaining;
+        notify();
+      };
+      return session?.on('remaining', listener) ?? (() => undefined);
+    };
+    return { subscribe, read: () => latest };
+  }, [session]);
+  return useSyncExternalStore(told.subscribe, told.read, none);
 }
 
 function useProvided(): Provided {

@@ -9,6 +9,7 @@ import {
   SessionProvider,
   type SessionProviderProps,
   useCheckout,
+  useRemaining,
   useSelector,
   useSession,
   useSessionEvent,
@@ -49,6 +50,11 @@ function Email() {
 
 function Connection() {
   return createElement('p', null, useSyncStatus().connection);
+}
+
+function TimeLeft() {
+  const remaining = useRemaining();
+  return createElement('p', null, remaining ? `${remaining.session} left` : 'unknown');
 }
 
 class Boundary extends Component<{ children?: ReactNode }, { error?: Error }> {
@@ -207,7 +213,7 @@ test('events reach the listener that was rendered last, and nobody after the com
   await show(tree('first'));
   expect(session.listeners).toBe(1);
   await show(tree('second'));
-  session.emit({ code: 'alreadyPaid' });
+  session.emit('rejected', { code: 'alreadyPaid' });
   expect(heard).toEqual(['second alreadyPaid']);
   await show(null);
   expect(session.listeners).toBe(0);
@@ -226,16 +232,17 @@ test('the browser takes over what the server has rendered without a difference, 
         { open: () => promise, fallback: 'Opening', ...(initialSession && { initialSession }) },
         createElement(Email),
         createElement(Connection),
+        createElement(TimeLeft),
       ),
     );
-    const before = initialSession ? 'from@server.exampleconnecting' : 'Opening';
+    const before = initialSession ? 'from@server.exampleconnectingunknown' : 'Opening';
     const host = document.body.appendChild(document.createElement('div'));
     host.innerHTML = renderToString(tree);
     expect(host.textContent).toBe(before);
     const hydrated = await act(async () => hydrateRoot(host, tree, { onRecoverableError: (error) => recovered.push(error) }));
     expect(host.textContent).toBe(before);
     await act(async () => resolve(session.asSession));
-    expect(host.textContent).toBe('ada@example.comonline');
+    expect(host.textContent).toBe('ada@example.comonline60000 left');
     await act(async () => hydrated.unmount());
     expect(session.closings).toBe(1);
     host.remove();
@@ -254,4 +261,47 @@ test('a component that issues commands waits for the session, where others show 
   expect(container.textContent).toBe('ada@example.com waits');
   await act(async () => resolve(new FakeSession({ email: 'ada@example.com' }).asSession));
   expect(container.textContent).toBe('ada@example.comws_fake');
+});
+
+test('the time that is left is told again as it goes by, and to nobody after the component is gone', async () => {
+  const session = new FakeSession();
+  const { promise, resolve } = opening();
+  const renders = { clock: 0, other: 0 };
+  const Clock = () => {
+    renders.clock += 1;
+    return TimeLeft();
+  };
+  const Other = () => {
+    renders.other += 1;
+    useSession();
+    return null;
+  };
+  const initialSession = aSession();
+  await show(provider({ open: () => promise, initialSession }, createElement(Clock), createElement(Other)));
+  // Without a session there is no clock to go by; nothing waits for it.
+  expect(container.textContent).toBe('unknown');
+  await act(async () => resolve(session.asSession));
+  expect(container.textContent).toBe('60000 left');
+
+  const before = { ...renders };
+  await act(async () => session.passTo({ session: 59_000, step: null, isEnding: true }));
+  expect(container.textContent).toBe('59000 left');
+  expect(renders).toEqual({ clock: before.clock + 1, other: before.other });
+  await act(async () => session.changeSync({ pending: 1 }));
+  expect(renders).toEqual({ clock: before.clock + 1, other: before.other });
+
+  expect(session.listeners).toBe(1);
+  await show(null);
+  expect(session.listeners).toBe(0);
+});
+
+test('another session has its own time left', async () => {
+  const [first, second] = [new FakeSession(), new FakeSession()];
+  second.remaining = { session: 7, step: null, isEnding: true };
+  await show(provider({ session: first.asSession }, createElement(TimeLeft)));
+  await show(provider({ session: second.asSession }, createElement(TimeLeft)));
+  expect(container.textContent).toBe('7 left');
+  expect([first.listeners, second.listeners]).toEqual([0, 1]);
+  await act(async () => first.passTo({ session: 1, step: null, isEnding: true }));
+  expect(container.textContent).toBe('7 left');
 });

@@ -1,14 +1,16 @@
 import type { Session } from '../../generated/types.js';
+import type { Remaining } from '../../src/remaining.js';
 import type { CheckoutSession, SessionEventMap, SyncState } from '../../src/session.js';
 
 /** What the hooks read of a session, under the test's hand. */
 export class FakeSession {
   readonly id = 'ws_fake';
   readonly #subscribers = new Set<() => void>();
-  readonly #listeners = new Set<(...args: never[]) => void>();
+  readonly #listeners = new Map<keyof SessionEventMap, Set<(...args: never[]) => void>>();
   closings = 0;
   timeline: readonly never[] = [];
   sync = { connection: 'online', pending: 0, version: 1 } as unknown as SyncState;
+  remaining: Remaining = { session: 60_000, step: null, isEnding: false };
   #snapshot: Session;
 
   constructor(fields: Partial<Session> = {}) {
@@ -25,7 +27,7 @@ export class FakeSession {
   }
 
   get listeners(): number {
-    return this.#listeners.size;
+    return [...this.#listeners.values()].reduce((sum, { size }) => sum + size, 0);
   }
 
   getSnapshot = (): Session => this.#snapshot;
@@ -35,13 +37,20 @@ export class FakeSession {
     return () => this.#subscribers.delete(listener);
   };
 
-  on(_name: keyof SessionEventMap, listener: (...args: never[]) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+  on(name: keyof SessionEventMap, listener: (...args: never[]) => void): () => void {
+    const listeners = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, listeners.add(listener));
+    return () => listeners.delete(listener);
   }
 
-  emit(...args: unknown[]): void {
-    for (const listener of [...this.#listeners]) (listener as (...args: unknown[]) => void)(...args);
+  emit(name: keyof SessionEventMap, ...args: unknown[]): void {
+    for (const listener of [...(this.#listeners.get(name) ?? [])]) (listener as (...args: unknown[]) => void)(...args);
+  }
+
+  /** So much of it is left from now on. */
+  passTo(remaining: Remaining): void {
+    this.remaining = remaining;
+    this.emit('remaining', remaining);
   }
 
   change(fields: Partial<Session>): void {

@@ -3,7 +3,7 @@ import { renderToPipeableStream, renderToString } from 'react-dom/server';
 import { Writable } from 'node:stream';
 import { expect, test, vi } from 'vitest';
 
-import { SessionProvider, useCheckout, useSelector, useSession, useSyncStatus, useTimeline } from '../../src/react.js';
+import { SessionProvider, useCheckout, useRemaining, useSelector, useSession, useSyncStatus, useTimeline } from '../../src/react.js';
 import { aSession } from './fake-session.js';
 
 test('this runs where there is no browser', () => {
@@ -15,7 +15,7 @@ function Email() {
 }
 
 function Everything() {
-  return createElement('p', null, `${useSession().email} ${useSyncStatus().connection} ${useTimeline().length}`);
+  return createElement('p', null, `${useSession().email} ${useSyncStatus().connection} ${useTimeline().length} ${useRemaining()}`);
 }
 
 function Commands() {
@@ -34,7 +34,7 @@ test('with an initial session the server renders it', () => {
   const open = vi.fn(() => new Promise<never>(() => undefined));
   const initialSession = aSession({ email: 'ada@example.com' });
   const html = renderToString(createElement(SessionProvider, { open, initialSession }, createElement(Everything)));
-  expect(html).toContain('ada@example.com connecting 0');
+  expect(html).toContain('ada@example.com connecting 0 undefined');
   expect(open).not.toHaveBeenCalled();
 });
 
