@@ -25,7 +25,7 @@ const ran = [
   'worker.ts',
   'Content-Security-Policy',
 ];
-const typeChecked = ['checkout.ts', 'pay.ts', 'cdn.ts', 'app/page.tsx', 'worker.ts', 'errors.ts'];
+const typeChecked = ['checkout.ts', 'pay.ts', 'cdn.ts', 'app/page.tsx', 'worker.ts', 'devices.ts', 'errors.ts'];
 
 /** What importing must leave alone, also where a runtime has it. */
 const ofBrowsers = [

@@ -68,5 +68,7 @@ async function post<T>(server: string, path: string, body: unknown, signal?: Abo
   });
   const answer = (await response.json().catch(() => ({}))) as T & { detail?: string };
   if (response.ok) return answer;
-  throw new SessionError('handoffRefused', answer.detail ?? `the server answered ${response.status}`);
+  // Too much to do, or nothing done: the code is as good as before.
+  const code = response.status === 429 || response.status >= 500 ? 'unreachable' : 'handoffRefused';
+  throw new SessionError(code, answer.detail ?? `the server answered ${response.status}`);
 }

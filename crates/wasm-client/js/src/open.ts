@@ -78,6 +78,11 @@ async function openHandedOff(options: OpenOptions, ownWasm: FindWasm, code: stri
   const { handoff: _, ...others } = options;
   const { sessionId, token } = await exchangeHandoff(options.url, code, options.signal);
   removeHandoffCode();
+  // The code is used up: also where the server is not reached any more, this browser goes on with the session next time.
+  const storage = await Storage.open(options.storage);
+  await storage.write([[`${sessionId}/credentials`, JSON.stringify({ token })]]).catch(() => undefined);
+  await rememberCurrent(storage, sessionId);
+  storage.close();
   return open({ ...others, sessionId, token }, ownWasm);
 }
 
