@@ -147,3 +147,44 @@ test('when the database comes back from a backup, browsers go on, and receipts k
   await settled(page);
   expect((await stored(server, id)).metadata).toEqual({ first: 1, last: 1 });
 });
+
+for (const moment of ['pagehide', 'visibilitychange', 'unload'] as const) {
+  test(`what is issued on ${moment}, while the page is left, is stored`, async ({ page, site, server }) => {
+    const id = await openIn(page, site, server);
+    await settled(page);
+    await page.evaluate((moment) => {
+      const late = () => void session.setEmail('ada@example.com');
+      (moment === 'visibilitychange' ? document : window).addEventListener(moment, late);
+    }, moment);
+    await page.goto(`${site.url}/elsewhere`);
+    expect(await openHere(page, server)).toBe(id);
+    await settled(page);
+    expect((await stored(server, id)).email).toBe('ada@example.com');
+  });
+}
+
+test('a listener that throws is the page’s matter: everything else goes on', async ({ page, site, server }) => {
+  const id = await openIn(page, site, server);
+  await settled(page);
+  const errors: string[] = [];
+  page.on('pageerror', ({ message }) => errors.push(message));
+  const told = await page.evaluate(async () => {
+    let calls = 0;
+    session.subscribe(() => {
+      calls += 1;
+      if (calls % 2 === 0) throw new Error('the page can not draw this');
+    });
+    session.on('rejected', () => {
+      throw new Error('nor tell this');
+    });
+    const refused = await session.setEmail('nonsense').accepted.catch(({ code }: { code: string }) => code);
+    session.setEmail('ada@example.com');
+    const last = session.setEmail('ada.king@example.com');
+    await last.durable;
+    return { refused, seq: last.seq };
+  });
+  expect(told).toEqual({ refused: 'invalidField', seq: 3 });
+  expect((await stored(server, id)).email).toBe('ada.king@example.com');
+  expect(errors).toContain('the page can not draw this');
+  expect(errors).toContain('nor tell this');
+});

@@ -94,10 +94,10 @@ fn note_origin(state: &mut State, record: &Record) {
     let Some(origin) = &record.origin else { return };
     if state.clients.get(&origin.client_id).is_none() {
         if state.clients.len() >= State::MAX_CLIENTS {
-            // Names that stand for one request go before those of somebody who may still send something.
-            let is_lasting = |id: &ClientId| !id.is_for_one_request();
-            let longest_silent =
-                state.clients.iter().min_by_key(|(id, ledger)| (is_lasting(id), ledger.heard_at_version));
+            // Names that stand for one request go before those of somebody who may still send something; a code that was used
+            // goes last, or it could be used again.
+            let stays = |id: &ClientId| (id.is_for_handoff(), !id.is_for_one_request());
+            let longest_silent = state.clients.iter().min_by_key(|(id, ledger)| (stays(id), ledger.heard_at_version));
             if let Some(silent) = longest_silent.map(|(id, _)| id.clone()) {
                 state.clients.retain(|id, _| *id != silent);
             }

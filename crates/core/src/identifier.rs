@@ -163,6 +163,14 @@ impl ClientId {
         named.starts_with(Self::ONCE)
     }
 
+    /// What the names of handoff codes begin with, of which each lets in one browser.
+    pub const HANDOFF: &str = "handoff.";
+
+    /// Whether it stands for a code, in the ledger of the server.
+    pub(crate) fn is_for_handoff(&self) -> bool {
+        self.0.strip_prefix("system:").is_some_and(|name| name.starts_with(Self::HANDOFF))
+    }
+
     /// How long an id may be that somebody chooses.
     pub const MAX_CHOSEN: usize = 96;
 

@@ -198,8 +198,9 @@ impl World {
         self.pump(at);
     }
 
-    /// The tab got the lock.
+    /// The tab got the lock. A connection from when it led before, without having heard that it was deposed, is not kept.
     fn lead(&mut self, at: Place) {
+        self.drop_wire(at);
         let browser = &mut self.browsers[at.browser];
         browser.leader = Some(at.tab);
         let Some(tab) = &mut browser.tabs[at.tab] else { return };

@@ -115,6 +115,20 @@ impl TokenKeyRing {
         self.seal(grant, lifetimes, 0, ends_at_ms, now_ms)
     }
 
+    /// Makes a first token whose renewals end when those of another one do.
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub fn issue_until(
+        &self,
+        grant: &Grant,
+        lifetimes: Lifetimes,
+        ends_at_ms: i64,
+        now_ms: i64,
+    ) -> Result<IssuedToken, IssueError> {
+        self.seal(grant, lifetimes, 0, ends_at_ms, now_ms)
+    }
+
     /// Makes the token that follows on `claims`. The absolute end stays where it was.
     ///
     /// # Errors

@@ -57,10 +57,8 @@ pub struct Lifetimes {
     pub absolute: Duration,
 }
 
-impl Lifetimes {
-    /// A code for another browser: long enough to take up the other device, too short to be found later on.
-    pub const HANDOFF: Self = Self { idle: Duration::from_secs(5 * 60), absolute: Duration::from_secs(5 * 60) };
-}
+/// How long a code for another browser can be used: long enough to take up the other device, too short to be found later on.
+pub const HANDOFF_LIFE: Duration = Duration::from_secs(5 * 60);
 
 impl Default for Lifetimes {
     fn default() -> Self {

@@ -134,3 +134,43 @@ async fn whichever_servers_are_asked_at_once_a_code_lets_one_browser_in() {
         assert_eq!(codes, [200, 410, 410, 410, 410, 410], "{outcomes:?}");
     }
 }
+
+#[tokio::test]
+async fn however_many_browsers_come_after_it_a_used_code_stays_used() {
+    let (_dev, site) = started();
+    let (id, token) = site.session().await;
+    let code = site.code(&id, &token).await;
+    assert_eq!(site.exchange(&code).await.0, 200);
+    for first in (0..300).step_by(50) {
+        let commands: Vec<Value> = (first..first + 50)
+            .map(|n| json!({ "clientId": format!("tab-{n}"), "seq": 1, "type": "setMetadata", "metadata": { "n": n } }))
+            .collect();
+        let sent =
+            site.post(&format!("/v1/sessions/{id}/commands"), &json!({ "commands": commands })).bearer_auth(&token);
+        assert_eq!(sent.send().await.unwrap().status(), StatusCode::OK);
+    }
+    assert_eq!(site.exchange(&code).await.0, 410);
+}
+
+#[tokio::test]
+async fn going_on_elsewhere_again_and_again_is_no_way_around_the_longest_life_of_a_token() {
+    let dev = dev(&["--token-ttl", "2s", "--token-max-age", "3s"]);
+    let site = Site::of(&dev.address);
+    let (id, mut token) = site.session().await;
+    let began = std::time::Instant::now();
+    let refused = loop {
+        let asked = site.post(&format!("/v1/sessions/{id}/handoff"), &json!({})).bearer_auth(&token);
+        let answer = asked.send().await.unwrap();
+        if answer.status() != StatusCode::CREATED {
+            break answer.status();
+        }
+        let code = text(&answer.json::<Value>().await.unwrap()["code"]);
+        match site.exchange(&code).await {
+            (200, answer) => token = text(&answer["token"]),
+            (status, _) => break StatusCode::from_u16(status).unwrap(),
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it goes on for ever");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    assert_eq!(refused, StatusCode::UNAUTHORIZED);
+}

@@ -133,7 +133,11 @@ export class Engine {
   /** The writes under way, so that closing can wait for them. */
   #writing: Promise<void> | undefined;
   #isWanted = false;
+  /** The page goes away: what it still does is stored, and not sent or told. */
   #closed = false;
+  /** Nothing more can be asked of the core. */
+  #ended = false;
+  #warningMs = 0;
   #wiped = false;
   #refusal: string | undefined;
 
@@ -274,7 +278,8 @@ export class Engine {
 
   /** How long before the session's end the buyer is to be warned. */
   get warningMs(): number {
-    return this.#client.warningMs();
+    if (!this.#ended) this.#warningMs = this.#client.warningMs();
+    return this.#warningMs;
   }
 
   /** Goes by this funnel until the server names the session's own. */
@@ -300,6 +305,7 @@ export class Engine {
     const { aheadMs } = this.#clock;
     if (Math.abs(aheadMs - this.#keptAheadMs) < CLOCK_STEP_MS) return;
     this.#keptAheadMs = aheadMs;
+    if (this.isLeading) this.#tabs?.post({ type: 'clock', term: this.#term, serverAheadMs: aheadMs });
     void this.#storage.write([[`${this.sessionId}/clock`, String(aheadMs)]]).catch(() => undefined);
   }
 
@@ -319,12 +325,13 @@ export class Engine {
    * @throws {Rejection} where the rules forbid it; then nothing was queued.
    */
   submit(command: Command): number {
-    if (this.#closed) throw new SessionError('closed', 'the session was closed by the page; open it again');
-    return this.#act(() => {
+    if (this.#ended) throw new SessionError('closed', 'the session was closed by the page; open it again');
+    const submit = () => {
       const refusal = this.#client.submit(textOf(command), this.serverNow);
       if (refusal !== undefined) throw new Rejection(JSON.parse(refusal) as RejectionReason);
       return this.#client.lastSeq();
-    });
+    };
+    return this.#closed ? this.#storeOnly(submit) : this.#act(submit);
   }
 
   /** Takes part: with the other tabs, and with the server while this tab leads. */
@@ -370,6 +377,7 @@ export class Engine {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.abandon();
+    this.#ended = true;
     await this.#writing;
     this.#client.free();
   }
@@ -480,6 +488,9 @@ export class Engine {
       case 'back':
         if (this.isLeading) void this.#recover();
         break;
+      case 'clock':
+        if (!this.isLeading && message.term >= this.#term) this.#clock.follow(message.serverAheadMs);
+        break;
       case 'link':
         if (this.isLeading || message.term < this.#term || message.live === this.#isLeaderLive) return;
         this.#isLeaderLive = message.live;
@@ -508,6 +519,14 @@ export class Engine {
       this.#funnel = funnel;
       this.#keepFunnel({ funnel, hash: funnelHash });
     } else if (this.#assumed?.hash === funnelHash) this.#keepFunnel(this.#assumed);
+  }
+
+  /** Lets the core do something, and does no more of what it wants than to store: whoever opens the session next goes on. */
+  #storeOnly<T>(change: () => T): T {
+    const result = change();
+    this.#client.takeOutputs();
+    if (this.#client.hasWrites()) this.#writing ??= this.#write();
+    return result;
   }
 
   /** Lets the core do something, then does what the core wants. */
@@ -594,10 +613,13 @@ export class Engine {
   async #write(): Promise<void> {
     // Whatever a page does in one go is one transaction.
     await undefined;
-    for (let text = this.#client.takeWrites(); text !== undefined; text = this.#client.takeWrites()) {
-      for (const write of readWrites(text)) await this.#writeOne(write);
+    try {
+      for (let text = this.#client.takeWrites(); text !== undefined; text = this.#client.takeWrites()) {
+        for (const write of readWrites(text)) await this.#writeOne(write);
+      }
+    } finally {
+      this.#writing = undefined;
     }
-    this.#writing = undefined;
   }
 
   async #writeOne({ asLeader, changes, stored }: Write): Promise<void> {

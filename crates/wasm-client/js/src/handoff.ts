@@ -39,14 +39,14 @@ export function exchangeHandoff(
   return post(server, 'v1/handoff', { code }, signal);
 }
 
-/** The code in a link, or the code itself; nothing where the link has none. */
+/** The code in a link, which may be relative to the page, or the code itself; nothing where the link has none. */
 export function handoffCodeIn(given: string | URL): string | undefined {
   const text = String(given);
-  if (!URL.canParse(text)) return text || undefined;
-  return new URLSearchParams(new URL(text).hash.slice(1)).get(PARAMETER) ?? undefined;
+  if (/^[\w.-]+$/.test(text)) return text;
+  return new URLSearchParams(text.slice(text.indexOf('#') + 1)).get(PARAMETER) ?? undefined;
 }
 
-/** Who loads the page again must not show a code again that was used. */
+/** Who loads the page again must not show a code again that was used or refused. */
 export function removeHandoffCode(): void {
   if (typeof location === 'undefined' || !location.hash.includes(`${PARAMETER}=`)) return;
   const parameters = new URLSearchParams(location.hash.slice(1));
@@ -68,7 +68,8 @@ async function post<T>(server: string, path: string, body: unknown, signal?: Abo
   });
   const answer = (await response.json().catch(() => ({}))) as T & { detail?: string };
   if (response.ok) return answer;
-  // Too much to do, or nothing done: the code is as good as before.
-  const code = response.status === 429 || response.status >= 500 ? 'unreachable' : 'handoffRefused';
+  // Too much to do, or nothing done: a code is as good as before. And who asks for one may not be known any more.
+  const isBusy = response.status === 429 || response.status >= 500;
+  const code = isBusy ? 'unreachable' : token !== undefined && response.status === 401 ? 'unauthorized' : 'handoffRefused';
   throw new SessionError(code, answer.detail ?? `the server answered ${response.status}`);
 }

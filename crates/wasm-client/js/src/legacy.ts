@@ -382,7 +382,8 @@ export class FunnelSessionManager {
     this.#exceptions.set(key, { method, code, count: (this.#exceptions.get(key)?.count ?? 0) + 1 });
     // Without the message, which may name what the buyer has entered.
     if (this.#options?.onRefused) this.#options.onRefused(refusal);
-    else console.warn(`throughline/legacy: ${method} was refused (${code})`);
+    // Written out: of what is said to `console`, which is the bindings' alone, the bundle has nothing.
+    else globalThis.console.warn(`throughline/legacy: ${method} was refused (${code})`);
   }
 
   /** The commands that change these fields. What is as it was, is left out. */

@@ -76,11 +76,16 @@ function load({ wasm, localStorageWasm }: OpenOptions, ownWasm: FindWasm): Promi
 
 async function openHandedOff(options: OpenOptions, ownWasm: FindWasm, code: string): Promise<CheckoutSession> {
   const { handoff: _, ...others } = options;
-  const { sessionId, token } = await exchangeHandoff(options.url, code, options.signal);
+  const { sessionId, token } = await exchangeHandoff(options.url, code, options.signal).catch((error: unknown) => {
+    if (error instanceof SessionError && error.code === 'handoffRefused') removeHandoffCode();
+    throw error;
+  });
   removeHandoffCode();
   // The code is used up: also where the server is not reached any more, this browser goes on with the session next time.
   const storage = await Storage.open(options.storage);
-  await storage.write([[`${sessionId}/credentials`, JSON.stringify({ token })]]).catch(() => undefined);
+  const key = `${sessionId}/credentials`;
+  const kept = JSON.parse((await storage.get(key)) ?? '{}') as object;
+  await storage.write([[key, JSON.stringify({ ...kept, token })]]).catch(() => undefined);
   await rememberCurrent(storage, sessionId);
   storage.close();
   return open({ ...others, sessionId, token }, ownWasm);
@@ -98,7 +103,8 @@ async function openIn(storage: Storage, options: OpenOptions): Promise<{ session
   const session = await CheckoutSession.open(url, storage, wanted, credentials);
   if (!hasFunnel(session)) {
     const funnelId = typeof options.funnel === 'string' ? options.funnel : DEFAULT_FUNNEL;
-    const funnel = await knownFunnel(storage, url, funnelId).catch(() => undefined);
+    const funnel = await knownFunnel(storage, url, funnelId, signal).catch(() => undefined);
+    signal?.throwIfAborted();
     if (funnel) session.engine.useFunnel(funnel);
   }
   session.connect();
@@ -173,8 +179,8 @@ export async function prepare(options: OpenOptions, ownWasm: FindWasm): Promise<
 }
 
 /** The funnel of a new session. */
-function chosenFunnel(storage: Storage, { url, funnel = DEFAULT_FUNNEL }: OpenOptions): Promise<KnownFunnel> | KnownFunnel {
-  return typeof funnel === 'object' ? { funnel: plainCopy(funnel), hash: '' } : knownFunnel(storage, url, funnel);
+function chosenFunnel(storage: Storage, { url, funnel = DEFAULT_FUNNEL, signal }: OpenOptions): Promise<KnownFunnel> | KnownFunnel {
+  return typeof funnel === 'object' ? { funnel: plainCopy(funnel), hash: '' } : knownFunnel(storage, url, funnel, signal);
 }
 
 /** Waits until the server has sent the session. */
@@ -210,9 +216,10 @@ function hasFunnel(session: CheckoutSession): boolean {
 }
 
 /** The funnel as the server has it now; where it can't be asked, as this browser knew it last. */
-async function knownFunnel(storage: Storage, url: string, id: string): Promise<KnownFunnel> {
+async function knownFunnel(storage: Storage, url: string, id: string, signal?: AbortSignal): Promise<KnownFunnel> {
   const key = `funnel/${id}`;
-  const asked = await fetchFunnel(url, id).catch(() => undefined);
+  const asked = await fetchFunnel(url, id, signal).catch(() => undefined);
+  signal?.throwIfAborted();
   if (asked) {
     await storage.write([[key, JSON.stringify(asked)]]).catch(() => undefined);
     return asked;
@@ -222,9 +229,9 @@ async function knownFunnel(storage: Storage, url: string, id: string): Promise<K
   throw new SessionError('unreachable', `the funnel '${id}' can't be loaded from the server, and is not known here`);
 }
 
-async function fetchFunnel(url: string, id: string): Promise<KnownFunnel> {
+async function fetchFunnel(url: string, id: string, signal?: AbortSignal): Promise<KnownFunnel> {
   const response = await fetch(serverAddress(url, `v1/funnels/${encodeURIComponent(id)}`), {
-    signal: AbortSignal.timeout(5000),
+    signal: AbortSignal.any([AbortSignal.timeout(5000), ...(signal ? [signal] : [])]),
   });
   if (!response.ok) throw new Error(`the server answered ${response.status}`);
   const { funnel, hash } = (await response.json()) as KnownFunnel;

@@ -185,7 +185,7 @@ export class CheckoutSession {
     this.#listeners[name].add(listener);
     const untold = this.#untold.get(name) ?? [];
     this.#untold.delete(name);
-    for (const args of untold) queueMicrotask(() => (listener as (...args: unknown[]) => void)(...args));
+    for (const args of untold) queueMicrotask(() => call(listener as (...args: unknown[]) => void, ...args));
     if (name === 'remaining') queueMicrotask(() => this.#tellRemaining());
     return () => this.#listeners[name].delete(listener);
   }
@@ -291,7 +291,8 @@ export class CheckoutSession {
       this.#refuse(unsettled, reason);
       return unsettled.receipt;
     }
-    if (this.#held) this.#held.push(unsettled);
+    // While the page goes away it is stored at once: there may be no later.
+    if (this.#held && !this.#isGone) this.#held.push(unsettled);
     else this.#submit(unsettled);
     return unsettled.receipt;
   }
@@ -325,12 +326,14 @@ export class CheckoutSession {
 
   /** Stays away from the network until {@link goOnline}. */
   goOffline(): void {
+    if (this.#closed) return;
     this.#offlineByChoice = true;
     this.#connect();
   }
 
   /** Connects again after {@link goOffline}. */
   goOnline(): void {
+    if (this.#closed) return;
     this.#offlineByChoice = false;
     this.#connect();
   }
@@ -338,6 +341,8 @@ export class CheckoutSession {
   /** Ends it here, once everything that was issued is stored. The session itself goes on. */
   async close(): Promise<void> {
     if (this.#closed) return;
+    // It is still told when nothing more can be asked.
+    void this.timeline;
     this.#closed = true;
     this.#life.abort();
     // What it was stays readable.
@@ -455,7 +460,7 @@ export class CheckoutSession {
   #notify(): void {
     if (!this.#closed) this.#timeline.invalidate();
     this.#isSyncStale = true;
-    for (const subscriber of [...this.#subscribers]) subscriber();
+    for (const subscriber of [...this.#subscribers]) call(subscriber);
     this.#tellRemaining();
   }
 
@@ -463,7 +468,7 @@ export class CheckoutSession {
     if (TOLD_LATER.has(name) && this.#listeners[name].size === 0) {
       this.#untold.set(name, [...(this.#untold.get(name) ?? []), args]);
     }
-    for (const listener of [...this.#listeners[name]]) (listener as (...args: unknown[]) => void)(...args);
+    for (const listener of [...this.#listeners[name]]) call(listener as (...args: unknown[]) => void, ...args);
   }
 
   /** @internal */
@@ -510,6 +515,16 @@ export class CheckoutSession {
 
 /** Something that creates a session; the server judges it like any other command. */
 export type NewSession = Omit<Create, 'claims' | 'source'>;
+
+/** What a page's listener throws is the page's matter: it is reported, and nothing here is left half done. */
+function call<Args extends unknown[]>(listener: (...args: Args) => void, ...args: Args): void {
+  try {
+    listener(...args);
+  } catch (error) {
+    if (typeof reportError === 'function') reportError(error);
+    else queueMicrotask(() => { throw error; });
+  }
+}
 
 function eventsFor(session: () => CheckoutSession | undefined): EngineEvents {
   return {

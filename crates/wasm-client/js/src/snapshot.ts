@@ -15,12 +15,18 @@ export function patched<T extends object>(base: T, patch: Readonly<Record<string
 
 /**
  * Turns the points in time of a value of the core into `Date`s: by the rule of the model, they are what is named `…At`.
- * Metadata is the shop's own and stays as it is.
+ * Metadata is the shop's own and stays as it is, frozen as well: nobody may change what the core believes it to be.
  */
 function revive(name: string, value: unknown): unknown {
   if (typeof value === 'number') return name.endsWith('At') ? new Date(value) : value;
-  if (value === null || typeof value !== 'object' || name === 'metadata') return value;
+  if (value === null || typeof value !== 'object') return value;
+  if (name === 'metadata') return frozen(value);
   const revived: Record<string, unknown> | unknown[] = Array.isArray(value) ? [] : {};
   for (const [key, inner] of Object.entries(value)) (revived as Record<string, unknown>)[key] = revive(key, inner);
   return Object.freeze(revived);
+}
+
+function frozen(value: object): object {
+  for (const inner of Object.values(value)) if (inner !== null && typeof inner === 'object') frozen(inner as object);
+  return Object.freeze(value);
 }

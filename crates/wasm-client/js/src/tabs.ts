@@ -4,6 +4,7 @@ import type { SessionErrorCode } from './rejection.js';
 export type TabMessage =
   /** From the tab that leads, when it begins to, and whenever it has met the server anew: say hello. */
   | { type: 'leads'; term: number; serverAheadMs: number }
+  | { type: 'clock'; term: number; serverAheadMs: number }
   /** To the tab that leads. */
   | { type: 'hello'; clientId: string; frame: string }
   /** From the tab that leads: frames of the server for all tabs, or for the one that has said this hello. */

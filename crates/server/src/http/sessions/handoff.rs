@@ -11,7 +11,7 @@ use throughline_core::sync::ServerFrame;
 use throughline_core::{ClientId, Command, Role, Timestamp};
 use utoipa::ToSchema;
 
-use super::{Target, TokenAnswer, all_accepted, erased, existing, issue_token, request};
+use super::{Target, TokenAnswer, all_accepted, erased, existing, request};
 use crate::http::body::JsonBody;
 use crate::http::extract::ClientAddress;
 use crate::http::idempotent::Reply;
@@ -19,7 +19,7 @@ use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems}
 use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
 use crate::store::SessionKey;
-use crate::token::{Grant, Lifetimes, Purpose, TokenError};
+use crate::token::{Grant, HANDOFF_LIFE, Lifetimes, Purpose, TokenError};
 use crate::wiring::ServerState;
 
 /// How many codes one address may try in a minute.
@@ -82,7 +82,13 @@ pub(crate) async fn offer(
     }
     let SessionKey { tenant, session_id } = target.key;
     let grant = Grant { purpose: Purpose::Handoff, tenant, session_id };
-    let issued = state.authenticator.tokens().issue(&grant, Lifetimes::HANDOFF, state.clock.now_ms());
+    let lifetimes = Lifetimes { idle: HANDOFF_LIFE, ..state.config.lifetimes };
+    let (tokens, now_ms) = (state.authenticator.tokens(), state.clock.now_ms());
+    let issued = match &principal.role {
+        // Who goes on elsewhere does not go on for longer.
+        PrincipalRole::Browser { claims } => tokens.issue_until(&grant, lifetimes, claims.ends_at_ms, now_ms),
+        PrincipalRole::Service { .. } | PrincipalRole::Operator { .. } => tokens.issue(&grant, lifetimes, now_ms),
+    };
     let issued = issued.map_err(|error| Problem::internal(&error))?;
     let expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
     Ok(Reply::json(StatusCode::CREATED, &Handoff { code: issued.text, expires_at })?.into_response())
@@ -116,8 +122,9 @@ pub(crate) async fn accept(
         return Err(erased());
     }
     // A code is a client with one command: that no command takes effect twice, on whichever server, makes it good for one
-    // browser. The session remembers the clients that it heard last, and more of them than there are in five minutes.
-    let client_id = ClientId::new(format!("handoff.{}", claims.token_id)).map_err(|error| Problem::internal(&error))?;
+    // browser. Of the clients that a session remembers, codes are the last to be forgotten.
+    let client_id = ClientId::new(format!("{}{}", ClientId::HANDOFF, claims.token_id))
+        .map_err(|error| Problem::internal(&error))?;
     let requests = vec![request(&client_id, Some(1), Command::HandOff {})];
     let answers = state.sessions.execute(&key, Role::System, requests).await?.answers;
     if answers.iter().any(|answer| matches!(answer, ServerFrame::Accepted { repeated: true, .. })) {
@@ -127,7 +134,12 @@ pub(crate) async fn accept(
             .mendable_by("buyerInput"));
     }
     all_accepted(answers)?;
-    let answer = HandedOff { token: issue_token(&state, &key)?, session_id: key.session_id };
+    let SessionKey { tenant, session_id } = key;
+    let grant = Grant { purpose: Purpose::Browser, tenant, session_id: session_id.clone() };
+    let issued = state.authenticator.tokens().issue_until(&grant, state.config.lifetimes, claims.ends_at_ms, now_ms);
+    let issued = issued.map_err(|error| Problem::internal(&error))?;
+    let token_expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
+    let answer = HandedOff { session_id, token: TokenAnswer { token: issued.text, token_expires_at } };
     Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
 }
 
