@@ -137,9 +137,7 @@ pub(crate) async fn accept(
     let SessionKey { tenant, session_id } = key;
     let grant = Grant { purpose: Purpose::Browser, tenant, session_id: session_id.clone() };
     let issued = state.authenticator.tokens().issue_until(&grant, state.config.lifetimes, claims.ends_at_ms, now_ms);
-    let issued = issued.map_err(|error| Problem::internal(&error))?;
-    let token_expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
-    let answer = HandedOff { session_id, token: TokenAnswer { token: issued.text, token_expires_at } };
+    let answer = HandedOff { session_id, token: issued.map_err(|error| Problem::internal(&error))?.into() };
     Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
 }
 

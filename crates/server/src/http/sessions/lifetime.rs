@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use throughline_core::{Command, Session, Timestamp};
+use throughline_core::{Command, Session};
 use utoipa::ToSchema;
 
 use super::{Target, TokenAnswer, all_accepted, erased, existing, issue_token, nameless, request, session_reply};
@@ -104,8 +104,7 @@ pub(crate) async fn renew_token(
                     .detail(error.to_string())
                     .mendable_by("forbidden")
             })?;
-            let token_expires_at = Timestamp::from_millis(renewed.claims.expires_at_ms);
-            TokenAnswer { token: renewed.text, token_expires_at }
+            renewed.into()
         }
         PrincipalRole::Service { .. } | PrincipalRole::Operator { .. } => issue_token(&state, &target.key)?,
     };

@@ -25,7 +25,7 @@ use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
 use crate::sessions::Current;
 use crate::store::SessionKey;
-use crate::token::{Grant, Purpose};
+use crate::token::{Grant, IssuedToken, Purpose};
 use crate::wiring::ServerState;
 
 pub use handoff::HANDOFFS_PER_MINUTE;
@@ -55,6 +55,12 @@ pub(super) struct TokenAnswer {
     token: String,
     /// When it ends, unless it is renewed.
     token_expires_at: Timestamp,
+}
+
+impl From<IssuedToken> for TokenAnswer {
+    fn from(IssuedToken { text, claims }: IssuedToken) -> Self {
+        Self { token: text, token_expires_at: Timestamp::from_millis(claims.expires_at_ms) }
+    }
 }
 
 /// The session, as `role` may see it.
@@ -162,7 +168,5 @@ fn gap(expected: u64) -> Problem {
 fn issue_token(state: &ServerState, key: &SessionKey) -> Result<TokenAnswer, Problem> {
     let grant = Grant { purpose: Purpose::Browser, tenant: key.tenant.clone(), session_id: key.session_id.clone() };
     let issued = state.authenticator.tokens().issue(&grant, state.config.lifetimes, state.clock.now_ms());
-    let issued = issued.map_err(|error| Problem::internal(&error))?;
-    let token_expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
-    Ok(TokenAnswer { token: issued.text, token_expires_at })
+    Ok(issued.map_err(|error| Problem::internal(&error))?.into())
 }
