@@ -59,6 +59,9 @@ export class Consumer {
         if (await fetch(url).then(({ ok }) => ok, () => false)) break;
       }
       return await work();
+    } catch (error) {
+      // Why a program answers 500 is in its log alone.
+      throw new Error(`while ${program} was serving, which printed:\n${log}`, { cause: error });
     } finally {
       child.kill();
       await ended;

@@ -71,11 +71,11 @@ test('an offer with a time limit is counted down, and the order goes on without 
     const { shown, told } = window as unknown as Record<'shown' | 'told', string[]>;
     return { shown, told };
   });
-  // Each second is shown once, and none of them is read out.
-  const seconds = [...new Set(shown.map((text) => Number(/^0:0(\d)/.exec(text)![1])))];
-  expect(seconds.length).toBeGreaterThanOrEqual(3);
-  expect(seconds).toEqual(seconds.map((_, index) => seconds[0]! - index));
-  expect(seconds.at(-1)).toBe(1);
+  // It counts down, never up (a busy browser may leave out a second), and none of the seconds is read out.
+  const seconds = shown.map((text) => Number(/^0:0(\d)/.exec(text)![1]));
+  expect(new Set(seconds).size).toBeGreaterThanOrEqual(3);
+  expect(seconds).toEqual(seconds.toSorted((a, b) => b - a));
+  expect(seconds.at(-1)).toBeGreaterThanOrEqual(1);
   expect(new Set(told)).toEqual(new Set(['Less than 10 seconds left']));
 
   await expect(page.getByRole('button', { name: /^Yes, add it/ })).toBeHidden();

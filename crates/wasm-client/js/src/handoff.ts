@@ -1,5 +1,6 @@
 import { SessionError } from './rejection.js';
 import { serverAddress } from './server-address.js';
+import { timeLimit } from './time-limit.js';
 
 /** With this, one other browser can go on with the session. A secret until it is used. */
 export interface Handoff {
@@ -56,12 +57,11 @@ export function removeHandoffCode(): void {
 }
 
 async function post<T>(server: string, path: string, body: unknown, signal?: AbortSignal, token?: string): Promise<T> {
-  const limit = AbortSignal.timeout(LIMIT_MS);
   const response = await fetch(serverAddress(server, path), {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) },
     body: JSON.stringify(body),
-    signal: signal ? AbortSignal.any([signal, limit]) : limit,
+    signal: timeLimit(LIMIT_MS, signal),
   }).catch((error: unknown) => {
     if (signal?.aborted) throw signal.reason;
     throw new SessionError('unreachable', `the server can't be asked for the other device: ${(error as Error).message}`);

@@ -11,6 +11,7 @@ import { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
 import { exclusively } from './tabs.js';
 import { legacySession, takeOverLegacySessions } from './take-over.js';
+import { timeLimit } from './time-limit.js';
 import type { FindWasm, WasmSource } from './wasm-source.js';
 
 export interface OpenOptions {
@@ -218,7 +219,8 @@ function hasFunnel(session: CheckoutSession): boolean {
 /** The funnel as the server has it now; where it can't be asked, as this browser knew it last. */
 async function knownFunnel(storage: Storage, url: string, id: string, signal?: AbortSignal): Promise<KnownFunnel> {
   const key = `funnel/${id}`;
-  const asked = await fetchFunnel(url, id, signal).catch(() => undefined);
+  let cause: unknown;
+  const asked = await fetchFunnel(url, id, signal).catch((error: unknown) => void (cause = error));
   signal?.throwIfAborted();
   if (asked) {
     await storage.write([[key, JSON.stringify(asked)]]).catch(() => undefined);
@@ -226,12 +228,12 @@ async function knownFunnel(storage: Storage, url: string, id: string, signal?: A
   }
   const kept = await storage.get(key);
   if (kept !== undefined) return JSON.parse(kept) as KnownFunnel;
-  throw new SessionError('unreachable', `the funnel '${id}' can't be loaded from the server, and is not known here`);
+  throw new SessionError('unreachable', `the funnel '${id}' can't be loaded from the server, and is not known here`, { cause });
 }
 
 async function fetchFunnel(url: string, id: string, signal?: AbortSignal): Promise<KnownFunnel> {
   const response = await fetch(serverAddress(url, `v1/funnels/${encodeURIComponent(id)}`), {
-    signal: AbortSignal.any([AbortSignal.timeout(5000), ...(signal ? [signal] : [])]),
+    signal: timeLimit(5000, signal),
   });
   if (!response.ok) throw new Error(`the server answered ${response.status}`);
   const { funnel, hash } = (await response.json()) as KnownFunnel;

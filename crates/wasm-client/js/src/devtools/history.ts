@@ -1,5 +1,7 @@
 import type { Session, SessionRecord } from '../../generated/types.js';
+import { serverAddress } from '../server-address.js';
 import type { CheckoutSession } from '../session.js';
+import { timeLimit } from '../time-limit.js';
 
 /** One version of the session that can be looked at. */
 export interface Version {
@@ -111,11 +113,10 @@ export class History {
     const [url, kept] = await this.#session.access();
     const { token } = JSON.parse(kept ?? '{}') as { token?: string };
     if (token === undefined) return;
-    const base = new URL(url.endsWith('/') ? url : `${url}/`, location.href);
     for (let after: number | undefined = this.#replayed.length; after !== undefined; ) {
-      const address = new URL(`v1/sessions/${encodeURIComponent(this.#session.id)}/events?after=${after}&limit=${PAGE}`, base);
-      const signal = AbortSignal.any([this.#life.signal, AbortSignal.timeout(10_000)]);
-      const answer = await fetch(address, { headers: { authorization: `Bearer ${token}` }, signal });
+      const path = `v1/sessions/${encodeURIComponent(this.#session.id)}/events?after=${after}&limit=${PAGE}`;
+      const signal = timeLimit(10_000, this.#life.signal);
+      const answer = await fetch(serverAddress(url, path), { headers: { authorization: `Bearer ${token}` }, signal });
       if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
       const { records, nextAfter } = (await answer.json()) as { records: SessionRecord[]; nextAfter?: number };
       for (const record of records) this.#records.set(record.version, record);

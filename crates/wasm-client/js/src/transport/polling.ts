@@ -1,3 +1,4 @@
+import { timeLimit } from '../time-limit.js';
 import type { Transport, TransportEvents } from './transport.js';
 
 /** How long the server may wait for something to tell, and how long the answer may take beyond that. */
@@ -84,7 +85,7 @@ export class PollingTransport implements Transport {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
         body: `{"frames":[${frames.join(',')}],"waitMs":${waitMs}}`,
-        signal: AbortSignal.any([waiting.signal, AbortSignal.timeout(waitMs + PATIENCE_MS)]),
+        signal: timeLimit(waitMs + PATIENCE_MS, waiting.signal),
         cache: 'no-store',
         credentials: 'omit',
       });
