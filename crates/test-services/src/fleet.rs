@@ -219,6 +219,10 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        // What the server had to say is what explains a test that fails.
+        if std::thread::panicking() {
+            eprintln!("--- log of {}, {:?}:\n{}", self.address, self.process.try_wait(), self.log());
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -139,7 +139,7 @@ async fn a_redis_that_is_emptied_again_and_again_loses_and_doubles_nothing() {
     for _ in 0..3 {
         let identity = Identity::new();
         for (identity, node) in [(identity.another_tab(), &nodes[0]), (identity, &nodes[1])] {
-            let buyer = Buyer::start(&identity, std::slice::from_ref(&node.address), OFTEN);
+            let buyer = Buyer::start(&identity, std::slice::from_ref(&node.address), OFTEN * 4);
             buyers.push((identity, buyer));
         }
     }
