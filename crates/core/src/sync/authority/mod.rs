@@ -254,7 +254,7 @@ pub struct Authority {
     recent: VecDeque<Record>,
     peers: BTreeMap<PeerId, Peer>,
     /// Peers that know more of the session than this server does: they are welcomed when it has read what they know.
-    greeting: Vec<(PeerId, Peer, Hello)>,
+    greeting: Vec<Greeting>,
     waiting: VecDeque<Work>,
     in_flight: Option<InFlight>,
     /// The state that is being flushed.
@@ -331,6 +331,16 @@ const MAX_ALONGSIDE: usize = 64;
 const MAX_WAITING: usize = 1024;
 /// When a client that was sent away may come back.
 const RETRY_AFTER_MS: u64 = 1000;
+
+/// A peer that knows more of the session than this server does, or came when that had to be found out.
+#[derive(Clone, Debug)]
+struct Greeting {
+    peer: PeerId,
+    newcomer: Peer,
+    hello: Hello,
+    /// It came while the session was being read: perhaps it was read before the peer was told what it knows.
+    is_late: bool,
+}
 
 impl Authority {
     /// The session as the database has it; `None` where it has none.
@@ -432,8 +442,9 @@ impl Authority {
         }
         let newcomer = Peer::new(role, credential, hello);
         self.leave(peer);
-        if self.stale || (self.is_behind(hello) && !self.is_fresh) {
-            self.greeting.push((peer, newcomer, hello.clone()));
+        if self.stale || self.is_behind(hello) {
+            let is_late = self.reloading;
+            self.greeting.push(Greeting { peer, newcomer, hello: hello.clone(), is_late });
             return Ok(self.reload());
         }
         Ok(self.welcome(peer, newcomer, hello, environment))
@@ -475,7 +486,7 @@ impl Authority {
     /// A peer is gone. What it submitted goes on.
     pub fn leave(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
-        self.greeting.retain(|(known, ..)| *known != peer);
+        self.greeting.retain(|greeting| greeting.peer != peer);
         self.trim();
     }
 
@@ -791,7 +802,7 @@ impl Authority {
         self.wants_reload = false;
         let works = std::mem::take(&mut self.waiting);
         let mut effects = self.send_away(works, retry_after_ms);
-        for (peer, ..) in std::mem::take(&mut self.greeting) {
+        for Greeting { peer, .. } in std::mem::take(&mut self.greeting) {
             effects.push(Effect::Send { peer, frame: unavailable(retry_after_ms) });
         }
         effects

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Authority, Effect, Environment, Peer, Request, TailEntry, Work, snapshot, stranger, unavailable, vanished,
+    Authority, Effect, Environment, Greeting, Peer, Request, TailEntry, Work, snapshot, stranger, unavailable, vanished,
 };
 use crate::command::Durability;
 use crate::event::Record;
@@ -141,10 +141,16 @@ impl Authority {
         if is_changed || has_news {
             effects.extend(self.tell_durable());
         }
-        for (peer, newcomer, hello) in std::mem::take(&mut self.greeting) {
+        for greeting in std::mem::take(&mut self.greeting) {
+            let is_behind = self.is_behind(&greeting.hello);
+            if greeting.is_late && is_behind && self.is_entitled(&greeting.newcomer.credential) {
+                self.greeting.push(Greeting { is_late: false, ..greeting });
+                continue;
+            }
+            let Greeting { peer, newcomer, hello, .. } = greeting;
             if !self.is_entitled(&newcomer.credential) {
                 effects.push(Effect::Send { peer, frame: stranger() });
-            } else if !is_from_database && self.is_behind(&hello) {
+            } else if !is_from_database && is_behind {
                 // The shared tier may have missed what the peer was told to be durable; the database can't be asked.
                 effects.push(Effect::Send { peer, frame: unavailable(super::RETRY_AFTER_MS) });
             } else {
@@ -152,6 +158,9 @@ impl Authority {
             }
         }
         self.is_fresh = is_from_database;
+        if !self.greeting.is_empty() {
+            effects.extend(self.reload());
+        }
         effects.extend(self.decide_again(lost));
         effects.extend(self.advance(environment));
         effects
