@@ -157,6 +157,10 @@ impl World {
         let shared = self.tier.session.as_ref().filter(|_| !self.servers[server].is_cut_off).map(SharedSession::view);
         let from_shared = shared.filter(|_| self.plant != Plant::ForgetNumbers);
         let authority = from_shared.and_then(|shared| Authority::from_shared(self.id.clone(), shared));
+        if authority.is_some() {
+            // It was written before this server listened, so it is compared with the database, sooner or later.
+            self.servers[server].heard.push_back(Heard::Interrupted);
+        }
         self.servers[server].authority = authority.unwrap_or_else(|| Authority::new(self.id.clone(), state));
         self.lose_wires_to(server);
         for call in &mut self.calls {

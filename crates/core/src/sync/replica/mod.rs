@@ -369,8 +369,14 @@ impl Replica {
                 self.settle(&client_id, seq);
                 if let Some(place) = self.place_of(&client_id, seq) {
                     self.pending[place].accepted = Some(version);
+                    let confirmed = self.confirmed.as_ref().filter(|state| version <= state.version());
+                    let is_shown_twice = confirmed.is_some_and(|state| state.last_seq(&client_id) < seq);
                     let confirmation = Confirmation::Accepted(version);
                     self.outputs.push(Output::Confirmed { client_id, seq, confirmation });
+                    if is_shown_twice {
+                        self.rebase();
+                        self.outputs.push(Output::Changed);
+                    }
                 }
                 self.store();
             }
@@ -664,8 +670,13 @@ impl Replica {
     /// shows no effect; the server has the last word on it.
     fn rebase(&mut self) {
         let confirmed = self.confirmed.as_ref();
-        let is_open =
-            |pending: &&Pending| pending.seq > confirmed.map_or(0, |state| state.last_seq(&pending.client_id));
+        let version = self.confirmed_version();
+        let is_open = |pending: &&Pending| {
+            // A snapshot may have been made before the server knew of the client: it has what the command did, and not
+            // its number.
+            let is_in_version = pending.accepted.is_some_and(|accepted| accepted <= version);
+            !is_in_version && pending.seq > confirmed.map_or(0, |state| state.last_seq(&pending.client_id))
+        };
         let mut optimistic = confirmed.cloned();
         if let Some((funnel, _)) = &self.funnel {
             for pending in self.pending.iter().filter(is_open) {
