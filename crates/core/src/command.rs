@@ -10,6 +10,7 @@ use crate::json::{json_struct, json_tagged};
 use crate::money::Money;
 use crate::prelude::*;
 use crate::session::Source;
+use crate::state::LentClaim;
 
 /// A wish to change a session. [`decide`](crate::decide) says whether it may happen.
 ///
@@ -151,7 +152,11 @@ pub enum Command {
     /// The shop's back end found the claims untrue; the session goes on unpaid, at the catalogue's prices.
     RefuteClaims {},
     /// The session goes on in another browser as well, which the server has let in.
-    HandOff {},
+    HandOff {
+        /// With which it comes back when its token is over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claim: Option<LentClaim>,
+    },
     /// Removes all personal data and ends the session for good.
     Erase {},
 }
@@ -322,7 +327,7 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
     Expire: "expire" {},
     ConfirmClaims: "confirmClaims" { transaction_id: "transactionId" unless empty, amount: "amount" unless empty, vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, charges: "charges" or default unless empty },
     RefuteClaims: "refuteClaims" {},
-    HandOff: "handOff" {},
+    HandOff: "handOff" { claim: "claim" or default unless empty },
     Erase: "erase" {},
 });
 

@@ -12,6 +12,7 @@ use crate::permission::Role;
 use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::session::{Adjustments, FunnelRef, Item, PaymentFailure, Source};
+use crate::state::LentClaim;
 use crate::time::{TimeSpan, Timestamp};
 
 /// One entry of a session's journal: an event with who caused it and when.
@@ -200,7 +201,11 @@ pub enum Event {
     /// A service principal refuted the claims.
     ClaimsRefuted {},
     /// Another browser was let in with a code that one of the session's browsers had asked for.
-    HandedOff {},
+    HandedOff {
+        /// With which it comes back when its token is over. Never sent to a browser.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claim: Option<LentClaim>,
+    },
     /// The session is paid and done.
     Completed {},
     /// The session ended unpaid.
@@ -249,7 +254,7 @@ json_tagged!(Event, Ignored, blank Self::Erased {}, {
     ClaimsMade: "claimsMade" { claims: "claims" },
     ClaimsConfirmed: "claimsConfirmed" {},
     ClaimsRefuted: "claimsRefuted" {},
-    HandedOff: "handedOff" {},
+    HandedOff: "handedOff" { claim: "claim" or default unless empty },
     Completed: "completed" {},
     Expired: "expired" {},
     Erased: "erased" {},

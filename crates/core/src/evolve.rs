@@ -87,7 +87,7 @@ fn begin(record: &Record) -> Option<State> {
     };
     let idle = idle.map(|span| IdleLimit { span, latest_end: *expires_at });
     let clients = Default::default();
-    Some(State { session, epoch: *epoch, claim: claim.clone(), clients, idle, erased_at: None })
+    Some(State { session, epoch: *epoch, claim: claim.clone(), lent: Vec::new(), clients, idle, erased_at: None })
 }
 
 fn note_origin(state: &mut State, record: &Record) {
@@ -117,7 +117,13 @@ fn note_origin(state: &mut State, record: &Record) {
 fn apply(state: &mut State, event: &Event, at: Timestamp) {
     let session = &mut state.session;
     match event {
-        Event::Created { .. } | Event::CommandRejected { .. } | Event::CommandUnneeded {} | Event::HandedOff {} => {}
+        Event::Created { .. } | Event::CommandRejected { .. } | Event::CommandUnneeded {} => {}
+        Event::HandedOff { claim } => {
+            if state.lent.len() >= State::MAX_LENT && claim.is_some() {
+                state.lent.remove(0);
+            }
+            state.lent.extend(claim.clone());
+        }
         Event::EmailSet { email } => session.email = email.clone(),
         Event::CustomerSet { customer } => session.customer = customer.clone(),
         Event::ItemsSet { items } => session.products = items.clone(),
@@ -247,5 +253,6 @@ fn erase(state: &mut State, at: Timestamp) {
     for ledger in state.clients.values_mut() {
         ledger.rejected.clear();
     }
+    state.lent.clear();
     state.erased_at = Some(at);
 }

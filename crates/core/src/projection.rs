@@ -41,6 +41,7 @@ impl State {
             Role::Service | Role::Operator | Role::System => self,
             Role::Browser => {
                 self.claim = None;
+                self.lent.clear();
                 self.clients.retain(|id, _| clients.contains(id));
                 self
             }
@@ -62,6 +63,7 @@ impl Record {
                 }
                 match &mut self.event {
                     Event::Created { claim, .. } => *claim = None,
+                    Event::HandedOff { claim } => *claim = None,
                     Event::PaymentRecorded { transaction_id, vault_id, payment_token, .. } => {
                         *transaction_id = None;
                         *vault_id = None;

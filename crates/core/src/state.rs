@@ -27,6 +27,9 @@ pub struct State {
     /// Digest of the secret with which a client that created it offline proves that it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
+    /// The claims of other browsers that the session was handed to, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lent: Vec<LentClaim>,
     /// What was applied from each client.
     #[serde(default)]
     pub clients: OrderedMap<ClientId, ClientLedger>,
@@ -46,6 +49,18 @@ pub struct IdleLimit {
     pub span: TimeSpan,
     /// When it ends however often it is changed.
     pub latest_end: Timestamp,
+}
+
+/// With which another browser goes on with the session for some time, as the one does that created it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct LentClaim {
+    /// Digest of its claim secret.
+    pub digest: String,
+    /// From when on it is good for nothing.
+    pub until: Timestamp,
 }
 
 /// What was applied from one client.
@@ -70,6 +85,19 @@ impl State {
     /// How many clients are remembered. The one not heard for longest gives way to a new one. Were it to come back, its
     /// numbers would not fit, and it says where they begin; what it had not heard the answer to would be applied again.
     pub const MAX_CLIENTS: usize = 256;
+
+    /// How many other browsers may hold a claim; the one that got it first gives way to a new one.
+    pub const MAX_LENT: usize = 8;
+
+    /// Whether a client with this claim may go on with the session.
+    pub fn admits(&self, digest: &str, now: Timestamp) -> bool {
+        self.claim.as_deref() == Some(digest) || self.lent_until(digest).is_some_and(|until| now < until)
+    }
+
+    /// Until when another browser may use this claim; nothing where it is none of another browser.
+    pub fn lent_until(&self, digest: &str) -> Option<Timestamp> {
+        self.lent.iter().rev().find(|lent| lent.digest == digest).map(|lent| lent.until)
+    }
 
     /// The session's version.
     pub fn version(&self) -> u64 {
@@ -121,8 +149,10 @@ impl Hasher for Fnv {
     }
 }
 
-json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, clients: "clients" or default, idle: "idle" unless empty, erased_at: "erasedAt" unless empty });
+json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, erased_at: "erasedAt" unless empty });
 
 json_struct!(IdleLimit, Ignored { span: "span", latest_end: "latestEnd" });
+
+json_struct!(LentClaim, Refused { digest: "digest", until: "until" });
 
 json_struct!(ClientLedger, Ignored { last_seq: "lastSeq", heard_at_version: "heardAtVersion", rejected: "rejected" or default unless empty });

@@ -180,7 +180,7 @@ proptest! {
             let is_repeatable = !matches!(
                 stride.command,
                 Command::Create(_) | Command::ConfirmClaims { .. } | Command::RefuteClaims {} | Command::FailPayment { .. }
-                    | Command::FailUpsellCharge { .. } | Command::SetMetadata { .. } | Command::HandOff {}
+                    | Command::FailUpsellCharge { .. } | Command::SetMetadata { .. } | Command::HandOff { .. }
             );
             if stride.outcome.is_ok() && is_repeatable {
                 let again = walk.issue(stride.role, stride.command);

@@ -63,7 +63,7 @@ impl<'a> Batch<'a> {
         let refuse = |reason: Rejection| ServerFrame::Rejected { client_id: client_id.clone(), seq, reason };
 
         if let (Credential::Claim(digest), Some(state)) = (credential, &self.state)
-            && state.claim.as_ref() != Some(digest)
+            && !state.admits(digest, self.environment.now)
         {
             let message = "this session was created by somebody else; start a new one";
             return refuse(Rejection::new(RejectionCode::ClaimMismatch, message));

@@ -233,7 +233,7 @@ pub struct News {
     pub durable: Option<StateMark>,
 }
 
-/// A peer may not follow this session: its claim is not the one that the session was created with.
+/// A peer may not follow this session: its claim is not the one that the session was created with, nor one that is lent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JoinRefused;
 
@@ -437,7 +437,7 @@ impl Authority {
         hello: &Hello,
         environment: &Environment<'_>,
     ) -> Result<Vec<Effect>, JoinRefused> {
-        if !self.is_entitled(&credential) {
+        if !self.is_entitled(&credential, environment.now) {
             return Err(JoinRefused);
         }
         let newcomer = Peer::new(role, credential, hello);
@@ -540,7 +540,7 @@ impl Authority {
         self.is_fresh = true;
         self.is_shared_tier_behind = false;
         self.durable = Some(Arc::clone(&in_flight.state));
-        let mut effects = self.accept(in_flight);
+        let mut effects = self.accept(in_flight, environment.now);
         self.tail.clear();
         effects.extend(self.advance(environment));
         effects
@@ -549,16 +549,16 @@ impl Authority {
     /// The shared tier has what [`Effect::Share`] asked for.
     pub fn shared(&mut self, environment: &Environment<'_>) -> Vec<Effect> {
         let Some(in_flight) = self.in_flight.take() else { return Vec::new() };
-        let mut effects = self.accept(in_flight);
+        let mut effects = self.accept(in_flight, environment.now);
         effects.extend(self.advance(environment));
         effects
     }
 
     /// A batch counts: everybody is told, and its state becomes the session's.
-    fn accept(&mut self, InFlight { entries, state, answers, .. }: InFlight) -> Vec<Effect> {
+    fn accept(&mut self, InFlight { entries, state, answers, .. }: InFlight, now: Timestamp) -> Vec<Effect> {
         let is_durable = self.durable_version() == state.version();
         self.state = Some(state);
-        let mut effects = self.dismiss_strangers();
+        let mut effects = self.dismiss_strangers(now);
         effects.extend(self.tell(&entries));
         self.tail.extend(entries);
         let mut others = Vec::new();
@@ -829,9 +829,10 @@ impl Authority {
         peers.into_iter().map(|peer| busy(peer, retry_after_ms)).collect()
     }
 
-    /// Whoever waited with a claim for a session that somebody else has created must not hear of it.
-    fn dismiss_strangers(&mut self) -> Vec<Effect> {
-        let is_stranger = |peer: &Peer| !self.is_entitled(&peer.credential);
+    /// Whoever waited with a claim for a session that somebody else has created must not hear of it, nor must another
+    /// browser whose time is over.
+    fn dismiss_strangers(&mut self, now: Timestamp) -> Vec<Effect> {
+        let is_stranger = |peer: &Peer| !self.is_entitled(&peer.credential, now);
         let strangers: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| is_stranger(peer)).map(|(id, _)| *id).collect();
         strangers
@@ -843,10 +844,10 @@ impl Authority {
             .collect()
     }
 
-    fn is_entitled(&self, credential: &Credential) -> bool {
+    fn is_entitled(&self, credential: &Credential, now: Timestamp) -> bool {
         match (credential, &self.state) {
             (Credential::Verified, _) | (Credential::Claim(_), None) => true,
-            (Credential::Claim(digest), Some(state)) => state.claim.as_ref() == Some(digest),
+            (Credential::Claim(digest), Some(state)) => state.admits(digest, now),
         }
     }
 

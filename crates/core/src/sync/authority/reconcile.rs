@@ -123,7 +123,7 @@ impl Authority {
             self.state = state.map(Arc::new);
         }
         self.tail = tail;
-        let mut effects = self.dismiss_strangers();
+        let mut effects = self.dismiss_strangers(environment.now);
         if was_durable && self.state.is_none() {
             let followers = std::mem::take(&mut self.peers);
             effects.extend(followers.into_keys().map(|peer| Effect::Send { peer, frame: vanished() }));
@@ -143,12 +143,12 @@ impl Authority {
         }
         for greeting in std::mem::take(&mut self.greeting) {
             let is_behind = self.is_behind(&greeting.hello);
-            if greeting.is_late && is_behind && self.is_entitled(&greeting.newcomer.credential) {
+            if greeting.is_late && is_behind && self.is_entitled(&greeting.newcomer.credential, environment.now) {
                 self.greeting.push(Greeting { is_late: false, ..greeting });
                 continue;
             }
             let Greeting { peer, newcomer, hello, .. } = greeting;
-            if !self.is_entitled(&newcomer.credential) {
+            if !self.is_entitled(&newcomer.credential, environment.now) {
                 effects.push(Effect::Send { peer, frame: stranger() });
             } else if !is_from_database && is_behind {
                 // The shared tier may have missed what the peer was told to be durable; the database can't be asked.
