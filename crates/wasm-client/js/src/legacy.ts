@@ -187,7 +187,7 @@ export class FunnelSessionManager {
   getSession(id: string): FunnelSessionData | null {
     this.#expectReady('getSession');
     const session = this.#sessions.get(id);
-    return session ? toLegacy(session.getSnapshot()) : null;
+    return session ? read(session) : null;
   }
 
   /** Changes the fields that are named, each as its own method does. */
@@ -258,7 +258,7 @@ export class FunnelSessionManager {
   /** Lets go of those whose time is over; how many they were. */
   cleanupExpiredSessions(): number {
     this.#expectReady('cleanupExpiredSessions');
-    const expired = [...this.#sessions.values()].filter((session) => toLegacy(session.getSnapshot()) === null);
+    const expired = [...this.#sessions.values()].filter((session) => read(session) === null);
     for (const { id } of expired) this.deleteSession(id);
     return expired.length;
   }
@@ -305,7 +305,7 @@ export class FunnelSessionManager {
     session.on('rejected', (rejection, command) => {
       if (this.#issuing !== session) this.#note(new LegacyCallRefused(methodOf(command), rejection));
     });
-    return toLegacy(session.getSnapshot())!;
+    return read(session)!;
   }
 
   /** The session whose commands are being issued. */
@@ -342,7 +342,7 @@ export class FunnelSessionManager {
 
   #all(method: string): FunnelSessionData[] {
     this.#expectReady(method);
-    return [...this.#sessions.values()].flatMap((session) => toLegacy(session.getSnapshot()) ?? []);
+    return [...this.#sessions.values()].flatMap((session) => read(session) ?? []);
   }
 
   #changeField(method: string, id: string, changes: Partial<FunnelSessionData>): FunnelSessionData | null {
@@ -352,10 +352,10 @@ export class FunnelSessionManager {
   #change(method: string, id: string, commandsFor: (session: CheckoutSession) => Command[]): FunnelSessionData | null {
     this.#expectReady(method);
     const session = this.#sessions.get(id);
-    if (!session || toLegacy(session.getSnapshot()) === null) return null;
+    if (!session || read(session) === null) return null;
     // All of them are known before the first is issued: what can't be read changes nothing.
     for (const command of commandsFor(session)) this.#issue(method, session, command);
-    return toLegacy(session.getSnapshot());
+    return read(session);
   }
 
   #issue(method: string, session: CheckoutSession, command: Command): void {
@@ -387,9 +387,10 @@ export class FunnelSessionManager {
   }
 
   /** The commands that change these fields. What is as it was, is left out. */
-  #commands(method: string, { getSnapshot, funnel }: CheckoutSession, changes: Partial<FunnelSessionData>): Command[] {
-    const session = getSnapshot();
-    const before = toLegacy(session)!;
+  #commands(method: string, checkout: CheckoutSession, changes: Partial<FunnelSessionData>): Command[] {
+    const { funnel } = checkout;
+    const session = checkout.getSnapshot();
+    const before = read(checkout)!;
     const commands: Command[] = [];
     const { email, customerInfo, billingInfo, shippingInfo, products, couponCode, metadata, status, currentStep, expiresAt } = changes;
     const forbid = (what: string) =>
@@ -415,7 +416,7 @@ export class FunnelSessionManager {
     const patch = metadataPatch(session, metadata, changes);
     if (patch) commands.push({ type: 'setMetadata', metadata: patch });
     const end = expiresAt === undefined ? 0 : new Date(expiresAt).getTime();
-    if (end > session.expiresAt.getTime()) commands.push({ type: 'extend', ttlMs: end - Date.now() });
+    if (end > session.expiresAt.getTime()) commands.push({ type: 'extend', ttlMs: end - checkout.engine.serverNow });
     for (const [list, type] of [['upsellsAccepted', 'acceptUpsell'], ['upsellsDeclined', 'declineUpsell']] as const) {
       for (const code of changes[list] ?? []) {
         if (!before[list].includes(code)) commands.push({ type, offer: offerOf(funnel, code) });
@@ -448,6 +449,11 @@ export class FunnelSessionManager {
 
 /** The one manager of the page. */
 export const funnelSessionManager = FunnelSessionManager.getInstance();
+
+/** The session as it is now; nothing where its time is over. Time is the server's: the device's clock may be wrong. */
+function read(session: CheckoutSession): FunnelSessionData | null {
+  return toLegacy(session.getSnapshot(), session.engine.serverNow);
+}
 
 /** The offer with this code, or else of this product; what is neither, the rules refuse. */
 function offerOf({ offers }: Funnel, code: string): string {

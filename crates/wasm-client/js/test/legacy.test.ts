@@ -14,6 +14,24 @@ class SilentSocket extends EventTarget {
   close(): void {}
 }
 
+/** A server that tells its time, by which the device's clock is wrong, and nothing else. */
+class TellingSocket extends SilentSocket {
+  static aheadMs = 0;
+  onopen?: () => void;
+  onmessage?: (message: { data: string }) => void;
+
+  constructor() {
+    super();
+    queueMicrotask(() => {
+      this.onopen?.();
+      const serverTime = new Date(Date.now() + TellingSocket.aheadMs).toISOString();
+      this.onmessage?.({ data: JSON.stringify({ type: 'pong', serverTime }) });
+    });
+  }
+}
+
+const hourMs = 3_600_000;
+
 let funnel: Funnel;
 let module: Buffer;
 
@@ -282,6 +300,32 @@ test('a session whose time is over is not there any more, and is cleaned up', ()
   }
 });
 
+test.each([['behind', hourMs], ['ahead', -hourMs]])("where the device's clock is an hour %s, a session lives and is extended by the server's", async (_name, aheadMs) => {
+  TellingSocket.aheadMs = aheadMs;
+  vi.stubGlobal('WebSocket', TellingSocket);
+  try {
+    const { id, expiresAt } = create();
+    const checkout = manager.checkout(id)!;
+    // Set wrong before the server is heard.
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() - aheadMs });
+    await vi.waitFor(() => expect(Math.abs(checkout.remaining.session - 24 * hourMs)).toBeLessThan(60_000));
+
+    const later = expiresAt.getTime() + 2 * hourMs;
+    const extended = manager.updateSession(id, { expiresAt: new Date(later) })!.expiresAt.getTime();
+    expect(Math.abs(extended - later)).toBeLessThan(1000);
+
+    vi.setSystemTime(extended - aheadMs - 1000);
+    expect(manager.getSession(id)).not.toBeNull();
+    expect(manager.setCurrentStep(id, 'checkout')).not.toBeNull();
+    vi.setSystemTime(extended - aheadMs + 1);
+    expect(manager.getSession(id)).toBeNull();
+    expect(manager.cleanupExpiredSessions()).toBe(1);
+  } finally {
+    vi.useRealTimers();
+    vi.stubGlobal('WebSocket', SilentSocket);
+  }
+});
+
 test('more sessions than are prepared have to be waited for', async () => {
   create();
   create();
@@ -301,12 +345,12 @@ test('answered offers stand in the legacy lists', () => {
     ],
   } as unknown as Session;
   // Paid: its time does not end it.
-  expect(toLegacy(session)).toEqual({
+  expect(toLegacy(session, 3)).toEqual({
     id: 'ws_a', email: '', products: [], status: 'processing', amount: 294.01, currentStep: 'upsell-2',
     upsellsAccepted: ['A', 'C'], upsellsDeclined: ['B'], orderId: 'order-7',
     createdAt: new Date(0), updatedAt: new Date(1), expiresAt: new Date(2),
   });
-  expect(toLegacy({ ...session, status: 'expired' })).toBeNull();
+  expect(toLegacy({ ...session, status: 'expired' }, 3)).toBeNull();
 });
 
 test.each([
