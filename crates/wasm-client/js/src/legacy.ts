@@ -11,13 +11,12 @@
  * @packageDocumentation
  */
 import type { Command, Funnel, MendableBy, RejectionCode, Session } from '../generated/types.js';
-import { openSession, prepareSession, type CheckoutSession, type OpenOptions, type Rejection, type Starter } from './index.js';
+import { forgetSession, openSession, prepareSession, type CheckoutSession, type OpenOptions, type Rejection, type Starter } from './index.js';
 import {
   type BillingInfo,
   type CustomerInfo,
   type FunnelSessionData,
   KEPT,
-  type Kept,
   type LegacyStatus,
   minor,
   type Product,
@@ -251,7 +250,7 @@ export class FunnelSessionManager {
     if (!session) return false;
     this.#sessions.delete(id);
     void session.close();
-    void this.#starters[0]?.forget(id).catch(() => undefined);
+    void forgetSession(session, this.#options?.storage).catch(() => undefined);
     return true;
   }
 
@@ -266,10 +265,10 @@ export class FunnelSessionManager {
   getSessionStats(): LegacyStats {
     const active = this.#all('getSessionStats');
     const total = this.#sessions.size;
-    const count = (names: string[]) => {
-      const counts: Record<string, number> = {};
-      for (const name of names) counts[name] = (counts[name] ?? 0) + 1;
-      return counts;
+    const count = (names: string[]): Record<string, number> => {
+      const counts = new Map<string, number>();
+      for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+      return Object.fromEntries(counts);
     };
     return {
       total,
@@ -419,7 +418,8 @@ export class FunnelSessionManager {
     if (end > session.expiresAt.getTime()) commands.push({ type: 'extend', ttlMs: end - checkout.engine.serverNow });
     for (const [list, type] of [['upsellsAccepted', 'acceptUpsell'], ['upsellsDeclined', 'declineUpsell']] as const) {
       for (const code of changes[list] ?? []) {
-        if (!before[list].includes(code)) commands.push({ type, offer: offerOf(funnel, code) });
+        const offer = offerOf(funnel, code);
+        if (!before[list].includes(offer)) commands.push({ type, offer });
       }
     }
     if (status !== undefined && status !== before.status) {
@@ -468,28 +468,36 @@ function metadataPatch(
   changes: Partial<FunnelSessionData>,
 ): Record<string, unknown> | undefined {
   const before = session.metadata as Record<string, unknown>;
-  const patch: Record<string, unknown> = {};
+  // Nothing is assigned to a name, nor read by one that may be inherited: `__proto__` and `constructor` are names like any other.
+  const patch = new Map<string, unknown>();
   if (metadata && !isSame(before, metadata)) {
-    for (const name of Object.keys(before)) if (name !== KEPT && !(name in metadata)) patch[name] = null;
+    for (const name of namesGone(before, metadata)) if (name !== KEPT) patch.set(name, null);
     // A merge patch would mix what is within: it is replaced as well.
-    for (const [name, value] of Object.entries(metadata)) if (name !== KEPT) patch[name] = replaced(before[name], value);
+    for (const [name, value] of Object.entries(metadata)) if (name !== KEPT) patch.set(name, replaced(own(before, name), value));
   }
-  const kept: Kept = {};
-  if (changes.orderId !== undefined) kept.orderId = changes.orderId;
-  if (changes.upsells) kept.upsells = changes.upsells.map(({ transactionId: _, ...details }) => details);
+  const kept = new Map<string, unknown>();
+  if (changes.orderId !== undefined) kept.set('orderId', changes.orderId);
+  if (changes.upsells) kept.set('upsells', changes.upsells.map(({ transactionId: _, ...details }) => details));
   for (const [name, value] of Object.entries(changes)) {
-    if (value !== undefined && !DERIVED.has(name) && !KNOWN.has(name)) kept[name] = value;
+    if (value !== undefined && !DERIVED.has(name) && !KNOWN.has(name)) kept.set(name, value);
   }
-  if (Object.keys(kept).length > 0) patch[KEPT] = kept;
-  return Object.keys(patch).length > 0 ? patch : undefined;
+  if (kept.size > 0) patch.set(KEPT, Object.fromEntries(kept));
+  return patch.size > 0 ? Object.fromEntries(patch) : undefined;
 }
 
 /** The merge patch that makes `after` of `before`. */
 function replaced(before: unknown, after: unknown): unknown {
   if (!isObject(before) || !isObject(after)) return after;
-  const gone = Object.keys(before).filter((name) => !(name in after));
-  const entries = Object.entries(after).map(([name, value]) => [name, replaced(before[name], value)] as const);
-  return Object.fromEntries([...gone.map((name) => [name, null] as const), ...entries]);
+  const entries = Object.entries(after).map(([name, value]) => [name, replaced(own(before, name), value)] as const);
+  return Object.fromEntries([...namesGone(before, after).map((name) => [name, null] as const), ...entries]);
+}
+
+function namesGone(before: object, after: object): string[] {
+  return Object.keys(before).filter((name) => !Object.hasOwn(after, name));
+}
+
+function own(object: Record<string, unknown>, name: string): unknown {
+  return Object.hasOwn(object, name) ? object[name] : undefined;
 }
 
 /** Whether that is the metadata that the page was given. */

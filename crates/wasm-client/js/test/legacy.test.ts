@@ -187,6 +187,32 @@ test('an update changes the fields that are named, at once', () => {
   expect(manager.updateSession('ws_another', { email: 'a@b.example' })).toBeNull();
 });
 
+test('names that every object inherits are names like any other', () => {
+  const text = '{"__proto__":{"admin":true},"constructor":{"name":"Ada"},"in":{"__proto__":{"admin":true},"toString":1}}';
+  const metadata = JSON.parse(text) as Record<string, unknown>;
+  const { id } = manager.createSession({ email: 'ada@example.com', products: [], metadata });
+  const shown = () => JSON.stringify(manager.getSession(id)!.metadata);
+  expect(shown()).toBe(text);
+  expect(manager.getSession(id)!.metadata).not.toHaveProperty('admin');
+
+  // Changed and removed as any other.
+  const changed = '{"__proto__":{"admin":false},"in":{"a":1}}';
+  manager.updateSession(id, { metadata: JSON.parse(changed) as Record<string, unknown> });
+  expect(shown()).toBe(changed);
+  manager.updateSession(id, { metadata: { in: {} } });
+  expect(shown()).toBe('{"in":{}}');
+  // Added to what has no such name.
+  manager.updateSession(id, { metadata: metadata });
+  expect(JSON.parse(shown())).toEqual(metadata);
+  expect(Object.keys(manager.getSession(id)!.metadata!)).toContain('__proto__');
+
+  manager.updateSession(id, JSON.parse('{"__proto__":{"orderId":"order-7"},"other":1}') as object);
+  expect(manager.getSession(id)!.orderId).toBeUndefined();
+  const kept = (manager.checkout(id)!.getSnapshot().metadata as { legacy: object }).legacy;
+  expect(JSON.stringify(kept)).toBe('{"__proto__":{"orderId":"order-7"},"other":1}');
+  expect({}).not.toHaveProperty('admin');
+});
+
 test('giving back the session as it was read issues nothing', () => {
   const session = create();
   const checkout = manager.checkout(session.id)!;
@@ -351,6 +377,23 @@ test('answered offers stand in the legacy lists', () => {
     createdAt: new Date(0), updatedAt: new Date(1), expiresAt: new Date(2),
   });
   expect(toLegacy({ ...session, status: 'expired' }, 3)).toBeNull();
+});
+
+test('the legacy lists name offers as the old manager did: by the code of the offer', async () => {
+  const inRepository = (path: string) => readFile(new URL(`../../../../${path}`, import.meta.url), 'utf8');
+  const offers = new Map<string, string>();
+  const definition = await inRepository('crates/core/funnels/default.toml');
+  for (const [, id, product] of definition.matchAll(/\[\[offers\]\]\nid = "(.+)"\nproduct = "(.+)"/g)) offers.set(id!, product!);
+  const fixture = await inRepository('tests/fixtures/legacy/localstorage-twelve-buyers.json');
+  const sessions = Object.values(JSON.parse(fixture) as Record<string, legacy.FunnelSessionData>);
+  const answered = sessions.filter(({ upsellsAccepted }) => upsellsAccepted.length > 0);
+  expect(answered.length).toBeGreaterThan(0);
+  const session = manager.checkout(create().id)!.getSnapshot();
+  for (const { upsellsAccepted } of answered) {
+    const upsells = upsellsAccepted.map((offer) => ({ offer, product: offers.get(offer), state: 'charged' }));
+    expect(upsells.every(({ product }) => product !== undefined), 'the fixtures name offers').toBe(true);
+    expect(toLegacy({ ...session, upsells } as unknown as Session, 0)!.upsellsAccepted).toEqual(upsellsAccepted);
+  }
 });
 
 test.each([

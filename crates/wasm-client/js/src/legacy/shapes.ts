@@ -59,6 +59,7 @@ export interface FunnelSessionData {
   /** The products' prices times their quantities, in dollars; without discount, shipping, tax and extras, as it was. */
   amount: number;
   currentStep: string;
+  /** The offers' codes, such as `RC6`, also where a page answered by the product's id. */
   upsellsAccepted: string[];
   upsellsDeclined: string[];
   upsells?: UpsellDetails[];
@@ -76,7 +77,7 @@ export interface FunnelSessionData {
 export const KEPT = 'legacy';
 
 /** What has no place in a session. */
-export interface Kept {
+interface Kept {
   orderId?: string;
   upsells?: UpsellDetails[];
   [name: string]: unknown;
