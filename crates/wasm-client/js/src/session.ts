@@ -316,9 +316,11 @@ export class CheckoutSession {
    * there opens the session with `openSession({ handoff: location.href })`. This browser goes on as well.
    *
    * @param page - where the link leads; this page where it is left out.
-   * @throws {SessionError} where the server can't be asked (`unreachable`) or refuses (`handoffRefused`).
+   * @throws {SessionError} where the server can't be asked (`unreachable`) or refuses (`handoffRefused`), or the session was
+   * `closed`.
    */
   async handoff({ page = location.href, signal }: { page?: string | URL; signal?: AbortSignal } = {}): Promise<Handoff> {
+    if (this.#closed) throw new SessionError('closed', 'the session was closed by the page; open it again');
     const token = await this.#engine.token();
     if (token !== undefined) return askForHandoff(this.#url, this.id, token, page, signal);
     throw new SessionError('unreachable', 'the server does not know this session yet; try again when it is connected');
@@ -345,6 +347,10 @@ export class CheckoutSession {
     void this.timeline;
     this.#closed = true;
     this.#life.abort();
+    // The page had only just come back.
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const unsettled of held) this.#submit(unsettled);
     // What it was stays readable.
     void this.timeline;
     await this.#engine.close();
