@@ -1,11 +1,11 @@
 import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
-import { Client, newClientId } from '../generated/throughline.js';
-import { type Confirmation, Engine, type EngineEvents, patchIn, type PendingCommand } from './engine.js';
+import { type Confirmation, Engine, type EngineEvents, type PendingCommand } from './engine.js';
 import { askForHandoff, type Handoff } from './handoff.js';
-import { plainCopy, textOf } from './plain.js';
+import { plainCopy } from './plain.js';
 import { type Receipt, Receipts, Unsettled } from './receipts.js';
 import { Rejection, SessionError } from './rejection.js';
 import { type Remaining, remainingOf } from './remaining.js';
+import { Replay } from './replay.js';
 import { patched } from './snapshot.js';
 import type { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
@@ -132,20 +132,9 @@ export class CheckoutSession {
     return this.#snapshot;
   }
 
-  /**
-   * @internal The session as it was after each of these records, which begin with its creation: as a page that is told of
-   * nothing else would have seen it.
-   */
-  replay(records: readonly SessionRecord[]): Session[] {
-    const client = Client.open(this.id, newClientId(), '[]')!;
-    let session = {} as Session;
-    const sessions = records.map((record) => {
-      // The creation's `epoch` is that of all of them.
-      client.handle(textOf({ ...records[0]!.event, type: 'events', records: [record] }));
-      return (session = patched(session, patchIn(client.takeOutputs())));
-    });
-    client.free();
-    return sessions;
+  /** @internal Goes through the session's story from its beginning, whatever it is now. */
+  replay(): Replay {
+    return new Replay(this.id);
   }
 
   /** @internal The latest records that this page was told of. */
