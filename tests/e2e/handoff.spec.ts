@@ -68,6 +68,24 @@ test('a session goes on on another device, and on this one', async ({ browser, p
   expect(await follow(third, link, server)).toBe(
     'SessionError handoffRefused: this code was used already; ask for a new one on the device that has the session',
   );
+  // Whoever loads the page again is not refused again.
+  expect(third.url()).toBe(site.url + '/');
+  expect(await follow(third, third.url(), server)).toMatch(/^ws_/);
+});
+
+test('a page whose address has its route behind # is handed off with it', async ({ browser, page, site, server }) => {
+  const id = await openIn(page, site, server);
+  await settled(page);
+  const address = `${site.url}/#/checkout?step=2`;
+  const link = await page.evaluate(async (page) => (await session.handoff({ page })).url, address);
+  expect(link).toContain(`${address}&`);
+  const other = await (await browser.newContext()).newPage();
+  expect(await follow(other, link, server)).toBe(id);
+  expect(other.url()).toBe(address);
+
+  const third = await (await browser.newContext()).newPage();
+  expect(await follow(third, link, server)).toMatch(/^SessionError handoffRefused/);
+  expect(third.url()).toBe(address);
 });
 
 test('a device asks for a link while it has no connection, and is told', async ({ page, site, server }) => {

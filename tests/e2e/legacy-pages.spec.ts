@@ -5,7 +5,7 @@ import type * as legacy from 'throughline/legacy';
 
 import { expect, test as base } from './fixtures.js';
 import { inRepository, packageFolder } from './repository.js';
-import { asService, disorder, journal, stored } from './sdk.js';
+import { asService, disorder, journal, records, stored } from './sdk.js';
 import { StaticSite } from './static-site.js';
 
 declare global {
@@ -77,6 +77,13 @@ test('an old page sells over today’s session, without waiting for anything', a
   // Each answer is there in the same turn.
   expect(await page.evaluate((id) => manager.acceptUpsell(id, 'RC6'), id)).toMatchObject({ upsellsAccepted: ['RC6'], upsellsDeclined: [] });
   expect(await page.evaluate((id) => manager.declineUpsell(id, 'relax-calm-12'), id)).toMatchObject({ upsellsDeclined: ['RC12'] });
+  // By whichever name: what was answered already is not answered again.
+  const pending = await page.evaluate((id) => {
+    const before = manager.checkout(id)!.sync.pending;
+    manager.updateSession(id, { upsellsAccepted: ['relax-calm-6'], upsellsDeclined: ['relax-calm-12'] });
+    return [before, manager.checkout(id)!.sync.pending];
+  }, id);
+  expect(pending[1]).toBe(pending[0]);
   const codes = await page.evaluate((id) => {
     const calls = [
       () => manager.acceptUpsell(id, 'RC12'),
@@ -104,6 +111,36 @@ test('an old page sells over today’s session, without waiting for anything', a
     await expect(shown(page)).toHaveText('no session', { timeout: 1000 });
   }).toPass();
   expect(disorder(await journal(server, id))).toEqual([]);
+});
+
+test('a session that is deleted as soon as it was created does not come back', async ({ page, site, server }) => {
+  await page.goto(`${site.url}/?${new URLSearchParams({ server: server.url })}`);
+  await page.getByLabel('Email').fill('ada@example.com');
+  await page.getByRole('button', { name: 'Order' }).click();
+  const first = (await shown(page).innerText()).split(' ')[0]!;
+  await expect.poll(async () => (await records(page))['current']).toBe(first);
+
+  // Both that are prepared are used up.
+  const deleted = await page.evaluate(async () => {
+    await Manager.ready();
+    const ids = ['grace@example.com', 'mary@example.com'].map((email) => manager.createSession({ email, products: [] }).id);
+    return ids.filter((id) => manager.deleteSession(id));
+  });
+  expect(deleted).toHaveLength(2);
+  // They are stored nevertheless: what was issued is.
+  const commandsOf = async (id: string) => Object.keys(await records(page)).filter((key) => key.startsWith(`${id}/command/`));
+  for (const id of deleted) await expect.poll(() => commandsOf(id)).not.toEqual([]);
+  await page.reload();
+  await expect(shown(page)).toHaveText(`${first} initiated checkout ada@example.com 294`);
+
+  // Also where it has become the latest, and none is prepared.
+  const latest = await page.evaluate(() => {
+    const ids = ['one@example.com', 'two@example.com'].map((email) => manager.createSession({ email, products: [] }).id);
+    return ids.at(-1)!;
+  });
+  await expect.poll(async () => (await records(page))['current']).toBe(latest);
+  expect(await page.evaluate((id) => manager.deleteSession(id), latest)).toBe(true);
+  await expect.poll(async () => (await records(page))['current']).toBeUndefined();
 });
 
 test('a session that the old manager has left in localStorage is there under its id', async ({ page, site, server }) => {

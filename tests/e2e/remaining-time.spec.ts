@@ -100,6 +100,36 @@ test('a clock that is set while the page is open changes nothing', async ({ page
   expect(before - after).toBeLessThan(toleranceMs);
 });
 
+test("a tab that follows has the server's time from the one that leads, also when that learns of it later", async ({
+  page,
+  site,
+  server,
+}) => {
+  const other = await page.context().newPage();
+  for (const tab of [page, other]) await withWrongClock(tab, hourMs);
+  let tellTime = () => {};
+  await page.routeWebSocket(/\/v1\/sync$/, (socket) => {
+    socket.connectToServer();
+    tellTime = () => socket.send(JSON.stringify({ type: 'pong', serverTime: new Date().toISOString() }));
+  });
+  const id = await openIn(page, site, server, { create: { ttlMs: 6 * hourMs } });
+  await settled(page);
+  expect(await openIn(other, site, server)).toBe(id);
+  await settled(other);
+  expect(await Promise.all([page, other].map((tab) => tab.evaluate(() => session.sync.leading)))).toEqual([true, false]);
+  const differences = async () => {
+    const atServer = await remainingAtServer(server, id);
+    return Promise.all([page, other].map(async (tab) => (await remaining(tab)).session - atServer));
+  };
+  for (const difference of await differences()) expect(Math.abs(difference)).toBeLessThan(toleranceMs);
+
+  // Set further ahead it looks as if the device had slept: both are wrong until the server tells its time to the one.
+  for (const tab of [page, other]) await setClock(tab, 3 * hourMs);
+  for (const difference of await differences()) expect(Math.abs(difference + 2 * hourMs)).toBeLessThan(toleranceMs);
+  tellTime();
+  await expect.poll(async () => Math.max(...(await differences()).map(Math.abs))).toBeLessThan(toleranceMs);
+});
+
 test('the time to answer an offer is counted down, and over when it is over', async ({ page, site, hurried }) => {
   const id = await openIn(page, site, hurried);
   await payFor(page, hurried, id);

@@ -217,6 +217,17 @@ async fn what_is_for_services_and_operators_is_not_for_browsers() {
 }
 
 #[tokio::test]
+async fn an_operators_key_gets_no_handoff_code() {
+    let shop = shop();
+    shop.create("ws_handed", json!({})).await;
+    let ask = |key| shop.ask(Method::POST, "/v1/sessions/ws_handed/handoff").bearer_auth(key).json(&json!({}));
+    let refused = problem(ask(&shop.operator), 403, "notPermitted").await;
+    assert_eq!(refused["mendableBy"], "forbidden");
+    let given = ask(&shop.service).send().await.unwrap();
+    assert_eq!(given.status(), StatusCode::CREATED, "the same of a service");
+}
+
+#[tokio::test]
 async fn a_query_that_is_not_understood_is_refused_by_name() {
     let shop = shop();
     for path in ["/v1/sessions", "/v1/sessions/stats"] {

@@ -375,7 +375,7 @@ export class Engine {
 
   /** Ends it once everything that was issued is stored. */
   async close(): Promise<void> {
-    if (this.#closed) return;
+    if (this.#ended) return;
     this.abandon();
     this.#ended = true;
     await this.#writing;

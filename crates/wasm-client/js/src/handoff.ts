@@ -14,6 +14,9 @@ export interface Handoff {
 
 const PARAMETER = 'throughline-handoff';
 
+/** The code among the parameters behind `#`, with what stands before and behind it: there may be a route there, and others. */
+const CODE = new RegExp(`(^|[?&])${PARAMETER}=[^&]*(&|$)`);
+
 const LIMIT_MS = 10_000;
 
 /** Asks the server for a code, and puts it into a link to this page. */
@@ -26,9 +29,17 @@ export async function askForHandoff(
 ): Promise<Handoff> {
   const path = `v1/sessions/${encodeURIComponent(sessionId)}/handoff`;
   const { code, expiresAt } = await post<{ code: string; expiresAt: string }>(server, path, {}, signal, token);
+  return Object.freeze({ url: linkTo(page, code), code, expiresAt: new Date(expiresAt) });
+}
+
+/** What stands behind `#` stays: the code is the last of its parameters. */
+function linkTo(page: string | URL, code: string): string {
   const url = new URL(page);
-  url.hash = String(new URLSearchParams({ [PARAMETER]: code }));
-  return Object.freeze({ url: url.href, code, expiresAt: new Date(expiresAt) });
+  const hash = withoutCode(url.hash);
+  const isRoute = /^!?\//.test(hash);
+  const separator = hash === '' || hash.endsWith('?') ? '' : isRoute && !hash.includes('?') ? '?' : '&';
+  url.hash = `${hash}${separator}${PARAMETER}=${code}`;
+  return url.href;
 }
 
 /** Exchanges a code for the session's id and a token. */
@@ -44,16 +55,25 @@ export function exchangeHandoff(
 export function handoffCodeIn(given: string | URL): string | undefined {
   const text = String(given);
   if (/^[\w.-]+$/.test(text)) return text;
-  return new URLSearchParams(text.slice(text.indexOf('#') + 1)).get(PARAMETER) ?? undefined;
+  return new URLSearchParams(CODE.exec(behindHash(text))?.[0]).get(PARAMETER) ?? undefined;
 }
 
 /** Who loads the page again must not show a code again that was used or refused. */
 export function removeHandoffCode(): void {
-  if (typeof location === 'undefined' || !location.hash.includes(`${PARAMETER}=`)) return;
-  const parameters = new URLSearchParams(location.hash.slice(1));
-  parameters.delete(PARAMETER);
-  const rest = String(parameters);
-  history.replaceState(history.state, '', rest === '' ? location.pathname + location.search : `#${rest}`);
+  if (typeof location === 'undefined' || !CODE.test(behindHash(location.hash))) return;
+  const url = new URL(location.href);
+  url.hash = withoutCode(url.hash);
+  history.replaceState(history.state, '', url.href);
+}
+
+/** What stands behind `#` besides the code. */
+function withoutCode(hash: string): string {
+  return behindHash(hash).replace(CODE, (_code, before: string, behind: string) => (behind === '' ? '' : before));
+}
+
+function behindHash(text: string): string {
+  const [, ...parts] = text.split('#');
+  return parts.join('#');
 }
 
 async function post<T>(server: string, path: string, body: unknown, signal?: AbortSignal, token?: string): Promise<T> {

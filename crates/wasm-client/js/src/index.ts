@@ -16,7 +16,7 @@ import { coreVersion } from './version.js';
 export * from './exports.js';
 export type { OpenOptions } from './open.js';
 /** @internal */
-export type { Begun, Starter } from './open.js';
+export { type Begun, forgetSession, type Starter } from './open.js';
 
 // Written out in this form, bundlers find the file and give it its final address.
 const wasm = () => new URL('./throughline_bg.wasm', import.meta.url);

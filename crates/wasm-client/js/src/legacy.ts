@@ -11,13 +11,12 @@
  * @packageDocumentation
  */
 import type { Command, Funnel, MendableBy, RejectionCode, Session } from '../generated/types.js';
-import { openSession, prepareSession, type CheckoutSession, type OpenOptions, type Rejection, type Starter } from './index.js';
+import { forgetSession, openSession, prepareSession, type CheckoutSession, type OpenOptions, type Rejection, type Starter } from './index.js';
 import {
   type BillingInfo,
   type CustomerInfo,
   type FunnelSessionData,
   KEPT,
-  type Kept,
   type LegacyStatus,
   minor,
   type Product,
@@ -187,7 +186,7 @@ export class FunnelSessionManager {
   getSession(id: string): FunnelSessionData | null {
     this.#expectReady('getSession');
     const session = this.#sessions.get(id);
-    return session ? toLegacy(session.getSnapshot()) : null;
+    return session ? read(session) : null;
   }
 
   /** Changes the fields that are named, each as its own method does. */
@@ -251,14 +250,14 @@ export class FunnelSessionManager {
     if (!session) return false;
     this.#sessions.delete(id);
     void session.close();
-    void this.#starters[0]?.forget(id).catch(() => undefined);
+    void forgetSession(session, this.#options?.storage).catch(() => undefined);
     return true;
   }
 
   /** Lets go of those whose time is over; how many they were. */
   cleanupExpiredSessions(): number {
     this.#expectReady('cleanupExpiredSessions');
-    const expired = [...this.#sessions.values()].filter((session) => toLegacy(session.getSnapshot()) === null);
+    const expired = [...this.#sessions.values()].filter((session) => read(session) === null);
     for (const { id } of expired) this.deleteSession(id);
     return expired.length;
   }
@@ -266,10 +265,10 @@ export class FunnelSessionManager {
   getSessionStats(): LegacyStats {
     const active = this.#all('getSessionStats');
     const total = this.#sessions.size;
-    const count = (names: string[]) => {
-      const counts: Record<string, number> = {};
-      for (const name of names) counts[name] = (counts[name] ?? 0) + 1;
-      return counts;
+    const count = (names: string[]): Record<string, number> => {
+      const counts = new Map<string, number>();
+      for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+      return Object.fromEntries(counts);
     };
     return {
       total,
@@ -305,7 +304,7 @@ export class FunnelSessionManager {
     session.on('rejected', (rejection, command) => {
       if (this.#issuing !== session) this.#note(new LegacyCallRefused(methodOf(command), rejection));
     });
-    return toLegacy(session.getSnapshot())!;
+    return read(session)!;
   }
 
   /** The session whose commands are being issued. */
@@ -342,7 +341,7 @@ export class FunnelSessionManager {
 
   #all(method: string): FunnelSessionData[] {
     this.#expectReady(method);
-    return [...this.#sessions.values()].flatMap((session) => toLegacy(session.getSnapshot()) ?? []);
+    return [...this.#sessions.values()].flatMap((session) => read(session) ?? []);
   }
 
   #changeField(method: string, id: string, changes: Partial<FunnelSessionData>): FunnelSessionData | null {
@@ -352,10 +351,10 @@ export class FunnelSessionManager {
   #change(method: string, id: string, commandsFor: (session: CheckoutSession) => Command[]): FunnelSessionData | null {
     this.#expectReady(method);
     const session = this.#sessions.get(id);
-    if (!session || toLegacy(session.getSnapshot()) === null) return null;
+    if (!session || read(session) === null) return null;
     // All of them are known before the first is issued: what can't be read changes nothing.
     for (const command of commandsFor(session)) this.#issue(method, session, command);
-    return toLegacy(session.getSnapshot());
+    return read(session);
   }
 
   #issue(method: string, session: CheckoutSession, command: Command): void {
@@ -387,9 +386,10 @@ export class FunnelSessionManager {
   }
 
   /** The commands that change these fields. What is as it was, is left out. */
-  #commands(method: string, { getSnapshot, funnel }: CheckoutSession, changes: Partial<FunnelSessionData>): Command[] {
-    const session = getSnapshot();
-    const before = toLegacy(session)!;
+  #commands(method: string, checkout: CheckoutSession, changes: Partial<FunnelSessionData>): Command[] {
+    const { funnel } = checkout;
+    const session = checkout.getSnapshot();
+    const before = read(checkout)!;
     const commands: Command[] = [];
     const { email, customerInfo, billingInfo, shippingInfo, products, couponCode, metadata, status, currentStep, expiresAt } = changes;
     const forbid = (what: string) =>
@@ -415,10 +415,11 @@ export class FunnelSessionManager {
     const patch = metadataPatch(session, metadata, changes);
     if (patch) commands.push({ type: 'setMetadata', metadata: patch });
     const end = expiresAt === undefined ? 0 : new Date(expiresAt).getTime();
-    if (end > session.expiresAt.getTime()) commands.push({ type: 'extend', ttlMs: end - Date.now() });
+    if (end > session.expiresAt.getTime()) commands.push({ type: 'extend', ttlMs: end - checkout.engine.serverNow });
     for (const [list, type] of [['upsellsAccepted', 'acceptUpsell'], ['upsellsDeclined', 'declineUpsell']] as const) {
       for (const code of changes[list] ?? []) {
-        if (!before[list].includes(code)) commands.push({ type, offer: offerOf(funnel, code) });
+        const offer = offerOf(funnel, code);
+        if (!before[list].includes(offer)) commands.push({ type, offer });
       }
     }
     if (status !== undefined && status !== before.status) {
@@ -449,6 +450,11 @@ export class FunnelSessionManager {
 /** The one manager of the page. */
 export const funnelSessionManager = FunnelSessionManager.getInstance();
 
+/** The session as it is now; nothing where its time is over. Time is the server's: the device's clock may be wrong. */
+function read(session: CheckoutSession): FunnelSessionData | null {
+  return toLegacy(session.getSnapshot(), session.engine.serverNow);
+}
+
 /** The offer with this code, or else of this product; what is neither, the rules refuse. */
 function offerOf({ offers }: Funnel, code: string): string {
   const offer = offers.find(({ id }) => id === code) ?? offers.find(({ product }) => product === code);
@@ -462,28 +468,36 @@ function metadataPatch(
   changes: Partial<FunnelSessionData>,
 ): Record<string, unknown> | undefined {
   const before = session.metadata as Record<string, unknown>;
-  const patch: Record<string, unknown> = {};
+  // Nothing is assigned to a name, nor read by one that may be inherited: `__proto__` and `constructor` are names like any other.
+  const patch = new Map<string, unknown>();
   if (metadata && !isSame(before, metadata)) {
-    for (const name of Object.keys(before)) if (name !== KEPT && !(name in metadata)) patch[name] = null;
+    for (const name of namesGone(before, metadata)) if (name !== KEPT) patch.set(name, null);
     // A merge patch would mix what is within: it is replaced as well.
-    for (const [name, value] of Object.entries(metadata)) if (name !== KEPT) patch[name] = replaced(before[name], value);
+    for (const [name, value] of Object.entries(metadata)) if (name !== KEPT) patch.set(name, replaced(own(before, name), value));
   }
-  const kept: Kept = {};
-  if (changes.orderId !== undefined) kept.orderId = changes.orderId;
-  if (changes.upsells) kept.upsells = changes.upsells.map(({ transactionId: _, ...details }) => details);
+  const kept = new Map<string, unknown>();
+  if (changes.orderId !== undefined) kept.set('orderId', changes.orderId);
+  if (changes.upsells) kept.set('upsells', changes.upsells.map(({ transactionId: _, ...details }) => details));
   for (const [name, value] of Object.entries(changes)) {
-    if (value !== undefined && !DERIVED.has(name) && !KNOWN.has(name)) kept[name] = value;
+    if (value !== undefined && !DERIVED.has(name) && !KNOWN.has(name)) kept.set(name, value);
   }
-  if (Object.keys(kept).length > 0) patch[KEPT] = kept;
-  return Object.keys(patch).length > 0 ? patch : undefined;
+  if (kept.size > 0) patch.set(KEPT, Object.fromEntries(kept));
+  return patch.size > 0 ? Object.fromEntries(patch) : undefined;
 }
 
 /** The merge patch that makes `after` of `before`. */
 function replaced(before: unknown, after: unknown): unknown {
   if (!isObject(before) || !isObject(after)) return after;
-  const gone = Object.keys(before).filter((name) => !(name in after));
-  const entries = Object.entries(after).map(([name, value]) => [name, replaced(before[name], value)] as const);
-  return Object.fromEntries([...gone.map((name) => [name, null] as const), ...entries]);
+  const entries = Object.entries(after).map(([name, value]) => [name, replaced(own(before, name), value)] as const);
+  return Object.fromEntries([...namesGone(before, after).map((name) => [name, null] as const), ...entries]);
+}
+
+function namesGone(before: object, after: object): string[] {
+  return Object.keys(before).filter((name) => !Object.hasOwn(after, name));
+}
+
+function own(object: Record<string, unknown>, name: string): unknown {
+  return Object.hasOwn(object, name) ? object[name] : undefined;
 }
 
 /** Whether that is the metadata that the page was given. */

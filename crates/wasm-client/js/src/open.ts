@@ -153,9 +153,10 @@ export interface Starter {
   latest: string | undefined;
   funnel: Funnel;
   begin(create: NewSession): Begun;
-  /** This session is not the one that this browser goes on with. */
-  forget(id: string): Promise<void>;
 }
+
+/** The sessions that become this browser's latest as soon as they are stored, as long as they stand here. */
+const remembering = new WeakMap<CheckoutSession, Promise<void>>();
 
 /** @internal */
 export async function prepare(options: OpenOptions, ownWasm: FindWasm): Promise<Starter> {
@@ -169,14 +170,23 @@ export async function prepare(options: OpenOptions, ownWasm: FindWasm): Promise<
       const begun = beginSession(storage, { ...options, create }, known);
       if (!begun.rejection) {
         begun.session.connect();
-        void begun.session.engine.written().then(() => rememberCurrent(storage, begun.session.id));
+        const { session } = begun;
+        const stored = session.engine.written();
+        remembering.set(session, stored.then(() => (remembering.has(session) ? rememberCurrent(storage, session.id) : undefined)));
       }
       return begun;
     },
-    async forget(id) {
-      if ((await currentSession(storage)) === id) await storage.write([], ['current']);
-    },
   };
+}
+
+/** @internal This session is not the one that this browser goes on with, also where it has only just begun. */
+export async function forgetSession(session: CheckoutSession, first?: StorageRung): Promise<void> {
+  const underWay = remembering.get(session);
+  remembering.delete(session);
+  await underWay;
+  const storage = await Storage.open(first);
+  if ((await storage.get('current')) === session.id) await storage.write([], ['current']);
+  storage.close();
 }
 
 /** The funnel of a new session. */

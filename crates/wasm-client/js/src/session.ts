@@ -1,11 +1,11 @@
 import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
-import { Client, newClientId } from '../generated/throughline.js';
-import { type Confirmation, Engine, type EngineEvents, patchIn, type PendingCommand } from './engine.js';
+import { type Confirmation, Engine, type EngineEvents, type PendingCommand } from './engine.js';
 import { askForHandoff, type Handoff } from './handoff.js';
-import { plainCopy, textOf } from './plain.js';
+import { plainCopy } from './plain.js';
 import { type Receipt, Receipts, Unsettled } from './receipts.js';
 import { Rejection, SessionError } from './rejection.js';
 import { type Remaining, remainingOf } from './remaining.js';
+import { Replay } from './replay.js';
 import { patched } from './snapshot.js';
 import type { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
@@ -132,20 +132,9 @@ export class CheckoutSession {
     return this.#snapshot;
   }
 
-  /**
-   * @internal The session as it was after each of these records, which begin with its creation: as a page that is told of
-   * nothing else would have seen it.
-   */
-  replay(records: readonly SessionRecord[]): Session[] {
-    const client = Client.open(this.id, newClientId(), '[]')!;
-    let session = {} as Session;
-    const sessions = records.map((record) => {
-      // The creation's `epoch` is that of all of them.
-      client.handle(textOf({ ...records[0]!.event, type: 'events', records: [record] }));
-      return (session = patched(session, patchIn(client.takeOutputs())));
-    });
-    client.free();
-    return sessions;
+  /** @internal Goes through the session's story from its beginning, whatever it is now. */
+  replay(): Replay {
+    return new Replay(this.id);
   }
 
   /** @internal The latest records that this page was told of. */
@@ -316,9 +305,11 @@ export class CheckoutSession {
    * there opens the session with `openSession({ handoff: location.href })`. This browser goes on as well.
    *
    * @param page - where the link leads; this page where it is left out.
-   * @throws {SessionError} where the server can't be asked (`unreachable`) or refuses (`handoffRefused`).
+   * @throws {SessionError} where the server can't be asked (`unreachable`) or refuses (`handoffRefused`), or the session was
+   * `closed`.
    */
   async handoff({ page = location.href, signal }: { page?: string | URL; signal?: AbortSignal } = {}): Promise<Handoff> {
+    if (this.#closed) throw new SessionError('closed', 'the session was closed by the page; open it again');
     const token = await this.#engine.token();
     if (token !== undefined) return askForHandoff(this.#url, this.id, token, page, signal);
     throw new SessionError('unreachable', 'the server does not know this session yet; try again when it is connected');
@@ -345,6 +336,10 @@ export class CheckoutSession {
     void this.timeline;
     this.#closed = true;
     this.#life.abort();
+    // The page had only just come back.
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const unsettled of held) this.#submit(unsettled);
     // What it was stays readable.
     void this.timeline;
     await this.#engine.close();

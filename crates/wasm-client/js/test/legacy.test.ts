@@ -14,6 +14,24 @@ class SilentSocket extends EventTarget {
   close(): void {}
 }
 
+/** A server that tells its time, by which the device's clock is wrong, and nothing else. */
+class TellingSocket extends SilentSocket {
+  static aheadMs = 0;
+  onopen?: () => void;
+  onmessage?: (message: { data: string }) => void;
+
+  constructor() {
+    super();
+    queueMicrotask(() => {
+      this.onopen?.();
+      const serverTime = new Date(Date.now() + TellingSocket.aheadMs).toISOString();
+      this.onmessage?.({ data: JSON.stringify({ type: 'pong', serverTime }) });
+    });
+  }
+}
+
+const hourMs = 3_600_000;
+
 let funnel: Funnel;
 let module: Buffer;
 
@@ -169,6 +187,32 @@ test('an update changes the fields that are named, at once', () => {
   expect(manager.updateSession('ws_another', { email: 'a@b.example' })).toBeNull();
 });
 
+test('names that every object inherits are names like any other', () => {
+  const text = '{"__proto__":{"admin":true},"constructor":{"name":"Ada"},"in":{"__proto__":{"admin":true},"toString":1}}';
+  const metadata = JSON.parse(text) as Record<string, unknown>;
+  const { id } = manager.createSession({ email: 'ada@example.com', products: [], metadata });
+  const shown = () => JSON.stringify(manager.getSession(id)!.metadata);
+  expect(shown()).toBe(text);
+  expect(manager.getSession(id)!.metadata).not.toHaveProperty('admin');
+
+  // Changed and removed as any other.
+  const changed = '{"__proto__":{"admin":false},"in":{"a":1}}';
+  manager.updateSession(id, { metadata: JSON.parse(changed) as Record<string, unknown> });
+  expect(shown()).toBe(changed);
+  manager.updateSession(id, { metadata: { in: {} } });
+  expect(shown()).toBe('{"in":{}}');
+  // Added to what has no such name.
+  manager.updateSession(id, { metadata: metadata });
+  expect(JSON.parse(shown())).toEqual(metadata);
+  expect(Object.keys(manager.getSession(id)!.metadata!)).toContain('__proto__');
+
+  manager.updateSession(id, JSON.parse('{"__proto__":{"orderId":"order-7"},"other":1}') as object);
+  expect(manager.getSession(id)!.orderId).toBeUndefined();
+  const kept = (manager.checkout(id)!.getSnapshot().metadata as { legacy: object }).legacy;
+  expect(JSON.stringify(kept)).toBe('{"__proto__":{"orderId":"order-7"},"other":1}');
+  expect({}).not.toHaveProperty('admin');
+});
+
 test('giving back the session as it was read issues nothing', () => {
   const session = create();
   const checkout = manager.checkout(session.id)!;
@@ -282,6 +326,32 @@ test('a session whose time is over is not there any more, and is cleaned up', ()
   }
 });
 
+test.each([['behind', hourMs], ['ahead', -hourMs]])("where the device's clock is an hour %s, a session lives and is extended by the server's", async (_name, aheadMs) => {
+  TellingSocket.aheadMs = aheadMs;
+  vi.stubGlobal('WebSocket', TellingSocket);
+  try {
+    const { id, expiresAt } = create();
+    const checkout = manager.checkout(id)!;
+    // Set wrong before the server is heard.
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() - aheadMs });
+    await vi.waitFor(() => expect(Math.abs(checkout.remaining.session - 24 * hourMs)).toBeLessThan(60_000));
+
+    const later = expiresAt.getTime() + 2 * hourMs;
+    const extended = manager.updateSession(id, { expiresAt: new Date(later) })!.expiresAt.getTime();
+    expect(Math.abs(extended - later)).toBeLessThan(1000);
+
+    vi.setSystemTime(extended - aheadMs - 1000);
+    expect(manager.getSession(id)).not.toBeNull();
+    expect(manager.setCurrentStep(id, 'checkout')).not.toBeNull();
+    vi.setSystemTime(extended - aheadMs + 1);
+    expect(manager.getSession(id)).toBeNull();
+    expect(manager.cleanupExpiredSessions()).toBe(1);
+  } finally {
+    vi.useRealTimers();
+    vi.stubGlobal('WebSocket', SilentSocket);
+  }
+});
+
 test('more sessions than are prepared have to be waited for', async () => {
   create();
   create();
@@ -301,12 +371,29 @@ test('answered offers stand in the legacy lists', () => {
     ],
   } as unknown as Session;
   // Paid: its time does not end it.
-  expect(toLegacy(session)).toEqual({
+  expect(toLegacy(session, 3)).toEqual({
     id: 'ws_a', email: '', products: [], status: 'processing', amount: 294.01, currentStep: 'upsell-2',
     upsellsAccepted: ['A', 'C'], upsellsDeclined: ['B'], orderId: 'order-7',
     createdAt: new Date(0), updatedAt: new Date(1), expiresAt: new Date(2),
   });
-  expect(toLegacy({ ...session, status: 'expired' })).toBeNull();
+  expect(toLegacy({ ...session, status: 'expired' }, 3)).toBeNull();
+});
+
+test('the legacy lists name offers as the old manager did: by the code of the offer', async () => {
+  const inRepository = (path: string) => readFile(new URL(`../../../../${path}`, import.meta.url), 'utf8');
+  const offers = new Map<string, string>();
+  const definition = await inRepository('crates/core/funnels/default.toml');
+  for (const [, id, product] of definition.matchAll(/\[\[offers\]\]\nid = "(.+)"\nproduct = "(.+)"/g)) offers.set(id!, product!);
+  const fixture = await inRepository('tests/fixtures/legacy/localstorage-twelve-buyers.json');
+  const sessions = Object.values(JSON.parse(fixture) as Record<string, legacy.FunnelSessionData>);
+  const answered = sessions.filter(({ upsellsAccepted }) => upsellsAccepted.length > 0);
+  expect(answered.length).toBeGreaterThan(0);
+  const session = manager.checkout(create().id)!.getSnapshot();
+  for (const { upsellsAccepted } of answered) {
+    const upsells = upsellsAccepted.map((offer) => ({ offer, product: offers.get(offer), state: 'charged' }));
+    expect(upsells.every(({ product }) => product !== undefined), 'the fixtures name offers').toBe(true);
+    expect(toLegacy({ ...session, upsells } as unknown as Session, 0)!.upsellsAccepted).toEqual(upsellsAccepted);
+  }
 });
 
 test.each([

@@ -1,4 +1,5 @@
 import type { Session, SessionRecord } from '../../generated/types.js';
+import type { Replay } from '../replay.js';
 import { serverAddress } from '../server-address.js';
 import type { CheckoutSession } from '../session.js';
 import { timeLimit } from '../time-limit.js';
@@ -31,6 +32,7 @@ export class History {
   readonly #records = new Map<number, SessionRecord>();
   /** The session after each record from the first on, without a gap. */
   #replayed: Session[] = [];
+  #replay: Replay;
   readonly #seen = new Map<number, Session>();
   readonly #life = new AbortController();
   /** The version up to which the server was asked, so that what it does not tell is not asked for again and again. */
@@ -40,12 +42,13 @@ export class History {
   constructor(session: CheckoutSession, changed: () => void) {
     this.#session = session;
     this.#changed = changed;
+    this.#replay = session.replay();
   }
 
   /** Takes note of what the session is now. */
   note(): void {
     const snapshot = this.#session.getSnapshot();
-    for (const record of this.#session.records) this.#records.set(record.version, record);
+    for (const record of this.#session.records) this.#take(record);
     // What was refused has taken its versions with it.
     for (const version of this.#seen.keys()) if (version > snapshot.version) this.#seen.delete(version);
     this.#seen.delete(snapshot.version);
@@ -75,11 +78,22 @@ export class History {
 
   close(): void {
     this.#life.abort();
+    this.#replay.end();
+  }
+
+  #take(record: SessionRecord): void {
+    const isOther = this.#records.get(record.version) !== record;
+    this.#records.set(record.version, record);
+    if (!isOther || record.version > this.#replayed.length) return;
+    // Another history has won, or the same one was told again: what was made of it is made anew.
+    this.#replay.end();
+    this.#replay = this.#session.replay();
+    this.#replayed = [];
   }
 
   /** Replays what is here without a gap; what is missing before that, the server is asked for. */
   async #complete(): Promise<void> {
-    this.#replay();
+    this.#goOn();
     const { confirmedVersion, connection } = this.#session.sync;
     const isComplete = this.#replayed.length >= confirmedVersion;
     if (isComplete) this.past = 'complete';
@@ -97,15 +111,14 @@ export class History {
       // Asked again when something changes.
     }
     if (this.#life.signal.aborted) return;
-    this.#replay();
+    this.#goOn();
     this.past = this.#replayed.length >= confirmedVersion ? 'complete' : 'unavailable';
     this.#changed();
   }
 
-  #replay(): void {
-    const records: SessionRecord[] = [];
-    for (let record = this.#records.get(1); record; record = this.#records.get(records.length + 1)) records.push(record);
-    if (records.length > this.#replayed.length) this.#replayed = this.#session.replay(records);
+  /** Goes on from the version that was replayed last. */
+  #goOn(): void {
+    for (let record; (record = this.#records.get(this.#replayed.length + 1)); ) this.#replayed.push(this.#replay.after(record));
   }
 
   /** Reads the journal with the session's own token. */
@@ -119,7 +132,7 @@ export class History {
       const answer = await fetch(serverAddress(url, path), { headers: { authorization: `Bearer ${token}` }, signal });
       if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
       const { records, nextAfter } = (await answer.json()) as { records: SessionRecord[]; nextAfter?: number };
-      for (const record of records) this.#records.set(record.version, record);
+      for (const record of records) this.#take(record);
       after = nextAfter;
     }
   }

@@ -59,6 +59,7 @@ export interface FunnelSessionData {
   /** The products' prices times their quantities, in dollars; without discount, shipping, tax and extras, as it was. */
   amount: number;
   currentStep: string;
+  /** The offers' codes, such as `RC6`, also where a page answered by the product's id. */
   upsellsAccepted: string[];
   upsellsDeclined: string[];
   upsells?: UpsellDetails[];
@@ -76,16 +77,16 @@ export interface FunnelSessionData {
 export const KEPT = 'legacy';
 
 /** What has no place in a session. */
-export interface Kept {
+interface Kept {
   orderId?: string;
   upsells?: UpsellDetails[];
   [name: string]: unknown;
 }
 
-/** The session in its legacy shape; nothing where its time is over, as before. */
-export function toLegacy(session: Session): FunnelSessionData | null {
+/** The session in its legacy shape; nothing where its time is over at this time of the server's clock, as before. */
+export function toLegacy(session: Session, now: number): FunnelSessionData | null {
   const { id, email, products, upsells, couponCode, currency, totals, currentStep, customer } = session;
-  const status = statusOf(session);
+  const status = statusOf(session, now);
   if (status === undefined) return null;
   const { [KEPT]: own, ...metadata } = structuredClone(session.metadata as Record<string, unknown>);
   const kept = (own ?? {}) as Kept;
@@ -114,9 +115,9 @@ export function toLegacy(session: Session): FunnelSessionData | null {
   }) as FunnelSessionData;
 }
 
-function statusOf({ status, expiresAt, payment }: Session): LegacyStatus | undefined {
+function statusOf({ status, expiresAt, payment }: Session, now: number): LegacyStatus | undefined {
   // The server may not have said so yet, nor be reachable. What was paid does not end like that.
-  const isOver = status === 'expired' || (status !== 'completed' && !payment.paidAt && expiresAt.getTime() <= Date.now());
+  const isOver = status === 'expired' || (status !== 'completed' && !payment.paidAt && expiresAt.getTime() <= now);
   return isOver ? undefined : status === 'pending' ? 'initiated' : (status as LegacyStatus);
 }
 
