@@ -9,13 +9,14 @@ import type { StaticSite } from './static-site.js';
 const handoff = (page: Page): Promise<string> => page.evaluate(async () => (await session.handoff()).url);
 
 /** Follows a link as a page does that takes sessions over; the answer is the session's id, or what was wrong. */
-async function follow(page: Page, link: string, server: ThroughlineServer): Promise<string> {
+async function follow(page: Page, link: string, server: ThroughlineServer, answer?: boolean): Promise<string> {
   await page.goto('about:blank');
   await page.goto(link);
-  return page.evaluate(async (url) => {
+  return page.evaluate(async ([url, answer]) => {
     const { openSession } = (await import('/throughline/index.js' as string)) as typeof throughline;
+    const confirmHandoff = answer === undefined ? {} : { confirmHandoff: () => Promise.resolve(answer) };
     try {
-      window.session = await openSession({ url, handoff: location.href });
+      window.session = await openSession({ url, handoff: location.href, ...confirmHandoff });
       window.refusals = [];
       session.on('rejected', ({ code, message }, { type }) => refusals.push({ code, message, command: type }));
       return session.id;
@@ -23,7 +24,7 @@ async function follow(page: Page, link: string, server: ThroughlineServer): Prom
       const { name, code, message } = error as throughline.SessionError;
       return `${name} ${code}: ${message}`;
     }
-  }, server.url);
+  }, [server.url, answer] as const);
 }
 
 /** Two devices with one session at its first offer. */
@@ -86,6 +87,50 @@ test('a page whose address has its route behind # is handed off with it', async 
   const third = await (await browser.newContext()).newPage();
   expect(await follow(third, link, server)).toMatch(/^SessionError handoffRefused/);
   expect(third.url()).toBe(address);
+});
+
+test('a buyer who does not know the order of a link stays with their own, and the link is good still', async ({
+  browser,
+  page,
+  site,
+  server,
+}) => {
+  const id = await openIn(page, site, server);
+  await settled(page);
+  const link = await handoff(page);
+  const other = await (await browser.newContext()).newPage();
+  const own = await openIn(other, site, server);
+  await settled(other);
+  expect(await follow(other, link, server, false)).toBe(own);
+  expect(other.url()).toBe(`${site.url}/`);
+  expect(await follow(other, link, server, true)).toBe(id);
+});
+
+test.describe('where a token lives for two seconds', () => {
+  test.use({ serverArguments: ['--token-ttl', '2s'] });
+
+  test('another device comes back after more time without a connection, and brings what was done', async ({
+    browser,
+    page,
+    site,
+    server,
+  }) => {
+    const other = await (await browser.newContext()).newPage();
+    const id = await twoDevices(page, other, site, server);
+    await other.context().setOffline(true);
+    await other.evaluate(() => void session.acceptUpsell('RC6'));
+    const token = await other.evaluate(async () => {
+      const [, credentials] = await (session as unknown as { access(): Promise<[string, string]> }).access();
+      return (JSON.parse(credentials) as { token: string }).token;
+    });
+    const withToken = () => fetch(`${server.url}/v1/sessions/${id}`, { headers: { authorization: `Bearer ${token}` } });
+    await expect.poll(async () => (await withToken()).status, { timeout: 20_000 }).toBe(401);
+    await other.context().setOffline(false);
+    await settled(other);
+    const { upsells } = await stored(server, id);
+    expect(upsells.find(({ offer }) => offer === 'RC6')?.state).toBe('accepted');
+    await page.waitForFunction(() => session.getSnapshot().upsells.some(({ offer, state }) => offer === 'RC6' && state === 'accepted'));
+  });
 });
 
 test('a device asks for a link while it has no connection, and is told', async ({ page, site, server }) => {

@@ -10,7 +10,7 @@ use crate::json::{json_struct, json_tagged};
 use crate::money::Money;
 use crate::prelude::*;
 use crate::session::Source;
-use crate::state::LentClaim;
+use crate::time::Timestamp;
 
 /// A wish to change a session. [`decide`](crate::decide) says whether it may happen.
 ///
@@ -153,9 +153,12 @@ pub enum Command {
     RefuteClaims {},
     /// The session goes on in another browser as well, which the server has let in.
     HandOff {
-        /// With which it comes back when its token is over.
+        /// Digest of the secret with which it comes back when its token is over.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        claim: Option<LentClaim>,
+        claim: Option<String>,
+        /// Until when that is good.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
     },
     /// Removes all personal data and ends the session for good.
     Erase {},
@@ -327,7 +330,7 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
     Expire: "expire" {},
     ConfirmClaims: "confirmClaims" { transaction_id: "transactionId" unless empty, amount: "amount" unless empty, vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, charges: "charges" or default unless empty },
     RefuteClaims: "refuteClaims" {},
-    HandOff: "handOff" { claim: "claim" or default unless empty },
+    HandOff: "handOff" { claim: "claim" unless empty, until: "until" unless empty },
     Erase: "erase" {},
 });
 

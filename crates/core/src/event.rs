@@ -12,7 +12,6 @@ use crate::permission::Role;
 use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::session::{Adjustments, FunnelRef, Item, PaymentFailure, Source};
-use crate::state::LentClaim;
 use crate::time::{TimeSpan, Timestamp};
 
 /// One entry of a session's journal: an event with who caused it and when.
@@ -202,9 +201,12 @@ pub enum Event {
     ClaimsRefuted {},
     /// Another browser was let in with a code that one of the session's browsers had asked for.
     HandedOff {
-        /// With which it comes back when its token is over. Never sent to a browser.
+        /// Digest of the secret with which it comes back when its token is over. Never sent to a browser.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        claim: Option<LentClaim>,
+        claim: Option<String>,
+        /// Until when that is good.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
     },
     /// The session is paid and done.
     Completed {},
@@ -254,7 +256,7 @@ json_tagged!(Event, Ignored, blank Self::Erased {}, {
     ClaimsMade: "claimsMade" { claims: "claims" },
     ClaimsConfirmed: "claimsConfirmed" {},
     ClaimsRefuted: "claimsRefuted" {},
-    HandedOff: "handedOff" { claim: "claim" or default unless empty },
+    HandedOff: "handedOff" { claim: "claim" unless empty, until: "until" unless empty },
     Completed: "completed" {},
     Expired: "expired" {},
     Erased: "erased" {},

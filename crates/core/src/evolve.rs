@@ -118,11 +118,10 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
     let session = &mut state.session;
     match event {
         Event::Created { .. } | Event::CommandRejected { .. } | Event::CommandUnneeded {} => {}
-        Event::HandedOff { claim } => {
-            if state.lent.len() >= State::MAX_LENT && claim.is_some() {
-                state.lent.remove(0);
-            }
-            state.lent.extend(claim.clone());
+        Event::HandedOff { claim, until } => {
+            state.lent.extend(claim.clone().zip(*until));
+            let surplus = state.lent.len().saturating_sub(State::MAX_LENT);
+            state.lent.drain(..surplus);
         }
         Event::EmailSet { email } => session.email = email.clone(),
         Event::CustomerSet { customer } => session.customer = customer.clone(),

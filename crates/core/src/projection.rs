@@ -63,7 +63,7 @@ impl Record {
                 }
                 match &mut self.event {
                     Event::Created { claim, .. } => *claim = None,
-                    Event::HandedOff { claim } => *claim = None,
+                    Event::HandedOff { claim, .. } => *claim = None,
                     Event::PaymentRecorded { transaction_id, vault_id, payment_token, .. } => {
                         *transaction_id = None;
                         *vault_id = None;

@@ -27,9 +27,9 @@ pub struct State {
     /// Digest of the secret with which a client that created it offline proves that it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
-    /// The claims of other browsers that the session was handed to, the latest last.
+    /// Digests of the secrets of other browsers that the session was handed to, and until when they are good; the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lent: Vec<LentClaim>,
+    pub lent: Vec<(String, Timestamp)>,
     /// What was applied from each client.
     #[serde(default)]
     pub clients: OrderedMap<ClientId, ClientLedger>,
@@ -49,18 +49,6 @@ pub struct IdleLimit {
     pub span: TimeSpan,
     /// When it ends however often it is changed.
     pub latest_end: Timestamp,
-}
-
-/// With which another browser goes on with the session for some time, as the one does that created it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
-pub struct LentClaim {
-    /// Digest of its claim secret.
-    pub digest: String,
-    /// From when on it is good for nothing.
-    pub until: Timestamp,
 }
 
 /// What was applied from one client.
@@ -96,7 +84,7 @@ impl State {
 
     /// Until when another browser may use this claim; nothing where it is none of another browser.
     pub fn lent_until(&self, digest: &str) -> Option<Timestamp> {
-        self.lent.iter().rev().find(|lent| lent.digest == digest).map(|lent| lent.until)
+        self.lent.iter().rev().find(|(lent, _)| lent == digest).map(|(_, until)| *until)
     }
 
     /// The session's version.
@@ -152,7 +140,5 @@ impl Hasher for Fnv {
 json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, erased_at: "erasedAt" unless empty });
 
 json_struct!(IdleLimit, Ignored { span: "span", latest_end: "latestEnd" });
-
-json_struct!(LentClaim, Refused { digest: "digest", until: "until" });
 
 json_struct!(ClientLedger, Ignored { last_seq: "lastSeq", heard_at_version: "heardAtVersion", rejected: "rejected" or default unless empty });

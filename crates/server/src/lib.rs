@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod breaker;
+mod claim_secret;
 pub mod cli;
 pub mod client_address;
 pub mod clock;

@@ -6,8 +6,8 @@ use throughline_core::funnel::{
 use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::{
     Address, ClaimedItem, ClaimedUpsell, Claims, ClientId, Command, Context, Create, Customer, Funnel, FunnelChoice,
-    ItemRequest, LentClaim, Money, OfferId, OfferState, Origin, Rate, Record, Rejection, Role, SessionId, Source,
-    State, Status, StepId, TimeSpan, Timestamp, decide, evolve,
+    ItemRequest, Money, OfferId, OfferState, Origin, Rate, Record, Rejection, Role, SessionId, Source, State, Status,
+    StepId, TimeSpan, Timestamp, decide, evolve,
 };
 
 /// Noon in the year of the fixtures.
@@ -318,8 +318,8 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
         },
         18 => Command::RefuteClaims {},
         19 => Command::HandOff {
-            claim: dice
-                .maybe(|_| LentClaim { digest: format!("{CANARY}-lent"), until: START.plus(TimeSpan::from_hours(1)) }),
+            claim: dice.maybe(|_| format!("{CANARY}-lent")),
+            until: dice.maybe(|_| START.plus(TimeSpan::from_hours(1))),
         },
         _ if dice.percent(15) => Command::Erase {},
         _ => Command::SetMetadata { metadata: JsonObject::from([("k".to_owned(), json(dice, 2))]) },

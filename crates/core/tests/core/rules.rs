@@ -819,3 +819,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_latest_eight_browsers_that_a_session_was_handed_to_may_come_back_until_their_time_is_over() {
+    let mut walk = Walk::new(default_funnel());
+    walk.issue(Role::Browser, Command::Create(Box::default())).outcome.unwrap();
+    let until = START.plus(TimeSpan::from_hours(1));
+    for number in 0..10 {
+        let claim = Some(format!("digest-{number}"));
+        walk.issue(Role::System, Command::HandOff { claim, until: Some(until) }).outcome.unwrap();
+    }
+    let early = START.plus(TimeSpan::from_millis(3_599_999));
+    let state = walk.state.clone().unwrap();
+    let admitted: Vec<u32> = (0..10).filter(|number| state.admits(&format!("digest-{number}"), early)).collect();
+    assert_eq!(admitted, [2, 3, 4, 5, 6, 7, 8, 9]);
+    assert!(!state.admits("digest-9", until));
+    assert!(state.admits("digest-canary", until), "who created it may always");
+    assert!(state.clone().project(Role::Browser, &[]).lent.is_empty(), "browsers don't hear of each other's secrets");
+
+    walk.issue(Role::Service, Command::Erase {}).outcome.unwrap();
+    assert!(!walk.state.unwrap().admits("digest-9", early));
+}

@@ -86,7 +86,7 @@ fn refusal(error: &serde_json::Error, path: &str) -> Problem {
     }
 }
 
-fn invalid(path: &str, reason: &str) -> Problem {
+pub(in crate::http) fn invalid(path: &str, reason: &str) -> Problem {
     let place = if path.is_empty() { "the body".to_owned() } else { format!("`{path}`") };
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
         .detail(format!("{place} is not as expected: {reason}"))

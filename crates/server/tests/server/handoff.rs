@@ -4,7 +4,7 @@ use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use super::binary::{Dev, dev};
-use super::fleets::fleet;
+use super::fleets::{LONG, fleet, until};
 
 struct Site {
     client: Client,
@@ -173,4 +173,56 @@ async fn going_on_elsewhere_again_and_again_is_no_way_around_the_longest_life_of
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     };
     assert_eq!(refused, StatusCode::UNAUTHORIZED);
+}
+
+/// What the server answers to a browser that comes back with its claim secret and a token that may be over.
+async fn back(site: &Site, id: &str, token: &str, claim: &str) -> Vec<Value> {
+    let hello = json!({
+        "type": "hello", "protocol": 1, "sessionId": id, "clientId": "another", "knownVersion": 0,
+        "token": token, "claim": claim,
+    });
+    let asked = site.post("/v1/sync", &json!({ "frames": [hello], "waitMs": 0 }));
+    let answer: Value = asked.send().await.unwrap().json().await.unwrap();
+    answer["frames"].as_array().unwrap_or_else(|| panic!("no frames: {answer}")).clone()
+}
+
+fn of_type<'a>(frames: &'a [Value], kind: &str) -> Option<&'a Value> {
+    frames.iter().find(|frame| frame["type"] == kind)
+}
+
+#[tokio::test]
+async fn who_went_on_with_it_comes_back_when_the_token_is_over_until_the_first_one_could_not_either() {
+    let dev = dev(&["--token-ttl", "1s", "--token-max-age", "5s"]);
+    let site = Site::of(&dev.address);
+    let (id, token) = site.session().await;
+    let code = site.code(&id, &token).await;
+    let claim = "a secret of the other browser, and of nobody else";
+    let answer = site.post("/v1/handoff", &json!({ "code": code, "claim": claim })).send().await.unwrap();
+    let theirs = text(&answer.json::<Value>().await.unwrap()["token"]);
+    until("the token is over", LONG, async || site.status_with(&id, &theirs).await == StatusCode::UNAUTHORIZED).await;
+
+    let stranger = back(&site, &id, &theirs, "a secret that this session has never heard of").await;
+    assert_eq!(of_type(&stranger, "error").unwrap()["code"], "unauthorized", "{stranger:?}");
+
+    let welcome = back(&site, &id, &theirs, claim).await;
+    assert!(of_type(&welcome, "welcome").is_some(), "{welcome:?}");
+    let new = text(&of_type(&welcome, "token").unwrap()["token"]);
+    assert_eq!(site.status_with(&id, &new).await, StatusCode::OK);
+    until("its time is over", LONG, async || {
+        let frames = back(&site, &id, &theirs, claim).await;
+        of_type(&frames, "error").is_some_and(|error| error["code"] == "unauthorized")
+    })
+    .await;
+    until("and the token's", LONG, async || site.status_with(&id, &new).await == StatusCode::UNAUTHORIZED).await;
+}
+
+#[tokio::test]
+async fn a_claim_secret_that_could_be_guessed_is_refused_and_the_code_is_as_good_as_before() {
+    let (_dev, site) = started();
+    let (id, token) = site.session().await;
+    let code = site.code(&id, &token).await;
+    let answer = site.post("/v1/handoff", &json!({ "code": code, "claim": "short" })).send().await.unwrap();
+    let (status, refused) = (answer.status().as_u16(), answer.json::<Value>().await.unwrap());
+    assert_eq!((status, &refused["code"], &refused["path"]), (422, &json!("invalidBody"), &json!("claim")));
+    assert_eq!(site.exchange(&code).await.0, 200);
 }

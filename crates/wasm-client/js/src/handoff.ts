@@ -42,13 +42,14 @@ function linkTo(page: string | URL, code: string): string {
   return url.href;
 }
 
-/** Exchanges a code for the session's id and a token. */
+/** Exchanges a code for the session's id and a token; the claim secret is what this browser comes back with later on. */
 export function exchangeHandoff(
   server: string,
   code: string,
+  claim: string,
   signal?: AbortSignal,
 ): Promise<{ sessionId: string; token: string }> {
-  return post(server, 'v1/handoff', { code }, signal);
+  return post(server, 'v1/handoff', { code, claim }, signal);
 }
 
 /** The code in a link, which may be relative to the page, or the code itself; nothing where the link has none. */

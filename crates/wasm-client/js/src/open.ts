@@ -26,6 +26,11 @@ export interface OpenOptions {
    * own address, `location.href`: one without a code is nothing special, and a code that was used is removed from it.
    */
   handoff?: string | URL;
+  /**
+   * Asked before a link is followed. Whoever opens one goes on with somebody's session, which may be a stranger's who sent
+   * it: let the buyer say that it is their own. Where the answer is `false`, it is as if there were no link.
+   */
+  confirmHandoff?: () => boolean | Promise<boolean>;
   /** Begins a new session, also where there is one to continue. */
   fresh?: boolean;
   /** The funnel of a new session: its id, or its whole definition. */
@@ -52,10 +57,16 @@ export async function open(options: OpenOptions, ownWasm: FindWasm): Promise<Che
   options.signal?.throwIfAborted();
   await load(options, ownWasm);
   const code = options.handoff === undefined ? undefined : handoffCodeIn(options.handoff);
-  if (code !== undefined) return openHandedOff(options, ownWasm, code);
+  if (code === undefined) return goOn(options);
+  if ((await options.confirmHandoff?.()) !== false) return openHandedOff(options, code);
+  removeHandoffCode();
+  return goOn(options);
+}
+
+async function goOn(options: OpenOptions, claim?: string): Promise<CheckoutSession> {
   const storage = await Storage.open(options.storage);
   try {
-    const { session, isNew } = await exclusively(storage.isShared, 'open', () => openIn(storage, options));
+    const { session, isNew } = await exclusively(storage.isShared, 'open', () => openIn(storage, options, claim));
     if (!isNew) {
       // Other tabs need not wait while this one waits for the server.
       if (!session.snapshotOrUndefined) await firstNews(session, options);
@@ -75,9 +86,9 @@ function load({ wasm, localStorageWasm }: OpenOptions, ownWasm: FindWasm): Promi
   return loadCore(wasm === undefined ? ownWasm : () => wasm);
 }
 
-async function openHandedOff(options: OpenOptions, ownWasm: FindWasm, code: string): Promise<CheckoutSession> {
-  const { handoff: _, ...others } = options;
-  const { sessionId, token } = await exchangeHandoff(options.url, code, options.signal).catch((error: unknown) => {
+async function openHandedOff(options: OpenOptions, code: string): Promise<CheckoutSession> {
+  const offered = newClaimSecret();
+  const { sessionId, token } = await exchangeHandoff(options.url, code, offered, options.signal).catch((error: unknown) => {
     if (error instanceof SessionError && error.code === 'handoffRefused') removeHandoffCode();
     throw error;
   });
@@ -85,14 +96,19 @@ async function openHandedOff(options: OpenOptions, ownWasm: FindWasm, code: stri
   // The code is used up: also where the server is not reached any more, this browser goes on with the session next time.
   const storage = await Storage.open(options.storage);
   const key = `${sessionId}/credentials`;
-  const kept = JSON.parse((await storage.get(key)) ?? '{}') as object;
-  await storage.write([[key, JSON.stringify({ ...kept, token })]]).catch(() => undefined);
+  // Where it is this browser's own session, it has a claim that lasts longer.
+  const { claim = offered } = JSON.parse((await storage.get(key)) ?? '{}') as { claim?: string };
+  await storage.write([[key, JSON.stringify({ token, claim })]]).catch(() => undefined);
   await rememberCurrent(storage, sessionId);
   storage.close();
-  return open({ ...others, sessionId, token }, ownWasm);
+  return goOn({ ...options, sessionId, token }, claim);
 }
 
-async function openIn(storage: Storage, options: OpenOptions): Promise<{ session: CheckoutSession; isNew: boolean }> {
+async function openIn(
+  storage: Storage,
+  options: OpenOptions,
+  claim?: string,
+): Promise<{ session: CheckoutSession; isNew: boolean }> {
   const { url, token, signal } = options;
   signal?.throwIfAborted();
   const wanted = options.sessionId ?? (options.fresh ? undefined : await currentSession(storage));
@@ -100,7 +116,7 @@ async function openIn(storage: Storage, options: OpenOptions): Promise<{ session
 
   const legacy = await legacySession(wanted);
   const isHere = (await storage.load(`${wanted}/`)).entries.length > 0;
-  const credentials = token ? { token } : legacy && !isHere ? { claim: newClaimSecret() } : {};
+  const credentials = token ? { token, ...(claim !== undefined && { claim }) } : legacy && !isHere ? { claim: newClaimSecret() } : {};
   const session = await CheckoutSession.open(url, storage, wanted, credentials);
   if (!hasFunnel(session)) {
     const funnelId = typeof options.funnel === 'string' ? options.funnel : DEFAULT_FUNNEL;

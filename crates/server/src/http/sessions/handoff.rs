@@ -12,7 +12,8 @@ use throughline_core::{ClientId, Command, Role, Timestamp};
 use utoipa::ToSchema;
 
 use super::{Target, TokenAnswer, all_accepted, erased, existing, request};
-use crate::http::body::JsonBody;
+use crate::claim_secret;
+use crate::http::body::{JsonBody, invalid};
 use crate::http::extract::ClientAddress;
 use crate::http::idempotent::Reply;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
@@ -51,6 +52,10 @@ pub(crate) struct HandedOff {
 pub(crate) struct HandoffCode {
     /// As it was given out.
     code: String,
+    /// A secret of 32 to 256 bytes that the browser keeps: with it, it comes back when its token is over, for as long as
+    /// tokens may be renewed.
+    #[schema(min_length = 32, max_length = 256)]
+    claim: Option<String>,
 }
 
 /// Gives out a code with which one other browser can go on with the session, within 5 minutes.
@@ -111,12 +116,18 @@ pub(crate) async fn offer(
 pub(crate) async fn accept(
     State(state): State<Arc<ServerState>>,
     ClientAddress(address): ClientAddress,
-    JsonBody(HandoffCode { code }): JsonBody<HandoffCode>,
+    JsonBody(HandoffCode { code, claim }): JsonBody<HandoffCode>,
 ) -> Result<Response, Problem> {
     state.handoffs_per_address.check(address)?;
     let now_ms = state.clock.now_ms();
     let claims =
         state.authenticator.tokens().verify(&code, Purpose::Handoff, now_ms).map_err(|error| refused(&error))?;
+    let digest = |secret: String| {
+        claim_secret::digest_of(&secret).ok_or_else(|| invalid("claim", "a claim secret has 32 to 256 bytes"))
+    };
+    let claim = claim.map(digest).transpose()?;
+    // No longer than the token that asked for the code could be renewed.
+    let until = claim.is_some().then(|| Timestamp::from_millis(claims.ends_at_ms));
     let key = SessionKey { tenant: claims.tenant.clone(), session_id: claims.session_id.clone() };
     if existing(&state, &key).await?.erased_at.is_some() {
         return Err(erased());
@@ -125,7 +136,7 @@ pub(crate) async fn accept(
     // browser. Of the clients that a session remembers, codes are the last to be forgotten.
     let client_id = ClientId::new(format!("{}{}", ClientId::HANDOFF, claims.token_id))
         .map_err(|error| Problem::internal(&error))?;
-    let requests = vec![request(&client_id, Some(1), Command::HandOff {})];
+    let requests = vec![request(&client_id, Some(1), Command::HandOff { claim, until })];
     let answers = state.sessions.execute(&key, Role::System, requests).await?.answers;
     if answers.iter().any(|answer| matches!(answer, ServerFrame::Accepted { repeated: true, .. })) {
         tracing::warn!("a handoff code was used again");

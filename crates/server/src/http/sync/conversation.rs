@@ -6,12 +6,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, Request, ServerFrame};
 use throughline_core::{Role, Timestamp};
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::end::End;
+use crate::claim_secret;
 use crate::connection_limit::ConnectionPermit;
 use crate::principal::{AuthenticationError, Role as PrincipalRole};
 use crate::problem::chain;
@@ -139,12 +139,16 @@ impl Conversation {
         let lifetimes = self.state.config.lifetimes;
         let issued = match (&self.proof.credential, &self.proof.token) {
             (Credential::Claim(digest), None) => {
-                let owns = self.subscription.state().is_some_and(|state| state.claim.as_ref() == Some(digest));
-                if !owns {
+                let state = self.subscription.state()?;
+                if !state.admits(digest, Timestamp::from_millis(now_ms)) {
                     return None;
                 }
                 let SessionKey { tenant, session_id } = self.key.clone();
-                tokens.issue(&Grant { purpose: Purpose::Browser, tenant, session_id }, lifetimes, now_ms)
+                let grant = Grant { purpose: Purpose::Browser, tenant, session_id };
+                match state.lent_until(digest) {
+                    Some(until) => tokens.issue_until(&grant, lifetimes, until.as_millis(), now_ms),
+                    None => tokens.issue(&grant, lifetimes, now_ms),
+                }
             }
             (_, Some(claims)) if claims.renew_due(now_ms) => tokens.renew(claims, lifetimes, now_ms),
             _ => return None,
@@ -195,8 +199,7 @@ fn recognise(state: &ServerState, hello: &Hello) -> Result<Proof, End> {
         Some(Err(error)) => Some(error),
         None => None,
     };
-    if let Some(secret) = hello.claim.as_deref().filter(|secret| secret.len() >= 32 && secret.len() <= 256) {
-        let digest = Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some(digest) = hello.claim.as_deref().and_then(claim_secret::digest_of) {
         let credential = Credential::Claim(digest);
         return Ok(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None });
     }
