@@ -1,6 +1,16 @@
 import { Client, newClientId } from '../generated/throughline.js';
 import type { Command, Funnel, RejectionReason, SessionRecord } from '../generated/types.js';
-import { textOf } from './plain.js';
+import {
+  type Confirmation,
+  type ConfirmedOutput,
+  confirmationOf,
+  type Output,
+  readOutputs,
+  readWrites,
+  type Write,
+} from './core-outputs.js';
+import { type Credentials, saveCredentials } from './credentials.js';
+import { textOf, valueIn } from './plain.js';
 import { Rejection, SessionError } from './rejection.js';
 import { ServerClock } from './server-clock.js';
 import type { Storage } from './storage/ladder.js';
@@ -25,8 +35,6 @@ export interface EngineEvents {
   newerStorage(): void;
 }
 
-export type Confirmation = { accepted: number } | { durable: number } | { rejected: Rejection; command: Command };
-
 /** How far an engine is. */
 export interface Progress {
   pending: number;
@@ -45,52 +53,12 @@ export interface PendingCommand {
   stage: 'issued' | 'stored' | 'sent' | 'accepted';
 }
 
-/** What the core wants done; see `Client::take_outputs` in the crate. */
-type Output =
-  | { type: 'send'; frame: string }
-  | { type: 'welcome'; funnel?: Funnel; funnelHash?: string }
-  | { type: 'announce'; clientId: string; commands: string; isAll: boolean }
-  | { type: 'relay'; answers?: string; frames: string[] }
-  | ConfirmedOutput
-  | { type: 'applied'; record: SessionRecord }
-  | { type: 'retryAfter'; delayMs: number }
-  | { type: 'serverTime'; time: number }
-  | { type: 'token'; token: string }
-  | { type: 'refused'; code: string; message: string; passing: boolean; retryAfterMs?: number }
-  | { type: 'missing'; clientId: string }
-  | { type: 'changed'; patch: Record<string, unknown> };
-
-/** What the core wants stored, all or none; see `Client::take_writes` in the crate. */
-interface Write {
-  asLeader: boolean;
-  /** A key without text is to be deleted. */
-  changes: [key: string, text?: string][];
-  /** The highest number among this client's commands in it. */
-  stored?: number;
-}
-
-interface ConfirmedOutput {
-  type: 'confirmed';
-  clientId: string;
-  seq: number;
-  accepted?: number;
-  durable?: number;
-  rejected?: RejectionReason;
-  command?: Command;
-}
-
 /** Clocks that differ by less are kept as they were, in milliseconds: it saves writes. */
 const CLOCK_STEP_MS = 500;
 
 /** How other tabs are to hear of a frame; see `heard` in the crate. */
 const AS_IT_IS = 1;
 const AGAIN = 2;
-
-/** How a session proves that it may be synced. */
-export interface Credentials {
-  token?: string;
-  claim?: string;
-}
 
 /** The funnel definition with the server's hash of it. */
 export interface KnownFunnel {
@@ -186,7 +154,7 @@ export class Engine {
   ): Promise<Engine> {
     const { entries, damaged } = await storage.load(`${sessionId}/`);
     const kept = new Map(entries);
-    const credentials = { ...parse<Credentials>(kept.get(`${sessionId}/credentials`)), ...offered };
+    const credentials = { ...valueIn<Credentials>(kept.get(`${sessionId}/credentials`)), ...offered };
     const clientId = newClientId();
     const { token, claim } = credentials;
     let client = Client.open(sessionId, clientId, JSON.stringify(entries), token, claim);
@@ -202,7 +170,7 @@ export class Engine {
     if (offered.token || offered.claim) await saveCredentials(storage, sessionId, credentials);
     const aheadMs = Number(kept.get(`${sessionId}/clock`)) || 0;
     const engine = new Engine(url, sessionId, clientId, storage, client, credentials, aheadMs, events);
-    const funnel = parse<KnownFunnel>(kept.get(`${sessionId}/funnel`));
+    const funnel = valueIn<KnownFunnel>(kept.get(`${sessionId}/funnel`));
     // Without telling anybody yet: nobody listens before `publish`.
     if (funnel) engine.#judgeBy((engine.#kept = funnel));
     damaged.push(...(JSON.parse(client.takeDamaged()) as string[]));
@@ -273,7 +241,7 @@ export class Engine {
   /** The session's token, as the tab that leads has it; nothing while the server has given none. */
   async token(): Promise<string | undefined> {
     const kept = await this.#storage.get(`${this.sessionId}/credentials`).catch(() => undefined);
-    return parse<Credentials>(kept)?.token ?? this.#credentials.token;
+    return valueIn<Credentials>(kept)?.token ?? this.#credentials.token;
   }
 
   /** How long before the session's end the buyer is to be warned. */
@@ -417,7 +385,7 @@ export class Engine {
     const { entries } = await this.#storage.load(`${this.sessionId}/`);
     if (isOver()) return;
     this.#term = term;
-    const kept = parse<Credentials>(new Map(entries).get(`${this.sessionId}/credentials`));
+    const kept = valueIn<Credentials>(new Map(entries).get(`${this.sessionId}/credentials`));
     this.#credentials = { ...this.#credentials, ...kept };
     const { token, claim } = this.#credentials;
     this.#connection.pause();
@@ -665,44 +633,6 @@ export class Engine {
   }
 }
 
-/** How the session differs from what was shown before, by what the core wants done. */
-export function patchIn(outputs: string | undefined): Record<string, unknown> {
-  const changed = outputs === undefined ? undefined : readOutputs(outputs).find(({ type }) => type === 'changed');
-  return changed?.type === 'changed' ? changed.patch : {};
-}
-
-/** Reads what the core wants done: a list, and the texts that it names by number. */
-function readOutputs(text: string): Output[] {
-  const { list, named } = readList<Output>(text);
-  for (const output of list) {
-    if (output.type === 'send') output.frame = named(output.frame);
-    else if (output.type === 'announce') output.commands = named(output.commands);
-    else if (output.type === 'relay') {
-      output.frames = output.frames.map(named);
-      if (output.answers !== undefined) output.answers = named(output.answers);
-    }
-  }
-  return list;
-}
-
-function readWrites(text: string): Write[] {
-  const { list, named } = readList<Write>(text);
-  for (const { changes } of list) for (const change of changes) if (change.length > 1) change[1] = named(change[1]);
-  return list;
-}
-
-function readList<T>(text: string): { list: T[]; named: (number: unknown) => string } {
-  const [list, ...texts] = text.split('\u0001');
-  return { list: JSON.parse(list ?? '[]') as T[], named: (number) => texts[number as number] ?? '' };
-}
-
-function confirmationOf(output: ConfirmedOutput): Confirmation {
-  if (output.rejected && output.command) {
-    return { rejected: new Rejection(output.rejected), command: output.command };
-  }
-  return output.durable === undefined ? { accepted: output.accepted ?? 0 } : { durable: output.durable };
-}
-
 function errorCodeOf(code: string): SessionError['code'] {
   switch (code) {
     case 'sessionNotFound':
@@ -714,17 +644,4 @@ function errorCodeOf(code: string): SessionError['code'] {
     default:
       return 'failed';
   }
-}
-
-/** What this text holds; nothing where it holds nothing that was written here. */
-function parse<T>(text: string | undefined): T | undefined {
-  try {
-    return text === undefined ? undefined : (JSON.parse(text) as T);
-  } catch {
-    return undefined;
-  }
-}
-
-async function saveCredentials(storage: Storage, sessionId: string, credentials: Credentials): Promise<void> {
-  await storage.write([[`${sessionId}/credentials`, JSON.stringify(credentials)]]).catch(() => undefined);
 }

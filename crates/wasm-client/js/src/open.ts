@@ -1,9 +1,10 @@
 import { newClaimSecret, newSessionId } from '../generated/throughline.js';
 import type { Funnel } from '../generated/types.js';
 import { findLocalStorageCore, loadCore } from './core.js';
+import { type Credentials, saveCredentials } from './credentials.js';
 import type { KnownFunnel } from './engine.js';
 import { exchangeHandoff, handoffCodeIn, removeHandoffCode } from './handoff.js';
-import { plainCopy } from './plain.js';
+import { plainCopy, valueIn } from './plain.js';
 import { type Rejection, SessionError } from './rejection.js';
 import { serverAddress } from './server-address.js';
 import { CheckoutSession, type NewSession } from './session.js';
@@ -95,10 +96,10 @@ async function openHandedOff(options: OpenOptions, code: string): Promise<Checko
   removeHandoffCode();
   // The code is used up: also where the server is not reached any more, this browser goes on with the session next time.
   const storage = await Storage.open(options.storage);
-  const key = `${sessionId}/credentials`;
+  const kept = valueIn<Credentials>(await storage.get(`${sessionId}/credentials`));
   // Where it is this browser's own session, it has a claim that lasts longer.
-  const { claim = offered } = JSON.parse((await storage.get(key)) ?? '{}') as { claim?: string };
-  await storage.write([[key, JSON.stringify({ token, claim })]]).catch(() => undefined);
+  const claim = kept?.claim ?? offered;
+  await saveCredentials(storage, sessionId, { token, claim });
   await rememberCurrent(storage, sessionId);
   storage.close();
   return goOn({ ...options, sessionId, token }, claim);
@@ -252,8 +253,8 @@ async function knownFunnel(storage: Storage, url: string, id: string, signal?: A
     await storage.write([[key, JSON.stringify(asked)]]).catch(() => undefined);
     return asked;
   }
-  const kept = await storage.get(key);
-  if (kept !== undefined) return JSON.parse(kept) as KnownFunnel;
+  const kept = valueIn<KnownFunnel>(await storage.get(key));
+  if (kept !== undefined) return kept;
   throw new SessionError('unreachable', `the funnel '${id}' can't be loaded from the server, and is not known here`, { cause });
 }
 

@@ -57,6 +57,15 @@ export function textOf(value: unknown): string {
   return text.replace(/\\(?:u(d[89a-f]..)|.)/g, (escape, half: unknown) => (half ? '\\ufffd' : escape));
 }
 
+/** What a text holds that was written as JSON; nothing where it is missing or damaged. */
+export function valueIn<T>(text: string | undefined): T | undefined {
+  try {
+    return text === undefined ? undefined : (JSON.parse(text) as T);
+  } catch {
+    return undefined;
+  }
+}
+
 /** A copy of an object of nothing but texts and whole numbers, as most commands are; nothing where it is something else. */
 function flatCopy<T>(value: T): T | undefined {
   if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype) return undefined;

@@ -1,5 +1,6 @@
 import type { Command } from '../generated/types.js';
-import type { Confirmation, PendingCommand } from './engine.js';
+import type { Confirmation } from './core-outputs.js';
+import type { PendingCommand } from './engine.js';
 
 /** A command on its way. Both promises reject with a {@link Rejection} where the command is refused. */
 export interface Receipt {

@@ -1,6 +1,6 @@
 import { Client, newClientId } from '../generated/throughline.js';
 import type { Session, SessionRecord } from '../generated/types.js';
-import { patchIn } from './engine.js';
+import { patchIn } from './core-outputs.js';
 import { textOf } from './plain.js';
 import { patched } from './snapshot.js';
 

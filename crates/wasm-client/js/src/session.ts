@@ -1,5 +1,6 @@
 import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
-import { type Confirmation, Engine, type EngineEvents, type PendingCommand } from './engine.js';
+import type { Confirmation } from './core-outputs.js';
+import { Engine, type EngineEvents, type PendingCommand } from './engine.js';
 import { askForHandoff, type Handoff } from './handoff.js';
 import { plainCopy } from './plain.js';
 import { type Receipt, Receipts, Unsettled } from './receipts.js';
@@ -85,6 +86,7 @@ export class CheckoutSession {
   #tick: ReturnType<typeof setTimeout> | undefined;
   #offlineByChoice = false;
   #closed = false;
+  #closing: Promise<void> | undefined;
   #isReopening = false;
   /** The page is in the bfcache, frozen, or on its way there. */
   #isGone = false;
@@ -330,8 +332,11 @@ export class CheckoutSession {
   }
 
   /** Ends it here, once everything that was issued is stored. The session itself goes on. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
     // It is still told when nothing more can be asked.
     void this.timeline;
     this.#closed = true;

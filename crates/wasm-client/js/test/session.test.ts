@@ -141,3 +141,11 @@ test('what is issued while the page comes back, and the session is closed then, 
   await closing;
   for (const receipt of [held, late]) expect(await outcome(receipt.accepted)).toBe('SessionError closed');
 });
+
+test('who closes a session that is being closed waits for the same', async () => {
+  session.setEmail('ada@example.com');
+  let isClosed = false;
+  void session.close().then(() => (isClosed = true));
+  await session.close();
+  expect(isClosed).toBe(true);
+});
