@@ -27,6 +27,14 @@ async function follow(page: Page, link: string, server: ThroughlineServer, answe
   }, [server.url, answer] as const);
 }
 
+/** With what a page's browser proves that the session is its own. */
+function credentials(page: Page): Promise<{ token: string; claim: string }> {
+  return page.evaluate(async () => {
+    const [, kept] = await (session as unknown as { access(): Promise<[string, string]> }).access();
+    return JSON.parse(kept) as { token: string; claim: string };
+  });
+}
+
 /** Two devices with one session at its first offer. */
 async function twoDevices(page: Page, other: Page, site: StaticSite, server: ThroughlineServer): Promise<string> {
   const id = await openIn(page, site, server);
@@ -119,10 +127,7 @@ test.describe('where a token lives for two seconds', () => {
     const id = await twoDevices(page, other, site, server);
     await other.context().setOffline(true);
     await other.evaluate(() => void session.acceptUpsell('RC6'));
-    const token = await other.evaluate(async () => {
-      const [, credentials] = await (session as unknown as { access(): Promise<[string, string]> }).access();
-      return (JSON.parse(credentials) as { token: string }).token;
-    });
+    const { token } = await credentials(other);
     const withToken = () => fetch(`${server.url}/v1/sessions/${id}`, { headers: { authorization: `Bearer ${token}` } });
     await expect.poll(async () => (await withToken()).status, { timeout: 20_000 }).toBe(401);
     await other.context().setOffline(false);
@@ -131,6 +136,27 @@ test.describe('where a token lives for two seconds', () => {
     expect(upsells.find(({ offer }) => offer === 'RC6')?.state).toBe('accepted');
     await page.waitForFunction(() => session.getSnapshot().upsells.some(({ offer, state }) => offer === 'RC6' && state === 'accepted'));
   });
+});
+
+test('a later link lets a browser come back for longer than an earlier one, and never for less than its own session', async ({
+  browser,
+  page,
+  site,
+  server,
+}) => {
+  const id = await openIn(page, site, server);
+  await settled(page);
+  const other = await (await browser.newContext()).newPage();
+  const claims: string[] = [];
+  for (let links = 0; links < 2; links += 1) {
+    expect(await follow(other, await handoff(page), server)).toBe(id);
+    await settled(other);
+    claims.push((await credentials(other)).claim);
+  }
+  expect(claims[1]).not.toBe(claims[0]);
+  const { claim: own } = await credentials(page);
+  expect(await follow(page, await handoff(other), server)).toBe(id);
+  expect((await credentials(page)).claim).toBe(own);
 });
 
 test('a device asks for a link while it has no connection, and is told', async ({ page, site, server }) => {

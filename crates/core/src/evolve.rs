@@ -119,6 +119,7 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
     match event {
         Event::Created { .. } | Event::CommandRejected { .. } | Event::CommandUnneeded {} => {}
         Event::HandedOff { claim, until } => {
+            state.lent.retain(|(_, until)| at < *until);
             state.lent.extend(claim.clone().zip(*until));
             let surplus = state.lent.len().saturating_sub(State::MAX_LENT);
             state.lent.drain(..surplus);
@@ -252,6 +253,5 @@ fn erase(state: &mut State, at: Timestamp) {
     for ledger in state.clients.values_mut() {
         ledger.rejected.clear();
     }
-    state.lent.clear();
     state.erased_at = Some(at);
 }

@@ -74,12 +74,17 @@ impl State {
     /// numbers would not fit, and it says where they begin; what it had not heard the answer to would be applied again.
     pub const MAX_CLIENTS: usize = 256;
 
-    /// How many other browsers may hold a claim; the one that got it first gives way to a new one.
+    /// How many other browsers may hold a claim that is good still; the one that got it first gives way to a new one.
     pub const MAX_LENT: usize = 8;
 
-    /// Whether a client with this claim may go on with the session.
+    /// Whether this claim is one of the session's, good still or not.
+    pub fn knows(&self, digest: &str) -> bool {
+        self.claim.as_deref() == Some(digest) || self.lent_until(digest).is_some()
+    }
+
+    /// Whether a client that comes with this claim is let in.
     pub fn admits(&self, digest: &str, now: Timestamp) -> bool {
-        self.claim.as_deref() == Some(digest) || self.lent_until(digest).is_some_and(|until| now < until)
+        self.knows(digest) && self.lent_until(digest).is_none_or(|until| now < until)
     }
 
     /// Until when another browser may use this claim; nothing where it is none of another browser.

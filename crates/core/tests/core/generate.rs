@@ -318,7 +318,7 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
         },
         18 => Command::RefuteClaims {},
         19 => Command::HandOff {
-            claim: dice.maybe(|_| format!("{CANARY}-lent")),
+            claim: dice.maybe(|_| format!("digest-{CANARY}-lent")),
             until: dice.maybe(|_| START.plus(TimeSpan::from_hours(1))),
         },
         _ if dice.percent(15) => Command::Erase {},

@@ -3,6 +3,7 @@
 mod gaps;
 mod generate;
 mod golden;
+mod greetings;
 mod outbox;
 mod patches;
 mod properties;

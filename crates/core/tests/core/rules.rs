@@ -837,6 +837,7 @@ fn the_latest_eight_browsers_that_a_session_was_handed_to_may_come_back_until_th
     assert!(state.admits("digest-canary", until), "who created it may always");
     assert!(state.clone().project(Role::Browser, &[]).lent.is_empty(), "browsers don't hear of each other's secrets");
 
+    // Who comes back has to hear that it was erased.
     walk.issue(Role::Service, Command::Erase {}).outcome.unwrap();
-    assert!(!walk.state.unwrap().admits("digest-9", early));
+    assert!(walk.state.as_ref().unwrap().admits("digest-9", early));
 }

@@ -207,7 +207,7 @@ pub enum FollowError {
     /// The session can't be reached.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The claim is not the one that the session was created with.
+    /// The claim is none of the session's, or its time is over.
     #[error("this session was created by somebody else")]
     Claim,
 }

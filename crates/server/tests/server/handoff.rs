@@ -192,7 +192,7 @@ fn of_type<'a>(frames: &'a [Value], kind: &str) -> Option<&'a Value> {
 
 #[tokio::test]
 async fn who_went_on_with_it_comes_back_when_the_token_is_over_until_the_first_one_could_not_either() {
-    let dev = dev(&["--token-ttl", "1s", "--token-max-age", "5s"]);
+    let dev = dev(&["--token-ttl", "3s", "--token-max-age", "15s"]);
     let site = Site::of(&dev.address);
     let (id, token) = site.session().await;
     let code = site.code(&id, &token).await;
@@ -225,4 +225,24 @@ async fn a_claim_secret_that_could_be_guessed_is_refused_and_the_code_is_as_good
     let (status, refused) = (answer.status().as_u16(), answer.json::<Value>().await.unwrap());
     assert_eq!((status, &refused["code"], &refused["path"]), (422, &json!("invalidBody"), &json!("claim")));
     assert_eq!(site.exchange(&code).await.0, 200);
+}
+
+#[tokio::test]
+async fn who_lost_the_answer_asks_again_with_the_same_secret() {
+    let (_dev, site) = started();
+    let (id, token) = site.session().await;
+    let code = site.code(&id, &token).await;
+    let exchange = async |claim: &str| {
+        let answer = site.post("/v1/handoff", &json!({ "code": code, "claim": claim })).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let claim = "a secret of the other browser, and of nobody else";
+    for _ in 0..2 {
+        let (status, answer) = exchange(claim).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(site.status_with(&id, &text(&answer["token"])).await, StatusCode::OK);
+    }
+    let (status, refused) = exchange("a secret of somebody who has seen the code later on").await;
+    assert_eq!((status, &refused["code"]), (410, &json!("handoffUsed")));
+    assert_eq!(site.exchange(&code).await.0, 410);
 }

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::binary::{Dev, dev};
+use super::fleets::LONG;
 
 const CLAIM: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -71,37 +72,32 @@ impl Socket {
         next.await.expect("the server said nothing for 5 s").map(|message| message.unwrap())
     }
 
-    /// The next frame of this type; others are passed over.
+    /// The next frame of this type; others are passed over, but no error.
     async fn next(&mut self, name: &str) -> Value {
+        let frame = self.next_of(&[name, "error"]).await;
+        assert_eq!(frame["type"], name, "{frame}");
+        frame
+    }
+
+    /// The next frame of one of these types; others are passed over.
+    async fn next_of(&mut self, names: &[&str]) -> Value {
         loop {
             match self.message().await {
                 Some(Message::Text(text)) => {
                     let frame: Value = serde_json::from_str(&text).unwrap();
-                    if frame["type"] == name {
+                    if names.iter().any(|name| frame["type"] == *name) {
                         return frame;
                     }
-                    assert_ne!(frame["type"], "error", "{frame}");
                 }
                 Some(Message::Ping(_) | Message::Pong(_)) => {}
-                other => panic!("expected {name}, got {other:?}"),
+                other => panic!("expected {names:?}, got {other:?}"),
             }
         }
     }
 
     /// Expects an error frame with this code, and the close code that belongs to it.
     async fn refused(&mut self, code: &str, close: u16) -> String {
-        let error = loop {
-            match self.message().await {
-                Some(Message::Text(text)) => {
-                    let frame: Value = serde_json::from_str(&text).unwrap();
-                    if frame["type"] == "error" {
-                        break frame;
-                    }
-                }
-                Some(Message::Ping(_)) => {}
-                other => panic!("expected an error, got {other:?}"),
-            }
-        };
+        let error = self.next_of(&["error"]).await;
         assert_eq!(error["code"], code, "{error}");
         let Some(Message::Close(Some(frame))) = self.message().await else { panic!("no close frame came") };
         assert_eq!(u16::from(frame.code), close);
@@ -276,6 +272,26 @@ async fn who_follows_a_session_when_its_retention_is_over_is_sent_away() {
     assert_eq!(deleted.status(), 204);
     let message = socket.refused("sessionNotFound", 4404).await;
     assert!(message.contains("deleted"), "{message}");
+}
+
+#[tokio::test]
+async fn who_has_a_token_that_can_not_be_renewed_any_more_comes_back_with_another_proof() {
+    let dev = dev(&["--token-ttl", "2s", "--token-max-age", "2s"]);
+    let mut socket = created(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa").await;
+    let deadline = Instant::now() + LONG;
+    let end = loop {
+        assert!(Instant::now() < deadline, "it goes on");
+        socket.send(json!({ "type": "ping" })).await;
+        let frame = socket.next_of(&["pong", "error"]).await;
+        if frame["type"] == "error" {
+            break frame;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(end["code"], "tokenExpired", "{end}");
+    let mut back = greeted(&dev, &socket.id, "first", CLAIM).await;
+    assert_eq!(back.next("welcome").await["version"], 1);
+    back.next("token").await;
 }
 
 #[tokio::test]

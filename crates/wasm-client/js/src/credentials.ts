@@ -4,6 +4,8 @@ import type { Storage } from './storage/ladder.js';
 export interface Credentials {
   token?: string;
   claim?: string;
+  /** The claim came with a link from another device, and is good for some time only. */
+  isLent?: boolean;
 }
 
 /** Keeps them with the session; where nothing can be written, they last as long as the page. */

@@ -28,7 +28,7 @@ import {
 
 export type { BillingInfo, CustomerInfo, FunnelSessionData, LegacyStatus, Product, ShippingInfo, UpsellDetails } from './legacy/shapes.js';
 
-export interface LegacyOptions extends Omit<OpenOptions, 'sessionId' | 'token' | 'fresh' | 'create'> {
+export interface LegacyOptions extends Omit<OpenOptions, 'sessionId' | 'token' | 'fresh' | 'create' | 'handoff' | 'confirmHandoff'> {
   /** Sessions to open beside this browser's latest one, such as that in the page's address. */
   sessionIds?: readonly string[];
   /** What the rules forbid is noted and left out, where it would throw otherwise. For the time of a migration. */

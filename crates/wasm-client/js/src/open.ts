@@ -29,7 +29,7 @@ export interface OpenOptions {
   handoff?: string | URL;
   /**
    * Asked before a link is followed. Whoever opens one goes on with somebody's session, which may be a stranger's who sent
-   * it: let the buyer say that it is their own. Where the answer is `false`, it is as if there were no link.
+   * it: let the buyer say that it is their own. Where the answer is not `true`, it is as if there were no link.
    */
   confirmHandoff?: () => boolean | Promise<boolean>;
   /** Begins a new session, also where there is one to continue. */
@@ -58,8 +58,11 @@ export async function open(options: OpenOptions, ownWasm: FindWasm): Promise<Che
   options.signal?.throwIfAborted();
   await load(options, ownWasm);
   const code = options.handoff === undefined ? undefined : handoffCodeIn(options.handoff);
+  options.signal?.throwIfAborted();
   if (code === undefined) return goOn(options);
-  if ((await options.confirmHandoff?.()) !== false) return openHandedOff(options, code);
+  const isWanted = options.confirmHandoff === undefined || (await options.confirmHandoff());
+  options.signal?.throwIfAborted();
+  if (isWanted === true) return openHandedOff(options, code);
   removeHandoffCode();
   return goOn(options);
 }
@@ -87,19 +90,28 @@ function load({ wasm, localStorageWasm }: OpenOptions, ownWasm: FindWasm): Promi
   return loadCore(wasm === undefined ? ownWasm : () => wasm);
 }
 
+/** Which secret was offered with a code, so that it is the same when the answer was lost and the page tries again. */
+const offeredWith = new Map<string, string>();
+
 async function openHandedOff(options: OpenOptions, code: string): Promise<CheckoutSession> {
-  const offered = newClaimSecret();
+  const offered = offeredWith.get(code) ?? newClaimSecret();
+  offeredWith.set(code, offered);
   const { sessionId, token } = await exchangeHandoff(options.url, code, offered, options.signal).catch((error: unknown) => {
-    if (error instanceof SessionError && error.code === 'handoffRefused') removeHandoffCode();
+    if (error instanceof SessionError && error.code === 'handoffRefused') {
+      offeredWith.delete(code);
+      removeHandoffCode();
+    }
     throw error;
   });
+  offeredWith.delete(code);
   removeHandoffCode();
   // The code is used up: also where the server is not reached any more, this browser goes on with the session next time.
   const storage = await Storage.open(options.storage);
   const kept = valueIn<Credentials>(await storage.get(`${sessionId}/credentials`));
-  // Where it is this browser's own session, it has a claim that lasts longer.
-  const claim = kept?.claim ?? offered;
-  await saveCredentials(storage, sessionId, { token, claim });
+  // Where this browser began the session itself, it has a claim that lasts longer.
+  const own = kept?.isLent ? undefined : kept?.claim;
+  const claim = own ?? offered;
+  await saveCredentials(storage, sessionId, { token, claim, ...(own === undefined && { isLent: true }) });
   await rememberCurrent(storage, sessionId);
   storage.close();
   return goOn({ ...options, sessionId, token }, claim);
@@ -202,7 +214,7 @@ export async function forgetSession(session: CheckoutSession, first?: StorageRun
   remembering.delete(session);
   await underWay;
   const storage = await Storage.open(first);
-  if ((await storage.get('current')) === session.id) await storage.write([], ['current']);
+  await storage.write([], ['current'], ['current', session.id]).catch(() => undefined);
   storage.close();
 }
 

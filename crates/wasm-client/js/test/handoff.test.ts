@@ -90,6 +90,9 @@ test.each([
   const wasm = await readFile(new URL('../generated/throughline_bg.wasm', import.meta.url));
   const shown = pageAt(link);
   await expect(openSession({ url: server, handoff: location.href, wasm })).rejects.toMatchObject({ code: expected });
-  expect(asked).toEqual([{ code }]);
+  expect(asked).toEqual([{ code, claim: expect.stringMatching(/^[0-9a-f]{64}$/) }]);
+  // Where the answer was lost on its way, the server has to know who asks again.
+  await expect(openSession({ url: server, handoff: link, wasm })).rejects.toMatchObject({ code: expected });
+  expect((asked[1] as { claim: string }).claim === (asked[0] as { claim: string }).claim).toBe(rest === undefined);
   expect(shown()).toBe(rest ?? link);
 });

@@ -63,9 +63,10 @@ impl<'a> Batch<'a> {
         let refuse = |reason: Rejection| ServerFrame::Rejected { client_id: client_id.clone(), seq, reason };
 
         if let (Credential::Claim(digest), Some(state)) = (credential, &self.state)
-            && !state.admits(digest, self.environment.now)
+            && !state.knows(digest)
         {
-            let message = "this session was created by somebody else; start a new one";
+            let message =
+                "this session was created by somebody else, and is not handed to this browser; start a new one";
             return refuse(Rejection::new(RejectionCode::ClaimMismatch, message));
         }
         if !client_id.may_be_used_by(*role) {

@@ -437,7 +437,8 @@ impl Authority {
         hello: &Hello,
         environment: &Environment<'_>,
     ) -> Result<Vec<Effect>, JoinRefused> {
-        if !self.is_entitled(&credential, environment.now) {
+        // What is not known to be the latest does not tell who is let in.
+        if !self.stale && !self.is_entitled(&credential, environment.now) {
             return Err(JoinRefused);
         }
         let newcomer = Peer::new(role, credential, hello);
@@ -540,7 +541,7 @@ impl Authority {
         self.is_fresh = true;
         self.is_shared_tier_behind = false;
         self.durable = Some(Arc::clone(&in_flight.state));
-        let mut effects = self.accept(in_flight, environment.now);
+        let mut effects = self.accept(in_flight);
         self.tail.clear();
         effects.extend(self.advance(environment));
         effects
@@ -549,16 +550,16 @@ impl Authority {
     /// The shared tier has what [`Effect::Share`] asked for.
     pub fn shared(&mut self, environment: &Environment<'_>) -> Vec<Effect> {
         let Some(in_flight) = self.in_flight.take() else { return Vec::new() };
-        let mut effects = self.accept(in_flight, environment.now);
+        let mut effects = self.accept(in_flight);
         effects.extend(self.advance(environment));
         effects
     }
 
     /// A batch counts: everybody is told, and its state becomes the session's.
-    fn accept(&mut self, InFlight { entries, state, answers, .. }: InFlight, now: Timestamp) -> Vec<Effect> {
+    fn accept(&mut self, InFlight { entries, state, answers, .. }: InFlight) -> Vec<Effect> {
         let is_durable = self.durable_version() == state.version();
         self.state = Some(state);
-        let mut effects = self.dismiss_strangers(now);
+        let mut effects = self.dismiss_strangers();
         effects.extend(self.tell(&entries));
         self.tail.extend(entries);
         let mut others = Vec::new();
@@ -829,10 +830,9 @@ impl Authority {
         peers.into_iter().map(|peer| busy(peer, retry_after_ms)).collect()
     }
 
-    /// Whoever waited with a claim for a session that somebody else has created must not hear of it, nor must another
-    /// browser whose time is over.
-    fn dismiss_strangers(&mut self, now: Timestamp) -> Vec<Effect> {
-        let is_stranger = |peer: &Peer| !self.is_entitled(&peer.credential, now);
+    /// Whoever waited with a claim for a session that somebody else has created must not hear of it.
+    fn dismiss_strangers(&mut self) -> Vec<Effect> {
+        let is_stranger = |peer: &Peer| !self.is_known(&peer.credential);
         let strangers: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| is_stranger(peer)).map(|(id, _)| *id).collect();
         strangers
@@ -848,6 +848,14 @@ impl Authority {
         match (credential, &self.state) {
             (Credential::Verified, _) | (Credential::Claim(_), None) => true,
             (Credential::Claim(digest), Some(state)) => state.admits(digest, now),
+        }
+    }
+
+    /// The same, of who was let in before: a connection that is over when its time is ends by itself.
+    fn is_known(&self, credential: &Credential) -> bool {
+        match (credential, &self.state) {
+            (Credential::Verified, _) | (Credential::Claim(_), None) => true,
+            (Credential::Claim(digest), Some(state)) => state.knows(digest),
         }
     }
 
@@ -977,7 +985,10 @@ fn vanished() -> ServerFrame {
 }
 
 fn stranger() -> ServerFrame {
-    let message = "this session was created by somebody else; start a new one".to_owned();
+    let message =
+        "this session is not this browser's, or its time with it is over; start a new one, or ask for a link on \
+                   the device that has the session"
+            .to_owned();
     ServerFrame::Error { code: ErrorCode::Unauthorized, message, retry_after_ms: None }
 }
 

@@ -123,7 +123,7 @@ impl Authority {
             self.state = state.map(Arc::new);
         }
         self.tail = tail;
-        let mut effects = self.dismiss_strangers(environment.now);
+        let mut effects = self.dismiss_strangers();
         if was_durable && self.state.is_none() {
             let followers = std::mem::take(&mut self.peers);
             effects.extend(followers.into_keys().map(|peer| Effect::Send { peer, frame: vanished() }));
@@ -143,26 +143,28 @@ impl Authority {
         }
         for greeting in std::mem::take(&mut self.greeting) {
             let is_behind = self.is_behind(&greeting.hello);
-            if greeting.is_late && is_behind && self.is_entitled(&greeting.newcomer.credential, environment.now) {
+            let is_entitled = self.is_entitled(&greeting.newcomer.credential, environment.now);
+            if greeting.is_late && (is_behind || !is_entitled) {
                 self.greeting.push(Greeting { is_late: false, ..greeting });
                 continue;
             }
             let Greeting { peer, newcomer, hello, .. } = greeting;
-            if !self.is_entitled(&newcomer.credential, environment.now) {
-                effects.push(Effect::Send { peer, frame: stranger() });
-            } else if !is_from_database && is_behind {
+            if !is_from_database && (is_behind || !is_entitled) {
                 // The shared tier may have missed what the peer was told to be durable; the database can't be asked.
                 effects.push(Effect::Send { peer, frame: unavailable(super::RETRY_AFTER_MS) });
+            } else if !is_entitled {
+                effects.push(Effect::Send { peer, frame: stranger() });
             } else {
                 effects.extend(self.welcome(peer, newcomer, &hello, environment));
             }
         }
         self.is_fresh = is_from_database;
-        if !self.greeting.is_empty() {
-            effects.extend(self.reload());
-        }
         effects.extend(self.decide_again(lost));
         effects.extend(self.advance(environment));
+        if !self.greeting.is_empty() {
+            // After what waited was decided: however many come to greet, the session goes on.
+            effects.extend(self.reload());
+        }
         effects
     }
 

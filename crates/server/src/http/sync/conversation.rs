@@ -29,6 +29,10 @@ pub const COMMANDS_AT_ONCE: NonZeroU32 = NonZeroU32::new(2000).unwrap();
 /// When a client may come back whose session has no place for it.
 const NO_PLACE: Duration = Duration::from_secs(5);
 
+/// What a client is told whose claim is refused.
+const NOT_YOURS: &str = "this session is not this browser's, or its time with it is over; start a new one, or ask for a \
+                         link on the device that has the session";
+
 /// What a client proved at its hello.
 struct Proof {
     role: Role,
@@ -68,9 +72,8 @@ impl Conversation {
             Ok(subscription) => subscription,
             Err(FollowError::Session(error)) => return Err(error.into()),
             Err(FollowError::Claim) => {
-                tracing::warn!("a claim was refused");
-                let message = "this session was created by somebody else; start a new one";
-                return Err(End::new(ErrorCode::Unauthorized, message));
+                tracing::warn!("a claim was refused: it is none of the session's, or its time is over");
+                return Err(End::new(ErrorCode::Unauthorized, NOT_YOURS));
             }
         };
         let place = state
@@ -92,9 +95,7 @@ impl Conversation {
                 Ok(())
             }
             Err(FollowError::Session(error)) => Err(error.into()),
-            Err(FollowError::Claim) => {
-                Err(End::new(ErrorCode::Unauthorized, "this session was created by somebody else"))
-            }
+            Err(FollowError::Claim) => Err(End::new(ErrorCode::Unauthorized, NOT_YOURS)),
         }
     }
 
@@ -121,6 +122,16 @@ impl Conversation {
     pub(super) fn submit(&self, requests: Vec<Request>) {
         let span = tracing::debug_span!("commands", count = requests.len(), role = ?self.proof.role);
         span.in_scope(|| self.subscription.submit(requests));
+    }
+
+    /// Ends the conversation of a browser whose token can't be renewed any more.
+    pub(super) fn check_time(&self) -> Result<(), End> {
+        let now_ms = self.state.clock.now_ms();
+        if self.proof.token.as_ref().is_some_and(|claims| now_ms >= claims.ends_at_ms) {
+            let message = "the time is over for which this token could be renewed; come back with another proof";
+            return Err(End::new(ErrorCode::TokenExpired, message));
+        }
+        Ok(())
     }
 
     /// The answer to a ping.

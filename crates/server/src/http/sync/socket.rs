@@ -149,6 +149,9 @@ impl Socket {
                     if tokio::time::timeout(SEND_LIMIT, self.sink.send(ping)).await.is_err() {
                         return None;
                     }
+                    if let Err(end) = conversation.check_time() {
+                        return Some(end);
+                    }
                     if self.hand_out_token(&mut conversation).await.is_err() {
                         return None;
                     }
@@ -158,20 +161,26 @@ impl Socket {
     }
 
     async fn receive(&mut self, conversation: &mut Conversation, text: &str) -> Result<(), Option<End>> {
+        conversation.check_time().map_err(Some)?;
         match read_frame(text).map_err(Some)? {
             Incoming::Submit(requests) => {
-                for _ in &requests {
-                    if self.limiter.check().is_err() {
-                        let end = End::new(ErrorCode::RateLimited, "too many commands on one socket");
-                        return Err(Some(end.retry_after(Duration::from_secs(2))));
-                    }
-                }
+                requests.iter().try_for_each(|_| self.check_rate()).map_err(Some)?;
                 conversation.submit(requests);
             }
             Incoming::Ping => self.send(&conversation.pong()).await.map_err(|()| None)?,
-            Incoming::Hello(hello) => conversation.greet_again(&hello).await.map_err(Some)?,
+            Incoming::Hello(hello) => {
+                self.check_rate().map_err(Some)?;
+                conversation.greet_again(&hello).await.map_err(Some)?;
+            }
         }
         Ok(())
+    }
+
+    fn check_rate(&self) -> Result<(), End> {
+        self.limiter.check().map_err(|_| {
+            let end = End::new(ErrorCode::RateLimited, "too many commands or greetings on one socket");
+            end.retry_after(Duration::from_secs(2))
+        })
     }
 
     async fn hand_out_token(&mut self, conversation: &mut Conversation) -> Result<(), ()> {

@@ -77,6 +77,7 @@ export class History {
   }
 
   close(): void {
+    if (this.#life.signal.aborted) return;
     this.#life.abort();
     this.#replay.end();
   }
