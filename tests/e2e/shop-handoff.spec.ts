@@ -6,6 +6,7 @@ import { expect, test } from './fixtures.js';
 import { fact } from './panel.js';
 import { journal, stored } from './sdk.js';
 import type { ThroughlineServer } from './server.js';
+import { followLink } from './shop-link.js';
 
 const dialog = (page: Page) => page.getByRole('dialog', { name: 'Go on on another device' });
 const opener = (page: Page) => page.getByRole('button', { name: 'Go on on another device' });
@@ -49,7 +50,7 @@ test('the link in the picture goes on with the order in another browser, once', 
   expect(link).toBe(await dialog(page).getByRole('textbox', { name: 'Link' }).inputValue());
 
   const other = await (await browser.newContext()).newPage();
-  await other.goto(link);
+  await followLink(other, link);
   await expect(fact(other, 'session')).toHaveText(id);
   await expect(other.getByLabel('Email')).toHaveValue('ada@example.com');
   await expect(other.getByRole('radio', { name: /Six bottles/ })).toBeChecked();
@@ -62,7 +63,7 @@ test('the link in the picture goes on with the order in another browser, once', 
   expect(types.filter((type) => type === 'handedOff')).toHaveLength(1);
 
   const third = await (await browser.newContext()).newPage();
-  await third.goto(link);
+  await followLink(third, link);
   await expect(third.getByRole('alert')).toHaveText(
     'this code was used already; ask for a new one on the device that has the session.',
   );
@@ -71,6 +72,22 @@ test('the link in the picture goes on with the order in another browser, once', 
   await expect(fact(third, 'session')).not.toHaveText(id);
   await third.reload();
   await expect(third.getByLabel('Email')).toHaveValue('');
+});
+
+test('who is sent a link by somebody else begins an order of their own', async ({ browser, page, server, shopAddress }) => {
+  await page.goto(shopAddress);
+  const id = await enterEmail(page, server, 'mallory@example.com');
+  await opener(page).click();
+  const link = await dialog(page).getByRole('textbox', { name: 'Link' }).inputValue();
+  const other = await (await browser.newContext()).newPage();
+  await other.goto(link);
+  await expect(other.getByRole('heading', { name: 'Go on with the order of this link?' })).toBeVisible();
+  const { violations } = await new AxeBuilder({ page: other }).analyze();
+  expect(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`)).toEqual([]);
+  await other.getByRole('button', { name: 'Begin an order of your own' }).click();
+  await expect(fact(other, 'session')).toHaveText(/^ws_/);
+  await expect(fact(other, 'session')).not.toHaveText(id);
+  expect(new URL(other.url()).hash).toBe('');
 });
 
 test('who has begun an order is asked before a link replaces it', async ({ browser, page, server, shopAddress }) => {
@@ -89,8 +106,7 @@ test('who has begun an order is asked before a link replaces it', async ({ brows
   await expect(other.getByLabel('Email')).toHaveValue('grace@example.com');
 
   await other.goto('about:blank');
-  await other.goto(link);
-  await other.getByRole('button', { name: 'Go on with the link’s order' }).click();
+  await followLink(other, link);
   await expect(fact(other, 'session')).toHaveText(id);
   await expect(other.getByLabel('Email')).toHaveValue('ada@example.com');
 });
@@ -102,7 +118,7 @@ test('a link that is opened without a connection is good still when there is one
   const link = await dialog(page).getByRole('textbox', { name: 'Link' }).inputValue();
   await server.kill9();
   const other = await (await browser.newContext()).newPage();
-  await other.goto(link);
+  await followLink(other, link);
   await expect(other.getByRole('alert')).toContainText('There is no connection to the shop just now.');
   await server.restart();
   await other.getByRole('button', { name: 'Try again' }).click();

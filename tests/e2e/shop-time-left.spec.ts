@@ -10,6 +10,7 @@ import { fact } from './panel.js';
 import { PaymentService } from './payment-service.js';
 import { openIn, payFor, settled } from './sdk.js';
 import { ThroughlineServer } from './server.js';
+import { followLink } from './shop-link.js';
 
 interface Hurried {
   server: ThroughlineServer;
@@ -42,7 +43,7 @@ test('an offer with a time limit is counted down, and the order goes on without 
     async (page) => (await session.handoff({ page })).url,
     hurried.shopAddress,
   );
-  await page.goto(link);
+  await followLink(page, link);
   await expect(fact(page, 'session')).toHaveText(id);
   await payFor(elsewhere, hurried.server, id);
 
@@ -89,7 +90,7 @@ test('a buyer is told that the order is about to end, and can keep it longer', a
   const elsewhere = await context.newPage();
   const id = await openIn(elsewhere, site, server, { create: { ttlMs: 10 * 60_000 } });
   await settled(elsewhere);
-  await page.goto(await elsewhere.evaluate(async (page) => (await session.handoff({ page })).url, shopAddress));
+  await followLink(page, await elsewhere.evaluate(async (page) => (await session.handoff({ page })).url, shopAddress));
   await expect(fact(page, 'session')).toHaveText(id);
   const notice = page.getByRole('status').filter({ hasText: 'This order is kept for less than 10 minutes.' });
   await expect(notice).toBeVisible();

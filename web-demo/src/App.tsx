@@ -9,7 +9,7 @@ import { Shop } from './shop/Shop';
 
 export function App() {
   const wanted = useSyncExternalStore(subscribe, getWanted);
-  if (wanted.isReplacing === true) return <ReplaceQuestion />;
+  if (wanted.question !== undefined) return <LinkQuestion replaces={wanted.question === 'replace'} />;
   // Another key is another session: the one before is closed, and nothing of it stays on the page.
   return (
     <OpeningBoundary key={wanted.attempt} isLinked={wanted.handoff !== undefined}>
@@ -31,21 +31,21 @@ function Opening() {
   );
 }
 
-/** A link came to a browser whose buyer has begun an order. Whoever sent it may be somebody else. */
-function ReplaceQuestion() {
+/** A link may have been sent by somebody else, who would read what is entered into their order. */
+function LinkQuestion({ replaces }: { replaces: boolean }) {
   return (
     <main className="notice">
       <h1>Go on with the order of this link?</h1>
       <p>
-        You have begun another order in this browser. This page can show one at a time, and whatever you enter goes into the
-        order that it shows: go on with the link’s only if it is from you.
+        {replaces && 'You have begun another order in this browser, and this page can show one at a time. '}
+        Whatever you enter goes into the order that is shown: go on with the link’s only if it is from you.
       </p>
       <div className="notice-actions">
         <button type="button" className="button" onClick={followLink}>
           Go on with the link’s order
         </button>
         <button type="button" className="button quiet" onClick={dropLink}>
-          Keep the order of this browser
+          {replaces ? 'Keep the order of this browser' : 'Begin an order of your own'}
         </button>
       </div>
     </main>

@@ -6,8 +6,8 @@ import { followOwnOrder, hasOwnOrder } from './own-order';
 /** The session that this page is to show. Each attempt to open one is another object. */
 export interface Wanted extends Pick<OpenOptions, 'sessionId' | 'fresh' | 'handoff'> {
   readonly attempt: number;
-  /** The link would replace an order of this browser: its buyer is asked first. */
-  readonly isReplacing?: boolean;
+  /** There is a link, and its buyer has not said yet that it is theirs; it may replace an order of this browser. */
+  readonly question?: 'follow' | 'replace';
 }
 
 let wanted: Wanted = { attempt: 0, ...linked() };
@@ -44,8 +44,8 @@ export function dropLink(): void {
 }
 
 /** What the page's address asks for: all that this page ever has behind `#` is the code of a link. */
-function linked(): Pick<Wanted, 'handoff' | 'isReplacing'> {
-  return location.hash === '' ? {} : { handoff: location.href, isReplacing: hasOwnOrder() };
+function linked(): Pick<Wanted, 'handoff' | 'question'> {
+  return location.hash === '' ? {} : { handoff: location.href, question: hasOwnOrder() ? 'replace' : 'follow' };
 }
 
 /** Leaves the session as it is and begins a new one, in all tabs. */
@@ -65,7 +65,7 @@ export function issue(receipt: Receipt, onRejected: (reason: string) => void = i
 }
 
 /** Opens the session of a link, of the other tabs or of an earlier visit, else a new one. */
-export async function open({ attempt: _, isReplacing: __, ...options }: Wanted): Promise<CheckoutSession> {
+export async function open({ attempt: _, question: __, ...options }: Wanted): Promise<CheckoutSession> {
   const session = chooseUsualPack(await openWanted(options));
   if (options.fresh === true || options.handoff !== undefined) tabs.postMessage(session.id);
   followOwnOrder(session);

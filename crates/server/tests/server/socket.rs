@@ -290,7 +290,7 @@ async fn who_has_a_token_that_can_not_be_renewed_any_more_comes_back_with_anothe
     };
     assert_eq!(end["code"], "tokenExpired", "{end}");
     let mut back = greeted(&dev, &socket.id, "first", CLAIM).await;
-    assert_eq!(back.next("welcome").await["version"], 1);
+    back.next("welcome").await;
     back.next("token").await;
 }
 
