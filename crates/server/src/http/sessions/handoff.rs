@@ -141,7 +141,8 @@ pub(crate) async fn accept(
     if answers.iter().any(|answer| matches!(answer, ServerFrame::Accepted { repeated: true, .. })) {
         // Whoever used the code has registered this secret with it: the answer was lost on its way.
         let session = existing(&state, &key).await?;
-        if !claim.is_some_and(|digest| session.lent_until(&digest).is_some()) {
+        let is_same_browser = claim.is_some_and(|digest| session.lent_until(&digest).is_some());
+        if !is_same_browser {
             tracing::warn!("a handoff code was used again");
             return Err(Problem::new(StatusCode::GONE, "handoffUsed", "The code was used")
                 .detail("this code was used already; ask for a new one on the device that has the session")
