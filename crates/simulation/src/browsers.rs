@@ -1,6 +1,6 @@
 //! The browsers: tabs that share a storage, a lock and a channel, and of which one leads.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use throughline_core::sync::{
     ClientFrame, Confirmation, Credential, Hello, Link, Output, PeerId, Replica, Request, Restored, ServerFrame,
@@ -25,6 +25,8 @@ struct Disk {
     base: Option<State>,
     records: BTreeMap<u64, Record>,
     outbox: BTreeMap<(ClientId, u64), StoredCommand>,
+    /// The commands that were written and that no leader has deleted: the outbox, unless a mistake is planted.
+    kept: BTreeSet<(ClientId, u64)>,
 }
 
 impl Disk {
@@ -32,9 +34,14 @@ impl Disk {
         for change in changes {
             match change {
                 StorageChange::PutCommand(client_id, command) => {
+                    self.kept.insert((client_id.clone(), command.seq));
                     self.outbox.insert((client_id, command.seq), command);
                 }
-                StorageChange::DeleteCommand(client_id, seq) => drop(self.outbox.remove(&(client_id, seq))),
+                StorageChange::DeleteCommand(client_id, seq) => {
+                    let number = (client_id, seq);
+                    self.outbox.remove(&number);
+                    self.kept.remove(&number);
+                }
                 StorageChange::PutRecord(record) => drop(self.records.insert(record.version, (*record).clone())),
                 StorageChange::PutBase(state) => {
                     self.base = Some(*state);
@@ -522,7 +529,7 @@ impl World {
     fn forget_unstored(&mut self, browser: usize, replica: &Replica) {
         for (client_id, seq, _) in replica.pending_commands() {
             let number = (client_id.clone(), seq);
-            if !self.browsers[browser].disk.outbox.contains_key(&number) {
+            if !self.browsers[browser].disk.kept.contains(&number) {
                 self.promises.forget(number);
             }
         }
@@ -540,7 +547,7 @@ impl World {
         }
         if self.percent(50) {
             let Browser { disk, synced, .. } = &mut self.browsers[browser];
-            let lost = disk.outbox.keys().filter(|number| !synced.outbox.contains_key(number));
+            let lost = disk.kept.difference(&synced.kept);
             lost.cloned().for_each(|number| self.promises.forget(number));
             *disk = synced.clone();
         }

@@ -27,12 +27,14 @@ pub(crate) struct Server {
     pub(crate) heard: VecDeque<Heard>,
     /// It can't reach the shared tier.
     pub(crate) is_cut_off: bool,
+    /// It was started with what the shared tier had, written before it listened: that is to be compared with the database.
+    pub(crate) is_unverified: bool,
 }
 
 impl Server {
     pub(crate) fn new(id: SessionId) -> Self {
         let (asked, heard) = (VecDeque::new(), VecDeque::new());
-        Self { authority: Authority::new(id, None), asked, heard, is_cut_off: false }
+        Self { authority: Authority::new(id, None), asked, heard, is_cut_off: false, is_unverified: false }
     }
 }
 
@@ -157,10 +159,7 @@ impl World {
         let shared = self.tier.session.as_ref().filter(|_| !self.servers[server].is_cut_off).map(SharedSession::view);
         let from_shared = shared.filter(|_| self.plant != Plant::ForgetNumbers);
         let authority = from_shared.and_then(|shared| Authority::from_shared(self.id.clone(), shared));
-        if authority.is_some() {
-            // It was written before this server listened, so it is compared with the database, sooner or later.
-            self.servers[server].heard.push_back(Heard::Interrupted);
-        }
+        self.servers[server].is_unverified = authority.is_some();
         self.servers[server].authority = authority.unwrap_or_else(|| Authority::new(self.id.clone(), state));
         self.lose_wires_to(server);
         for call in &mut self.calls {
@@ -233,6 +232,7 @@ impl World {
         let journal = self.database.journal.iter().filter(|record| record.version > after).cloned().collect();
         let database = DatabaseView { state: self.database.state.clone(), journal };
         let has_database = !may_lack || self.percent(85);
+        self.servers[server].is_unverified &= !has_database;
         let state = has_database.then_some(&database.state).cloned().flatten();
         if let Some(state) = state.as_ref().filter(|_| shared.is_some()) {
             self.tier.settle(state);

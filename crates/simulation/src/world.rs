@@ -10,7 +10,7 @@ use crate::back_end::Call;
 use crate::browsers::{BROWSERS, Browser, Place, TABS};
 use crate::database::Database;
 use crate::plants::Plant;
-use crate::servers::{SERVERS, Server};
+use crate::servers::{Heard, SERVERS, Server};
 use crate::shared_tier::SharedTier;
 
 /// Noon of a day.
@@ -203,7 +203,13 @@ impl World {
             920..930 => self.call(),
             930..948 => drop(self.send_calls(server)),
             948..956 => self.cut_off(server),
-            956..962 => self.fail_tier(),
+            956..962 => {
+                self.fail_tier();
+                // Now and then it is the power of all.
+                if self.percent(15) {
+                    (0..SERVERS).for_each(|server| self.crash_server(server));
+                }
+            }
             962..967 => self.former_tier = self.tier.clone(),
             967..973 => self.ask(server, |authority, environment| authority.tick(environment)),
             973..990 => drop(self.retry(at)),
@@ -225,6 +231,9 @@ impl World {
             }
             if self.percent(50) {
                 self.crash_server(server);
+            }
+            if self.servers[server].is_unverified {
+                self.servers[server].heard.push_back(Heard::Interrupted);
             }
         }
         self.come_to_rest()
