@@ -24,10 +24,12 @@ fn apply(base: &mut Value, patch: Map<String, Value>) {
             (Some(_), other) => panic!("{key} is no patch: {other}"),
         };
         match base {
-            Value::Array(items) => match name.parse::<usize>().unwrap() {
-                position if position == items.len() => items.push(value),
-                position => items[position] = value,
-            },
+            Value::Array(items) => {
+                let position = name.parse::<usize>().unwrap();
+                // Several may be new, and "10" comes before "9" here.
+                items.resize(items.len().max(position + 1), Value::Null);
+                items[position] = value;
+            }
             Value::Object(fields) => drop(fields.insert(name.to_owned(), value)),
             other => panic!("{key} of {other}"),
         }
