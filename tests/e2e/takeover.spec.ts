@@ -103,7 +103,7 @@ class Tabs {
       const taken = await takeOver.catch(async (error: Error) => {
         // The browser does not freeze every page that it is asked to; then there is nothing to take over.
         const isAwake = fate === 'freeze' && (await within('an answer', victim.page.evaluate(() => true), 1000).catch(() => false));
-        if (isAwake) return undefined;
+        if (isAwake || (await this.#wakeWhoLeads())) return undefined;
         throw new Error(`${error.message}\n${await this.#describe()}`);
       });
       if (!taken) {
@@ -116,6 +116,18 @@ class Tabs {
     }
     await within(`tidying up after '${fate}'`, this.#tidy());
     return isTakenOver;
+  }
+
+  /** Whether a page leads that was to be frozen, and is not, or not any more: it counts as awake from now on. */
+  async #wakeWhoLeads(): Promise<boolean> {
+    for (const tab of this.#tabs.filter(({ comeBack }) => comeBack)) {
+      const isLeading = within('an answer', tab.page.evaluate(() => 'session' in window && session.sync.leading), 1000);
+      if (!(await isLeading.catch(() => false))) continue;
+      await this.#bringBack(tab);
+      this.#leader = undefined;
+      return true;
+    }
+    return false;
   }
 
   /** Who is there, who leads, and who holds or waits for which lock. */
