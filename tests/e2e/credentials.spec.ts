@@ -61,6 +61,22 @@ test('a session that the shop created is opened with its token; when that is ove
   expect((await stored(server, id)).metadata).toEqual({ kept: true });
 });
 
+test.describe('where tokens can be renewed for three seconds', () => {
+  test.use({ serverArguments: ['--token-ttl', '3s', '--token-max-age', '3s'] });
+
+  test('a page that stays open for longer proves its session anew, and goes on', async ({ page, site, server }) => {
+    const id = await openIn(page, site, server);
+    await settled(page);
+    const token = await tokenOf(page, id);
+    await tokenIsOver(server, id, token);
+    await page.evaluate(() => session.setEmail('patient@example.com').durable);
+    expect((await stored(server, id)).email).toBe('patient@example.com');
+    await expect.poll(async () => (await credentials(page, id)).token).not.toBe(token);
+    expect(await page.evaluate(() => window.failures)).toEqual([]);
+    expect(disorder(await journal(server, id))).toEqual([]);
+  });
+});
+
 test('a session of somebody else is not opened', async ({ page, site, server }) => {
   await expect(openIn(page, site, server, { sessionId: 'ws_mwor0dc0_0123456789abcdefghijklmno' })).rejects.toThrow();
 });

@@ -2,7 +2,7 @@ import type { Page } from '@playwright/test';
 import type * as throughline from 'throughline';
 
 import { expect, test } from './fixtures.js';
-import { journal, openIn, payFor, settled, shown, stored } from './sdk.js';
+import { credentials, journal, openIn, payFor, settled, shown, stored, tokenOf } from './sdk.js';
 import type { ThroughlineServer } from './server.js';
 import type { StaticSite } from './static-site.js';
 
@@ -25,14 +25,6 @@ async function follow(page: Page, link: string, server: ThroughlineServer, answe
       return `${name} ${code}: ${message}`;
     }
   }, [server.url, answer] as const);
-}
-
-/** With what a page's browser proves that the session is its own. */
-function credentials(page: Page): Promise<{ token: string; claim: string }> {
-  return page.evaluate(async () => {
-    const [, kept] = await (session as unknown as { access(): Promise<[string, string]> }).access();
-    return JSON.parse(kept) as { token: string; claim: string };
-  });
 }
 
 /** Two devices with one session at its first offer. */
@@ -127,7 +119,7 @@ test.describe('where a token lives for two seconds', () => {
     const id = await twoDevices(page, other, site, server);
     await other.context().setOffline(true);
     await other.evaluate(() => void session.acceptUpsell('RC6'));
-    const { token } = await credentials(other);
+    const token = await tokenOf(other, id);
     const withToken = () => fetch(`${server.url}/v1/sessions/${id}`, { headers: { authorization: `Bearer ${token}` } });
     await expect.poll(async () => (await withToken()).status, { timeout: 20_000 }).toBe(401);
     await other.context().setOffline(false);
@@ -151,12 +143,12 @@ test('a later link lets a browser come back for longer than an earlier one, and 
   for (let links = 0; links < 2; links += 1) {
     expect(await follow(other, await handoff(page), server)).toBe(id);
     await settled(other);
-    claims.push((await credentials(other)).claim);
+    claims.push((await credentials(other, id)).claim!);
   }
   expect(claims[1]).not.toBe(claims[0]);
-  const { claim: own } = await credentials(page);
+  const { claim: own } = await credentials(page, id);
   expect(await follow(page, await handoff(other), server)).toBe(id);
-  expect((await credentials(page)).claim).toBe(own);
+  expect((await credentials(page, id)).claim).toBe(own);
 });
 
 test('a device asks for a link while it has no connection, and is told', async ({ page, site, server }) => {

@@ -2,7 +2,7 @@
 
 use throughline_core::sync::{
     Authority, Credential, DatabaseView, Effect, Environment, ErrorCode, FixedFunnel, Hello, Loaded, PeerId, Request,
-    ServerFrame,
+    ServerFrame, SharedView,
 };
 use throughline_core::{Command, Event, Role, State, TimeSpan};
 
@@ -142,4 +142,47 @@ fn a_browser_that_came_back_by_a_lent_claim_hears_that_the_session_was_erased() 
     authority.leave(ANOTHER);
     let effects = authority.join(ANOTHER, Role::Browser, lent(), &hello("another", 0), &environment).unwrap();
     assert_eq!(told(&effects, ANOTHER), [Ok(())]);
+}
+
+#[test]
+fn a_claim_opens_only_the_session_that_was_created_with_it() {
+    let funnels = FixedFunnel::new(default_funnel(), "hash");
+    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
+    let [created, _] = states();
+    let mut authority = Authority::new(session_id(), Some(created));
+    let credential = |digest: &str| Credential::Claim(digest.to_owned());
+    let hello = hello("page", 0);
+    assert!(authority.join(PAGE, Role::Browser, credential("other"), &hello, &environment).is_err());
+    assert!(authority.join(PAGE, Role::Browser, credential("digest-canary"), &hello, &environment).is_ok());
+}
+
+#[test]
+fn who_knows_more_than_the_shared_tier_is_sent_away_while_the_database_can_not_be_asked() {
+    let funnels = FixedFunnel::new(default_funnel(), "hash");
+    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
+    let [created, _] = states();
+    let shared = || SharedView { state: created.clone(), tail: Vec::new() };
+    let mut authority = Authority::from_shared(session_id(), shared()).unwrap();
+    for (known_version, answer) in [(1, Ok(())), (2, Err(ErrorCode::Unavailable))] {
+        let hello = hello("page", known_version);
+        let mut effects = authority.join(PAGE, Role::Browser, Credential::Verified, &hello, &environment).unwrap();
+        if effects == [Effect::Reload] {
+            effects = authority.reloaded(Loaded { database: None, shared: Some(shared()) }, &environment);
+        }
+        assert_eq!(told(&effects, PAGE), [answer], "{effects:?}");
+    }
+}
+
+#[test]
+fn who_follows_a_session_that_is_deleted_is_sent_away() {
+    let funnels = FixedFunnel::new(default_funnel(), "hash");
+    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
+    let [created, _] = states();
+    let mut authority = Authority::new(session_id(), Some(created));
+    authority.join(PAGE, Role::Browser, Credential::Verified, &hello("page", 0), &environment).unwrap();
+    assert_eq!(authority.suspect(), [Effect::Reload]);
+    let nothing = Loaded { database: Some(DatabaseView::default()), shared: None };
+    let effects = authority.reloaded(nothing, &environment);
+    assert_eq!(told(&effects, PAGE), [Err(ErrorCode::SessionNotFound)]);
+    assert_eq!(effects.len(), 1, "once, and nothing else: {effects:?}");
 }

@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::legacy::take_over;
 use throughline_core::sync::{
-    Authority, Credential, DatabaseView, Effect, Environment, ErrorCode, FixedFunnel, Hello, Loaded, PeerId, Request,
-    ServerFrame, SharedView,
+    Authority, Credential, DatabaseView, Effect, Environment, FixedFunnel, Loaded, PeerId, Request, ServerFrame,
 };
 use throughline_core::{
     Command, Context, Create, Funnel, Money, OfferState, PriceSource, Record, Rejection, RejectionCode as Code, Role,
@@ -533,36 +532,11 @@ fn refused_code(frames: &[ServerFrame]) -> Option<Code> {
     })
 }
 
-fn hello() -> Hello {
-    Hello {
-        protocol: 1,
-        session_id: session_id(),
-        client_id: client("tab"),
-        alongside: Vec::new(),
-        known_version: 0,
-        durable_version: None,
-        epoch: None,
-        funnel_hash: None,
-        token: None,
-        claim: None,
-    }
-}
-
 #[test]
-fn a_claim_opens_only_the_session_that_was_created_with_it() {
+fn a_claim_changes_only_the_session_that_was_created_with_it() {
     let frames =
         answers(Credential::Claim("other".to_owned()), vec![request(Ok(Command::Create(Box::default())), None)]);
     assert_eq!(refused_code(&frames), Some(Code::ClaimMismatch));
-
-    let mut walk = Walk::new(default_funnel());
-    walk.issue(Browser, Command::Create(Box::default()));
-    let mut authority = Authority::new(session_id(), walk.state);
-    let funnels = FixedFunnel::new(default_funnel(), "hash");
-    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
-    let hello = hello();
-    let credential = |digest: &str| Credential::Claim(digest.to_owned());
-    assert!(authority.join(PeerId(1), Browser, credential("other"), &hello, &environment).is_err());
-    assert!(authority.join(PeerId(1), Browser, credential("digest-canary"), &hello, &environment).is_ok());
 }
 
 #[test]
@@ -579,52 +553,6 @@ fn a_command_for_another_version_is_refused() {
     assert_eq!(refused_code(&frames), Some(Code::StaleVersion));
     let frames = answers(Credential::Verified, vec![request(Ok(email), Some(1))]);
     assert_eq!(refused_code(&frames), None);
-}
-
-#[test]
-fn who_knows_more_than_the_shared_tier_is_sent_away_while_the_database_can_not_be_asked() {
-    let funnels = FixedFunnel::new(default_funnel(), "hash");
-    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
-    let mut walk = Walk::new(default_funnel());
-    walk.issue(Browser, Command::Create(Box::default()));
-    let old = walk.state.clone().unwrap();
-    let shared = || SharedView { state: old.clone(), tail: Vec::new() };
-    let mut authority = Authority::from_shared(session_id(), shared()).unwrap();
-    for (known_version, is_welcome) in [(old.version(), true), (old.version() + 1, false)] {
-        let hello = Hello { known_version, epoch: Some(old.epoch), ..hello() };
-        let mut effects = authority.join(PeerId(1), Browser, Credential::Verified, &hello, &environment).unwrap();
-        if effects == [Effect::Reload] {
-            effects = authority.reloaded(Loaded { database: None, shared: Some(shared()) }, &environment);
-        }
-        let codes: Vec<Option<ErrorCode>> = effects
-            .iter()
-            .map(|effect| match effect {
-                Effect::Send { frame: ServerFrame::Error { code, .. }, .. } => Some(*code),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(codes, [if is_welcome { None } else { Some(ErrorCode::Unavailable) }], "{effects:?}");
-    }
-}
-
-#[test]
-fn who_follows_a_session_that_is_deleted_is_sent_away() {
-    let funnels = FixedFunnel::new(default_funnel(), "hash");
-    let environment = Environment { now: START, funnels: &funnels, epoch: 9, relaxed: false };
-    let mut walk = Walk::new(default_funnel());
-    walk.issue(Browser, Command::Create(Box::default()));
-    let mut authority = Authority::new(session_id(), walk.state);
-    authority.join(PeerId(1), Browser, Credential::Verified, &hello(), &environment).unwrap();
-    assert_eq!(authority.suspect(), [Effect::Reload]);
-    let effects = authority.reloaded(database(None), &environment);
-    let codes: Vec<ErrorCode> = effects
-        .iter()
-        .map(|effect| match effect {
-            Effect::Send { peer: PeerId(1), frame: ServerFrame::Error { code, .. } } => *code,
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(codes, [ErrorCode::SessionNotFound], "once, and nothing else");
 }
 
 #[test]

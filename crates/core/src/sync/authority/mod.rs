@@ -832,7 +832,9 @@ impl Authority {
 
     /// Whoever waited with a claim for a session that somebody else has created must not hear of it.
     fn dismiss_strangers(&mut self) -> Vec<Effect> {
-        let is_stranger = |peer: &Peer| !self.is_known(&peer.credential);
+        let Some(state) = &self.state else { return Vec::new() };
+        // By the claim alone: a connection whose time is over ends by itself.
+        let is_stranger = |peer: &Peer| matches!(&peer.credential, Credential::Claim(digest) if !state.knows(digest));
         let strangers: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| is_stranger(peer)).map(|(id, _)| *id).collect();
         strangers
@@ -848,14 +850,6 @@ impl Authority {
         match (credential, &self.state) {
             (Credential::Verified, _) | (Credential::Claim(_), None) => true,
             (Credential::Claim(digest), Some(state)) => state.admits(digest, now),
-        }
-    }
-
-    /// The same, of who was let in before: a connection that is over when its time is ends by itself.
-    fn is_known(&self, credential: &Credential) -> bool {
-        match (credential, &self.state) {
-            (Credential::Verified, _) | (Credential::Claim(_), None) => true,
-            (Credential::Claim(digest), Some(state)) => state.knows(digest),
         }
     }
 
