@@ -135,8 +135,10 @@ try {
       const { changesPerSecond } = await inPage(browser, site, name, 'measureChanges', fixture, ...counts);
       changes[name].push(changesPerSecond);
     }
-    for (const [name, count] of [['throughline, 1', 1], ['throughline, 100', 100]]) {
-      flat[name].push((await inPage(browser, site, 'throughline', 'measureChanges', fixture, count, warmUp)).changesPerSecond);
+    // As many changes, in one session that is open at a time, and in a hundred.
+    for (const [name, atOnce] of [['throughline, 1', 1], ['throughline, 100', 100]]) {
+      const { changesPerSecond } = await inPage(browser, site, 'throughline', 'measureChanges', fixture, 200, warmUp, undefined, atOnce);
+      flat[name].push(changesPerSecond);
     }
     const legacy = await inPage(browser, site, 'legacy-manager', 'measureChanges', fixture, 20, 20, { storedSessions: 100 });
     flat['legacy-manager, 100'].push(legacy.changesPerSecond);
