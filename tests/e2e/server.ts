@@ -159,9 +159,9 @@ function binary(): string {
 /** Keys that stay the same over restarts: `--dev` makes new ones for each process. */
 async function generateKeys(): Promise<Keys> {
   const { stdout } = await promisify(execFile)(binary(), ['keys', 'generate', '--json']);
-  const keys = JSON.parse(stdout) as { tokenKey: string; serviceKey: string; serviceKeyHash: string };
+  const keys = JSON.parse(stdout) as { keys: string; serviceKey: string; serviceKeyHash: string };
   return {
     serviceKey: keys.serviceKey,
-    environment: { THROUGHLINE_TOKEN_KEY: keys.tokenKey, THROUGHLINE_SERVICE_KEY_HASHES: keys.serviceKeyHash },
+    environment: { THROUGHLINE_KEYS: keys.keys, THROUGHLINE_SERVICE_KEY_HASHES: keys.serviceKeyHash },
   };
 }

@@ -2,24 +2,25 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, ConfigError, Secrets, SecretsError, ServeOptions};
 use crate::doctor_command::DoctorCommand;
 use crate::funnel_command::FunnelCommand;
 use crate::funnels::FunnelError;
 use crate::http;
-use crate::keys_command::{NewKeys, NewKeysError};
+use crate::keys_command::{KeysCommand, KeysError, development_keys};
 use crate::migrate_command::{self, MigrateCommand};
 use crate::problem::chain;
 use crate::serve::{serve, stop_signal};
-use crate::service_key::Scope;
-use crate::store::{self, OpenError};
+use crate::store::{self, DatabaseUrl, OpenError};
 use crate::telemetry::{self, TelemetryError};
-use crate::tenant::TenantId;
 use crate::wiring::{ServerState, WiringError};
 
 const EXAMPLES: &str = "\
@@ -44,7 +45,7 @@ An example of a file:
   database_url = \"sqlite:/var/lib/throughline/sessions.db\"
   allowed_origins = [\"https://shop.example\"]
   trusted_proxies = [\"10.0.0.0/8\"]
-  token_key_file = \"/run/secrets/throughline-token-key\"";
+  keys_file = \"/run/secrets/throughline-keys\"";
 
 const DOCTOR_EXAMPLES: &str = "\
 It takes the options of `serve`, changes nothing, and ends with 0 unless something is wrong.
@@ -75,9 +76,9 @@ enum Command {
     Config(ConfigCommand),
     /// Bring the tables of a database up to date, and print what was done
     Migrate(MigrateCommand),
-    /// Make keys
+    /// Make, rotate and retire keys
     #[command(subcommand)]
-    Keys(Keys),
+    Keys(KeysCommand),
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
@@ -91,25 +92,6 @@ enum ConfigCommand {
     Defaults,
     /// Print every metric, with what it tells, in Markdown
     Metrics,
-}
-
-#[derive(Debug, Subcommand)]
-enum Keys {
-    /// Print a new token key and a new service key, each shown only this once
-    Generate(Generate),
-}
-
-#[derive(Debug, Args)]
-struct Generate {
-    /// Whose sessions the service key reaches
-    #[arg(long, default_value = "default", value_name = "NAME")]
-    tenant: TenantId,
-    /// Make an operator's key instead of a shop back end's
-    #[arg(long)]
-    operator: bool,
-    /// Print one JSON object instead of lines for an environment file
-    #[arg(long)]
-    json: bool,
 }
 
 /// Why a command failed.
@@ -128,7 +110,7 @@ enum CommandError {
     #[error(transparent)]
     Database(#[from] OpenError),
     #[error(transparent)]
-    NewKeys(#[from] NewKeysError),
+    Keys(#[from] KeysError),
     #[error("the outcome cannot be written as JSON")]
     Json(#[from] serde_json::Error),
     #[error("the server cannot listen on {address}; is another process using it? Choose one with --listen")]
@@ -151,7 +133,9 @@ pub fn run() -> ExitCode {
         Command::Doctor(command) => return examine(*command).unwrap_or_else(|error| failed(&error)),
         Command::Config(command) => print(&configuration(&command)),
         Command::Migrate(command) => migrate(command),
-        Command::Keys(Keys::Generate(options)) => generate_keys(&options),
+        Command::Keys(command) => {
+            command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
+        }
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
     match outcome {
@@ -190,12 +174,6 @@ fn configuration(command: &ConfigCommand) -> String {
     }
 }
 
-fn generate_keys(options: &Generate) -> Result<(), CommandError> {
-    let scope = if options.operator { Scope::Operator } else { Scope::Service };
-    let keys = NewKeys::generate(options.tenant.clone(), scope)?;
-    print(&if options.json { keys.json()? } else { keys.lines() })
-}
-
 fn migrate(command: MigrateCommand) -> Result<(), CommandError> {
     let json = command.json;
     let url = config::database_of(command.into_options())?;
@@ -205,8 +183,16 @@ fn migrate(command: MigrateCommand) -> Result<(), CommandError> {
 }
 
 fn run_server(options: ServeOptions) -> Result<(), CommandError> {
-    let (config, options) = Config::resolve(options)?;
+    let (config, mut options) = Config::resolve(options)?;
     telemetry::start_logging(config.log_format, &config.log_filter)?;
+    if options.dev
+        && config::key_source(&options, |name| std::env::var(name).ok()).map_err(SecretsError::from)?.is_none()
+        && let DatabaseUrl::Sqlite(file) = &config.database.url
+    {
+        let keys = development_keys(file)?;
+        tracing::info!(file = %keys.display(), "--dev without a key ring: a developer's keys are used, from a file beside the database");
+        options.keys_file = Some(keys);
+    }
     let secrets = Secrets::load(&options, |name| std::env::var(name).ok())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::System)?;
     let outcome = runtime.block_on(start_and_serve(config, secrets));
@@ -221,6 +207,14 @@ async fn start_and_serve(config: Config, secrets: Secrets) -> Result<(), Command
     let dev_service_key = secrets.dev_service_key.as_ref().map(|key| key.reveal().to_owned());
     let state = ServerState::build(config, secrets).await?;
     state.start_background_tasks();
+    let mut hangup = signal(SignalKind::hangup()).map_err(CommandError::System)?;
+    let reloading = Arc::clone(&state);
+    // Ends with the process.
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reloading.reload.notify_one();
+        }
+    });
     let listen = |source| CommandError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use crate::problem::Problem;
 use crate::service_key::{PREFIX, Scope, ServiceKeys};
 use crate::tenant::TenantId;
-use crate::token::{Claims, Purpose, TokenError, TokenKeyRing};
+use crate::token::{Claims, Purpose, TokenError, TokenIssuer};
 
 /// A proven identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,20 +103,20 @@ impl Principal {
 /// Recognises principals by the keys of this server.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
-    tokens: TokenKeyRing,
+    tokens: TokenIssuer,
     service_keys: ServiceKeys,
 }
 
 impl Authenticator {
     /// One that trusts tokens of `tokens` and the keys of `service_keys`, and nothing else.
     #[must_use]
-    pub fn new(tokens: TokenKeyRing, service_keys: ServiceKeys) -> Self {
+    pub fn new(tokens: TokenIssuer, service_keys: ServiceKeys) -> Self {
         Self { tokens, service_keys }
     }
 
-    /// The ring that tokens are issued with.
+    /// What tokens are issued with.
     #[must_use]
-    pub fn tokens(&self) -> &TokenKeyRing {
+    pub fn tokens(&self) -> &TokenIssuer {
         &self.tokens
     }
 
@@ -178,8 +178,9 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::keys::KeyRing;
     use crate::service_key::ServiceKey;
-    use crate::token::{Grant, Lifetimes, TokenKey};
+    use crate::token::{Grant, Lifetimes};
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -195,7 +196,7 @@ mod tests {
             service.known_as("shop-a".parse().unwrap(), Scope::Service),
             operator.known_as(TenantId::single(), Scope::Operator),
         ]);
-        let ring = TokenKeyRing::new(vec![TokenKey::generate().unwrap()]).unwrap();
+        let ring = TokenIssuer::new(KeyRing::generate().unwrap());
         Fixture { authenticator: Authenticator::new(ring, keys), service, operator }
     }
 

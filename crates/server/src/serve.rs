@@ -215,8 +215,9 @@ mod tests {
         let options = ServeOptions { dev: true, shutdown_grace: Some(GRACE.into()), ..options };
         let (config, options) = Config::resolve(options).unwrap();
         let secrets = Secrets::load(&options, |_| None).unwrap();
+        let keys = secrets.keys.clone();
         let (store, clock) = (Arc::new(MemoryStore::default()), Arc::new(SystemClock));
-        let state = ServerState::with(config, secrets, Tiers::single(store), clock).unwrap();
+        let state = ServerState::with(config, secrets, Tiers::single(store, keys), clock).unwrap();
         let entered = Arc::new(Notify::new());
         let (slow, hang) = (Arc::clone(&entered), Arc::clone(&entered));
         let slow = async move || {

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secrets};
 use crate::connection_limit::ConnectionLimit;
+use crate::encryption::AnswerCipher;
 use crate::funnels::{FunnelError, FunnelLibrary};
 use crate::http::sessions::HANDOFFS_PER_MINUTE;
 use crate::http::sync::{COMMANDS_AT_ONCE, COMMANDS_PER_SECOND};
+use crate::keys::KeyRing;
+use crate::keys::source::KeySource;
 use crate::mode::{self, Mode};
 use crate::principal::Authenticator;
 use crate::rate_limit::AddressLimit;
@@ -25,6 +28,7 @@ use crate::store::{
     Store,
 };
 use crate::telemetry::{self, TelemetryError};
+use crate::token::TokenIssuer;
 
 /// How often what has gone stale is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -40,6 +44,9 @@ const ANNOUNCEMENTS: usize = 4096;
 
 /// Every how many rounds of housekeeping the table of answers is swept: once an hour.
 const ROUNDS_PER_SWEEP: u32 = 60;
+
+/// How often the key ring is read again.
+const KEYS_READ_AGAIN: Duration = Duration::from_secs(30);
 
 /// What every handler can reach.
 #[derive(Debug)]
@@ -58,8 +65,14 @@ pub struct ServerState {
     pub funnels: Arc<FunnelLibrary>,
     /// The sessions in use.
     pub sessions: Sessions,
+    /// What everything secret is derived from.
+    pub keys: KeyRing,
+    /// Where that is read again.
+    key_source: Option<KeySource>,
     /// Who is who, and the keys that tokens are issued with.
     pub authenticator: Authenticator,
+    /// With what kept answers are encrypted.
+    pub answers: AnswerCipher,
     /// How often one address may create a session without a credential.
     pub creations_per_address: AddressLimit,
     /// How often one address may exchange a handoff code.
@@ -72,6 +85,8 @@ pub struct ServerState {
     pub sockets_per_session: ConnectionLimit<SessionKey>,
     /// What was measured.
     pub metrics: PrometheusHandle,
+    /// Told when the server is to read its keys again.
+    pub reload: Notify,
     /// Cancelled when the server is told to stop. Sockets say goodbye and close then, and polls are answered.
     pub shutdown: CancellationToken,
     /// What a stopping server waits for. A socket's task must be tracked here: the
@@ -104,7 +119,7 @@ struct TierEvents {
 }
 
 /// Opens the database, and the shared tier if there is to be one.
-async fn open_tiers(config: &Config) -> Result<(Tiers, TierEvents), WiringError> {
+async fn open_tiers(config: &Config, keys: KeyRing) -> Result<(Tiers, TierEvents), WiringError> {
     let store = store::open(&config.database).await?;
     let mut events = TierEvents { listener: None, announced: None, told: None };
     let guards = match &config.database.url {
@@ -112,7 +127,7 @@ async fn open_tiers(config: &Config) -> Result<(Tiers, TierEvents), WiringError>
         DatabaseUrl::Sqlite(_) => Guards::Writing,
     };
     let guarded = GuardedStore::new(store, guards);
-    let mut tiers = Tiers { database: guarded.health(), ..Tiers::single(Arc::new(guarded)) };
+    let mut tiers = Tiers { database: guarded.health(), ..Tiers::single(Arc::new(guarded), keys) };
     if let DatabaseUrl::Postgres(address) = &config.database.url {
         let (listener, announced) = ChangeListener::start(address, ANNOUNCEMENTS);
         events = TierEvents { listener: Some(listener), announced: Some(announced), ..events };
@@ -134,8 +149,7 @@ impl ServerState {
     pub async fn build(config: Config, secrets: Secrets) -> Result<Arc<Self>, WiringError> {
         // First of all: what is measured before is lost.
         telemetry::metrics()?;
-        let (mut tiers, events) = open_tiers(&config).await?;
-        tiers.email_lookup.clone_from(&secrets.email_lookup);
+        let (tiers, events) = open_tiers(&config, secrets.keys.clone()).await?;
         let state = Self::with(config, secrets, tiers, Arc::new(SystemClock))?;
         state.start_listening(events);
         Ok(state)
@@ -152,6 +166,8 @@ impl ServerState {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, WiringError> {
         let metrics = telemetry::metrics()?;
+        // It was read at the start.
+        metrics::gauge!("throughline_key_ring_readable").set(1.0);
         let funnels = Arc::new(FunnelLibrary::load(config.funnels.as_deref())?);
         let tasks = TaskTracker::new();
         let (store, database, cache) = (Arc::clone(&tiers.store), tiers.database.clone(), tiers.cache.clone());
@@ -163,13 +179,17 @@ impl ServerState {
             store,
             database,
             cache,
-            authenticator: Authenticator::new(secrets.tokens, secrets.service_keys),
+            authenticator: Authenticator::new(TokenIssuer::new(secrets.keys.clone()), secrets.service_keys),
+            answers: AnswerCipher::new(secrets.keys.clone()),
+            keys: secrets.keys,
+            key_source: secrets.key_source,
             creations_per_address: AddressLimit::per_minute(config.session_creations_per_minute),
             handoffs_per_address: AddressLimit::per_minute(HANDOFFS_PER_MINUTE),
             polled_commands_per_address: AddressLimit::per_second(COMMANDS_PER_SECOND, COMMANDS_AT_ONCE),
             connections_per_address: ConnectionLimit::new(config.max_connections_per_address),
             sockets_per_session: ConnectionLimit::new(config.max_sockets_per_session),
             metrics,
+            reload: Notify::new(),
             shutdown: CancellationToken::new(),
             tasks,
             config,
@@ -209,6 +229,7 @@ impl ServerState {
                 }
             }
         });
+        self.start_following_keys();
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             while state.goes_on_after(state.config.flush_interval).await {
@@ -233,6 +254,48 @@ impl ServerState {
                 }
             }
         });
+    }
+
+    /// Starts the task that reads the key ring again, and brings sessions under its newest key.
+    fn start_following_keys(self: &Arc<Self>) {
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            loop {
+                if let Err(error) = state.sessions.rewrap().await {
+                    tracing::warn!(error = %crate::problem::chain(&error), "sessions stay under an older key for now");
+                }
+                let goes_on = tokio::select! {
+                    goes_on = state.goes_on_after(KEYS_READ_AGAIN) => goes_on,
+                    () = state.reload.notified() => true,
+                };
+                if !goes_on {
+                    return;
+                }
+                state.read_keys_again().await;
+            }
+        });
+    }
+
+    /// Goes over to what the key ring is now. Where it can't be read, the one that is known stays.
+    async fn read_keys_again(&self) {
+        let Some(source) = self.key_source.clone().filter(KeySource::can_change) else { return };
+        let read = tokio::task::spawn_blocking(move || source.read()).await;
+        let replaced = match read {
+            Ok(Ok(text)) => self.keys.replace(text).map_err(|error| crate::problem::chain(&error)),
+            Ok(Err(error)) => Err(crate::problem::chain(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        metrics::gauge!("throughline_key_ring_readable").set(if replaced.is_ok() { 1.0 } else { 0.0 });
+        match replaced {
+            Ok(true) => {
+                let (keys, current) = (self.keys.all().len(), self.keys.current(self.clock.now_ms()));
+                tracing::info!(keys, current = current.id(), "the key ring has changed");
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(error, "the key ring can't be read again; the one that is known stays in use")
+            }
+        }
     }
 
     /// Starts the task that deletes what was kept for long enough, until the server stops.

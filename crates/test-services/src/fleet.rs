@@ -58,10 +58,28 @@ impl Fleet {
         let made = command(&binary).args(["keys", "generate"]).output()?;
         let made = String::from_utf8(made.stdout).map_err(io::Error::other)?;
         let value = |name: &str| made.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| other(name));
-        std::fs::write(folder.path().join("token-key"), value("THROUGHLINE_TOKEN_KEY=")?)?;
+        std::fs::write(folder.path().join("keys"), value("THROUGHLINE_KEYS=")?)?;
         std::fs::write(folder.path().join("service-key-hashes"), value("THROUGHLINE_SERVICE_KEY_HASHES=")?)?;
         let service_key = value("# service key, give it to the shop's back end: ")?.to_owned();
         Ok(Self { postgres, redis, service_key, binary, folder })
+    }
+
+    /// The file with the key ring that all servers read.
+    #[must_use]
+    pub fn keys_file(&self) -> PathBuf {
+        self.folder.path().join("keys")
+    }
+
+    /// Runs another command of the binary; what it printed.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub fn run(&self, arguments: &[&str]) -> io::Result<String> {
+        let done = command(&self.binary).args(arguments).output()?;
+        if !done.status.success() {
+            return Err(other(String::from_utf8_lossy(&done.stderr)));
+        }
+        String::from_utf8(done.stdout).map_err(io::Error::other)
     }
 
     /// A server on both services.
@@ -78,10 +96,10 @@ impl Fleet {
     /// When it does not start; with what it logged.
     pub fn node_on(&self, name: &str, database: &str, redis: Option<&str>, more: &[&str]) -> io::Result<Node> {
         let file = |name: &str| self.folder.path().join(name).display().to_string();
-        let (token_key, hashes) = (file("token-key"), file("service-key-hashes"));
+        let (keys, hashes) = (file("keys"), file("service-key-hashes"));
         let mut arguments: Vec<String> = ["serve", "--listen", "127.0.0.1:0", "--open-metrics", "true"]
             .into_iter()
-            .chain(["--token-key-file", &token_key, "--service-key-hashes-file", &hashes, "--database-url", database])
+            .chain(["--keys-file", &keys, "--service-key-hashes-file", &hashes, "--database-url", database])
             .chain(["--session-creations-per-minute", "1000000", "--max-connections-per-address", "20000"])
             .map(str::to_owned)
             .collect();
@@ -171,6 +189,14 @@ impl Node {
     /// When there is no such process.
     pub fn resume(&self) -> io::Result<()> {
         self.signal("-CONT")
+    }
+
+    /// Has it read its keys again.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn reload(&self) -> io::Result<()> {
+        self.signal("-HUP")
     }
 
     /// Its process's number.

@@ -20,7 +20,7 @@ use crate::store::{DatabaseSettings, DatabaseUrl, DatabaseUrlError};
 use crate::token::Lifetimes;
 
 pub use options::{ByteSize, ByteSizeError, DurabilityChoice, LogFormat, ServeOptions};
-pub use secrets::{Secrets, SecretsError};
+pub use secrets::{Secrets, SecretsError, key_source};
 
 /// Everything that is not secret, read and checked.
 #[derive(Debug, Clone)]
@@ -117,8 +117,27 @@ pub fn database_of(options: ServeOptions) -> Result<DatabaseUrl, ConfigError> {
     Ok(given("database_url", &options.database_url)?.parse()?)
 }
 
+/// How a server with these options would use its database.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn database_settings(options: ServeOptions) -> Result<DatabaseSettings, ConfigError> {
+    Ok(Config::resolve(options)?.0.database)
+}
+
+/// How long tokens of a server with these options live.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn token_lifetimes(options: ServeOptions) -> Result<Lifetimes, ConfigError> {
+    Ok(Config::resolve(options)?.0.lifetimes)
+}
+
 /// The options, and those of the file that they name.
-fn merged(flags: ServeOptions) -> Result<ServeOptions, ConfigError> {
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn merged(flags: ServeOptions) -> Result<ServeOptions, ConfigError> {
     match flags.config.clone() {
         Some(file) => Ok(flags.or(ServeOptions::read(&file)?)),
         None => Ok(flags),
@@ -305,9 +324,9 @@ mod tests {
 
     #[test]
     fn a_secret_in_the_file_is_refused_without_being_repeated() {
-        let (_file, options) = file("token_key = \"k4.local.hunter2\"");
+        let (_file, options) = file("keys = \"tlr_hunter2\"");
         let error = Config::resolve(options).unwrap_err().to_string();
-        assert!(error.contains("`token_key`") && error.contains("environment"), "{error}");
+        assert!(error.contains("`keys`") && error.contains("environment"), "{error}");
         assert!(!error.contains("hunter2"));
     }
 

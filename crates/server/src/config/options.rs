@@ -247,20 +247,20 @@ pub struct ServeOptions {
     )]
     pub max_sockets_per_session: Option<usize>,
 
-    /// A file with token keys, one a line; the first signs, the others still verify.
-    /// Instead of it: the variable THROUGHLINE_TOKEN_KEY, keys separated by commas
-    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_TOKEN_KEY_FILE", value_name = "FILE")]
-    pub token_key_file: Option<PathBuf>,
+    /// A file with the key ring, as `throughline keys generate` writes it. It is read again every 30 s and at SIGHUP.
+    /// Instead of it: the variable THROUGHLINE_KEYS
+    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_KEYS_FILE", value_name = "FILE")]
+    pub keys_file: Option<PathBuf>,
+
+    /// A command that prints the key ring, run by `sh -c` like the file is read: for keys that a secret store hands out.
+    /// It may take 10 s
+    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_KEYS_COMMAND", value_name = "COMMAND")]
+    pub keys_command: Option<String>,
 
     /// A file with hashes of service keys, one a line.
     /// Instead of it: the variable THROUGHLINE_SERVICE_KEY_HASHES, separated by commas
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_SERVICE_KEY_HASHES_FILE", value_name = "FILE")]
     pub service_key_hashes_file: Option<PathBuf>,
-
-    /// A file with the key under which sessions are found by email address. Without any, they are not.
-    /// Instead of it: the variable THROUGHLINE_LOOKUP_KEY
-    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_LOOKUP_KEY_FILE", value_name = "FILE")]
-    pub lookup_key_file: Option<PathBuf>,
 
     /// How long a session token lives without a renewal; at most `token_max_age`
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_TOKEN_TTL", value_name = "DURATION")]
@@ -303,10 +303,7 @@ impl ServeOptions {
             let start = error.span().map_or(0, |span| span.start);
             let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
             let mut message = error.message().to_owned();
-            if message.contains("`token_key`")
-                || message.contains("`service_key_hashes`")
-                || message.contains("`lookup_key`")
-            {
+            if message.contains("`keys`") || message.contains("`service_key_hashes`") {
                 message.push_str(
                     "; secrets are taken from the environment or from a file of their own, never from this one",
                 );
@@ -332,8 +329,8 @@ impl ServeOptions {
             backlog_limit: self.backlog_limit.or(other.backlog_limit),
             session_memory: self.session_memory.or(other.session_memory),
             funnels: self.funnels.or(other.funnels),
-            token_key_file: self.token_key_file.or(other.token_key_file),
-            lookup_key_file: self.lookup_key_file.or(other.lookup_key_file),
+            keys_file: self.keys_file.or(other.keys_file),
+            keys_command: self.keys_command.or(other.keys_command),
             retention: self.retention.or(other.retention),
             service_key_hashes_file: self.service_key_hashes_file.or(other.service_key_hashes_file),
             allowed_origins: self.allowed_origins.or(other.allowed_origins),

@@ -12,6 +12,7 @@ use super::options::DEFAULTS;
 const FORMS: &[(&str, &str)] = &[
     ("FILE", "the path of a file"),
     ("FOLDER", "the path of a folder"),
+    ("COMMAND", "a command for `sh -c`"),
     ("ADDRESS:PORT", "`127.0.0.1:8787`, `0.0.0.0:8787`, `[::]:8787`"),
     ("URL", "`sqlite:FILE` or `postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full`"),
     ("URL,…", "`redis://HOST:PORT` or `rediss://USER:PASSWORD@HOST:PORT`, several separated by commas"),
@@ -129,9 +130,8 @@ Keys are never flags, which everybody on the machine can read, and never in the 
 
 | what | variable | or a file |
 | --- | --- | --- |
-| token keys; the first signs, the others still verify | `THROUGHLINE_TOKEN_KEY`, separated by commas | `--token-key-file`, one a line |
+| the [key ring](operations/keys.md), from which all other keys are derived | `THROUGHLINE_KEYS` | `--keys-file`, or the output of `--keys-command` |
 | hashes of service keys | `THROUGHLINE_SERVICE_KEY_HASHES`, separated by commas | `--service-key-hashes-file`, one a line |
-| the key under which sessions are found by email address; optional, and the same on every server of one database | `THROUGHLINE_LOOKUP_KEY` | `--lookup-key-file` |
 | the password of PostgreSQL | `PGPASSWORD`, or in `THROUGHLINE_DATABASE_URL` | `PGPASSFILE` |
 | the password of Redis | in `THROUGHLINE_REDIS_URL` | |
 

@@ -1,27 +1,26 @@
-//! Keys: from the environment or from files, never from flags (everyone on the machine can
-//! read a process's arguments) and never from the configuration file (it gets committed).
+//! Keys: from the environment, from files, or from a command, never from flags (everyone on the machine can read a
+//! process's arguments) and never from the configuration file (it gets committed).
 
 use std::path::{Path, PathBuf};
 
 use super::ServeOptions;
-use crate::email_lookup::{EmailLookup, LookupKeyError, NoRandomLookupKey};
+use crate::keys::ring_text::VARIABLE as KEYS;
+use crate::keys::source::{KeySource, KeySourceError};
+use crate::keys::{KeyRing, KeyRingError, RootKeyError};
 use crate::service_key::{KnownKey, KnownKeyError, Scope, ServiceKey, ServiceKeyError, ServiceKeys};
 use crate::tenant::TenantId;
-use crate::token::{KeyRingError, TokenKey, TokenKeyError, TokenKeyRing};
 
-const TOKEN_KEY: &str = "THROUGHLINE_TOKEN_KEY";
 const SERVICE_KEY_HASHES: &str = "THROUGHLINE_SERVICE_KEY_HASHES";
-const LOOKUP_KEY: &str = "THROUGHLINE_LOOKUP_KEY";
 
 /// The keys that a server works with.
 #[derive(Debug)]
 pub struct Secrets {
-    /// For session tokens.
-    pub tokens: TokenKeyRing,
+    /// What tokens, data keys and everything else secret are derived from.
+    pub keys: KeyRing,
+    /// Where that is read again; `None` where it was made for this process.
+    pub key_source: Option<KeySource>,
     /// Which service keys are known.
     pub service_keys: ServiceKeys,
-    /// For finding sessions by email address. Without it they are stored without what it takes to find them.
-    pub email_lookup: Option<EmailLookup>,
     /// The service key that was made for this process, with `--dev` only.
     pub dev_service_key: Option<ServiceKey>,
 }
@@ -29,11 +28,11 @@ pub struct Secrets {
 /// Why there are no keys. No variant holds a key or a part of one.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
-    /// No token key.
+    /// No key ring.
     #[error(
-        "there is no token key, and there is no default one: make keys with `throughline keys generate`, then set {TOKEN_KEY} or --token-key-file. To try things out, `--dev` makes keys that live as long as the process"
+        "there is no key ring, and there is no default one: make one with `throughline keys generate`, then set {KEYS}, --keys-file or --keys-command. To try things out, `--dev` makes keys of its own"
     )]
-    NoTokenKey,
+    NoKeys,
     /// No service key.
     #[error(
         "there is no service key, so no back end could authenticate: make keys with `throughline keys generate`, then set {SERVICE_KEY_HASHES} or --service-key-hashes-file"
@@ -47,8 +46,8 @@ pub enum SecretsError {
         /// The flag.
         flag: &'static str,
     },
-    /// A key file cannot be read.
-    #[error("the key file {file:?} cannot be read; check the path and its permissions")]
+    /// A file with hashes cannot be read.
+    #[error("the file {file:?} cannot be read; check the path and its permissions")]
     Unreadable {
         /// Which file.
         file: PathBuf,
@@ -56,17 +55,11 @@ pub enum SecretsError {
         #[source]
         source: std::io::Error,
     },
-    /// A token key is not one.
-    #[error("token key number {number} is wrong")]
-    TokenKey {
-        /// Which one, from 1.
-        number: usize,
-        /// What is wrong with it.
-        #[source]
-        source: TokenKeyError,
-    },
+    /// The key ring can't be read.
+    #[error(transparent)]
+    KeySource(#[from] KeySourceError),
     /// The keys do not make a ring.
-    #[error("the token keys cannot be used together")]
+    #[error("the keys cannot be used together")]
     Ring(#[from] KeyRingError),
     /// A hash is not one.
     #[error("service key hash number {number} is wrong")]
@@ -77,23 +70,23 @@ pub enum SecretsError {
         #[source]
         source: KnownKeyError,
     },
-    /// The look-up key is not one.
-    #[error("the look-up key is wrong")]
-    LookupKey(#[from] LookupKeyError),
-    /// More than one look-up key.
-    #[error(
-        "there is more than one look-up key in {LOOKUP_KEY} or --lookup-key-file; keep the one that the sessions were stored with"
-    )]
-    SeveralLookupKeys,
     /// No key could be made for `--dev`.
-    #[error("no look-up key could be made for this process")]
-    NoRandomLookupKey(#[from] NoRandomLookupKey),
-    /// No key could be made for `--dev`.
-    #[error("no token key could be made for this process")]
-    NoRandomTokenKey(#[source] TokenKeyError),
+    #[error("no key could be made for this process")]
+    NoRandomKey(#[source] RootKeyError),
     /// No key could be made for `--dev`.
     #[error("no service key could be made for this process")]
     NoRandomServiceKey(#[from] ServiceKeyError),
+}
+
+/// Where `options` and the environment say that the key ring is.
+///
+/// # Errors
+/// When they say so more than once.
+pub fn key_source(
+    options: &ServeOptions,
+    environment: impl Fn(&'static str) -> Option<String>,
+) -> Result<Option<KeySource>, KeySourceError> {
+    KeySource::choose(environment(KEYS), options.keys_file.as_deref(), options.keys_command.as_deref())
 }
 
 impl Secrets {
@@ -105,25 +98,17 @@ impl Secrets {
         options: &ServeOptions,
         environment: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, SecretsError> {
-        let token_keys =
-            entries(environment(TOKEN_KEY), (TOKEN_KEY, "--token-key-file"), options.token_key_file.as_deref())?;
+        let key_source = key_source(options, &environment)?;
         let hashes = entries(
             environment(SERVICE_KEY_HASHES),
             (SERVICE_KEY_HASHES, "--service-key-hashes-file"),
             options.service_key_hashes_file.as_deref(),
         )?;
-        let lookup_keys =
-            entries(environment(LOOKUP_KEY), (LOOKUP_KEY, "--lookup-key-file"), options.lookup_key_file.as_deref())?;
-        let mut email_lookup = match lookup_keys.as_slice() {
-            [] => None,
-            [key] => Some(key.parse::<EmailLookup>()?),
-            _ => return Err(SecretsError::SeveralLookupKeys),
+        let keys = match &key_source {
+            Some(source) => KeyRing::of(source.read()?)?,
+            None if options.dev => KeyRing::generate().map_err(SecretsError::NoRandomKey)?,
+            None => return Err(SecretsError::NoKeys),
         };
-        let mut keys = Vec::new();
-        for (number, text) in (1..).zip(&token_keys) {
-            let key = TokenKey::parse(text).map_err(|source| SecretsError::TokenKey { number, source })?;
-            keys.push(key);
-        }
         let mut known = Vec::new();
         for (number, text) in (1..).zip(&hashes) {
             let key = text.parse::<KnownKey>().map_err(|source| SecretsError::ServiceKeyHash { number, source })?;
@@ -131,24 +116,14 @@ impl Secrets {
         }
         let mut dev_service_key = None;
         if options.dev {
-            if keys.is_empty() {
-                keys.push(TokenKey::generate().map_err(SecretsError::NoRandomTokenKey)?);
-            }
-            if email_lookup.is_none() {
-                email_lookup = Some(EmailLookup::generate()?);
-            }
             let key = ServiceKey::generate()?;
             known.push(key.known_as(TenantId::single(), Scope::Service));
             dev_service_key = Some(key);
         }
-        if keys.is_empty() {
-            return Err(SecretsError::NoTokenKey);
-        }
         if known.is_empty() {
             return Err(SecretsError::NoServiceKey);
         }
-        let service_keys = ServiceKeys::new(known);
-        Ok(Self { tokens: TokenKeyRing::new(keys)?, service_keys, email_lookup, dev_service_key })
+        Ok(Self { keys, key_source, service_keys: ServiceKeys::new(known), dev_service_key })
     }
 }
 
@@ -184,10 +159,11 @@ fn strip_name<'a>(entry: &'a str, name: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::RootKey;
 
-    fn load(token_key: Option<&str>, hashes: Option<&str>, options: &ServeOptions) -> Result<Secrets, SecretsError> {
+    fn load(keys: Option<&str>, hashes: Option<&str>, options: &ServeOptions) -> Result<Secrets, SecretsError> {
         Secrets::load(options, |name| match name {
-            TOKEN_KEY => token_key.map(str::to_owned),
+            KEYS => keys.map(str::to_owned),
             SERVICE_KEY_HASHES => hashes.map(str::to_owned),
             _ => None,
         })
@@ -198,17 +174,16 @@ mod tests {
         key.known_as(TenantId::single(), Scope::Service).to_string()
     }
 
-    fn token_key() -> String {
-        TokenKey::generate().unwrap().reveal().unwrap()
+    fn key() -> String {
+        RootKey::generate(None).unwrap().reveal().to_string()
     }
 
     #[test]
-    fn there_is_no_default_key() {
+    fn asvs_13_3_1_there_is_no_default_key() {
         let options = ServeOptions::default();
-        assert!(matches!(load(None, None, &options), Err(SecretsError::NoTokenKey)));
-        assert!(matches!(load(Some(" "), Some(&hash()), &options), Err(SecretsError::NoTokenKey)));
-        let no_service = load(Some(&token_key()), None, &options);
-        assert!(matches!(no_service, Err(SecretsError::NoServiceKey)));
+        assert!(matches!(load(None, None, &options), Err(SecretsError::NoKeys)));
+        assert!(matches!(load(Some(" "), Some(&hash()), &options), Err(SecretsError::NoKeys)));
+        assert!(matches!(load(Some(&key()), None, &options), Err(SecretsError::NoServiceKey)));
     }
 
     #[test]
@@ -222,44 +197,27 @@ mod tests {
 
     #[test]
     fn keys_come_from_the_environment_separated_by_commas() {
-        let (tokens, hashes) = (format!("{},{}", token_key(), token_key()), format!("{},{}", hash(), hash()));
-        assert!(load(Some(&tokens), Some(&hashes), &ServeOptions::default()).is_ok());
+        let (keys, hashes) = (format!("{},{}", key(), key()), format!("{},{}", hash(), hash()));
+        let secrets = load(Some(&keys), Some(&hashes), &ServeOptions::default()).unwrap();
+        assert_eq!(secrets.keys.all().len(), 2);
+        assert!(!format!("{secrets:?}").contains(&keys[..20]));
     }
 
     #[test]
     fn keys_come_from_a_file_with_comments() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), format!("# new\n{TOKEN_KEY}={}\n\n{}\n", token_key(), token_key())).unwrap();
-        let options = ServeOptions { token_key_file: Some(file.path().to_owned()), ..Default::default() };
-        assert!(load(None, Some(&hash()), &options).is_ok());
-        let both = load(Some(&token_key()), Some(&hash()), &options);
-        assert!(matches!(both, Err(SecretsError::Ambiguous { .. })));
-    }
-
-    #[test]
-    fn a_look_up_key_is_optional_one_and_not_repeated_when_it_is_wrong() {
-        let options = ServeOptions::default();
-        let (token_key, hash) = (token_key(), hash());
-        let load = |lookup_key: Option<&str>| {
-            Secrets::load(&options, |name| match name {
-                TOKEN_KEY => Some(token_key.clone()),
-                SERVICE_KEY_HASHES => Some(hash.clone()),
-                _ => lookup_key.map(str::to_owned),
-            })
-        };
-        assert!(load(None).unwrap().email_lookup.is_none());
-        let key = EmailLookup::generate().unwrap().reveal();
-        assert_eq!(load(Some(&key)).unwrap().email_lookup.unwrap().reveal(), key);
-        assert!(matches!(load(Some(&format!("{key},{key}"))), Err(SecretsError::SeveralLookupKeys)));
-        let error = load(Some("hunter2")).unwrap_err();
-        assert!(!crate::problem::chain(&error).contains("hunter2"));
+        std::fs::write(file.path(), format!("# new\n{KEYS}={}\n\n{}\n", key(), key())).unwrap();
+        let options = ServeOptions { keys_file: Some(file.path().to_owned()), ..Default::default() };
+        assert_eq!(load(None, Some(&hash()), &options).unwrap().keys.all().len(), 2);
+        let both = load(Some(&key()), Some(&hash()), &options);
+        assert!(matches!(both, Err(SecretsError::KeySource(KeySourceError::Ambiguous { .. }))));
     }
 
     #[test]
     fn a_wrong_key_is_counted_and_not_repeated() {
-        let tokens = format!("{},hunter2", token_key());
-        let error = load(Some(&tokens), Some(&hash()), &ServeOptions::default()).unwrap_err();
-        assert!(matches!(error, SecretsError::TokenKey { number: 2, .. }));
-        assert!(!crate::problem::chain(&error).contains("hunter2"));
+        let keys = format!("{},hunter2", key());
+        let error = load(Some(&keys), Some(&hash()), &ServeOptions::default()).unwrap_err();
+        let told = crate::problem::chain(&error);
+        assert!(told.contains("entry 2") && !told.contains("hunter2"), "{told}");
     }
 }

@@ -183,7 +183,7 @@ fn keys(options: &ServeOptions, environment: &BTreeMap<String, String>) -> Vec<F
         }));
     }
     findings.insert(0, judge_keys(options, loaded));
-    findings.extend(options.token_key_file.as_deref().and_then(machine::readable_by_all));
+    findings.extend(options.keys_file.as_deref().and_then(machine::readable_by_all));
     findings
 }
 
@@ -198,10 +198,10 @@ fn judge_keys(options: &ServeOptions, loaded: Result<Secrets, SecretsError>) -> 
     match loaded {
         Ok(_) if options.dev => Finding::warning(
             "keys",
-            "--dev: they are made at each start, so tokens end with the process",
+            "--dev: without a key ring, one is made at the start",
             "for production, leave out --dev and give keys that `throughline keys generate` made",
         ),
-        Ok(_) => Finding::ok("keys", "token keys and service keys are there and well-formed"),
+        Ok(_) => Finding::ok("keys", "the key ring and the service keys are there and well-formed"),
         Err(error) => {
             let remedy = "make keys with `throughline keys generate`, and have each server read the same ones";
             Finding::error("keys", chain(&error), remedy)

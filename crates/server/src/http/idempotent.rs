@@ -102,7 +102,23 @@ fn respond(status: u16, headers: &[(String, String)], body: Vec<u8>) -> Response
 /// The `Idempotency-Key` of a request, with whose it is.
 #[derive(Debug, Clone)]
 pub struct Once {
-    key: Option<IdempotencyKey>,
+    key: Option<Sent>,
+}
+
+#[derive(Debug, Clone)]
+struct Sent {
+    /// What the store knows it by.
+    name: IdempotencyKey,
+    /// What the caller sent.
+    text: String,
+}
+
+impl Sent {
+    /// The hash by which the store tells bodies apart: with the caller's key in it, so that nobody can find out a body by
+    /// trying.
+    fn hash_of(&self, body_sha256: [u8; 32]) -> [u8; 32] {
+        Sha256::new().chain_update(self.text.as_bytes()).chain_update(b"\n").chain_update(body_sha256).finalize().into()
+    }
 }
 
 impl Once {
@@ -124,8 +140,11 @@ impl Once {
         if key.is_empty() || key.len() > MAX_KEY_BYTES || values.next().is_some() {
             return Err(malformed());
         }
-        let key = IdempotencyKey { tenant: tenant.clone(), scope: scope.to_owned(), key: key.to_owned() };
-        Ok(Self { key: Some(key) })
+        // As a hash: a caller may have put a buyer's address there.
+        let digest = Sha256::digest(format!("{tenant}\n{scope}\n{key}"));
+        let hashed = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = IdempotencyKey { tenant: tenant.clone(), scope: scope.to_owned(), key: hashed };
+        Ok(Self { key: Some(Sent { name, text: key.to_owned() }) })
     }
 
     /// A request that is not told from another.
@@ -138,9 +157,7 @@ impl Once {
     /// attempt was lost in a crash. `None` without a key.
     #[must_use]
     pub fn client_id(&self) -> Option<ClientId> {
-        let IdempotencyKey { tenant, scope, key } = self.key.as_ref()?;
-        let digest = Sha256::digest(format!("{tenant}\n{scope}\n{key}"));
-        let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = self.key.as_ref()?.name.key.get(..32)?;
         ClientId::new(format!("{}{hex}", ClientId::ONCE)).ok()
     }
 
@@ -153,13 +170,17 @@ impl Once {
         body_sha256: [u8; 32],
         work: impl Future<Output = Result<Reply, Problem>>,
     ) -> Result<Response, Problem> {
-        let Some(key) = self.key else { return Ok(work.await?.into_response()) };
+        let Some(sent) = self.key else { return Ok(work.await?.into_response()) };
+        let (now_ms, body_hash) = (state.clock.now_ms(), sent.hash_of(body_sha256));
+        let seal =
+            |body: &[u8]| state.answers.seal(&sent.name, body, now_ms).map_err(|error| Problem::internal(&error));
         let conflict = |status, code: &'static str, detail: &'static str, who| {
             Problem::new(status, code, "Idempotency-Key in use").detail(detail).mendable_by(who)
         };
-        let ticket = match state.store.begin(key, body_sha256, state.clock.now_ms()).await? {
+        let ticket = match state.store.begin(sent.name.clone(), body_hash, now_ms).await? {
             Begin::Started(ticket) => ticket,
             Begin::Replay(Answer { status, mut headers, body, .. }) => {
+                let body = state.answers.open(&sent.name, &body).map_err(|error| Problem::internal(&error))?;
                 headers.push((REPLAYED.to_string(), "true".to_owned()));
                 return Ok(respond(status, &headers, body));
             }
@@ -180,7 +201,7 @@ impl Once {
             Ok(reply) => {
                 let (status, headers) = (reply.status.as_u16(), reply.headers());
                 let session_id = reply.session_id.clone();
-                let answer = Answer { status, headers, body: reply.body.clone(), session_id };
+                let answer = Answer { status, headers, body: seal(&reply.body)?, session_id };
                 if let Err(error) = state.store.finish(ticket, answer).await {
                     tracing::warn!(error = %crate::problem::chain(&error), "an answer was given and could not be kept");
                 }
@@ -191,7 +212,8 @@ impl Once {
                 let kept = if is_final {
                     let headers = vec![(CONTENT_TYPE.to_string(), crate::problem::MEDIA_TYPE.to_owned())];
                     let status = problem.status().as_u16();
-                    state.store.finish(ticket, Answer { status, headers, body: problem.body(), session_id: None }).await
+                    let body = seal(&problem.body())?;
+                    state.store.finish(ticket, Answer { status, headers, body, session_id: None }).await
                 } else {
                     state.store.abandon(ticket).await
                 };

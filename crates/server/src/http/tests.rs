@@ -40,9 +40,10 @@ fn server(options: ServeOptions) -> Server {
     };
     let (config, options) = Config::resolve(options).unwrap();
     let secrets = Secrets::load(&options, |_| None).unwrap();
+    let keys = secrets.keys.clone();
     let key = secrets.dev_service_key.as_ref().unwrap().reveal().to_owned();
     let (store, clock) = (MemoryStore::default(), ManualClock::at(1_700_000_000_000));
-    let state = ServerState::with(config, secrets, Tiers::single(Arc::new(store)), Arc::new(clock)).unwrap();
+    let state = ServerState::with(config, secrets, Tiers::single(Arc::new(store), keys), Arc::new(clock)).unwrap();
     let features = Router::new()
         .route("/v1/echo", post(|JsonBody(value): JsonBody<Value>| async move { value.to_string() }))
         .route(

@@ -17,8 +17,11 @@ use super::freshness::Stamp;
 use super::measures::{self, Origin, Reason};
 use super::residents::ByKey;
 use super::shared_tier::{Answer, Found};
-use super::stored::{Unreadable, append, read_record, read_state, write_session};
+use super::stored::{
+    Unreadable, append, email_digest, new_cipher, open_session, read_news, read_record, write_session,
+};
 use super::{Current, Environment, PEER_QUEUE, SessionError};
+use crate::encryption::SessionCipher;
 use crate::problem::chain;
 use crate::store::{CommitError, ReadError, SessionKey};
 
@@ -68,6 +71,8 @@ struct Rendered {
 #[derive(Debug)]
 struct Live {
     authority: Authority,
+    /// With what its parts are encrypted; `None` as long as it does not exist.
+    cipher: Option<Arc<SessionCipher>>,
     peers: HashMap<PeerId, Listener>,
     /// During which time of the links it was read from the tiers below.
     validated: Option<Stamp>,
@@ -118,6 +123,12 @@ impl Live {
         stamp.is_some() && self.validated == stamp && !self.authority.is_stale()
     }
 }
+
+/// A session as the shared tier has it, and with what it is encrypted.
+type FromShared = (SharedView, Arc<SessionCipher>);
+
+/// A session as the tiers below have it, and with what it is encrypted; `None` where it does not exist.
+type FromBelow = (Loaded, Option<Arc<SessionCipher>>);
 
 impl Drop for Hosted {
     fn drop(&mut self) {
@@ -177,8 +188,9 @@ impl Hosted {
         let id = SessionId::new(self.key.session_id.as_str()).or_else(|_| SessionId::new("invalid"));
         let id = id.map_err(|_| SessionError::Busy { retry_after: RETRY_AFTER })?;
         let stamp = self.environment.links.stamp(&self.key);
-        let live = |authority: Authority, validated| Live {
+        let live = |authority: Authority, cipher, validated| Live {
             authority,
+            cipher,
             peers: HashMap::new(),
             validated,
             validated_at: Instant::now(),
@@ -188,84 +200,90 @@ impl Hosted {
             unflushed_since: None,
         };
         let found = self.environment.tier.load(&self.key).await;
-        if let (Found::Session { view, is_verified: true }, Some(_)) = (&found, stamp)
+        if let (Found::Session { view, cipher, is_verified: true }, Some(_)) = (&found, stamp)
             && let Some(authority) = Authority::from_shared(id.clone(), SharedView::clone(view))
         {
             metrics::counter!("throughline_tier_reads_total", "tier" => "redis", "outcome" => "hit").increment(1);
-            return Ok((live(authority, stamp), Vec::new()));
+            return Ok((live(authority, Some(Arc::clone(cipher)), stamp), Vec::new()));
         }
         metrics::counter!("throughline_tier_reads_total", "tier" => "redis", "outcome" => "miss").increment(1);
         match self.complete(found, 0).await {
-            Ok(loaded) => {
+            Ok((loaded, cipher)) => {
                 let mut authority = Authority::new(id, None);
                 let effects = authority.reloaded(loaded, &self.rules());
-                Ok((live(authority, stamp), effects))
+                Ok((live(authority, cipher, stamp), effects))
             }
-            Err((error, Some(view))) => match Authority::from_shared(id, view) {
+            Err((error, Some((view, cipher)))) => match Authority::from_shared(id, view) {
                 // The database can't say whether this is the latest.
-                Some(authority) => Ok((live(authority, None), Vec::new())),
+                Some(authority) => Ok((live(authority, Some(cipher), None), Vec::new())),
                 None => Err(error),
             },
             Err((error, None)) => Err(error),
         }
     }
 
-    /// Everything that the tiers below have of the session.
-    async fn read(&self) -> Result<Loaded, SessionError> {
+    /// Everything that the tiers below have of the session, and with what it is encrypted.
+    async fn read(&self) -> Result<FromBelow, SessionError> {
         let known = self.live().map_or(0, |live| live.authority.durable_version());
         let found = self.environment.tier.load(&self.key).await;
         match self.complete(found, known).await {
             Ok(loaded) => Ok(loaded),
-            Err((_, Some(view))) => Ok(Loaded { database: None, shared: Some(view) }),
+            Err((_, Some((view, cipher)))) => Ok((Loaded { database: None, shared: Some(view) }, Some(cipher))),
             Err((error, None)) => Err(error),
         }
     }
 
     /// What the database has, beside what the shared tier was found to have. The latter is read first: what it holds
     /// ahead of the database then is either still ahead of it, or in its journal.
-    async fn complete(&self, found: Found, known: u64) -> Result<Loaded, (SessionError, Option<SharedView>)> {
+    async fn complete(&self, found: Found, known: u64) -> Result<FromBelow, (SessionError, Option<FromShared>)> {
         let environment = &self.environment;
         let (shared, vacancy) = match found {
-            Found::Session { view, .. } => (Some(*view), None),
+            Found::Session { view, cipher, .. } => (Some((*view, cipher)), None),
             Found::Nothing(vacancy) => (None, vacancy),
         };
-        let database = match self.read_database(known, shared.as_ref()).await {
-            Ok(database) => database,
+        let (database, cipher) = match self.read_database(known, shared.as_ref().map(|(view, _)| view)).await {
+            Ok(read) => read,
             Err(error) => return Err((error, shared)),
         };
-        if let Some(state) = &database.state {
+        let shared = shared.map(|(view, _)| view);
+        if let (Some(state), Some(cipher)) = (&database.state, &cipher) {
             match (&shared, vacancy) {
                 (Some(view), _) => {
                     let is_same = view.state.epoch == state.epoch;
                     if !is_same || view.state.version() < state.version() {
-                        environment.tier.correct(&self.key, state).await;
+                        environment.tier.correct(&self.key, state, cipher).await;
                     }
                 }
-                (None, Some(vacancy)) => environment.tier.fill(&self.key, &vacancy, state).await,
+                (None, Some(vacancy)) => environment.tier.fill(&self.key, &vacancy, state, cipher).await,
                 (None, None) => {}
             }
         }
-        Ok(Loaded { database: Some(database), shared })
+        Ok((Loaded { database: Some(database), shared }, cipher))
     }
 
-    async fn read_database(&self, known: u64, shared: Option<&SharedView>) -> Result<DatabaseView, SessionError> {
+    async fn read_database(
+        &self,
+        known: u64,
+        shared: Option<&SharedView>,
+    ) -> Result<(DatabaseView, Option<Arc<SessionCipher>>), SessionError> {
         let store = &self.environment.store;
         let stored = measures::database("load", store.load(&self.key)).await?;
         let outcome = if stored.is_some() { "hit" } else { "miss" };
         metrics::counter!("throughline_tier_reads_total", "tier" => "database", "outcome" => outcome).increment(1);
-        let Some(stored) = stored else { return Ok(DatabaseView::default()) };
+        let Some(stored) = stored else { return Ok((DatabaseView::default(), None)) };
         self.json_bytes.store(stored.state.len(), Ordering::Relaxed);
-        let state = read_state(&stored)?;
+        let version = stored.version;
+        let (state, cipher) = open_session(&self.key, stored, &self.environment.keys)?;
         let after = shared.map_or(known, |view| known.min(view.state.version()));
         let has_tail = shared.is_some_and(|view| !view.tail.is_empty());
         let has_own = self.live().is_some_and(|live| !live.authority.tail().is_empty());
         let mut journal = Vec::new();
-        if (has_tail || has_own) && after < stored.version {
+        if (has_tail || has_own) && after < version {
             for record in measures::database("journal", store.journal(&self.key, after, COMPARED_RECORDS)).await? {
-                journal.extend(read_record(&record)?.filter(|record| record.version <= stored.version));
+                journal.extend(read_record(&record, &cipher)?.filter(|record| record.version <= version));
             }
         }
-        Ok(DatabaseView { state: Some(state), journal })
+        Ok((DatabaseView { state: Some(state), journal }, Some(cipher)))
     }
 
     /// The state as `role` may see it, as JSON.
@@ -432,7 +450,22 @@ impl Hosted {
     }
 
     /// What another server has told of the session.
-    pub(super) fn observe(self: &Arc<Self>, news: News) {
+    pub(super) fn hear(self: &Arc<Self>, news: &[u8]) {
+        let Some(cipher) = self.live().and_then(|live| live.cipher.clone()) else {
+            return self.suspect(Reason::News);
+        };
+        match read_news(news, &cipher) {
+            Ok(news) => self.observe(news),
+            // It has a new data key: it was erased, or deleted and begun anew.
+            Err(error) if error.is_of_another_key() => self.suspect(Reason::News),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "what another server told can't be read; is it of another release?");
+                self.suspect(Reason::News);
+            }
+        }
+    }
+
+    fn observe(self: &Arc<Self>, news: News) {
         self.change_because(Reason::News, |authority, rules| authority.observed(news, rules));
     }
 
@@ -545,20 +578,36 @@ impl Hosted {
         }
     }
 
-    /// Writes to the database, and tells the other servers.
-    async fn write(&self, commit: &Commit) -> Result<(), CommitError> {
+    /// The cipher for what a commit writes: a new one where the session begins, and where it is erased, so that nothing
+    /// written before can be read any more.
+    fn cipher_for(&self, commit: &Commit) -> Result<Arc<SessionCipher>, Unreadable> {
+        let known = self.live().and_then(|live| live.cipher.clone());
+        let begins_anew = commit.expected_version == 0 || commit.erased_at_version().is_some();
+        match known.filter(|_| !begins_anew) {
+            Some(cipher) => Ok(cipher),
+            None => new_cipher(&self.key, &self.environment.keys, self.environment.clock.now_ms()),
+        }
+    }
+
+    /// Writes to the database, and tells the other servers. Answers with what it is encrypted.
+    async fn write(&self, commit: &Commit) -> Result<Arc<SessionCipher>, CommitError> {
         let environment = &self.environment;
         // Where there are other servers, one of the two links has to tell them.
         let has_others = environment.announcements.is_some();
         let announce = has_others && !environment.tier.is_available_for(&self.key);
-        let change = append(&self.key, commit, environment.email_lookup.as_ref(), announce).map_err(|error| {
+        let written = self.cipher_for(commit).and_then(|cipher| {
+            let now_ms = environment.clock.now_ms();
+            let digest = email_digest(&self.key, &commit.state, &environment.email_lookup, now_ms);
+            Ok((append(&self.key, commit, &cipher, digest, announce)?, cipher))
+        });
+        let (change, cipher) = written.map_err(|error| {
             tracing::error!(error = %chain(&error), "a session can't be written down");
-            CommitError::Malformed { detail: "it can't be written as JSON" }
+            CommitError::Malformed { detail: "it can't be written as JSON, or not encrypted" }
         })?;
         self.json_bytes.store(change.state.len(), Ordering::Relaxed);
         let is_erasure = change.purge_history;
         measures::database("commit", environment.store.commit(change)).await?;
-        if environment.tier.settle(&self.key, commit).await {
+        if environment.tier.settle(&self.key, commit, &cipher).await {
             environment.recently_written.note(&self.key, commit.state.version());
         } else {
             if is_erasure {
@@ -573,7 +622,14 @@ impl Hosted {
                 }
             }
         }
-        Ok(())
+        Ok(cipher)
+    }
+
+    /// What is written from now on is encrypted with this.
+    fn use_cipher(&self, cipher: Arc<SessionCipher>) {
+        if let Some(mut live) = self.live() {
+            live.cipher = Some(cipher);
+        }
     }
 
     /// Commits in a task of its own: a caller that goes away does not leave the authority waiting.
@@ -581,7 +637,10 @@ impl Hosted {
         let hosted = Arc::clone(self);
         self.environment.tasks.spawn(async move {
             match tokio::time::timeout(COMMIT_PATIENCE, hosted.write(&commit)).await {
-                Ok(Ok(())) => hosted.change(|authority, rules| authority.committed(rules)),
+                Ok(Ok(cipher)) => {
+                    hosted.use_cipher(cipher);
+                    hosted.change(|authority, rules| authority.committed(rules));
+                }
                 Ok(Err(CommitError::Conflict { .. })) => {
                     metrics::counter!("throughline_commit_conflicts_total").increment(1);
                     hosted.change_because(Reason::Conflict, |authority, _| authority.conflicted());
@@ -616,7 +675,12 @@ impl Hosted {
     fn share(self: &Arc<Self>, share: Share) {
         let hosted = Arc::clone(self);
         self.environment.tasks.spawn(async move {
-            match hosted.environment.tier.share(&hosted.key, &share).await {
+            let cipher = hosted.live().and_then(|live| live.cipher.clone());
+            let answer = match &cipher {
+                Some(cipher) => hosted.environment.tier.share(&hosted.key, &share, cipher).await,
+                None => Answer::Failed,
+            };
+            match answer {
                 Answer::Taken => {
                     if let Some(mut live) = hosted.live() {
                         live.owns_tail = true;
@@ -636,7 +700,7 @@ impl Hosted {
         let hosted = Arc::clone(self);
         self.environment.tasks.spawn(async move {
             match tokio::time::timeout(COMMIT_PATIENCE, hosted.write(&commit)).await {
-                Ok(Ok(())) => hosted.change(|authority, rules| authority.flushed(rules)),
+                Ok(Ok(_)) => hosted.change(|authority, rules| authority.flushed(rules)),
                 Ok(Err(CommitError::Conflict { .. })) => {
                     metrics::counter!("throughline_flush_conflicts_total").increment(1);
                     hosted.change_because(Reason::Conflict, |authority, _| authority.flush_conflicted());
@@ -660,10 +724,15 @@ impl Hosted {
             let _place = hosted.environment.reloads.acquire().await;
             let stamp = hosted.environment.links.stamp(&hosted.key);
             match hosted.read().await {
-                Ok(loaded) => {
+                Ok((loaded, cipher)) => {
                     let is_whole = loaded.database.is_some();
+                    let shared_version = loaded.shared.as_ref().map_or(0, |view| view.state.version());
                     let rules = hosted.rules();
                     if let Some(mut live) = hosted.live() {
+                        // The authority takes what the shared tier has for its own unless it has something later.
+                        if is_whole || shared_version >= live.authority.durable_version() {
+                            live.cipher = cipher;
+                        }
                         if is_whole {
                             live.validated = stamp;
                             live.validated_at = Instant::now();

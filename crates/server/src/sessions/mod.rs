@@ -4,7 +4,7 @@
 //! What is hosted is this process's memory tier. Below it are the tier that all servers share, where there is one, and the
 //! database. `hosted.rs` holds one session, `residents.rs` all of them within their bytes, `freshness.rs` tells whether
 //! they can still be believed, `flushing.rs` keeps what is ahead of the database, `shared_tier.rs` talks to the shared
-//! tier, `overview.rs` tells of many of them, and `upkeep.rs` does what nobody asks for.
+//! tier, `overview.rs` tells of many of them, `rewrapping.rs` follows the key ring, and `upkeep.rs` does what nobody asks for.
 
 mod flushing;
 mod freshness;
@@ -13,6 +13,7 @@ mod measures;
 mod overview;
 mod recently_written;
 mod residents;
+mod rewrapping;
 mod shared_tier;
 mod stored;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use throughline_core::sync::{Credential, Hello, JoinRefused, PeerId, Request, ServerFrame};
-use throughline_core::{Role, State};
+use throughline_core::{Record, Role, State};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -39,11 +40,13 @@ pub use self::overview::{Listed, MemoryStatistics};
 use self::recently_written::RecentlyWritten;
 use self::residents::Residents;
 use self::shared_tier::SharedTier;
-pub use self::stored::{Unreadable, read_record};
+pub use self::stored::Unreadable;
+use self::stored::{open_session, read_record};
 use self::unerased::Unerased;
 use crate::clock::Clock;
 use crate::email_lookup::EmailLookup;
 use crate::funnels::FunnelLibrary;
+use crate::keys::KeyRing;
 use crate::shared_cache::SharedCache;
 use crate::store::{DatabaseHealth, JournalRecord, ReadError, SessionKey, Store};
 
@@ -67,15 +70,15 @@ pub struct Tiers {
     pub announcements: Option<Arc<Announcements>>,
     /// The shared tier, if there is one.
     pub cache: Option<Arc<SharedCache>>,
-    /// With which the database is told how to find sessions by email address; `None` where it is not to find them.
-    pub email_lookup: Option<EmailLookup>,
+    /// With what everything is encrypted that leaves the process.
+    pub keys: KeyRing,
 }
 
 impl Tiers {
     /// A database that no other server uses, and no shared tier.
     #[must_use]
-    pub fn single(store: Arc<dyn Store>) -> Self {
-        Self { store, database: DatabaseHealth::default(), announcements: None, cache: None, email_lookup: None }
+    pub fn single(store: Arc<dyn Store>, keys: KeyRing) -> Self {
+        Self { store, database: DatabaseHealth::default(), announcements: None, cache: None, keys }
     }
 }
 
@@ -120,7 +123,8 @@ struct Environment {
     residents: Residents,
     backlog: Backlog,
     unerased: Unerased,
-    email_lookup: Option<EmailLookup>,
+    keys: KeyRing,
+    email_lookup: EmailLookup,
     recently_written: RecentlyWritten,
     reloads: Semaphore,
     relaxed: bool,
@@ -222,12 +226,12 @@ impl Sessions {
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
     ) -> Self {
-        let Tiers { store, database, announcements, cache, email_lookup } = tiers;
+        let Tiers { store, database, announcements, cache, keys } = tiers;
         let links = Links::new(cache.clone(), announcements.clone());
         let environment = Environment {
             store,
             database,
-            tier: SharedTier::new(cache.clone()),
+            tier: SharedTier::new(cache.clone(), keys.clone()),
             cache,
             name: format!("{:032x}", fastrand::u128(..)),
             links,
@@ -238,7 +242,8 @@ impl Sessions {
             residents: Residents::new(limits.memory_bytes),
             backlog: Backlog::new(limits.backlog),
             unerased: Unerased::default(),
-            email_lookup,
+            email_lookup: EmailLookup::new(keys.clone()),
+            keys,
             recently_written: RecentlyWritten::default(),
             reloads: Semaphore::new(RELOADS),
             relaxed: limits.relaxed,
@@ -366,12 +371,30 @@ impl Sessions {
         }
     }
 
-    /// The session's journal after a version, at most `limit` records.
+    /// The session's journal after a version, at most `limit` records: the version of each, and what happened, unless
+    /// that was erased.
     ///
     /// # Errors
-    /// See [`ReadError`].
-    pub async fn journal(&self, key: &SessionKey, after: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError> {
-        self.environment.store.journal(key, after, limit).await
+    /// See [`SessionError`].
+    pub async fn journal(
+        &self,
+        key: &SessionKey,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<(u64, Option<Record>)>, SessionError> {
+        let Environment { store, keys, .. } = &*self.environment;
+        let mut attempt = 1;
+        loop {
+            let Some(stored) = store.load(key).await? else { return Ok(Vec::new()) };
+            let (_, cipher) = open_session(key, stored, keys)?;
+            let records = store.journal(key, after, limit).await?;
+            let read = |record: &JournalRecord| Ok((record.version, read_record(record, &cipher)?));
+            match records.iter().map(read).collect::<Result<_, Unreadable>>() {
+                // It was erased between the two reads.
+                Err(error) if error.is_of_another_key() && attempt < 3 => attempt += 1,
+                read => return Ok(read?),
+            }
+        }
     }
 
     /// The session in memory; read from the tiers below by the first who asks.

@@ -5,7 +5,7 @@ use throughline_core::State;
 
 use super::measures::{self, Reason};
 use super::shared_tier;
-use super::stored::read_state;
+use super::stored::open_session;
 use super::{SessionError, Sessions};
 use crate::clock::millis;
 use crate::email_lookup::EmailLookup;
@@ -42,10 +42,10 @@ pub struct MemoryStatistics {
 }
 
 impl Sessions {
-    /// With which sessions are found by email address, if they are.
+    /// With which sessions are found by email address.
     #[must_use]
-    pub fn email_lookup(&self) -> Option<&EmailLookup> {
-        self.environment.email_lookup.as_ref()
+    pub fn email_lookup(&self) -> &EmailLookup {
+        &self.environment.email_lookup
     }
 
     /// The sessions that match, as the database has them: what was accepted ahead of it may be missing for a second.
@@ -55,8 +55,10 @@ impl Sessions {
     pub async fn search(&self, search: &Search) -> Result<Vec<Listed>, SurveyError> {
         let found = measures::database("search", self.environment.store.search(search)).await?;
         let listed = found.into_iter().map(|Found { position, stored }| {
+            let key = SessionKey { tenant: search.tenant.clone(), session_id: position.session_id.clone() };
             // One of them must not hide all the others.
-            let state = read_state(&stored).inspect_err(|error| {
+            let opened = open_session(&key, stored, &self.environment.keys).map(|(state, _)| state);
+            let state = opened.inspect_err(|error| {
                 tracing::error!(error = %chain(error), session_id = position.session_id, "a session in a list can't be read");
             });
             Listed { position, state: state.ok() }
@@ -90,8 +92,12 @@ impl Sessions {
     pub async fn invalidate(&self, key: &SessionKey) -> Result<bool, SessionError> {
         let environment = &self.environment;
         let stored = measures::database("load", environment.store.load(key)).await?;
-        match &stored {
-            Some(stored) => environment.tier.correct(key, &read_state(stored)?).await,
+        let is_there = stored.is_some();
+        match stored {
+            Some(stored) => {
+                let (state, cipher) = open_session(key, stored, &environment.keys)?;
+                environment.tier.correct(key, &state, &cipher).await;
+            }
             None => self.forget_vanished(key).await,
         }
         environment.residents.release(key);
@@ -99,7 +105,7 @@ impl Sessions {
             hosted.suspect(Reason::Other);
             hosted.current().await?;
         }
-        Ok(stored.is_some())
+        Ok(is_there)
     }
 
     /// The database has no such session; what the shared tier has of it goes, unless commands wait there.

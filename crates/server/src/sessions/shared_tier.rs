@@ -7,6 +7,8 @@ use throughline_core::State;
 use throughline_core::sync::{Commit, News, Share, SharedView};
 
 use super::stored::{Unreadable, read_entries, read_snapshot, write_entries, write_news, write_snapshot};
+use crate::encryption::SessionCipher;
+use crate::keys::KeyRing;
 use crate::problem::chain;
 use crate::shared_cache::{self, CacheFault, Loaded, Settle, SharedCache, Vacancy};
 use crate::store::SessionKey;
@@ -15,6 +17,7 @@ use crate::store::SessionKey;
 #[derive(Debug)]
 pub(super) struct SharedTier {
     cache: Option<Arc<SharedCache>>,
+    keys: KeyRing,
 }
 
 /// What the shared tier has of a session.
@@ -26,6 +29,8 @@ pub(super) enum Found {
     Session {
         /// What it has.
         view: Box<SharedView>,
+        /// With what it is encrypted.
+        cipher: Arc<SessionCipher>,
         /// Whether it was written while this server heard of every change, so that the database need not be asked.
         is_verified: bool,
     },
@@ -43,8 +48,8 @@ pub(super) enum Answer {
 }
 
 impl SharedTier {
-    pub(super) fn new(cache: Option<Arc<SharedCache>>) -> Self {
-        Self { cache }
+    pub(super) fn new(cache: Option<Arc<SharedCache>>, keys: KeyRing) -> Self {
+        Self { cache, keys }
     }
 
     pub(super) fn is_available_for(&self, key: &SessionKey) -> bool {
@@ -66,28 +71,29 @@ impl SharedTier {
             }
         };
         let is_verified = session.written_after_link_up;
-        let view = read_snapshot(&session.snapshot).and_then(|state| {
+        let snapshot = read_snapshot(key, session.durable_version, &session.snapshot, &self.keys);
+        let view = snapshot.and_then(|(state, cipher)| {
             let mut tail = Vec::new();
             for piece in &session.tail {
-                tail.extend(read_entries(&piece.blob)?);
+                tail.extend(read_entries(&piece.blob, piece.version, &cipher)?);
             }
-            Ok(Box::new(SharedView { state, tail }))
+            Ok((Box::new(SharedView { state, tail }), cipher))
         });
         match view {
-            Ok(view) => Found::Session { view, is_verified },
+            Ok((view, cipher)) => Found::Session { view, cipher, is_verified },
             Err(error) => {
-                // Of another release, perhaps: what the database has is written over it.
+                // Of another release, perhaps, or under a retired key: what the database has is written over it.
                 tracing::warn!(error = %chain(&error), "a session in the shared tier can't be read");
                 Found::Nothing(None)
             }
         }
     }
 
-    pub(super) async fn share(&self, key: &SessionKey, share: &Share) -> Answer {
+    pub(super) async fn share(&self, key: &SessionKey, share: &Share, cipher: &SessionCipher) -> Answer {
         let Some(cache) = self.cache_for(key) else { return Answer::Failed };
         let written = || {
-            let entry = write_entries(&share.entries)?;
-            Ok::<_, Unreadable>((Bytes::from(entry), Bytes::from(write_news(&share.news())?)))
+            let entry = write_entries(&share.entries, share.state.version(), cipher)?;
+            Ok::<_, Unreadable>((Bytes::from(entry), Bytes::from(write_news(&share.news(), cipher)?)))
         };
         let (entry, message) = match written() {
             Ok(written) => written,
@@ -99,8 +105,8 @@ impl SharedTier {
         let share = shared_cache::Share {
             key: key.clone(),
             epoch: share.state.epoch,
-            expected: share.previous.mark(),
-            reached: share.state.mark(),
+            expected: cipher.conceal(share.previous.mark()),
+            reached: cipher.conceal(share.state.mark()),
             entry,
             message,
         };
@@ -116,10 +122,10 @@ impl SharedTier {
     }
 
     /// Tells everybody what the database has; whether they will hear it.
-    pub(super) async fn settle(&self, key: &SessionKey, commit: &Commit) -> bool {
+    pub(super) async fn settle(&self, key: &SessionKey, commit: &Commit, cipher: &SessionCipher) -> bool {
         let Some(cache) = self.cache_for(key) else { return false };
         let outcome = if commit.erased_at_version().is_some() {
-            let message = write_news(&commit.news());
+            let message = write_news(&commit.news(), cipher);
             let removed = cache.remove(key, commit.state.version()).await;
             match (removed, message) {
                 (Ok(()), Ok(message)) => cache.publish(key, &message).await,
@@ -130,42 +136,49 @@ impl SharedTier {
                 }
             }
         } else {
-            self.put(cache, key, &commit.state, &commit.news()).await
+            self.put(cache, key, (&commit.state, cipher), &commit.news()).await
         };
         outcome.inspect_err(|fault| note(fault, "telling of a commit")).is_ok()
     }
 
     /// Replaces what the shared tier has by what the database has, if that is newer.
-    pub(super) async fn correct(&self, key: &SessionKey, state: &State) {
+    pub(super) async fn correct(&self, key: &SessionKey, state: &State, cipher: &SessionCipher) {
         let Some(cache) = self.cache_for(key) else { return };
         let outcome = if state.erased_at.is_some() {
             cache.remove(key, state.version()).await
         } else {
             let news = News { epoch: state.epoch, previous: None, entries: Vec::new(), durable: Some(state.mark()) };
-            self.put(cache, key, state, &news).await
+            self.put(cache, key, (state, cipher), &news).await
         };
         if let Err(fault) = outcome {
             note(&fault, "correcting a session");
         }
     }
 
-    async fn put(&self, cache: &SharedCache, key: &SessionKey, state: &State, news: &News) -> Result<(), CacheFault> {
-        let written = || Ok::<_, Unreadable>((write_snapshot(state)?, write_news(news)?));
+    async fn put(
+        &self,
+        cache: &SharedCache,
+        key: &SessionKey,
+        (state, cipher): (&State, &SessionCipher),
+        news: &News,
+    ) -> Result<(), CacheFault> {
+        let written = || Ok::<_, Unreadable>((write_snapshot(state, cipher)?, write_news(news, cipher)?));
         let Ok((snapshot, message)) = written().inspect_err(|error| {
             tracing::error!(error = %chain(error), "a session can't be written down for the shared tier");
         }) else {
             return Err(CacheFault::Malformed { detail: "it can't be written as JSON" });
         };
-        let (epoch, reached) = (state.epoch, state.mark());
+        let (epoch, reached) = (state.epoch, cipher.conceal(state.mark()));
         let settle = Settle { key: key.clone(), epoch, reached, snapshot: snapshot.into(), message: message.into() };
         cache.settle(settle).await.map(drop)
     }
 
     /// Puts what the database had, unless something newer came meanwhile.
-    pub(super) async fn fill(&self, key: &SessionKey, vacancy: &Vacancy, state: &State) {
+    pub(super) async fn fill(&self, key: &SessionKey, vacancy: &Vacancy, state: &State, cipher: &SessionCipher) {
         let Some(cache) = self.cache_for(key).filter(|_| state.erased_at.is_none()) else { return };
-        let Ok(snapshot) = write_snapshot(state) else { return };
-        if let Err(fault) = cache.fill(vacancy, state.epoch, state.mark(), &snapshot).await {
+        let Ok(snapshot) = write_snapshot(state, cipher) else { return };
+        let mark = cipher.conceal(state.mark());
+        if let Err(fault) = cache.fill(vacancy, state.epoch, mark, &snapshot).await {
             note(&fault, "filling in a session");
         }
     }

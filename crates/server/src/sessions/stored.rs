@@ -1,82 +1,154 @@
-//! Sessions and records as the database and the shared tier have them: JSON in opaque blobs, beside columns without
-//! personal data. All of a session that leaves this process for another tier passes through here.
+//! Sessions and records as the database and the shared tier have them: JSON in opaque, encrypted blobs, beside columns
+//! without personal data. All of a session that leaves this process for another tier passes through here.
+
+use std::error::Error;
+use std::sync::Arc;
 
 use throughline_core::sync::{Commit, News, TailEntry};
 use throughline_core::{Record, Role, State, Status};
 
 use crate::email_lookup::EmailLookup;
+use crate::encryption::{NotAuthentic, Part, SessionCipher, WrappedKey, WrappingError};
+use crate::keys::KeyRing;
 use crate::store::{Append, JournalRecord, Operational, SessionKey, Stored};
 
-/// The store has something under a session's key that this version of the server can't read.
+/// The store has something under a session's key that this version of the server can't read, or something can't be written.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("a session's stored {what} can't be read; it was written by another version or is damaged")]
+#[error(
+    "a session's {what} can't be read or written; it is of another version, encrypted with another key, or damaged"
+)]
 pub struct Unreadable {
     what: &'static str,
     #[source]
-    cause: std::sync::Arc<serde_json::Error>,
+    cause: Arc<dyn Error + Send + Sync>,
 }
 
-fn unreadable(what: &'static str, cause: serde_json::Error) -> Unreadable {
-    Unreadable { what, cause: std::sync::Arc::new(cause) }
+impl Unreadable {
+    /// Whether it was encrypted with another key than the one that is held for the session: it may have a new one since.
+    pub(super) fn is_of_another_key(&self) -> bool {
+        self.cause.is::<NotAuthentic>()
+    }
 }
 
-/// The state in a stored session.
-pub(super) fn read_state(stored: &Stored) -> Result<State, Unreadable> {
-    serde_json::from_slice(&stored.state).map_err(|error| unreadable("state", error))
+fn unreadable<E: Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Unreadable {
+    move |cause| Unreadable { what, cause: Arc::new(cause) }
+}
+
+/// A stored session, and the cipher that its data key makes.
+pub(super) fn open_session(
+    key: &SessionKey,
+    stored: Stored,
+    keys: &KeyRing,
+) -> Result<(State, Arc<SessionCipher>), Unreadable> {
+    let Stored { version, state, data_key } = stored;
+    let cipher = SessionCipher::unwrap(key, keys, data_key).map_err(unreadable("data key"))?;
+    let json = cipher.open(Part::State(version), &state).map_err(unreadable("state"))?;
+    let state = serde_json::from_slice(&json).map_err(unreadable("state"))?;
+    Ok((state, Arc::new(cipher)))
+}
+
+/// A new data key for a session: at its beginning, and when it is erased.
+pub(super) fn new_cipher(key: &SessionKey, keys: &KeyRing, now_ms: i64) -> Result<Arc<SessionCipher>, Unreadable> {
+    SessionCipher::generate(key, keys, now_ms).map(Arc::new).map_err(unreadable("data key"))
 }
 
 /// The record in a journal entry; `None` where erasure has emptied it.
-///
-/// # Errors
-/// Where it can't be read.
-pub fn read_record(record: &JournalRecord) -> Result<Option<Record>, Unreadable> {
+pub(super) fn read_record(record: &JournalRecord, cipher: &SessionCipher) -> Result<Option<Record>, Unreadable> {
     if record.blob.is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice(&record.blob).map(Some).map_err(|error| unreadable("record", error))
+    let json = cipher.open(Part::Record(record.version), &record.blob).map_err(unreadable("record"))?;
+    serde_json::from_slice(&json).map(Some).map_err(unreadable("record"))
 }
 
-/// A state as the shared tier has it.
-pub(super) fn write_snapshot(state: &State) -> Result<Vec<u8>, Unreadable> {
-    serde_json::to_vec(state).map_err(|error| unreadable("state", error))
+/// How long the parts of a snapshot are that come before its state: the root key's public name, and the data key.
+const NAME: usize = 16;
+const DATA_KEY: usize = 32 + crate::encryption::OVERHEAD;
+
+/// A state as the shared tier has it: with its data key, which is wrapped as in the database.
+pub(super) fn write_snapshot(state: &State, cipher: &SessionCipher) -> Result<Vec<u8>, Unreadable> {
+    let json = serde_json::to_vec(state).map_err(unreadable("state"))?;
+    let sealed = cipher.seal(Part::State(state.version()), &json).map_err(unreadable("state"))?;
+    let WrappedKey { root_key_id, sealed: data_key } = cipher.wrapped();
+    if (root_key_id.len(), data_key.len()) != (NAME, DATA_KEY) {
+        return Err(unreadable("data key")(NotAuthentic));
+    }
+    Ok([root_key_id.as_bytes(), data_key, &sealed].concat())
 }
 
-/// The state in the shared tier.
-pub(super) fn read_snapshot(snapshot: &[u8]) -> Result<State, Unreadable> {
-    serde_json::from_slice(snapshot).map_err(|error| unreadable("state", error))
+/// The state in the shared tier, and the cipher that its data key makes.
+pub(super) fn read_snapshot(
+    key: &SessionKey,
+    version: u64,
+    snapshot: &[u8],
+    keys: &KeyRing,
+) -> Result<(State, Arc<SessionCipher>), Unreadable> {
+    let parts = snapshot.split_at_checked(NAME).and_then(|(name, rest)| {
+        let (data_key, state) = rest.split_at_checked(DATA_KEY)?;
+        Some((std::str::from_utf8(name).ok()?, data_key, state))
+    });
+    let (name, data_key, state) = parts.ok_or(NotAuthentic).map_err(unreadable("state"))?;
+    let data_key = WrappedKey { root_key_id: name.to_owned(), sealed: data_key.to_vec() };
+    open_session(key, Stored { version, state: state.to_vec(), data_key }, keys)
 }
 
 /// A session as `role` may see it.
 pub(super) fn write_session(state: &State, role: Role) -> Result<Vec<u8>, Unreadable> {
     let visible = state.session.clone().project(role);
-    serde_json::to_vec(&visible).map_err(|error| unreadable("session", error))
+    serde_json::to_vec(&visible).map_err(unreadable("session"))
 }
 
-/// Accepted commands as the shared tier has them.
-pub(super) fn write_entries(entries: &[TailEntry]) -> Result<Vec<u8>, Unreadable> {
-    serde_json::to_vec(entries).map_err(|error| unreadable("tail", error))
+/// Accepted commands that lead to `version`, as the shared tier has them.
+pub(super) fn write_entries(
+    entries: &[TailEntry],
+    version: u64,
+    cipher: &SessionCipher,
+) -> Result<Vec<u8>, Unreadable> {
+    let json = serde_json::to_vec(entries).map_err(unreadable("tail"))?;
+    cipher.seal(Part::Tail(version), &json).map_err(unreadable("tail"))
 }
 
-/// The accepted commands in the shared tier.
-pub(super) fn read_entries(entries: &[u8]) -> Result<Vec<TailEntry>, Unreadable> {
-    serde_json::from_slice(entries).map_err(|error| unreadable("tail", error))
+/// The accepted commands in the shared tier that lead to `version`.
+pub(super) fn read_entries(entries: &[u8], version: u64, cipher: &SessionCipher) -> Result<Vec<TailEntry>, Unreadable> {
+    let json = cipher.open(Part::Tail(version), entries).map_err(unreadable("tail"))?;
+    serde_json::from_slice(&json).map_err(unreadable("tail"))
 }
 
 /// What other servers are told.
-pub(super) fn write_news(news: &News) -> Result<Vec<u8>, Unreadable> {
-    serde_json::to_vec(news).map_err(|error| unreadable("news", error))
+pub(super) fn write_news(news: &News, cipher: &SessionCipher) -> Result<Vec<u8>, Unreadable> {
+    let json = serde_json::to_vec(news).map_err(unreadable("news"))?;
+    cipher.seal(Part::News, &json).map_err(unreadable("news"))
 }
 
 /// What another server has told.
-pub(super) fn read_news(news: &[u8]) -> Result<News, Unreadable> {
-    serde_json::from_slice(news).map_err(|error| unreadable("news", error))
+pub(super) fn read_news(news: &[u8], cipher: &SessionCipher) -> Result<News, Unreadable> {
+    let json = cipher.open(Part::News, news).map_err(unreadable("news"))?;
+    serde_json::from_slice(&json).map_err(unreadable("news"))
 }
 
-/// What is written for a commit. `announce`: the shared tier can't tell the other servers, so the database has to.
+/// The same data key, wrapped by the root key that is used for what is new.
+pub(super) fn rewrap(cipher: &SessionCipher, keys: &KeyRing, now_ms: i64) -> Result<WrappedKey, WrappingError> {
+    cipher.rewrap(keys, now_ms)
+}
+
+/// The hash under which a session is found by its email address.
+pub(super) fn email_digest(
+    key: &SessionKey,
+    state: &State,
+    email_lookup: &EmailLookup,
+    now_ms: i64,
+) -> Option<Vec<u8>> {
+    let email = state.session.email.as_ref()?;
+    Some(email_lookup.digest(&key.tenant, email.as_str(), now_ms))
+}
+
+/// What is written for a commit, encrypted by `cipher`. `announce`: the shared tier can't tell the other servers, so the
+/// database has to.
 pub(super) fn append(
     key: &SessionKey,
     commit: &Commit,
-    email_lookup: Option<&EmailLookup>,
+    cipher: &SessionCipher,
+    email_digest: Option<Vec<u8>>,
     announce: bool,
 ) -> Result<Append, Unreadable> {
     let state = &*commit.state;
@@ -86,16 +158,20 @@ pub(super) fn append(
     let erased_at = commit.erased_at_version();
     let records = commit.records.iter().map(|record| {
         // What was decided together with an erasure and before it is erased as well.
-        let is_erased = erased_at.is_some_and(|erased_at| record.version < erased_at);
-        let blob = if is_erased { Ok(Vec::new()) } else { serde_json::to_vec(record) };
-        let blob = blob.map_err(|error| unreadable("record", error))?;
+        if erased_at.is_some_and(|erased_at| record.version < erased_at) {
+            return Ok(JournalRecord { version: record.version, blob: Vec::new() });
+        }
+        let json = serde_json::to_vec(record).map_err(unreadable("record"))?;
+        let blob = cipher.seal(Part::Record(record.version), &json).map_err(unreadable("record"))?;
         Ok(JournalRecord { version: record.version, blob })
     });
+    let json = serde_json::to_vec(state).map_err(unreadable("state"))?;
+    let has_new_key = commit.expected_version == 0 || erased_at.is_some();
     Ok(Append {
         key: key.clone(),
         expected_version: commit.expected_version,
         records: records.collect::<Result<_, Unreadable>>()?,
-        state: serde_json::to_vec(state).map_err(|error| unreadable("state", error))?,
+        state: cipher.seal(Part::State(state.version()), &json).map_err(unreadable("state"))?,
         columns: Operational {
             status: session.status.as_str().to_owned(),
             step: session.current_step.to_string(),
@@ -110,11 +186,10 @@ pub(super) fn append(
             erased: state.erased_at.is_some(),
             currency: session.currency.to_string(),
             amount_minor: session.amount.minor(),
-            email_digest: email_lookup
-                .zip(session.email.as_ref())
-                .map(|(lookup, email)| lookup.digest(&key.tenant, email.as_str())),
+            email_digest,
         },
         purge_history: erased_at.is_some(),
+        data_key: has_new_key.then(|| Box::new(cipher.wrapped().clone())),
         announce,
     })
 }

@@ -4,6 +4,7 @@ use throughline_core::{ClientId, Command, Status};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::keys::KeyRing;
 use crate::store::Append;
 use crate::store::memory::MemoryStore;
 use crate::tenant::TenantId;
@@ -15,7 +16,7 @@ fn sessions() -> (Sessions, Arc<ManualClock>, Arc<dyn Store>) {
     let clock = Arc::new(ManualClock::at(NOW_MS));
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let funnels = Arc::new(FunnelLibrary::load(None).unwrap());
-    let tiers = Tiers::single(Arc::clone(&store));
+    let tiers = Tiers::single(Arc::clone(&store), KeyRing::generate().unwrap());
     (Sessions::new(tiers, SessionLimits::default(), funnels, clock.clone(), TaskTracker::new()), clock, store)
 }
 
@@ -94,7 +95,7 @@ async fn a_session_that_another_process_changed_is_read_again_and_the_command_ju
     let key = key("ws_1_a");
     sessions.execute(&key, Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
     let funnels = Arc::new(FunnelLibrary::load(None).unwrap());
-    let tiers = Tiers::single(store);
+    let tiers = Tiers::single(store, sessions.environment.keys.clone());
     let other = Sessions::new(tiers, SessionLimits::default(), funnels, clock, TaskTracker::new());
     let email = |text: &str| vec![request(Command::SetEmail { email: text.to_owned() })];
     other.execute(&key, Role::Service, email("first@example.com")).await.unwrap();

@@ -9,7 +9,6 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 
 use super::measures::{self, Reason};
-use super::stored::read_news;
 use super::{Environment, Hosted, SessionError, Sessions};
 use crate::problem::chain;
 use crate::shared_cache::{CacheEvent, Outdated, Partition};
@@ -115,13 +114,8 @@ impl Sessions {
     fn hear(&self, key: &SessionKey, payload: &[u8]) {
         let residents = &self.environment.residents;
         residents.forget_absence(key);
-        let Some(hosted) = residents.get(key) else { return };
-        match read_news(payload) {
-            Ok(news) => hosted.observe(news),
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "what another server told can't be read; is it of another release?");
-                hosted.suspect(Reason::News);
-            }
+        if let Some(hosted) = residents.get(key) {
+            hosted.hear(payload);
         }
     }
 

@@ -7,8 +7,9 @@ pub(crate) mod surveys;
 
 pub use surveys::*;
 
-use super::{Append, CommitError, Deleted, Due, JournalRecord, Operational, SessionKey, Store, Stored};
+use super::{Append, CommitError, Deleted, Due, JournalRecord, Operational, Rewrapped, SessionKey, Store, Stored};
 use crate::clock::millis;
+use crate::encryption::WrappedKey;
 use crate::idempotency::{ABANDONED, Answer, Begin, IdempotencyKey, KEPT, Ticket};
 use crate::tenant::TenantId;
 
@@ -17,6 +18,8 @@ macro_rules! all {
     ($then:ident $argument:ident) => {
         $then!($argument:
             a_first_commit_creates_the_session,
+            a_data_key_stays_until_a_commit_brings_another,
+            data_keys_are_wrapped_anew_where_nothing_has_changed_meanwhile,
             a_session_that_must_not_exist_yet_is_not_overwritten,
             a_stale_commit_is_told_the_current_version_and_changes_nothing,
             of_conflicting_writers_exactly_one_wins,
@@ -93,6 +96,10 @@ pub fn columns() -> Operational {
     }
 }
 
+pub fn data_key(root_key_id: &str, sealed: &[u8]) -> WrappedKey {
+    WrappedKey { root_key_id: root_key_id.to_owned(), sealed: sealed.to_vec() }
+}
+
 /// One more record on top of `expected_version`; the state names the version it leads to.
 pub fn append(key: &SessionKey, expected_version: u64) -> Append {
     let version = expected_version + 1;
@@ -103,6 +110,7 @@ pub fn append(key: &SessionKey, expected_version: u64) -> Append {
         state: format!("state {version}").into_bytes(),
         columns: columns(),
         purge_history: false,
+        data_key: (expected_version == 0).then(|| Box::new(data_key("0123456789abcdef", b"data key"))),
         announce: false,
     }
 }
@@ -131,9 +139,58 @@ pub async fn a_first_commit_creates_the_session(store: Arc<impl Store>) {
     let key = session("a", "ws_1");
     assert_eq!(store.load(&key).await.unwrap(), None);
     store.commit(append(&key, 0)).await.unwrap();
-    let expected = Stored { version: 1, state: b"state 1".to_vec() };
+    let expected =
+        Stored { version: 1, state: b"state 1".to_vec(), data_key: data_key("0123456789abcdef", b"data key") };
     assert_eq!(store.load(&key).await.unwrap(), Some(expected));
     store.ping().await.unwrap();
+}
+
+pub async fn a_data_key_stays_until_a_commit_brings_another(store: Arc<impl Store>) {
+    let key = session("a", "ws_1");
+    let no_key = Append { data_key: None, ..append(&key, 0) };
+    assert!(matches!(store.commit(no_key).await, Err(CommitError::Malformed { .. })));
+    store.commit(append(&key, 0)).await.unwrap();
+    store.commit(append(&key, 1)).await.unwrap();
+    let first = store.load(&key).await.unwrap().unwrap().data_key;
+    assert_eq!(first, data_key("0123456789abcdef", b"data key"));
+    let second = data_key("fedcba9876543210", b"another");
+    let erasure = Append { data_key: Some(Box::new(second.clone())), purge_history: true, ..append(&key, 2) };
+    store.commit(erasure).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap().unwrap().data_key, second);
+}
+
+pub async fn data_keys_are_wrapped_anew_where_nothing_has_changed_meanwhile(store: Arc<impl Store>) {
+    let (old, new) = (data_key("0123456789abcdef", b"data key"), data_key("fedcba9876543210", b"wrapped anew"));
+    let ids = ["ws_1", "ws_2", "ws_3"];
+    for id in ids {
+        store.commit(append(&session("a", id), 0)).await.unwrap();
+    }
+    let names = [old.root_key_id.clone()];
+    let mut found = store.wrapped_by(&names, 10).await.unwrap();
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(found.iter().map(|(key, _)| key.session_id.as_str()).collect::<Vec<_>>(), ids);
+    assert_eq!(store.wrapped_by(&names, 2).await.unwrap().len(), 2);
+    assert!(store.wrapped_by(&["another".to_owned()], 10).await.unwrap().is_empty());
+    // One of them changes, another one is wrapped anew by somebody else.
+    store.commit(append(&session("a", "ws_2"), 1)).await.unwrap();
+    let rewrapped = |(key, stored): (SessionKey, Stored)| Rewrapped {
+        key,
+        version: stored.version,
+        old: stored.data_key,
+        new: new.clone(),
+        email_digest: Some(vec![8; 32]),
+    };
+    let rewrapped: Vec<Rewrapped> = found.into_iter().map(rewrapped).collect();
+    assert_eq!(store.rewrap(&rewrapped[2..]).await.unwrap(), 1);
+    assert_eq!(store.rewrap(&rewrapped).await.unwrap(), 1);
+    let stored = store.load(&session("a", "ws_1")).await.unwrap().unwrap();
+    assert_eq!((stored.version, stored.state.as_slice(), stored.data_key), (1, b"state 1".as_slice(), new.clone()));
+    assert_eq!(store.load(&session("a", "ws_2")).await.unwrap().unwrap().data_key, old);
+    let counts = [(old.root_key_id.clone(), 1), (new.root_key_id.clone(), 2)];
+    assert_eq!(store.sessions_by_root_key().await.unwrap(), counts);
+    // The next commit keeps it.
+    store.commit(append(&session("a", "ws_1"), 1)).await.unwrap();
+    assert_eq!(store.load(&session("a", "ws_1")).await.unwrap().unwrap().data_key, new);
 }
 
 pub async fn a_session_that_must_not_exist_yet_is_not_overwritten(store: Arc<impl Store>) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Append, CommitError, Deleted, Due, Found, JournalRecord, ReadError, Search, SessionKey, SessionStore, Store,
-    StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    Append, CommitError, Deleted, Due, Found, JournalRecord, ReadError, Rewrapped, Search, SessionKey, SessionStore,
+    Store, StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
 use crate::breaker::{Attempt, Breaker, BreakerSettings, Kind, Open};
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, Ticket};
@@ -198,6 +198,18 @@ impl SessionStore for GuardedStore {
 
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
         self.write_if_any(self.store.delete_ended(before_ms, limit), |deleted| !deleted.is_empty()).await
+    }
+
+    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
+        self.read(self.store.wrapped_by(root_key_ids, limit)).await
+    }
+
+    async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<u64, ReadError> {
+        self.write_if_any(self.store.rewrap(rewrapped), |count| *count > 0).await
+    }
+
+    async fn sessions_by_root_key(&self) -> Result<Vec<(String, u64)>, ReadError> {
+        self.read(self.store.sessions_by_root_key()).await
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {

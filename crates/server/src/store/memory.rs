@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{
     Append, CommitError, Deleted, Due, Found, Group, JournalRecord, Lifetimes, Operational, Position, ReadError,
-    Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
 use crate::clock::millis;
 use crate::idempotency::{Answer, Begin, Entry, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
@@ -90,7 +90,12 @@ impl SessionStore for MemoryStore {
         if current_version != change.expected_version {
             return Err(CommitError::Conflict { current_version });
         }
-        let stored = Stored { version: change.new_version(), state: change.state };
+        let version = change.new_version();
+        let known = tables.sessions.get(&change.key).map(|session| session.stored.data_key.clone());
+        let Some(data_key) = change.data_key.map(|new| *new).or(known) else {
+            return Err(CommitError::Malformed { detail: "a new session needs a data key" });
+        };
+        let stored = Stored { version, state: change.state, data_key };
         if change.purge_history {
             tables.answers.retain(|key, claimed| !claimed.tells_of(key, &change.key));
         }
@@ -169,6 +174,37 @@ impl SessionStore for MemoryStore {
             }
         }
         Ok(deleted)
+    }
+
+    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
+        let tables = self.tables();
+        let is_wrapped = |session: &Session| root_key_ids.contains(&session.stored.data_key.root_key_id);
+        let wrapped = tables.sessions.iter().filter(|(_, session)| is_wrapped(session));
+        Ok(wrapped.take(limit as usize).map(|(key, session)| (key.clone(), session.stored.clone())).collect())
+    }
+
+    async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<u64, ReadError> {
+        let mut tables = self.tables();
+        let mut count = 0;
+        for Rewrapped { key, version, old, new, email_digest } in rewrapped {
+            let session = tables.sessions.get_mut(key);
+            let is_same =
+                |session: &&mut Session| session.stored.version == *version && session.stored.data_key == *old;
+            if let Some(session) = session.filter(is_same) {
+                session.stored.data_key = new.clone();
+                session.columns.email_digest.clone_from(email_digest);
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    async fn sessions_by_root_key(&self) -> Result<Vec<(String, u64)>, ReadError> {
+        let mut counts = std::collections::BTreeMap::new();
+        for session in self.tables().sessions.values() {
+            *counts.entry(session.stored.data_key.root_key_id.clone()).or_insert(0) += 1;
+        }
+        Ok(counts.into_iter().collect())
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {

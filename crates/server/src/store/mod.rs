@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::encryption::WrappedKey;
 use crate::idempotency::{IdempotencyError, IdempotencyStore};
 use crate::tenant::TenantId;
 
@@ -108,6 +109,8 @@ pub struct Append {
     pub columns: Operational,
     /// Empties the blobs of all earlier records, in the same transaction: erasure.
     pub purge_history: bool,
+    /// The session's data key from now on; `None` for the one that it has. A new session needs one.
+    pub data_key: Option<Box<WrappedKey>>,
     /// Tells the other servers of this database that the session changed, in the same transaction. Costs the database
     /// more than the change itself, so it is for when there is no better way. A database of one server ignores it.
     pub announce: bool,
@@ -120,6 +123,23 @@ pub struct Stored {
     pub version: u64,
     /// Its state, opaque to the store.
     pub state: Vec<u8>,
+    /// Its data key.
+    pub data_key: WrappedKey,
+}
+
+/// A session whose data key is wrapped anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewrapped {
+    /// Which session.
+    pub key: SessionKey,
+    /// The version that it must still have.
+    pub version: u64,
+    /// Its data key as it was.
+    pub old: WrappedKey,
+    /// The same one, wrapped anew.
+    pub new: WrappedKey,
+    /// The hash of its email address with the new root key.
+    pub email_digest: Option<Vec<u8>>,
 }
 
 /// A session about which something must be done.
@@ -271,6 +291,24 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError>;
 
+    /// At most `limit` sessions of all tenants whose data keys are wrapped by one of these root keys.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError>;
+
+    /// Replaces data keys that are still as they were, in sessions that have not changed; answers how many.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<u64, ReadError>;
+
+    /// How many sessions have data keys that are wrapped by each root key.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn sessions_by_root_key(&self) -> Result<Vec<(String, u64)>, ReadError>;
+
     /// The sessions that match, the latest one first.
     ///
     /// # Errors
@@ -320,6 +358,9 @@ impl Append {
         let malformed = |detail| Err(CommitError::Malformed { detail });
         if self.records.is_empty() {
             return malformed("it has no journal record");
+        }
+        if self.expected_version == 0 && self.data_key.is_none() {
+            return malformed("a new session needs a data key");
         }
         if i64::try_from(self.new_version()).is_err() {
             return malformed("its version is beyond what the database can count");

@@ -26,9 +26,10 @@ use super::postgres_pool::Pool;
 use super::postgres_writer::{Job, PostgresWriter};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ReadError, Search, SessionKey, SessionStore,
-    StoreFault, Stored, Summary, SummaryOf, SurveyError, postgres_listener,
+    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ReadError, Rewrapped, Search, SessionKey,
+    SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError, postgres_listener,
 };
+use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
 
 pub use super::postgres_connect::PostgresAddress;
@@ -205,13 +206,12 @@ impl SessionStore for PostgresStore {
     async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, ReadError> {
         const DURING: &str = "loading a session";
         let select = || {
-            query("SELECT version, state FROM sessions WHERE tenant = $1 AND session_id = $2")
+            query("SELECT version, state, root_key_id, data_key FROM sessions WHERE tenant = $1 AND session_id = $2")
                 .bind(key.tenant.as_str())
                 .bind(&key.session_id)
         };
         let rows = self.pool.rows(DURING, select).await?;
-        let stored = rows.first().map(|row| Ok(Stored { version: unsigned(row.try_get(0)?), state: row.try_get(1)? }));
-        stored.transpose().map_err(unreadable(DURING))
+        rows.first().map(|row| stored_of(row, 0)).transpose().map_err(unreadable(DURING))
     }
 
     async fn journal(&self, key: &SessionKey, after_version: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError> {
@@ -302,6 +302,57 @@ impl SessionStore for PostgresStore {
             .map(|row| Ok(Deleted { key: key_of(row)?, version: unsigned(row.try_get(2)?) }))
             .collect::<Result<_, sqlx::Error>>()
             .map_err(unreadable(DURING))
+    }
+
+    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
+        const DURING: &str = "looking for sessions under other keys";
+        const SELECT: &str = "SELECT tenant, session_id, version, state, root_key_id, data_key FROM sessions
+             WHERE root_key_id = ANY($1) LIMIT $2";
+        let select = || query(SELECT).persistent(KEEP_PREPARED).bind(root_key_ids).bind(i64::from(limit));
+        let rows = self.pool.rows(DURING, select).await?;
+        let read = |row| Ok((key_of(row)?, stored_of(row, 2)?));
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(unreadable(DURING))
+    }
+
+    async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<u64, ReadError> {
+        const DURING: &str = "wrapping data keys anew";
+        if rewrapped.is_empty() {
+            return Ok(0);
+        }
+        // In the order of the keys, as with commits; what is being changed just now has its turn next time.
+        const UPDATE: &str = "WITH new AS MATERIALIZED (
+                SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::bytea[],
+                    $7::bytea[]) AS row (tenant, session_id, version, old, root_key_id, data_key, email_digest)),
+             free AS MATERIALIZED (
+                SELECT sessions.tenant, sessions.session_id FROM sessions
+                JOIN new ON sessions.tenant = new.tenant AND sessions.session_id = new.session_id
+                    AND sessions.version = new.version AND sessions.data_key = new.old
+                ORDER BY sessions.tenant, sessions.session_id FOR UPDATE OF sessions SKIP LOCKED)
+             UPDATE sessions SET root_key_id = new.root_key_id, data_key = new.data_key,
+                email_digest = new.email_digest
+             FROM new JOIN free USING (tenant, session_id)
+             WHERE sessions.tenant = new.tenant AND sessions.session_id = new.session_id
+             RETURNING 1";
+        let update = || {
+            query(UPDATE)
+                .bind(rewrapped.iter().map(|row| row.key.tenant.as_str()).collect::<Vec<_>>())
+                .bind(rewrapped.iter().map(|row| row.key.session_id.as_str()).collect::<Vec<_>>())
+                .bind(rewrapped.iter().map(|row| signed(row.version)).collect::<Vec<_>>())
+                .bind(rewrapped.iter().map(|row| row.old.sealed.as_slice()).collect::<Vec<_>>())
+                .bind(rewrapped.iter().map(|row| row.new.root_key_id.as_str()).collect::<Vec<_>>())
+                .bind(rewrapped.iter().map(|row| row.new.sealed.as_slice()).collect::<Vec<_>>())
+                .bind(rewrapped.iter().map(|row| row.email_digest.as_deref()).collect::<Vec<_>>())
+        };
+        Ok(self.pool.rows(DURING, update).await?.len() as u64)
+    }
+
+    async fn sessions_by_root_key(&self) -> Result<Vec<(String, u64)>, ReadError> {
+        const DURING: &str = "counting sessions by key";
+        const SELECT: &str = "SELECT root_key_id, count(*) FROM sessions GROUP BY root_key_id ORDER BY root_key_id";
+        // It may take longer than what buyers wait for.
+        let rows = self.surveyors.rows(DURING, || query(SELECT)).await?;
+        let read = |row: &PgRow| Ok((row.try_get(0)?, unsigned(row.try_get(1)?)));
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(unreadable(DURING))
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {
@@ -447,7 +498,14 @@ pub(super) fn migrations() -> Migrator {
         (4, "listing", include_str!("../../migrations/postgres/0004_listing.sql")),
         (5, "order of creation", include_str!("../../migrations/postgres/0005_order_of_creation.sql")),
         (6, "servers", include_str!("../../migrations/postgres/0006_servers.sql")),
+        (7, "data keys", include_str!("../../migrations/postgres/0007_data_keys.sql")),
     ])
+}
+
+/// A session out of its version, state, root key and data key, which stand from column `first` on.
+fn stored_of(row: &PgRow, first: usize) -> Result<Stored, sqlx::Error> {
+    let data_key = WrappedKey { root_key_id: row.try_get(first + 2)?, sealed: row.try_get(first + 3)? };
+    Ok(Stored { version: unsigned(row.try_get(first)?), state: row.try_get(first + 1)?, data_key })
 }
 
 /// Whether PostgreSQL has given up on a statement because of its time limit, and is fine otherwise.

@@ -17,6 +17,7 @@ use sqlx::{Row as _, query};
 
 use super::postgres_listener;
 use super::{Append, SessionKey};
+use crate::encryption::WrappedKey;
 use crate::idempotency::{ABANDONED, Answer, Begin, Entry, IdempotencyKey, KEPT, Ticket};
 use crate::tenant::TenantId;
 
@@ -211,6 +212,7 @@ struct Written<'a> {
     records: Vec<(u64, &'a [u8])>,
     /// Everything up to this version loses its content.
     purged_through: Option<u64>,
+    data_key: Option<&'a WrappedKey>,
     announced: bool,
     last: &'a Append,
 }
@@ -238,6 +240,7 @@ impl<'a> Plan<'a> {
             version: current_version,
             records: Vec::new(),
             purged_through: None,
+            data_key: None,
             announced: false,
             last: change,
         });
@@ -250,6 +253,7 @@ impl<'a> Plan<'a> {
         written.records.extend(change.records.iter().map(|record| (record.version, record.blob.as_slice())));
         written.version = change.new_version();
         written.announced |= change.announce;
+        written.data_key = change.data_key.as_deref().or(written.data_key);
         written.last = change;
         Outcome::Written
     }
@@ -349,10 +353,11 @@ const INSERT: &str =
     "WITH written AS (
         INSERT INTO sessions (tenant, session_id, version, state, status, step, funnel_id, funnel_version,
             created_at_ms, updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
-            email_digest, ended_at_ms)
+            email_digest, ended_at_ms, root_key_id, data_key)
         SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
-            $15::text[], $16::bigint[], $17::bytea[], $18::bigint[]) AS new (tenant, session_id)
+            $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::text[], $24::bytea[])
+            AS new (tenant, session_id)
         ORDER BY new.tenant COLLATE \"C\", new.session_id COLLATE \"C\"
         ON CONFLICT DO NOTHING
         RETURNING 1),
@@ -361,7 +366,7 @@ const INSERT: &str =
         SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[]))
      SELECT count(*) FROM written";
 
-/// Changes of those sessions that are at the version that is expected ($23), with what all of them add to their journals; how
+/// Changes of those sessions that are at the version that is expected ($25), with what all of them add to their journals; how
 /// many were changed.
 const UPDATE: &str = "WITH written AS (
         UPDATE sessions SET version = new.version, state = new.state, status = new.status,
@@ -369,13 +374,16 @@ const UPDATE: &str = "WITH written AS (
             created_at_ms = new.created_at_ms, updated_at_ms = new.updated_at_ms, expires_at_ms = new.expires_at_ms,
             completed_at_ms = new.completed_at_ms, deadline_at_ms = new.deadline_at_ms, erased = new.erased,
             currency = new.currency, amount_minor = new.amount_minor, email_digest = new.email_digest,
-            ended_at_ms = new.ended_at_ms, claimed_until_ms = NULL
+            ended_at_ms = new.ended_at_ms, claimed_until_ms = NULL,
+            root_key_id = coalesce(new.root_key_id, sessions.root_key_id),
+            data_key = coalesce(new.data_key, sessions.data_key)
         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
-            $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::bigint[])
+            $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::text[], $24::bytea[],
+            $25::bigint[])
             AS new (tenant, session_id, version, state, status, step, funnel_id, funnel_version, created_at_ms,
                 updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
-                email_digest, ended_at_ms, expected_version)
+                email_digest, ended_at_ms, root_key_id, data_key, expected_version)
         WHERE sessions.tenant = new.tenant AND sessions.session_id = new.session_id
             AND sessions.version = new.expected_version
         RETURNING 1),
@@ -415,6 +423,9 @@ impl<'a> Columns<'a> {
             .bind(records().map(|(key, _)| key.session_id.as_str()).collect::<Vec<_>>())
             .bind(records().map(|(_, (version, _))| signed(*version)).collect::<Vec<_>>())
             .bind(records().map(|(_, (_, blob))| *blob).collect::<Vec<_>>())
+            // Their data keys.
+            .bind(self.column(|row| row.data_key.map(|data_key| data_key.root_key_id.as_str())))
+            .bind(self.column(|row| row.data_key.map(|data_key| data_key.sealed.as_slice())))
     }
 
     fn column<T>(&self, value: impl Fn(&'a Written<'a>) -> T) -> Vec<T> {

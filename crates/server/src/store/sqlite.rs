@@ -21,14 +21,16 @@ use super::group_commit::{GroupCommit, GroupCommitLimits, SubmitError};
 use super::migrations::{AppliedMigration, Tables, embedded};
 use super::sqlite_file::SqliteFile;
 use super::sqlite_jobs::{
-    AbandonJob, BeginJob, ClaimDueJob, CommitJob, DeleteEndedJob, DropAnswersJob, FinishJob, ProbeJob,
+    AbandonJob, BeginJob, ClaimDueJob, CommitJob, DeleteEndedJob, DropAnswersJob, FinishJob, ProbeJob, RewrapJob,
+    key_of,
 };
 use super::sqlite_writer::{SqliteWriter, WriteJob};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ReadError, Search, SessionKey, SessionStore,
-    StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ReadError, Rewrapped, Search, SessionKey,
+    SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
+use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
 
 /// How long SQLite waits for a lock that some other process holds on the file.
@@ -165,13 +167,14 @@ impl SessionStore for SqliteStore {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, ReadError> {
-        let query = sqlx::query("SELECT version, state FROM sessions WHERE tenant = ?1 AND session_id = ?2")
-            .bind(key.tenant.as_str())
-            .bind(&key.session_id)
-            .fetch_optional(&self.readers);
+        let query = sqlx::query(
+            "SELECT version, state, root_key_id, data_key FROM sessions WHERE tenant = ?1 AND session_id = ?2",
+        )
+        .bind(key.tenant.as_str())
+        .bind(&key.session_id)
+        .fetch_optional(&self.readers);
         let Some(row) = bounded("loading a session", query).await? else { return Ok(None) };
-        let read = || Ok(Stored { version: unsigned(row.try_get(0)?), state: row.try_get(1)? });
-        read().map(Some).map_err(|error| read_error("loading a session", error))
+        stored_of(&row, 0).map(Some).map_err(|error| read_error("loading a session", error))
     }
 
     async fn journal(&self, key: &SessionKey, after_version: u64, limit: u32) -> Result<Vec<JournalRecord>, ReadError> {
@@ -216,6 +219,35 @@ impl SessionStore for SqliteStore {
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
         let delete = self.answer(|tell| Box::new(DeleteEndedJob::new(before_ms, limit, tell)));
         delete.await.map_err(ReadError::from)
+    }
+
+    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
+        const DURING: &str = "looking for sessions under other keys";
+        let names = serde_json::to_string(root_key_ids)
+            .map_err(|error| ReadError::Unavailable { fault: StoreFault::new(DURING, error) })?;
+        let query = sqlx::query(
+            "SELECT tenant, session_id, version, state, root_key_id, data_key FROM sessions
+             WHERE root_key_id IN (SELECT value FROM json_each(?1)) LIMIT ?2",
+        )
+        .bind(names)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers);
+        let rows = bounded(DURING, query).await?;
+        let read = |row: &SqliteRow| Ok((key_of(row)?, stored_of(row, 2)?));
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(|error| read_error(DURING, error))
+    }
+
+    async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<u64, ReadError> {
+        let rewrapped = rewrapped.to_vec();
+        self.answer(|tell| Box::new(RewrapJob::new(rewrapped, tell))).await.map_err(ReadError::from)
+    }
+
+    async fn sessions_by_root_key(&self) -> Result<Vec<(String, u64)>, ReadError> {
+        const DURING: &str = "counting sessions by key";
+        let query = sqlx::query("SELECT root_key_id, count(*) FROM sessions GROUP BY root_key_id ORDER BY root_key_id");
+        let rows = bounded(DURING, query.fetch_all(&self.readers)).await?;
+        let read = |row: &SqliteRow| Ok((row.try_get(0)?, unsigned(row.try_get(1)?)));
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(|error| read_error(DURING, error))
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Found>, SurveyError> {
@@ -315,6 +347,7 @@ pub(super) fn migrations() -> Migrator {
         (5, "operations", include_str!("../../migrations/sqlite/0005_operations.sql")),
         (6, "listing", include_str!("../../migrations/sqlite/0006_listing.sql")),
         (7, "order of creation", include_str!("../../migrations/sqlite/0007_order_of_creation.sql")),
+        (8, "data keys", include_str!("../../migrations/sqlite/0008_data_keys.sql")),
     ])
 }
 
@@ -339,6 +372,12 @@ fn read_error(during: &'static str, error: sqlx::Error) -> ReadError {
         sqlx::Error::PoolTimedOut => ReadError::Overloaded { retry_after: RETRY_AFTER },
         error => ReadError::Unavailable { fault: StoreFault::new(during, error) },
     }
+}
+
+/// A session out of its version, state, root key and data key, which stand from column `first` on.
+fn stored_of(row: &SqliteRow, first: usize) -> Result<Stored, sqlx::Error> {
+    let data_key = WrappedKey { root_key_id: row.try_get(first + 2)?, sealed: row.try_get(first + 3)? };
+    Ok(Stored { version: unsigned(row.try_get(first)?), state: row.try_get(first + 1)?, data_key })
 }
 
 fn writer_lost(lost: oneshot::error::RecvError) -> StoreFault {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::sqlite::{signed, unsigned};
 use super::sqlite_writer::{Verdict, WriteJob};
-use super::{Append, CommitError, Deleted, Due, SessionKey, StoreFault};
+use super::{Append, CommitError, Deleted, Due, Rewrapped, SessionKey, StoreFault};
 use crate::idempotency::{Answer, Begin, Entry, Ticket};
 use crate::tenant::TenantId;
 
@@ -82,14 +82,15 @@ impl WriteJob for CommitJob {
 async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Result<bool, sqlx::Error> {
     const INSERT: &str = "INSERT INTO sessions (version, state, status, step, funnel_id, funnel_version,
             created_at_ms, updated_at_ms, expires_at_ms, deadline_at_ms, erased, currency,
-            amount_minor, completed_at_ms, ended_at_ms, email_digest, tenant, session_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+            amount_minor, completed_at_ms, ended_at_ms, email_digest, tenant, session_id, root_key_id, data_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
          ON CONFLICT DO NOTHING";
     const UPDATE: &str = "UPDATE sessions SET version = ?1, state = ?2, status = ?3, step = ?4, funnel_id = ?5,
             funnel_version = ?6, created_at_ms = ?7, updated_at_ms = ?8, expires_at_ms = ?9,
             deadline_at_ms = ?10, erased = ?11, currency = ?12, amount_minor = ?13,
-            completed_at_ms = ?14, ended_at_ms = ?15, email_digest = ?16, claimed_until_ms = NULL
-         WHERE tenant = ?17 AND session_id = ?18 AND version = ?19";
+            completed_at_ms = ?14, ended_at_ms = ?15, email_digest = ?16, claimed_until_ms = NULL,
+            root_key_id = coalesce(?19, root_key_id), data_key = coalesce(?20, data_key)
+         WHERE tenant = ?17 AND session_id = ?18 AND version = ?21";
     let columns = &change.columns;
     let creates = change.expected_version == 0;
     let mut query = sqlx::query(if creates { INSERT } else { UPDATE })
@@ -110,7 +111,9 @@ async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Resu
         .bind(columns.ended_at_ms)
         .bind(&columns.email_digest)
         .bind(change.key.tenant.as_str())
-        .bind(&change.key.session_id);
+        .bind(&change.key.session_id)
+        .bind(change.data_key.as_ref().map(|data_key| data_key.root_key_id.as_str()))
+        .bind(change.data_key.as_ref().map(|data_key| data_key.sealed.as_slice()));
     if !creates {
         query = query.bind(signed(change.expected_version));
     }
@@ -340,9 +343,59 @@ impl WriteJob for ClaimDueJob {
 
 /// A session about which something is due, out of its tenant, id and deadline.
 fn due_of(row: &sqlx::sqlite::SqliteRow) -> Result<Due, sqlx::Error> {
+    Ok(Due { key: key_of(row)?, deadline_at_ms: row.try_get(2)? })
+}
+
+/// The key of a session, out of the first two columns.
+pub(super) fn key_of(row: &sqlx::sqlite::SqliteRow) -> Result<SessionKey, sqlx::Error> {
     let tenant = TenantId::try_from(row.try_get::<String, _>(0)?);
     let tenant = tenant.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    Ok(Due { key: SessionKey { tenant, session_id: row.try_get(1)? }, deadline_at_ms: row.try_get(2)? })
+    Ok(SessionKey { tenant, session_id: row.try_get(1)? })
+}
+
+/// Replaces data keys by the same ones, wrapped anew.
+#[derive(Debug)]
+pub(super) struct RewrapJob {
+    rewrapped: Vec<Rewrapped>,
+    written: u64,
+    tell: Tell<u64>,
+}
+
+impl RewrapJob {
+    pub(super) fn new(rewrapped: Vec<Rewrapped>, tell: Tell<u64>) -> Self {
+        Self { rewrapped, written: 0, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for RewrapJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        // A batch that is tried again begins anew.
+        self.written = 0;
+        for Rewrapped { key, version, old, new, email_digest } in &self.rewrapped {
+            let query = sqlx::query(
+                "UPDATE sessions SET root_key_id = ?1, data_key = ?2, email_digest = ?3
+                 WHERE tenant = ?4 AND session_id = ?5 AND version = ?6 AND data_key = ?7",
+            );
+            let query = query.bind(&new.root_key_id).bind(&new.sealed).bind(email_digest);
+            let query = query.bind(key.tenant.as_str()).bind(&key.session_id).bind(signed(*version)).bind(&old.sealed);
+            self.written += query.execute(&mut *connection).await?.rows_affected();
+        }
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(self.written));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+
+    // The old wrapping must not be found in the file any more.
+    fn erases(&self) -> bool {
+        self.written > 0
+    }
 }
 
 /// Deletes sessions that are over.

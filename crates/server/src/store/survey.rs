@@ -38,8 +38,8 @@ impl TimeRange {
 pub struct Search {
     /// Whose sessions.
     pub tenant: TenantId,
-    /// The keyed hash of the email address.
-    pub email_digest: Option<Vec<u8>>,
+    /// Any of these keyed hashes of the email address: one for each root key.
+    pub email_digests: Vec<Vec<u8>>,
     /// Any of these statuses.
     pub statuses: Vec<String>,
     /// The step that the buyer is at.
@@ -149,7 +149,8 @@ impl Search {
         (self.statuses.is_empty() || self.statuses.contains(&columns.status))
             && is(&self.step, &columns.step)
             && is(&self.funnel_id, &columns.funnel_id)
-            && (self.email_digest.is_none() || self.email_digest == columns.email_digest)
+            && (self.email_digests.is_empty()
+                || columns.email_digest.as_ref().is_some_and(|digest| self.email_digests.contains(digest)))
             && self.created.holds(columns.created_at_ms)
             && self.updated.holds(columns.updated_at_ms)
             && self.after.as_ref().is_none_or(|after| position.comes_after(after))
@@ -214,7 +215,7 @@ impl Statement {
         self.argument(Argument::Number(value))
     }
 
-    /// The statement that a search is. Its columns: id, time of creation, version, state.
+    /// The statement that a search is. Its columns: id, time of creation, version, state, root key, data key.
     pub(super) fn search(search: &Search, dialect: Dialect) -> Self {
         let mut statement = Self::new();
         let conditions = statement.conditions(search);
@@ -222,10 +223,13 @@ impl Statement {
         const ORDER: &str = "ORDER BY created_at_ms DESC, session_id LIMIT";
         let select = |index: &str, conditions: &str| {
             let table = dialect.sessions(index);
-            format!("SELECT session_id, created_at_ms, version, state FROM {table} WHERE {conditions} {ORDER} {limit}")
+            format!(
+                "SELECT session_id, created_at_ms, version, state, root_key_id, data_key FROM {table}
+                 WHERE {conditions} {ORDER} {limit}"
+            )
         };
         let wanted = || search.statuses.iter().map(String::as_str);
-        if search.email_digest.is_some() {
+        if !search.email_digests.is_empty() {
             // One buyer has few sessions: what else is asked for is looked up in each.
             let statuses: Vec<String> = wanted().map(|status| statement.text(status)).collect();
             let any =
@@ -261,8 +265,10 @@ impl Statement {
     /// What holds for each part of a search.
     fn conditions(&mut self, search: &Search) -> String {
         let mut all = vec![format!("tenant = {}", self.text(search.tenant.as_str()))];
-        if let Some(digest) = &search.email_digest {
-            all.push(format!("email_digest = {}", self.argument(Argument::Bytes(digest.clone()))));
+        if !search.email_digests.is_empty() {
+            let any = search.email_digests.iter().map(|digest| self.argument(Argument::Bytes(digest.clone())));
+            let any: Vec<String> = any.collect();
+            all.push(format!("email_digest IN ({})", any.join(", ")));
         }
         if let Some(step) = &search.step {
             all.push(format!("step = {}", self.text(step)));
@@ -347,7 +353,9 @@ macro_rules! found {
             .iter()
             .map(|row| {
                 let position = $crate::store::Position { session_id: row.try_get(0)?, created_at_ms: row.try_get(1)? };
-                let stored = $crate::store::Stored { version: unsigned(row.try_get(2)?), state: row.try_get(3)? };
+                let data_key = $crate::encryption::WrappedKey { root_key_id: row.try_get(4)?, sealed: row.try_get(5)? };
+                let stored =
+                    $crate::store::Stored { version: unsigned(row.try_get(2)?), state: row.try_get(3)?, data_key };
                 Ok($crate::store::Found { position, stored })
             })
             .collect::<Result<Vec<_>, sqlx::Error>>()

@@ -214,6 +214,12 @@ pub const METRICS: &[Metric] = &[
         "Sessions that were over for as long as they are kept (`retention`), and were deleted.",
         PLAIN,
     ),
+    counter(
+        "throughline_rewrapped_sessions_total",
+        "Sessions that were brought under the newest key of the key ring.",
+        PLAIN,
+    ),
+    gauge("throughline_key_ring_readable", "1 if the key ring could be read again when it was tried last.", PLAIN),
     // What is ahead of the database.
     gauge("throughline_backlog_commands", "Commands that were accepted and are not in the database yet.", PLAIN),
     gauge("throughline_backlog_limit", "How many there may be (`backlog_limit`).", PLAIN),

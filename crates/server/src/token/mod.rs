@@ -4,8 +4,7 @@
 //! the text cannot choose. The key's id stands in the footer; it only selects a key and is
 //! believed by nobody until the token has been verified with that key.
 
-mod key;
-mod key_ring;
+mod issuer;
 
 use std::time::Duration;
 
@@ -13,8 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tenant::TenantId;
 
-pub use key::{TokenKey, TokenKeyError};
-pub use key_ring::{KeyRingError, TokenKeyRing};
+pub use issuer::TokenIssuer;
 
 /// The audience written into each token.
 pub const AUDIENCE: &str = "throughline";
@@ -119,8 +117,11 @@ pub enum TokenError {
     #[error("the token is not one that this server issued, or it was changed")]
     Malformed,
     /// It names a key that is not, or no longer, in the ring.
-    #[error("the token was issued with a key that this server does not know or has retired")]
+    #[error("the token was issued with a key that this server does not know")]
     UnknownKey,
+    /// Its key is good for nothing any more.
+    #[error("the token was issued with a key that is retired")]
+    RetiredKey,
     /// Its time is over.
     #[error("the token expired at {}", crate::clock::rfc3339(*at_ms))]
     Expired {
@@ -151,6 +152,7 @@ impl TokenError {
         match self {
             Self::Malformed => "tokenMalformed",
             Self::UnknownKey => "tokenKeyUnknown",
+            Self::RetiredKey => "tokenKeyRetired",
             Self::Expired { .. } => "tokenExpired",
             Self::NotYetValid { .. } => "tokenNotYetValid",
             Self::WrongAudience => "tokenWrongAudience",

@@ -23,8 +23,8 @@ impl Place {
         let made = throughline(&["keys", "generate"]).output().unwrap();
         let made = String::from_utf8(made.stdout).unwrap();
         let value = |name: &str| made.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
-        let token_key = write(&folder, "token-key", &value("THROUGHLINE_TOKEN_KEY="));
-        std::fs::set_permissions(token_key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let keys = write(&folder, "keys", &value("THROUGHLINE_KEYS="));
+        std::fs::set_permissions(keys, std::fs::Permissions::from_mode(0o600)).unwrap();
         write(&folder, "hashes", &value("THROUGHLINE_SERVICE_KEY_HASHES="));
         if let Some(postgres) = &postgres {
             postgres.create_database("shop").unwrap();
@@ -56,11 +56,11 @@ impl Place {
     }
 
     fn run(&self, more: &[&str]) -> Output {
-        let (token_key, hashes, database) = (self.file("token-key"), self.file("hashes"), self.database());
+        let (keys, hashes, database) = (self.file("keys"), self.file("hashes"), self.database());
         let mut arguments = vec!["doctor", "--listen", "127.0.0.1:0", "--max-connections", "100"];
         // Each option may be given once.
         for (option, value) in
-            [("--token-key-file", &token_key), ("--service-key-hashes-file", &hashes), ("--database-url", &database)]
+            [("--keys-file", &keys), ("--service-key-hashes-file", &hashes), ("--database-url", &database)]
         {
             if !more.contains(&option) {
                 arguments.extend([option, value]);
@@ -155,8 +155,8 @@ fn where_everything_is_fine_nothing_is_to_be_changed() {
         "serve",
         "--listen",
         "127.0.0.1:0",
-        "--token-key-file",
-        &place.file("token-key"),
+        "--keys-file",
+        &place.file("keys"),
         "--service-key-hashes-file",
         &place.file("hashes"),
         "--database-url",
@@ -248,7 +248,7 @@ fn a_file_of_sqlite_needs_a_folder_that_can_be_written_to() {
     // Nobody may create anything there, not even who may do everything.
     let (report, is_content) = place.examine(&["--database-url", "sqlite:/proc/throughline/shop.db"]);
     assert!(!is_content && report.status("database folder", &["/proc", "chown"]) == "error", "{}", report.0);
-    let (report, _) = place.examine(&["--database-url", &format!("sqlite:{}", place.file("token-key"))]);
+    let (report, _) = place.examine(&["--database-url", &format!("sqlite:{}", place.file("keys"))]);
     assert_eq!(report.status("database", &["SQLite file"]), "error");
 }
 
@@ -256,11 +256,15 @@ fn a_file_of_sqlite_needs_a_folder_that_can_be_written_to() {
 fn what_cannot_be_read_is_told_without_repeating_it() {
     let place = Place::new(None, None);
     let wrong = write(&place.folder, "wrong", "hunter2\n");
-    let (report, is_content) = place.examine(&["--token-key-file", &wrong]);
-    assert!(!is_content && report.status("keys", &["token key number 1", "keys generate"]) == "error", "{}", report.0);
+    let (report, is_content) = place.examine(&["--keys-file", &wrong]);
+    assert!(
+        !is_content && report.status("keys", &["entry 1 of the key ring is wrong", "keys generate"]) == "error",
+        "{}",
+        report.0
+    );
     assert!(!report.0.to_string().contains("hunter2"));
     assert_eq!(report.all("error"), ["keys"], "everything else was looked at all the same");
-    assert_eq!(place.examine(&["--token-key-file", "/nowhere"]).0.status("keys", &["/nowhere"]), "error");
+    assert_eq!(place.examine(&["--keys-file", "/nowhere"]).0.status("keys", &["/nowhere"]), "error");
     let file = write(&place.folder, "throughline.toml", "token_ttl = \"1h\"\ntoken_tll = \"1h\"\n");
     let (report, is_content) = place.examine(&["--config", &file]);
     assert!(!is_content && report.status("configuration", &["line 2", "token_tll"]) == "error", "{}", report.0);
@@ -313,11 +317,11 @@ fn each_node_of_a_cluster_is_asked() {
 #[test]
 fn a_variable_that_means_nothing_and_a_key_that_everybody_reads_are_told() {
     let place = Place::new(None, None);
-    std::fs::set_permissions(place.file("token-key"), std::fs::Permissions::from_mode(0o644)).unwrap();
-    let (token_key, hashes) = (place.file("token-key"), place.file("hashes"));
+    std::fs::set_permissions(place.file("keys"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (keys, hashes) = (place.file("keys"), place.file("hashes"));
     let mut command =
         throughline(&["doctor", "--json", "--listen", "127.0.0.1:0", "--database-url", &place.database()]);
-    command.env("THROUGHLINE_TOKEN_KEY_FILE", token_key).env("THROUGHLINE_SERVICE_KEY_HASHES_FILE", hashes);
+    command.env("THROUGHLINE_KEYS_FILE", keys).env("THROUGHLINE_SERVICE_KEY_HASHES_FILE", hashes);
     let output = command.env("THROUGHLINE_TOKEN_TLL", "15m").output().unwrap();
     let report = Report(serde_json::from_slice(&output.stdout).unwrap());
     assert_eq!(report.status("environment", &["THROUGHLINE_TOKEN_TLL means nothing"]), "warning");

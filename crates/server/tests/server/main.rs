@@ -2,6 +2,7 @@
 
 mod binary;
 mod doctor;
+mod encryption;
 mod fleets;
 mod full_disk;
 mod handoff;

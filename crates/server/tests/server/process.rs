@@ -10,7 +10,7 @@ use super::binary::*;
 fn without_keys_the_server_refuses_to_start_and_says_how_to_make_them() {
     let text = failure(&throughline(&["serve", "--listen", "127.0.0.1:0"]).output().unwrap());
     assert!(text.contains("throughline keys generate"), "{text}");
-    assert!(text.contains("THROUGHLINE_TOKEN_KEY"), "{text}");
+    assert!(text.contains("THROUGHLINE_KEYS"), "{text}");
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn switches_are_understood_in_the_environment_too() {
         let mut command = throughline(&["serve", "--listen", &address, "--database-url", &database]);
         let text = failure(&command.env("THROUGHLINE_DEV", value).output().unwrap());
         assert_eq!(text.contains("cannot listen"), on, "{value}: {text}");
-        assert_eq!(text.contains("there is no token key"), !on, "{value}: {text}");
+        assert_eq!(text.contains("there is no key ring"), !on, "{value}: {text}");
     }
 }
 
@@ -48,10 +48,10 @@ fn generated_keys_start_a_server_that_knows_them() {
     let text = String::from_utf8(output.stdout).unwrap();
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     let folder = tempfile::tempdir().unwrap();
-    let tokens = write(&folder, "token-key", &value("THROUGHLINE_TOKEN_KEY="));
+    let tokens = write(&folder, "keys", &value("THROUGHLINE_KEYS="));
     let hashes = write(&folder, "hashes", &value("THROUGHLINE_SERVICE_KEY_HASHES="));
     let key = value("# service key, give it to the shop's back end: ");
-    let mut server = start(folder, &["--token-key-file", &tokens, "--service-key-hashes-file", &hashes]);
+    let mut server = start(folder, &["--keys-file", &tokens, "--service-key-hashes-file", &hashes]);
     let line = server.line();
     let refused = request(address(&line), "/metrics", "");
     assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
@@ -64,7 +64,7 @@ fn generated_keys_start_a_server_that_knows_them() {
 fn generated_keys_are_also_printed_as_json() {
     let output = throughline(&["keys", "generate", "--tenant", "shop-a", "--json"]).output().unwrap();
     let keys: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(keys["tokenKey"].as_str().unwrap().starts_with("k4.local."));
+    assert!(keys["keys"].as_str().unwrap().starts_with("tlr_"));
     assert!(keys["serviceKeyHash"].as_str().unwrap().starts_with("shop-a=sha256:"));
 }
 

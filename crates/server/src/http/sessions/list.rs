@@ -80,9 +80,7 @@ pub(crate) struct SessionList {
         (status = 400, description = "A parameter is unknown or wrong, or the cursor is for other filters", body = ProblemDetails,
             example = json!({ "type": "/docs/problems#queryRefused", "title": "Query refused", "status": 400, "code": "queryRefused",
                 "detail": "the query parameter `statsu` is wrong: it is not known here", "parameter": "statsu", "mendableBy": "permanent" })),
-        (status = 422, description = "The server has no look-up key, or the database would have to look at too much", body = ProblemDetails,
-            example = json!({ "type": "/docs/problems#lookupKeyMissing", "title": "No look-up key", "status": 422,
-                "code": "lookupKeyMissing", "mendableBy": "permanent" })),
+        (status = 422, description = "The database would have to look at too much", body = ProblemDetails),
     ),
     security(("serviceKey" = [])),
 )]
@@ -120,7 +118,7 @@ fn search(state: &ServerState, tenant: &TenantId, query: &QueryParameters) -> Re
     }
     let mut search = Search {
         tenant: tenant.clone(),
-        email_digest: email_digest(state, tenant, query)?,
+        email_digests: email_digests(state, tenant, query)?,
         statuses: statuses(query)?,
         step: step(query)?,
         funnel_id: funnel(query)?,
@@ -162,19 +160,10 @@ fn statuses(query: &QueryParameters) -> Result<Vec<String>, Problem> {
     Ok(statuses)
 }
 
-fn email_digest(state: &ServerState, tenant: &TenantId, query: &QueryParameters) -> Result<Option<Vec<u8>>, Problem> {
-    let Some(text) = query.text("email")? else { return Ok(None) };
+fn email_digests(state: &ServerState, tenant: &TenantId, query: &QueryParameters) -> Result<Vec<Vec<u8>>, Problem> {
+    let Some(text) = query.text("email")? else { return Ok(Vec::new()) };
     let email = EmailAddress::new(text.trim()).map_err(|error| refused("email", &error.to_string()))?;
-    let lookup = state.sessions.email_lookup().ok_or_else(|| {
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "lookupKeyMissing", "No look-up key")
-            .detail(
-                "this server can't find sessions by email address: make a look-up key with `throughline keys generate` \
-                 and set THROUGHLINE_LOOKUP_KEY or --lookup-key-file on every server of the database; sessions that \
-                 change from then on are found",
-            )
-            .mendable_by("permanent")
-    })?;
-    Ok(Some(lookup.digest(tenant, email.as_str())))
+    Ok(state.sessions.email_lookup().digests(tenant, email.as_str()))
 }
 
 /// How many bytes of a hash tell filters apart. It keeps mistakes out, not attackers: whoever has the key may see it all.
@@ -185,8 +174,8 @@ const CURSOR_FORM: u8 = 2;
 
 /// What a cursor is bound to: whose sessions, and all filters.
 fn filters(search: &Search) -> [u8; FILTER_BYTES] {
-    let Search { tenant, email_digest, statuses, step, funnel_id, created, updated, after: _, limit: _ } = search;
-    let filters = (tenant.as_str(), email_digest, statuses, step, funnel_id);
+    let Search { tenant, email_digests, statuses, step, funnel_id, created, updated, after: _, limit: _ } = search;
+    let filters = (tenant.as_str(), email_digests, statuses, step, funnel_id);
     let times = [created.from_ms, created.before_ms, updated.from_ms, updated.before_ms];
     let digest = Sha256::digest(format!("{filters:?} {times:?}"));
     let mut short = [0; FILTER_BYTES];
@@ -227,7 +216,7 @@ mod tests {
     fn all() -> Search {
         Search {
             tenant: TenantId::single(),
-            email_digest: None,
+            email_digests: Vec::new(),
             statuses: Vec::new(),
             step: None,
             funnel_id: None,
@@ -246,7 +235,7 @@ mod tests {
         let time = TimeRange { from_ms: Some(1), before_ms: None };
         for other in [
             Search { tenant: "b".parse().unwrap(), ..all() },
-            Search { email_digest: Some(vec![1]), ..all() },
+            Search { email_digests: vec![vec![1]], ..all() },
             Search { statuses: vec!["failed".to_owned()], ..all() },
             Search { step: Some("default".to_owned()), ..all() },
             Search { funnel_id: Some("default".to_owned()), ..all() },

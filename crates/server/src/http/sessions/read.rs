@@ -20,7 +20,7 @@ use crate::http::idempotent::{Reply, etag};
 use crate::http::problem_schema::{ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
-use crate::sessions::{Current, View, read_record};
+use crate::sessions::{Current, View};
 use crate::wiring::ServerState;
 
 /// How many records one answer holds at most.
@@ -242,12 +242,9 @@ pub(crate) async fn events(
     let current = existing(&state, &target.key).await?;
     let limit = limit.unwrap_or(100).clamp(1, MAX_RECORDS);
     let stored = state.sessions.journal(&target.key, after, limit).await?;
-    let last = stored.last().map_or(after, |record| record.version);
-    let mut records = Vec::with_capacity(stored.len());
-    for record in &stored {
-        let read = read_record(record).map_err(|error| Problem::internal(&error))?;
-        records.extend(read.map(|record| record.project(target.role, &[])));
-    }
+    let last = stored.last().map_or(after, |(version, _)| *version);
+    let records = stored.into_iter().filter_map(|(_, record)| Some(record?.project(target.role, &[])));
+    let records: Vec<Record> = records.collect();
     let next_after = (last < current.version()).then_some(last);
     let journal = Journal { records, version: current.version(), next_after };
     Ok(Reply::json(StatusCode::OK, &journal)?.into_response())

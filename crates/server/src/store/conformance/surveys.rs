@@ -9,7 +9,7 @@ use crate::store::{Append, Found, Group, Lifetimes, Position, Search, Store, Sum
 pub fn search(tenant: &str) -> Search {
     Search {
         tenant: tenant.parse().unwrap(),
-        email_digest: None,
+        email_digests: Vec::new(),
         statuses: Vec::new(),
         step: None,
         funnel_id: None,
@@ -32,8 +32,8 @@ pub fn forms_of_a_search() -> Vec<(&'static str, Search)> {
         ("several statuses", Search { statuses: statuses.clone(), ..all.clone() }),
         ("a step", Search { step: step.clone(), ..all.clone() }),
         ("a step and statuses", Search { step: step.clone(), statuses: statuses.clone(), ..all.clone() }),
-        ("an email", Search { email_digest: Some(vec![1; 32]), ..all.clone() }),
-        ("an email and statuses", Search { email_digest: Some(vec![1; 32]), statuses, step, ..all.clone() }),
+        ("an email", Search { email_digests: vec![vec![1; 32]], ..all.clone() }),
+        ("an email and statuses", Search { email_digests: vec![vec![1; 32]], statuses, step, ..all.clone() }),
         ("a time of changes", Search { updated: time, ..all.clone() }),
         ("a time of creation", Search { created: time, ..all.clone() }),
     ];
@@ -93,12 +93,16 @@ pub async fn a_search_gives_the_latest_session_first_and_only_what_was_asked_for
             &["ws_2", "ws_5"],
         ),
         (Search { funnel_id: Some("summer".to_owned()), ..all.clone() }, &["ws_4", "ws_3"]),
-        (Search { email_digest: Some(vec![1; 32]), ..all.clone() }, &["ws_3", "ws_1"]),
+        (Search { email_digests: vec![vec![1; 32], vec![7; 32]], ..all.clone() }, &["ws_3", "ws_1"]),
         (
-            Search { email_digest: Some(vec![1; 32]), statuses: statuses(&["pending", "failed"]), ..all.clone() },
+            Search {
+                email_digests: vec![vec![1; 32], vec![7; 32]],
+                statuses: statuses(&["pending", "failed"]),
+                ..all.clone()
+            },
             &["ws_1"],
         ),
-        (Search { email_digest: Some(vec![9; 32]), ..all.clone() }, &[]),
+        (Search { email_digests: vec![vec![9; 32]], ..all.clone() }, &[]),
         (Search { created: between(Some(200), Some(400)), ..all.clone() }, &["ws_3", "ws_2"]),
         (Search { updated: between(Some(400), Some(700)), ..all.clone() }, &["ws_4", "ws_1"]),
         (Search { created: between(Some(100), None), updated: between(None, Some(400)), ..all.clone() }, &["ws_2"]),

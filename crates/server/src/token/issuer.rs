@@ -1,6 +1,5 @@
-//! The keys that a server knows: the first signs, all of them verify.
+//! Making and verifying tokens with the keys of a server's key ring.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -14,9 +13,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     AUDIENCE, CLOCK_SKEW_MS, Claims, Grant, IssueError, IssuedToken, Lifetimes, MAX_TOKEN_BYTES, Purpose, TokenError,
-    TokenKey,
 };
 use crate::clock::{millis, parse_rfc3339, rfc3339};
+use crate::keys::{KeyRing, Named};
 use crate::tenant::TenantId;
 
 /// Bound into each token beside its footer, so that a token of another layout never verifies.
@@ -25,21 +24,16 @@ const IMPLICIT_ASSERTION: &[u8] = b"throughline-session-token-1";
 /// How many tokens are remembered; each takes about half a KiB.
 const OPENED_TOKENS: u64 = 10_000;
 
-/// Token keys in order: the first one signs new tokens, the others still verify old ones.
-///
-/// To rotate, put the new key first and drop the old one once the longest token lifetime
-/// has passed.
+/// Makes tokens with the newest key whose time has come, and verifies those of every key in the ring.
 #[derive(Debug, Clone)]
-pub struct TokenKeyRing {
-    keys: Vec<TokenKey>,
+pub struct TokenIssuer {
+    keys: KeyRing,
     opened: OpenedTokens,
 }
 
-/// What tokens say that were found to be ours, by the SHA-256 of their texts. To open a token takes longer than all else
-/// that a cached read does, and a browser shows the same one again and again. Whether its time is over, and what it is
-/// for, is looked at each time.
+/// Tokens that were opened before, by the digest of their text, with the name of their key: a key may be retired since.
 #[derive(Clone)]
-struct OpenedTokens(Cache<[u8; 32], Arc<Claims>>);
+struct OpenedTokens(Cache<[u8; 32], (Arc<str>, Arc<Claims>)>);
 
 impl Default for OpenedTokens {
     fn default() -> Self {
@@ -51,20 +45,6 @@ impl std::fmt::Debug for OpenedTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OpenedTokens").finish_non_exhaustive()
     }
-}
-
-/// Why keys do not make a ring.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyRingError {
-    /// There is no key to sign with.
-    #[error("there is no token key; make one with `throughline keys generate`")]
-    Empty,
-    /// The same key twice: most likely a rotation that pasted the old key again.
-    #[error("the token key {id} is listed twice; remove one of the two")]
-    Repeated {
-        /// The key's public id.
-        id: String,
-    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,22 +68,11 @@ struct Payload {
     ends: String,
 }
 
-impl TokenKeyRing {
-    /// A ring of `keys`; the first one signs.
-    ///
-    /// # Errors
-    /// When there is none, or one twice.
-    pub fn new(keys: Vec<TokenKey>) -> Result<Self, KeyRingError> {
-        if keys.is_empty() {
-            return Err(KeyRingError::Empty);
-        }
-        let mut seen = HashSet::new();
-        for key in &keys {
-            if !seen.insert(key.id()) {
-                return Err(KeyRingError::Repeated { id: key.id().to_owned() });
-            }
-        }
-        Ok(Self { keys, opened: OpenedTokens::default() })
+impl TokenIssuer {
+    /// One with the keys of this ring, whatever they are at the time.
+    #[must_use]
+    pub fn new(keys: KeyRing) -> Self {
+        Self { keys, opened: OpenedTokens::default() }
     }
 
     /// Makes a first token.
@@ -195,10 +164,9 @@ impl TokenKeyRing {
             ends: rfc3339(claims.ends_at_ms),
         })
         .map_err(|_| IssueError::Encryption)?;
-        // `new` refuses an empty ring.
-        let key = self.keys.first().ok_or(IssueError::Encryption)?;
-        let footer = serde_json::to_vec(&Footer { kid: key.id.clone() }).map_err(|_| IssueError::Encryption)?;
-        let text = LocalToken::encrypt(&key.secret, &payload, Some(&footer), Some(IMPLICIT_ASSERTION))
+        let key = self.keys.current(now_ms);
+        let footer = serde_json::to_vec(&Footer { kid: key.id().to_owned() }).map_err(|_| IssueError::Encryption)?;
+        let text = LocalToken::encrypt(key.token(), &payload, Some(&footer), Some(IMPLICIT_ASSERTION))
             .map_err(|_| IssueError::Encryption)?;
         Ok(IssuedToken { text, claims })
     }
@@ -208,26 +176,33 @@ impl TokenKeyRing {
             return Err(TokenError::Malformed);
         }
         let digest: [u8; 32] = Sha256::digest(text).into();
-        if let Some(claims) = self.opened.0.get(&digest) {
+        if let Some((kid, claims)) = self.opened.0.get(&digest)
+            && matches!(self.keys.named(&kid), Named::Known(_))
+        {
             return Ok(claims);
         }
-        let claims = Arc::new(self.decrypt(text)?);
-        self.opened.0.insert(digest, Arc::clone(&claims));
+        let (kid, claims) = self.decrypt(text)?;
+        let claims = Arc::new(claims);
+        self.opened.0.insert(digest, (kid.into(), Arc::clone(&claims)));
         Ok(claims)
     }
 
-    fn decrypt(&self, text: &str) -> Result<Claims, TokenError> {
+    fn decrypt(&self, text: &str) -> Result<(String, Claims), TokenError> {
         let untrusted = UntrustedToken::<Local, V4>::try_from(text).map_err(|_| TokenError::Malformed)?;
         let footer: Footer = serde_json::from_slice(untrusted.untrusted_footer()).map_err(|_| TokenError::Malformed)?;
-        let key = self.keys.iter().find(|key| key.id == footer.kid).ok_or(TokenError::UnknownKey)?;
-        let trusted = LocalToken::decrypt(&key.secret, &untrusted, None, Some(IMPLICIT_ASSERTION))
+        let key = match self.keys.named(&footer.kid) {
+            Named::Known(key) => key,
+            Named::Retired => return Err(TokenError::RetiredKey),
+            Named::Unknown => return Err(TokenError::UnknownKey),
+        };
+        let trusted = LocalToken::decrypt(key.token(), &untrusted, None, Some(IMPLICIT_ASSERTION))
             .map_err(|_| TokenError::Malformed)?;
         let payload: Payload = serde_json::from_str(trusted.payload()).map_err(|_| TokenError::Malformed)?;
         if payload.aud != AUDIENCE {
             return Err(TokenError::WrongAudience);
         }
         let time = |text: &str| parse_rfc3339(text).ok_or(TokenError::Malformed);
-        Ok(Claims {
+        let claims = Claims {
             purpose: payload.purpose,
             tenant: payload.tenant,
             issued_at_ms: time(&payload.iat)?,
@@ -236,7 +211,8 @@ impl TokenKeyRing {
             session_id: payload.sub,
             token_id: payload.jti,
             renewals: payload.renewals,
-        })
+        };
+        Ok((footer.kid, claims))
     }
 }
 
@@ -245,11 +221,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::keys::RootKey;
+    use crate::keys::ring_text::RingText;
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
-    fn ring() -> TokenKeyRing {
-        TokenKeyRing::new(vec![TokenKey::generate().unwrap()]).unwrap()
+    fn ring() -> TokenIssuer {
+        TokenIssuer::new(KeyRing::generate().unwrap())
     }
 
     fn grant() -> Grant {
@@ -260,7 +238,7 @@ mod tests {
         }
     }
 
-    fn issue(ring: &TokenKeyRing) -> IssuedToken {
+    fn issue(ring: &TokenIssuer) -> IssuedToken {
         ring.issue(&grant(), Lifetimes::default(), NOW_MS).unwrap()
     }
 
@@ -359,15 +337,28 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_logs_no_one_out_and_a_retired_key_does() {
-        let (old, new) = (TokenKey::generate().unwrap(), TokenKey::generate().unwrap());
-        let before = TokenKeyRing::new(vec![old.clone()]).unwrap();
-        let during = TokenKeyRing::new(vec![new.clone(), old]).unwrap();
-        let after = TokenKeyRing::new(vec![new]).unwrap();
-        let (first, second) = (issue(&before).text, issue(&during).text);
-        assert!(during.verify(&first, Purpose::Browser, NOW_MS).is_ok());
-        assert!(after.verify(&second, Purpose::Browser, NOW_MS).is_ok());
-        assert_eq!(after.verify(&first, Purpose::Browser, NOW_MS), Err(TokenError::UnknownKey));
+    fn asvs_13_3_4_a_rotation_logs_no_one_out_and_a_retired_key_does() {
+        let (old, new) = (RootKey::generate(None).unwrap(), RootKey::generate(Some(NOW_MS)).unwrap());
+        let text = |keys: &[&RootKey], retired: &[&RootKey]| RingText {
+            keys: keys.iter().map(|key| RootKey::parse(&key.reveal(), key.from_ms()).unwrap()).collect(),
+            retired: retired.iter().map(|key| key.id().to_owned()).collect(),
+        };
+        let keys = KeyRing::of(text(&[&old], &[])).unwrap();
+        let ring = TokenIssuer::new(keys.clone());
+        let first = ring.issue(&grant(), Lifetimes::default(), NOW_MS - 1).unwrap().text;
+        assert!(ring.verify(&first, Purpose::Browser, NOW_MS).is_ok());
+        keys.replace(text(&[&new, &old], &[])).unwrap();
+        let second = issue(&ring).text;
+        assert!(ring.verify(&first, Purpose::Browser, NOW_MS).is_ok());
+        keys.replace(text(&[&new], &[&old])).unwrap();
+        assert!(ring.verify(&second, Purpose::Browser, NOW_MS).is_ok(), "made with the new key");
+        assert_eq!(
+            ring.verify(&first, Purpose::Browser, NOW_MS),
+            Err(TokenError::RetiredKey),
+            "although it was opened before"
+        );
+        keys.replace(text(&[&new], &[])).unwrap();
+        assert_eq!(ring.verify(&first, Purpose::Browser, NOW_MS), Err(TokenError::UnknownKey));
     }
 
     #[test]
@@ -386,14 +377,6 @@ mod tests {
             ring.renew(&third, lifetimes, NOW_MS + 60 * 60_000),
             Err(IssueError::AbsoluteLimit { at_ms: NOW_MS + 60 * 60_000 })
         );
-    }
-
-    #[test]
-    fn a_ring_needs_a_key_and_holds_each_only_once() {
-        assert_eq!(TokenKeyRing::new(vec![]).unwrap_err(), KeyRingError::Empty);
-        let key = TokenKey::generate().unwrap();
-        let id = key.id().to_owned();
-        assert_eq!(TokenKeyRing::new(vec![key.clone(), key]).unwrap_err(), KeyRingError::Repeated { id });
     }
 
     #[test]

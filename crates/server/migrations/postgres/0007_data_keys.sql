@@ -1,0 +1,8 @@
+-- The key of each session, encrypted by a key of the key ring, whose public name stands beside it. States and journals are
+-- encrypted with it.
+ALTER TABLE sessions
+    ADD COLUMN data_key    BYTEA            NOT NULL DEFAULT '',
+    ADD COLUMN root_key_id TEXT COLLATE "C" NOT NULL DEFAULT '';
+
+-- After a rotation those are looked for that are not under the new key yet.
+CREATE INDEX sessions_by_root_key ON sessions (root_key_id);
