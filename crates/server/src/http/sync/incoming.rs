@@ -10,9 +10,13 @@ use super::end::End;
 const MAX_COMMANDS: usize = 50;
 
 /// A frame of a client.
-pub(super) enum Incoming {
+#[derive(Debug)]
+pub enum Incoming {
+    /// Who the client is and what it has.
     Hello(Hello),
+    /// Commands; those that can't be read are refused in their turn.
     Submit(Vec<Request>),
+    /// The client asks whether the connection lives.
     Ping,
 }
 
