@@ -11,8 +11,9 @@ mod npm;
 mod process;
 mod provision;
 mod reference;
-mod sbom;
 mod simulation;
+mod release;
+mod sbom;
 mod sizes;
 mod supply_chain;
 mod tally;
@@ -58,6 +59,8 @@ enum Command {
     Docs(reference::Options),
     /// Check what others wrote and we build in: licences, sources, known weaknesses, what is unused, the lock files.
     SupplyChain,
+    /// Build the server so that the same commit gives the same bytes, and print their digest.
+    Release,
     /// Write what the server and the npm package are built from into target/sbom, as CycloneDX.
     Sbom,
     /// Give spoiled input to everything that reads from outside, led by coverage, for as long as wanted.
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Check => checks::typescript(),
         Command::Docs(options) => reference::documents(&options),
         Command::SupplyChain => supply_chain::check(),
+        Command::Release => release::build(),
         Command::Sbom => sbom::write(),
         Command::Fuzz(options) => fuzz::run(&options),
     };

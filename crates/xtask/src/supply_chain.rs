@@ -96,7 +96,6 @@ fn licences_sources_and_bans(found: &mut Findings) -> Result<()> {
         // What is allowed is allowed for the product; the peers need less of it.
         if manifest == PEERS {
             check.args(["--allow", "license-not-encountered", "--allow", "license-exception-not-encountered"]);
-            check.args(["--allow", "unmatched-skip", "--allow", "unused-wrapper"]);
         }
         if !status(check.args(["licenses", "sources", "bans"]))?.success() {
             found.wrong.push(format!("cargo deny refuses something in {manifest}; {CONFIGURATION} says what is allowed"));

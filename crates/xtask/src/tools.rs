@@ -22,8 +22,6 @@ pub struct Tool {
 pub const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
 /// Dependencies that nothing uses.
 pub const MACHETE: Tool = Tool { name: "cargo-machete", version: "0.9.2" };
-/// What a crate is built from, as CycloneDX.
-pub const CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9" };
 
 impl Tool {
     /// A call of it, after building it where this version is not there yet.
