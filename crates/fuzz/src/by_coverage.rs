@@ -1,7 +1,5 @@
 //! A target under libFuzzer. Its name stands in `THROUGHLINE_FUZZ_TARGET`, as libFuzzer takes the arguments for itself.
 #![no_main]
-// libFuzzer calls a C function, which the macro exports.
-#![allow(unsafe_code)]
 
 use std::sync::LazyLock;
 

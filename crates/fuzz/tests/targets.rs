@@ -34,8 +34,7 @@ fn every_target_is_tested_and_every_folder_of_inputs_has_a_target() {
     let all: BTreeSet<&str> = targets::ALL.iter().map(|target| target.name).collect();
     assert_eq!(all, TESTED.iter().copied().collect());
     let folders = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")).unwrap();
-    let folders: BTreeSet<String> =
-        folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let folders: BTreeSet<String> = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(folders, all.iter().map(|name| (*name).to_owned()).collect());
 }
 
@@ -53,7 +52,10 @@ fn over_all_inputs(name: &str) {
     let kept = corpus::read(target).unwrap();
     let inputs: Vec<Vec<u8>> = kept.iter().map(|(_, bytes)| bytes.clone()).collect();
     let taken = inputs.iter().filter(|input| run(target, input) == Outcome::Taken).count();
-    assert!(taken > 0, "no kept input of {name} is read: they are out of date, and what is behind the reader is not reached");
+    assert!(
+        taken > 0,
+        "no kept input of {name} is read: they are out of date, and what is behind the reader is not reached"
+    );
 
     let words = corpus::words(&inputs);
     let changes = std::env::var("THROUGHLINE_FUZZ_CHANGES").map_or(CHANGES, |changes| changes.parse().unwrap());

@@ -121,7 +121,9 @@ fn fuzz(fuzzer: &Path, target: &str, seconds: u64, seed: u32) -> Result<Option<P
         return Ok(None);
     }
     let failure = files(&failures)?.into_iter().find(|file| !known.contains(file));
-    failure.map(Some).with_context(|| format!("{target} ended badly and left no input behind; what it printed says why"))
+    failure
+        .map(Some)
+        .with_context(|| format!("{target} ended badly and left no input behind; what it printed says why"))
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -25,14 +25,20 @@ pub fn write() -> Result<()> {
     let checksums = checksums(&fs::read_to_string(workspace::path("Cargo.lock")).context("reading Cargo.lock")?);
     let mut server = Components::default();
     server.add(&["throughline-server"], SERVER_PLATFORM)?;
-    let server = server.document(&json!({ "type": "application", "name": "throughline", "version": VERSION,
-        "bom-ref": "throughline", "purl": format!("pkg:cargo/throughline-server@{VERSION}") }), &checksums);
+    let server = server.document(
+        &json!({ "type": "application", "name": "throughline", "version": VERSION,
+        "bom-ref": "throughline", "purl": format!("pkg:cargo/throughline-server@{VERSION}") }),
+        &checksums,
+    );
     finish("throughline-server", &server, &["throughline-core", "axum", "tokio", "sqlx", "rustls", "pasetors"])?;
 
     let mut package = Components::default();
     package.add(&["throughline-wasm-client", "throughline-wasm-local-storage"], BROWSER_PLATFORM)?;
-    let mut package = package.document(&json!({ "type": "library", "name": "throughline", "version": VERSION,
-        "bom-ref": "throughline", "purl": format!("pkg:npm/throughline@{VERSION}") }), &checksums);
+    let mut package = package.document(
+        &json!({ "type": "library", "name": "throughline", "version": VERSION,
+        "bom-ref": "throughline", "purl": format!("pkg:npm/throughline@{VERSION}") }),
+        &checksums,
+    );
     add_npm(&mut package)?;
     finish("throughline-npm", &package, &["throughline-core", "throughline-wasm-client", "wasm-bindgen", "serde"])
 }

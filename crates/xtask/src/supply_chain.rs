@@ -98,7 +98,9 @@ fn licences_sources_and_bans(found: &mut Findings) -> Result<()> {
             check.args(["--allow", "license-not-encountered", "--allow", "license-exception-not-encountered"]);
         }
         if !status(check.args(["licenses", "sources", "bans"]))?.success() {
-            found.wrong.push(format!("cargo deny refuses something in {manifest}; {CONFIGURATION} says what is allowed"));
+            found
+                .wrong
+                .push(format!("cargo deny refuses something in {manifest}; {CONFIGURATION} says what is allowed"));
         }
     }
     Ok(())

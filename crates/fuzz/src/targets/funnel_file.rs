@@ -47,8 +47,11 @@ fn go_through(funnel: &Funnel) {
     let items: Vec<_> =
         products.iter().map(|product| serde_json::json!({ "id": product.id, "quantity": 999 })).collect();
     let mut commands = vec![
-        (Role::Browser, serde_json::json!({ "type": "create", "email": "ada@example.com", "products": items,
-            "customer": { "firstName": "Ada", "lastName": "Lovelace", "phone": "555-0100", "billing": { "address": "1", "city": "1", "zipCode": "1", "state": "CA", "country": "US" } } })),
+        (
+            Role::Browser,
+            serde_json::json!({ "type": "create", "email": "ada@example.com", "products": items,
+            "customer": { "firstName": "Ada", "lastName": "Lovelace", "phone": "555-0100", "billing": { "address": "1", "city": "1", "zipCode": "1", "state": "CA", "country": "US" } } }),
+        ),
         (Role::Browser, serde_json::json!({ "type": "extend" })),
     ];
     for coupon in funnel.coupons.iter().take(8) {

@@ -30,22 +30,14 @@ pub const ALL: &[Target] = &[
     Target { name: "client_frame", about: "frames from browsers", run: client_frame::run },
     Target { name: "command", about: "commands, one after the other on one session", run: command::run },
     Target { name: "funnel_file", about: "funnel definitions, as TOML and as JSON", run: funnel_file::run },
-    Target {
-        name: "legacy_storage",
-        about: "the localStorage of the old session manager",
-        run: legacy_storage::run,
-    },
+    Target { name: "legacy_storage", about: "the localStorage of the old session manager", run: legacy_storage::run },
     Target { name: "origin", about: "the Origin header, and the list of allowed ones", run: origin::run },
     Target {
         name: "server_frame",
         about: "frames from servers, as a browser reads and uses them",
         run: server_frame::run,
     },
-    Target {
-        name: "service_configuration",
-        about: "the server's configuration file",
-        run: service_configuration::run,
-    },
+    Target { name: "service_configuration", about: "the server's configuration file", run: service_configuration::run },
     Target { name: "session_token", about: "session tokens, and what is sealed in them", run: session_token::run },
     Target {
         name: "stored_session",

@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn a_field_name_of_any_length_is_not_kept_whole() {
         let name = "ü".repeat(10_000);
-        let text = format!(r#"{{"type":"submit","commands":[{{"clientId":"a","seq":1,"type":"handOff","{name}":1}}]}}"#);
+        let text =
+            format!(r#"{{"type":"submit","commands":[{{"clientId":"a","seq":1,"type":"handOff","{name}":1}}]}}"#);
         let Ok(Incoming::Submit(requests)) = read_frame(&text) else { panic!("not a submit") };
         let message = requests[0].command.clone().unwrap_err().message;
         assert!(message.starts_with("the command can't be read: unknown field `ü"), "{message}");
