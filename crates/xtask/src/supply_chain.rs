@@ -96,6 +96,7 @@ fn licences_sources_and_bans(found: &mut Findings) -> Result<()> {
         // What is allowed is allowed for the product; the peers need less of it.
         if manifest == PEERS {
             check.args(["--allow", "license-not-encountered", "--allow", "license-exception-not-encountered"]);
+            check.args(["--allow", "unused-wrapper"]);
         }
         if !status(check.args(["licenses", "sources", "bans"]))?.success() {
             found
@@ -189,8 +190,9 @@ fn read_audit(answer: &str, is_success: bool) -> Audit {
         let names: Vec<&str> = weak.keys().map(String::as_str).collect();
         return Audit::Weak(format!("npm knows weaknesses of {}; see `npm audit` there", names.join(", ")));
     }
-    let why = answer["error"]["summary"].as_str().or(answer["message"].as_str()).unwrap_or("no reason was given");
-    Audit::Unanswered(why.lines().next().unwrap_or_default().to_owned())
+    let reasons = [&answer["error"]["summary"], &answer["message"]];
+    let why = reasons.into_iter().filter_map(Value::as_str).find_map(|text| text.lines().next());
+    Audit::Unanswered(why.unwrap_or("no reason was given").to_owned())
 }
 
 #[cfg(test)]
@@ -225,7 +227,7 @@ mod tests {
         let weak = r#"{"auditReportVersion":2,"vulnerabilities":{"leftpad":{"severity":"high"}}}"#;
         assert!(matches!(read_audit(weak, false), Audit::Weak(what) if what.contains("leftpad")));
         let refused = r#"{"message":"405 Method Not Allowed","error":{"summary":"","detail":""}}"#;
-        assert!(matches!(read_audit(refused, false), Audit::Unanswered(_)));
+        assert!(matches!(read_audit(refused, false), Audit::Unanswered(why) if why.starts_with("405")));
         assert!(matches!(read_audit("", false), Audit::Unanswered(_)));
         assert!(matches!(read_audit("{}", true), Audit::Unanswered(_)));
     }
