@@ -11,6 +11,7 @@ use throughline_core::sync::{Request, ServerFrame};
 use throughline_core::{ClientId, Command, Durability, Role};
 use throughline_server::clock::SystemClock;
 use throughline_server::funnels::FunnelLibrary;
+use throughline_server::keys::KeyRing;
 use throughline_server::sessions::{SessionLimits, Sessions, Tiers};
 use throughline_server::shared_cache::{SharedCache, SharedCacheSettings};
 use throughline_server::store::group_commit::GroupCommitLimits;
@@ -48,7 +49,7 @@ fn email(number: u64) -> Command {
 
 /// A session that is in memory, read again and again by one task; latencies in nanoseconds.
 pub async fn memory_reads(count: u64) -> Result<Histogram<u64>> {
-    let sessions = hosted(Tiers::single(Arc::new(MemoryStore::default())))?;
+    let sessions = hosted(Tiers::single(Arc::new(MemoryStore::default()), KeyRing::generate()?))?;
     let key = key("ws_1_benchmark");
     let create = request("benchmark", 1, Command::Create(Box::default()))?;
     sessions.execute(&key, Role::Service, vec![create]).await?;
@@ -92,7 +93,7 @@ pub async fn commands(
         auto_migrate: true,
     })
     .await?;
-    let mut tiers = Tiers::single(Arc::clone(&store));
+    let mut tiers = Tiers::single(Arc::clone(&store), KeyRing::generate()?);
     let (mut told, mut notified) = (None, None);
     if let Others::Shared(url) = others {
         let (cache, events) = SharedCache::open(SharedCacheSettings::new(url)).await?;

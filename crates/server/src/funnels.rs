@@ -133,7 +133,11 @@ pub fn read_file(path: &Path) -> Result<Funnel, FunnelError> {
     read_text(path, &text)
 }
 
-fn read_text(path: &Path, text: &str) -> Result<Funnel, FunnelError> {
+/// Reads and checks the text of one definition; `path` says which form it has, and is named in errors.
+///
+/// # Errors
+/// See [`FunnelError`].
+pub fn read_text(path: &Path, text: &str) -> Result<Funnel, FunnelError> {
     let form = |message: String| FunnelError::Form { path: path.to_owned(), message };
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let funnel: Funnel = if is_json {

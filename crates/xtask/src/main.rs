@@ -6,14 +6,19 @@ mod chaos;
 mod checks;
 mod declarations;
 mod demo;
+mod fuzz;
 mod npm;
 mod process;
 mod provision;
 mod reference;
+mod release;
+mod sbom;
 mod simulation;
 mod sizes;
+mod supply_chain;
 mod tally;
 mod test;
+mod tools;
 mod wasm;
 mod workspace;
 
@@ -52,6 +57,14 @@ enum Command {
     Check,
     /// Write the documents that the server prints about itself: its options and its metrics.
     Docs(reference::Options),
+    /// Check what others wrote and we build in: licences, sources, known weaknesses, what is unused, the lock files.
+    SupplyChain,
+    /// Build the server so that the same commit gives the same bytes, and print their digest.
+    Release,
+    /// Write what the server and the npm package are built from into target/sbom, as CycloneDX.
+    Sbom,
+    /// Give spoiled input to everything that reads from outside, led by coverage, for as long as wanted.
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +78,10 @@ fn main() -> ExitCode {
         Command::Sim(options) => simulation::run(&options),
         Command::Check => checks::typescript(),
         Command::Docs(options) => reference::documents(&options),
+        Command::SupplyChain => supply_chain::check(),
+        Command::Release => release::build(),
+        Command::Sbom => sbom::write(),
+        Command::Fuzz(options) => fuzz::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -51,6 +51,10 @@ pub enum NpmProject {
 }
 
 impl NpmProject {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Package, Self::Demo, Self::EndToEnd, Self::Bundlers, Self::BenchmarkPeers, Self::BrowserBenchmark];
+
     /// Those with TypeScript to check.
     pub const TYPESCRIPT: [Self; 3] = [Self::Package, Self::Demo, Self::EndToEnd];
 

@@ -114,8 +114,14 @@ impl<'a> Reader<'a> {
         if !matches!(self.peek(), b'-' | b'0'..=b'9') {
             return Err(self.expected("a whole number"));
         }
-        match self.number()? {
-            JsonValue::Integer(number) => Ok(number),
+        let from = self.at;
+        let number = self.number()?;
+        let written = self.text.as_bytes().get(from..self.at).unwrap_or_default();
+        match number {
+            // The server takes none that is written with a fraction, an exponent or as minus zero, though it be whole.
+            JsonValue::Integer(number) if written != b"-0" && !written.iter().any(|byte| b".eE".contains(byte)) => {
+                Ok(number)
+            }
             _ => Err(Mismatch::expected("a whole number")),
         }
     }

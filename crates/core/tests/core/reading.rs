@@ -255,6 +255,22 @@ fn the_edges_of_json_are_where_serde_has_them() {
 }
 
 #[test]
+fn a_whole_number_is_one_that_is_written_as_such() {
+    for (text, expected) in [
+        ("0", Some(0)),
+        ("-7", Some(-7)),
+        ("-0", None),
+        ("1.0", None),
+        ("1e2", None),
+        ("1E2", None),
+        ("-0.0", None),
+        ("9007199254740991", Some(9_007_199_254_740_991)),
+    ] {
+        assert_eq!(both::<i64>(text), (expected, expected), "{text}");
+    }
+}
+
+#[test]
 fn the_legacy_status_initiated_reads_as_pending() {
     let (by_serde, by_fields) = both::<throughline_core::Status>(r#""initiated""#);
     assert_eq!(by_serde, Some(throughline_core::Status::Pending));

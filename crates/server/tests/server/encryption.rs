@@ -74,7 +74,7 @@ async fn canaries(fleet: &Fleet, node: &Node) -> (String, Vec<String>) {
     let new = json!({
         "email": email,
         "customer": { "firstName": first, "lastName": last, "phone": phone, "billing": { "address": street } },
-        "products": [{ "id": "starter" }],
+        "products": [{ "id": "fitspresso-1-pack", "quantity": 1 }],
         "metadata": { "note": metadata },
     });
     let created = post(fleet, node, "/v1/sessions", &new).header("idempotency-key", email).send().await.unwrap();
@@ -125,7 +125,7 @@ async fn nothing_of_a_buyer_is_found_in_databases_logs_metrics_or_errors() {
         !found_in(fleet.postgres.folder(), std::slice::from_ref(&id)).is_empty(),
         "ids are no secrets: they are found"
     );
-    assert!(!found_in(fleet.redis.folder(), &[identity.session_id.clone()]).is_empty(), "in Redis as well");
+    assert!(!found_in(fleet.redis.folder(), std::slice::from_ref(&identity.session_id)).is_empty(), "in Redis as well");
     for folder in [fleet.postgres.folder(), fleet.redis.folder()] {
         assert_eq!(found_in(folder, &texts), [] as [String; 0]);
     }

@@ -9,10 +9,17 @@ use super::end::End;
 /// How many commands one frame holds at most.
 const MAX_COMMANDS: usize = 50;
 
+/// How much of what serde says of a command is kept.
+const MAX_SENTENCE_CHARS: usize = 500;
+
 /// A frame of a client.
-pub(super) enum Incoming {
+#[derive(Debug)]
+pub enum Incoming {
+    /// Who the client is and what it has.
     Hello(Hello),
+    /// Commands; those that can't be read are refused in their turn.
     Submit(Vec<Request>),
+    /// The client asks whether the connection lives.
     Ping,
 }
 
@@ -64,7 +71,8 @@ fn read_command(value: Value) -> Result<Request, End> {
             };
             let client_id = serde_json::from_value::<ClientId>(client_id)
                 .map_err(|error| End::malformed(&format!("clientId: {error}")))?;
-            let message = format!("the command can't be read: {}", without_values(&error.to_string()));
+            let sentence = shortened(without_values(&error.to_string()));
+            let message = format!("the command can't be read: {sentence}");
             let command: Result<Command, _> = Err(Rejection::new(RejectionCode::MalformedCommand, message));
             let seq = Some(seq);
             Ok(Request::new(client_id, seq, command))
@@ -80,6 +88,16 @@ fn without_values(sentence: &str) -> String {
     }
     // Between the first and the last quotation mark, whatever else is quoted in there.
     format!("{}…{}", parts[0], parts[parts.len() - 1])
+}
+
+/// The sentence, cut where it is longer than any that names our own fields: it may hold a client's field name of any length,
+/// and would be kept with the session for each of its refused commands.
+fn shortened(mut sentence: String) -> String {
+    if let Some((end, _)) = sentence.char_indices().nth(MAX_SENTENCE_CHARS) {
+        sentence.truncate(end);
+        sentence.push('…');
+    }
+    sentence
 }
 
 #[cfg(test)]
@@ -107,6 +125,17 @@ mod tests {
         let message = requests[0].command.clone().unwrap_err().message;
         assert!(!message.contains("Ada") && !message.contains("Lovelace"), "{message}");
         assert!(message.contains("invalid type: string …, expected a sequence"), "{message}");
+    }
+
+    #[test]
+    fn a_field_name_of_any_length_is_not_kept_whole() {
+        let name = "ü".repeat(10_000);
+        let text =
+            format!(r#"{{"type":"submit","commands":[{{"clientId":"a","seq":1,"type":"handOff","{name}":1}}]}}"#);
+        let Ok(Incoming::Submit(requests)) = read_frame(&text) else { panic!("not a submit") };
+        let message = requests[0].command.clone().unwrap_err().message;
+        assert!(message.starts_with("the command can't be read: unknown field `ü"), "{message}");
+        assert!(message.ends_with("ü…") && message.chars().count() < 600, "{} bytes", message.len());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json, extract::rejection::ExtensionRejection};
+use throughline_core::sync::ServerFrame;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -26,6 +27,7 @@ use crate::problem::Problem;
 use crate::serve::OpenConnection;
 use crate::wiring::ServerState;
 pub use conversation::{COMMANDS_AT_ONCE, COMMANDS_PER_SECOND};
+pub use incoming::Incoming;
 use poll::{Poll, PollAnswer};
 use socket::Socket;
 
@@ -37,6 +39,14 @@ pub const SUBPROTOCOL: &str = "throughline.v1";
 
 /// The largest message, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// Reads a frame of a client, as the socket does.
+///
+/// # Errors
+/// The frame with which the conversation ends.
+pub fn read_frame(text: &str) -> Result<Incoming, ServerFrame> {
+    incoming::read_frame(text).map_err(ServerFrame::from)
+}
 
 /// The route, with its description.
 pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
