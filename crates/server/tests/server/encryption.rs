@@ -34,29 +34,18 @@ fn writing_fleet() -> Fleet {
     Fleet::with(binary(), Postgres::options().fsync(true).start().unwrap(), redis).unwrap()
 }
 
-/// The files below a folder in which one of the texts stands, with the text.
+/// The files below a folder in which one of the texts stands, in any case.
 fn found_in(folder: &Path, texts: &[String]) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            // Some are gone by now, and sockets can't be read.
-            let Ok(bytes) = std::fs::read(&path) else { continue };
-            let bytes = bytes.to_ascii_lowercase();
-            for text in texts {
-                let text = text.to_ascii_lowercase();
-                if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
-                    found.push(format!("{text} in {}", path.display()));
-                }
-            }
-        }
+    // What takes `grep` a moment would take an unoptimised loop minutes: there are WAL files of 16 MiB.
+    let mut grep = std::process::Command::new("grep");
+    grep.args(["--recursive", "--ignore-case", "--text", "--fixed-strings", "--files-with-matches"]);
+    for text in texts {
+        grep.args(["--regexp", text]);
     }
-    found
+    let output = grep.arg(folder).output().unwrap();
+    // 2: some file could not be read, which is gone by now.
+    assert!(output.status.code().is_some_and(|code| code <= 2), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 async fn commands(fleet: &Fleet, node: &Node, id: &str, commands: Value) -> Value {
@@ -136,7 +125,8 @@ async fn nothing_of_a_buyer_is_found_in_databases_logs_metrics_or_errors() {
             assert!(!words.to_lowercase().contains(&text.to_lowercase()), "{text} is in {place}");
         }
     }
-    for text in &CANARIES[..3] {
+    // The name of a field is told to whoever sent it, what is in it is not.
+    for text in [CANARIES[0], CANARIES[2], CANARIES[5]] {
         assert!(!said.to_lowercase().contains(&text.to_lowercase()), "{text} is in an error: {said}");
     }
 }
