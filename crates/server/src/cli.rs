@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -20,6 +21,7 @@ use crate::service_key::Scope;
 use crate::store::{self, OpenError};
 use crate::telemetry::{self, TelemetryError};
 use crate::tenant::TenantId;
+use crate::tls::{Tls, TlsError};
 use crate::wiring::{ServerState, WiringError};
 
 const EXAMPLES: &str = "\
@@ -124,6 +126,8 @@ enum CommandError {
     #[error(transparent)]
     Wiring(#[from] WiringError),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Funnel(#[from] FunnelError),
     #[error(transparent)]
     Database(#[from] OpenError),
@@ -220,6 +224,16 @@ async fn start_and_serve(config: Config, secrets: Secrets) -> Result<(), Command
     let address = config.listen;
     let dev_service_key = secrets.dev_service_key.as_ref().map(|key| key.reveal().to_owned());
     let state = ServerState::build(config, secrets).await?;
+    let tls = match state.config.tls.clone() {
+        Some(files) => {
+            let tls = Tls::open(files, Arc::clone(&state.clock))?;
+            let watching = Arc::clone(&tls).watch(Tls::hangups()?);
+            let shutdown = state.shutdown.clone();
+            state.tasks.spawn(async move { shutdown.run_until_cancelled_owned(watching).await });
+            Some(tls.acceptor()?)
+        }
+        None => None,
+    };
     state.start_background_tasks();
     let listen = |source| CommandError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -230,10 +244,11 @@ async fn start_and_serve(config: Config, secrets: Secrets) -> Result<(), Command
             tracing::warn!(%bound, "--dev on an address that others can reach");
         }
     }
-    print(&format!("listening on http://{bound}\n"))?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    print(&format!("listening on {scheme}://{bound}\n"))?;
     let (features, description) = http::reference::described();
     let app = http::app(&state, features.merge(http::reference::routes(description)));
-    serve(&state, app, listener, stop).await;
+    serve(&state, app, listener, tls, stop).await;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use throughline_core::{
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::{TokenAnswer, all_accepted, existing, issue_token, nameless, request, visible};
 use crate::http::body::HashedJsonBody;
-use crate::http::extract::ClientAddress;
+use crate::http::extract::{ClientAddress, MaybePrincipal};
 use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails};
 use crate::principal::Role as PrincipalRole;
@@ -98,11 +98,11 @@ pub(crate) struct Created {
 pub(crate) async fn create(
     State(state): State<Arc<ServerState>>,
     ClientAddress(address): ClientAddress,
+    MaybePrincipal(principal): MaybePrincipal,
     headers: HeaderMap,
     HashedJsonBody { value: new, sha256 }: HashedJsonBody<NewSession>,
 ) -> Result<Response, Problem> {
-    let (tenant, role, scope) = if headers.contains_key(header::AUTHORIZATION) {
-        let principal = state.authenticator.authenticate(&headers, state.clock.now_ms())?;
+    let (tenant, role, scope) = if let Some(principal) = principal {
         match &principal.role {
             PrincipalRole::Service { tenant, .. } => (tenant.clone(), Role::Service, Some(principal.scope())),
             PrincipalRole::Browser { .. } | PrincipalRole::Operator { .. } => return Err(wrong_principal()),

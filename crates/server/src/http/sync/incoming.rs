@@ -5,6 +5,7 @@ use throughline_core::sync::{Hello, Request, Submission};
 use throughline_core::{ClientId, Command, Rejection, RejectionCode};
 
 use super::end::End;
+use crate::json_depth;
 
 /// How many commands one frame holds at most.
 const MAX_COMMANDS: usize = 50;
@@ -17,15 +18,18 @@ pub(super) enum Incoming {
 }
 
 /// Reads the first frame.
-pub(super) fn read_hello(text: &str) -> Result<Hello, End> {
-    match read_frame(text)? {
+pub(super) fn read_hello(text: &str, depth: usize) -> Result<Hello, End> {
+    match read_frame(text, depth)? {
         Incoming::Hello(hello) => Ok(hello),
         Incoming::Submit(_) | Incoming::Ping => Err(End::malformed("the first frame has to be hello")),
     }
 }
 
-/// Reads any frame.
-pub(super) fn read_frame(text: &str) -> Result<Incoming, End> {
+/// Reads any frame, in which not more than `depth` arrays and objects may lie in each other.
+pub(super) fn read_frame(text: &str, depth: usize) -> Result<Incoming, End> {
+    if json_depth::exceeds(text.as_bytes(), depth) {
+        return Err(End::malformed(&format!("more than {depth} arrays and objects lie in each other in the frame")));
+    }
     let not_json = |error: serde_json::Error| End::malformed(&format!("the frame is not JSON: {error}"));
     let frame = serde_json::from_str(text).map_err(not_json)?;
     read_value(frame)
@@ -92,7 +96,7 @@ mod tests {
     fn a_command_that_cannot_be_read_keeps_its_number() {
         let text =
             r#"{"type":"submit","commands":[{"clientId":"a","seq":3,"type":"setEmail","email":"x","paid":true}]}"#;
-        let Ok(Incoming::Submit(requests)) = read_frame(text) else { panic!("not a submit") };
+        let Ok(Incoming::Submit(requests)) = read_frame(text, 32) else { panic!("not a submit") };
         assert_eq!(requests[0].seq, Some(3));
         let rejection = requests[0].command.clone().unwrap_err();
         assert_eq!(rejection.code, RejectionCode::MalformedCommand);
@@ -103,7 +107,7 @@ mod tests {
     fn what_a_command_says_of_a_person_is_not_repeated() {
         let text =
             r#"{"type":"submit","commands":[{"clientId":"a","seq":1,"type":"setItems","items":"Ada \" Lovelace"}]}"#;
-        let Ok(Incoming::Submit(requests)) = read_frame(text) else { panic!("not a submit") };
+        let Ok(Incoming::Submit(requests)) = read_frame(text, 32) else { panic!("not a submit") };
         let message = requests[0].command.clone().unwrap_err().message;
         assert!(!message.contains("Ada") && !message.contains("Lovelace"), "{message}");
         assert!(message.contains("invalid type: string …, expected a sequence"), "{message}");
@@ -114,8 +118,8 @@ mod tests {
         for text in
             ["", "[]", "{}", r#"{"type":"welcome"}"#, r#"{"type":"submit"}"#, r#"{"type":"submit","commands":[]}"#]
         {
-            assert!(read_frame(text).is_err_and(|end| end.code == ErrorCode::MalformedFrame), "{text}");
+            assert!(read_frame(text, 32).is_err_and(|end| end.code == ErrorCode::MalformedFrame), "{text}");
         }
-        assert!(read_frame(r#"{"type":"submit","commands":[{"type":"setEmail","email":"x"}]}"#).is_err());
+        assert!(read_frame(r#"{"type":"submit","commands":[{"type":"setEmail","email":"x"}]}"#, 32).is_err());
     }
 }
