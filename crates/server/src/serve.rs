@@ -16,7 +16,7 @@ use axum::http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -203,8 +203,10 @@ where
     });
     let HeadLimits { header_bytes, headers, url_bytes } = state.config.head;
     let connection = http1::Builder::new()
-        // `TimedStream` sees to that.
-        .header_read_timeout(None)
+        // `TimedStream` sees to both times. hyper has to have one of its own as well: only then it reads on after an answer,
+        // and not just when there is something to be read.
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head.saturating_add(limits.idle))
         .max_buf_size(header_bytes + url_bytes + MORE_HEAD_BYTES)
         .max_headers(headers + MORE_HEADERS)
         .serve_connection(TokioIo::new(stream), service)

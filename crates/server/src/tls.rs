@@ -393,7 +393,7 @@ mod tests {
         let certificate = parameters.self_signed(&key).unwrap().pem();
         let Files { folder: _folder, files } = files(&certificate, &key.serialize_pem());
         let identity = Identity::load(&files).unwrap();
-        assert_eq!(rfc3339(identity.not_after_ms()), "2026-12-31T00:00:00Z");
+        assert_eq!(rfc3339(identity.not_after_ms()), "2026-12-31T00:00:00.000Z");
         let (first, last) = (identity.not_before_ms, identity.not_after_ms);
         for (now_ms, validity) in [
             (first - 1, Validity::NotYet),

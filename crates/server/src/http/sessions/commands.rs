@@ -27,6 +27,7 @@ const MAX_COMMANDS: usize = 50;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Commands {
     /// 1 to 50 commands.
+    #[schema(min_items = 1, max_items = 50)]
     commands: Vec<NumberedCommand>,
 }
 
