@@ -44,6 +44,7 @@ pub(super) fn completed(description: OpenApi) -> Value {
     if let Some(components) = description.get_mut("components") {
         in_camel_case(components);
     }
+    with_whole_range(&mut description);
     description
 }
 
@@ -125,6 +126,28 @@ fn in_camel_case(schema: &mut Value) {
     }
 }
 
+/// Numbers that are not negative go as far as they do here. What derives the schemas calls them by the names of numbers
+/// that may be, which end halfway.
+fn with_whole_range(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            let is_unsigned = members.get("minimum").and_then(Value::as_u64) == Some(0);
+            let largest = match members.get("format").and_then(Value::as_str) {
+                Some("int32") if is_unsigned => Some(u64::from(u32::MAX)),
+                Some("int64") if is_unsigned => Some(u64::MAX),
+                _ => None,
+            };
+            if let Some(largest) = largest {
+                members.remove("format");
+                members.entry("maximum").or_insert(largest.into());
+            }
+            members.values_mut().for_each(with_whole_range);
+        }
+        Value::Array(schemas) => schemas.iter_mut().for_each(with_whole_range),
+        _ => {}
+    }
+}
+
 fn camel(name: &str) -> String {
     let mut words = name.split('_');
     let mut text = words.next().unwrap_or_default().to_owned();
@@ -176,6 +199,8 @@ mod tests {
         let (_, description) = described();
         let event = &description["components"]["schemas"]["Event"].to_string();
         assert!(event.contains("\"expiresAt\"") && !event.contains("expires_at"), "{event}");
+        let ttl = &description["components"]["schemas"]["Extension"]["properties"]["ttlMs"];
+        assert_eq!((&ttl["minimum"], &ttl["maximum"]), (&json!(0), &json!(u32::MAX)), "{ttl}");
         assert_eq!([camel("a"), camel("expires_at"), camel("a_b_c")], ["a", "expiresAt", "aBC"]);
     }
 }

@@ -261,8 +261,8 @@ fn a_head_that_arrives_slowly_is_given_up() {
 
 /// What comes back while one byte is sent every 50 ms, and after which time the server had enough.
 fn trickled(dev: &Dev, first: &str) -> (String, Duration) {
-    let mut stream = TcpStream::connect(&dev.address).unwrap();
     let started = Instant::now();
+    let mut stream = TcpStream::connect(&dev.address).unwrap();
     stream.write_all(first.as_bytes()).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut answer = Vec::new();
@@ -300,7 +300,7 @@ fn an_idle_connection_is_closed_after_its_time_and_not_before() {
     let answered = ask();
     assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0);
     let idle = answered.elapsed();
-    assert!(idle >= Duration::from_millis(5500), "{idle:?}");
+    assert!(idle >= Duration::from_secs(4), "{idle:?}");
     let metrics = Answer::to(&dev, "GET /metrics", "", "").text;
     assert!(metrics.contains("throughline_connections_timed_out_total 1\n"), "{metrics}");
 }

@@ -1,5 +1,6 @@
 //! Frames from clients, as they are read.
 
+use serde::de::Error as _;
 use serde_json::Value;
 use throughline_core::sync::{Hello, Request, Submission};
 use throughline_core::{ClientId, Command, Rejection, RejectionCode};
@@ -60,7 +61,13 @@ pub(super) fn read_value(mut frame: Value) -> Result<Incoming, End> {
 /// A command that can't be read is still numbered: it is refused once, and the queue goes on.
 fn read_command(value: Value) -> Result<Request, End> {
     let number = (value.get("clientId").cloned(), value.get("seq").and_then(Value::as_u64));
-    match serde_json::from_value::<Submission>(value.clone()) {
+    // Serde would also take the number of a command's kind, which is nobody's to rely on.
+    let read = if value.get("type").is_some_and(|name| !name.is_string()) {
+        Err(serde_json::Error::custom("the `type` of a command is a text"))
+    } else {
+        serde_json::from_value::<Submission>(value)
+    };
+    match read {
         Ok(submission) => Ok(submission.into()),
         Err(error) => {
             let (Some(client_id), Some(seq)) = number else {
@@ -101,6 +108,16 @@ mod tests {
         let rejection = requests[0].command.clone().unwrap_err();
         assert_eq!(rejection.code, RejectionCode::MalformedCommand);
         assert!(rejection.message.contains("paid"), "{}", rejection.message);
+    }
+
+    #[test]
+    fn the_number_of_a_kind_is_no_name_of_it() {
+        for number in ["0", "3", "null", "[]"] {
+            let text = format!(r#"{{"type":"submit","commands":[{{"clientId":"a","seq":1,"type":{number}}}]}}"#);
+            let Ok(Incoming::Submit(requests)) = read_frame(&text, 32) else { panic!("not a submit") };
+            let rejection = requests[0].command.clone().unwrap_err();
+            assert_eq!(rejection.code, RejectionCode::MalformedCommand);
+        }
     }
 
     #[test]

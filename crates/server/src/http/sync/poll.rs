@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Moment};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use throughline_core::sync::{Hello, Request, ServerFrame};
 use tokio::time::{Instant, timeout, timeout_at};
 use utoipa::ToSchema;
@@ -43,8 +43,8 @@ const SETTLING: Duration = Duration::from_secs(1);
 }))]
 pub(crate) struct Poll {
     /// `hello`, then up to 99 of `submit` and `ping`, each as it would go over the socket.
-    #[schema(value_type = Vec<Object>)]
-    frames: Vec<Map<String, Value>>,
+    #[schema(value_type = Vec<Value>)]
+    frames: Vec<Value>,
     /// For how many milliseconds to wait for something to happen where there is nothing new: 0 to 25000.
     #[serde(default)]
     #[schema(value_type = u16, default = 0, maximum = 25000)]
@@ -125,11 +125,11 @@ struct Asked {
 
 impl Asked {
     /// All of it is read before any of it is done.
-    fn read(frames: Vec<Map<String, Value>>) -> Result<Self, End> {
+    fn read(frames: Vec<Value>) -> Result<Self, End> {
         if frames.len() > MAX_FRAMES {
             return Err(End::malformed(&format!("a request holds at most {MAX_FRAMES} frames")));
         }
-        let mut frames = frames.into_iter().map(Value::Object);
+        let mut frames = frames.into_iter();
         let Some(Incoming::Hello(hello)) = frames.next().map(read_value).transpose()? else {
             return Err(End::malformed("the first frame has to be hello"));
         };
@@ -156,12 +156,7 @@ struct Answering {
 }
 
 impl Answering {
-    async fn converse(
-        &mut self,
-        state: &Arc<ServerState>,
-        address: IpAddr,
-        frames: Vec<Map<String, Value>>,
-    ) -> Result<(), End> {
+    async fn converse(&mut self, state: &Arc<ServerState>, address: IpAddr, frames: Vec<Value>) -> Result<(), End> {
         let Asked { hello, commands, pings } = Asked::read(frames)?;
         let knows_durable = hello.known_version > 0;
         let mut conversation = match timeout(ANSWER_LIMIT, self.work(state, address, hello, commands, pings)).await {
