@@ -85,6 +85,8 @@ pub fn test(report: &Path) -> Result<ExitStatus> {
         .arg(format!("{}/openapi.json", server.address))
         .args(["--header", &format!("Authorization: Bearer {}", server.key)])
         .args(["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure"])
+        // A deleted session leaves a tombstone without personal data, which can be read, so that nothing revives it.
+        .args(["--exclude-checks", "use_after_free"])
         .args(["--seed", &SEED.to_string(), "--max-examples", &EXAMPLES.to_string()])
         .args(["--generation-database", "none", "--no-color"])
         .args(["--report", "junit"])
