@@ -4,6 +4,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::error::Category;
 
 use crate::problem::Problem;
@@ -66,6 +67,16 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })?;
     document.end().map_err(|error| refusal(&error, "."))?;
     Ok(value)
+}
+
+/// What is wrong with the form of a customer, if anything. All of a customer's members may be missing, so that serde would
+/// take an empty array for one, and for an address.
+pub(in crate::http) fn customer_is_by_name(customer: &Value) -> Result<(), &'static str> {
+    let addresses = ["billing", "shipping"].into_iter().filter_map(|name| customer.get(name));
+    if std::iter::once(customer).chain(addresses).any(Value::is_array) {
+        return Err("a customer and an address are objects, not arrays");
+    }
+    Ok(())
 }
 
 fn refusal(error: &serde_json::Error, path: &str) -> Problem {

@@ -13,7 +13,7 @@ use throughline_core::{ClientId, Command, Durability, Rejection, Session};
 use utoipa::ToSchema;
 
 use super::{Target, existing, gap, nameless, request, visible};
-use crate::http::body::HashedJsonBody;
+use crate::http::body::{HashedJsonBody, customer_is_by_name};
 use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::Principal;
@@ -55,6 +55,9 @@ fn by_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Command, D::Err
     let members = Map::<String, Value>::deserialize(deserializer)?;
     if members.get("type").is_some_and(|name| !name.is_string()) {
         return Err(D::Error::custom("the `type` of a command is a text"));
+    }
+    if let Some(customer) = members.get("customer") {
+        customer_is_by_name(customer).map_err(D::Error::custom)?;
     }
     serde_json::from_value(Value::Object(members)).map_err(D::Error::custom)
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use throughline_core::{
     Command, Create, Customer, FunnelChoice, ItemRequest, Money, Rejection, RejectionCode, Role, Session, SessionId,
     Source, Timestamp, json::JsonObject,
@@ -13,7 +15,7 @@ use throughline_core::{
 use utoipa::ToSchema;
 
 use super::{TokenAnswer, all_accepted, existing, issue_token, nameless, request, visible};
-use crate::http::body::HashedJsonBody;
+use crate::http::body::{HashedJsonBody, customer_is_by_name};
 use crate::http::extract::{ClientAddress, MaybePrincipal};
 use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails};
@@ -32,6 +34,7 @@ pub(crate) struct NewSession {
     /// The buyer's email address.
     email: Option<String>,
     /// The buyer.
+    #[serde(default, deserialize_with = "customer")]
     customer: Option<Customer>,
     /// The product lines, at most 100. Only service principals name prices.
     #[serde(default)]
@@ -50,6 +53,12 @@ pub(crate) struct NewSession {
     source: Option<Source>,
     /// How long it lives, in milliseconds.
     ttl_ms: Option<u32>,
+}
+
+fn customer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Customer>, D::Error> {
+    let customer = Value::deserialize(deserializer)?;
+    customer_is_by_name(&customer).map_err(D::Error::custom)?;
+    serde_json::from_value(customer).map_err(D::Error::custom)
 }
 
 /// Discount, shipping and tax, in minor units.

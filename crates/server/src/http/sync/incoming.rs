@@ -6,6 +6,7 @@ use throughline_core::sync::{Hello, Request, Submission};
 use throughline_core::{ClientId, Command, Rejection, RejectionCode};
 
 use super::end::End;
+use crate::http::body::customer_is_by_name;
 use crate::json_depth;
 
 /// How many commands one frame holds at most.
@@ -64,6 +65,8 @@ fn read_command(value: Value) -> Result<Request, End> {
     // Serde would also take the number of a command's kind, which is nobody's to rely on.
     let read = if value.get("type").is_some_and(|name| !name.is_string()) {
         Err(serde_json::Error::custom("the `type` of a command is a text"))
+    } else if let Some(Err(why)) = value.get("customer").map(customer_is_by_name) {
+        Err(serde_json::Error::custom(why))
     } else {
         serde_json::from_value::<Submission>(value)
     };
@@ -111,9 +114,11 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_a_kind_is_no_name_of_it() {
-        for number in ["0", "3", "null", "[]"] {
-            let text = format!(r#"{{"type":"submit","commands":[{{"clientId":"a","seq":1,"type":{number}}}]}}"#);
+    fn what_serde_would_read_by_its_place_has_to_be_there_by_name() {
+        for kind in
+            ["0", "3", "null", "[]", r#""setCustomer","customer":[]"#, r#""setCustomer","customer":{"billing":[]}"#]
+        {
+            let text = format!(r#"{{"type":"submit","commands":[{{"clientId":"a","seq":1,"type":{kind}}}]}}"#);
             let Ok(Incoming::Submit(requests)) = read_frame(&text, 32) else { panic!("not a submit") };
             let rejection = requests[0].command.clone().unwrap_err();
             assert_eq!(rejection.code, RejectionCode::MalformedCommand);
