@@ -21,6 +21,7 @@ use crate::problem::chain;
 use crate::serve::{serve, stop_signal};
 use crate::store::{self, DatabaseUrl, OpenError};
 use crate::telemetry::{self, TelemetryError};
+use crate::tls::{Tls, TlsError};
 use crate::wiring::{ServerState, WiringError};
 
 const EXAMPLES: &str = "\
@@ -105,6 +106,8 @@ enum CommandError {
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
     Wiring(#[from] WiringError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Funnel(#[from] FunnelError),
     #[error(transparent)]
@@ -206,6 +209,16 @@ async fn start_and_serve(config: Config, secrets: Secrets) -> Result<(), Command
     let address = config.listen;
     let dev_service_key = secrets.dev_service_key.as_ref().map(|key| key.reveal().to_owned());
     let state = ServerState::build(config, secrets).await?;
+    let tls = match state.config.tls.clone() {
+        Some(files) => {
+            let tls = Tls::open(files, Arc::clone(&state.clock))?;
+            let watching = Arc::clone(&tls).watch(Tls::hangups()?);
+            let shutdown = state.shutdown.clone();
+            state.tasks.spawn(async move { shutdown.run_until_cancelled_owned(watching).await });
+            Some(tls.acceptor()?)
+        }
+        None => None,
+    };
     state.start_background_tasks();
     let mut hangup = signal(SignalKind::hangup()).map_err(CommandError::System)?;
     let reloading = Arc::clone(&state);
@@ -224,10 +237,11 @@ async fn start_and_serve(config: Config, secrets: Secrets) -> Result<(), Command
             tracing::warn!(%bound, "--dev on an address that others can reach");
         }
     }
-    print(&format!("listening on http://{bound}\n"))?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    print(&format!("listening on {scheme}://{bound}\n"))?;
     let (features, description) = http::reference::described();
     let app = http::app(&state, features.merge(http::reference::routes(description)));
-    serve(&state, app, listener, stop).await;
+    serve(&state, app, listener, tls, stop).await;
     Ok(())
 }
 

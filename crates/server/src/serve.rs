@@ -1,8 +1,8 @@
 //! Accepting connections, and stopping without losing what is under way.
 //!
 //! hyper is driven directly because `axum::serve` cannot set its time limits: without a timer
-//! a client may take for ever to send a request's head. Only HTTP/1.1 is spoken; a proxy that
-//! ends TLS and HTTP/2 stands in front.
+//! a client may take for ever to send a request's head. Only HTTP/1.1 is spoken, with TLS or
+//! without; for HTTP/2 a proxy stands in front.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,21 +12,26 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::Request;
+use axum::http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use crate::config::HeadLimits;
 use crate::connection_limit::ConnectionPermit;
+use crate::connection_time::{TimeLimits, TimedStream};
 use crate::wiring::ServerState;
 
-/// The most bytes and headers that the head of a request may have.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
-const MAX_HEADERS: usize = 64;
+/// So much more than a head may have is read of one, so that whoever sends too much can be told so by a problem
+/// (`layers.rs`). Of what is larger still, hyper tells by the status alone.
+const MORE_HEAD_BYTES: usize = 16 * 1024;
+const MORE_HEADERS: usize = 36;
 
 /// How long to pause when the operating system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,10 +61,23 @@ impl Drop for Counted {
     }
 }
 
-/// Serves `app` until `stop` resolves, then lets what is under way finish within the grace
+/// What is said on a connection, and whether in secret.
+#[derive(Clone)]
+struct Speaking {
+    app: Router,
+    tls: Option<TlsAcceptor>,
+}
+
+/// Serves `app`, over `tls` if given, until `stop` resolves, then lets what is under way finish within the grace
 /// time, and closes the store.
-pub async fn serve(state: &Arc<ServerState>, app: Router, listener: TcpListener, stop: impl Future<Output = ()>) {
-    accept(state, &app, listener, stop).await;
+pub async fn serve(
+    state: &Arc<ServerState>,
+    app: Router,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    stop: impl Future<Output = ()>,
+) {
+    accept(state, &Speaking { app, tls }, listener, stop).await;
     tracing::info!(grace_ms = state.config.shutdown_grace.as_millis(), "stopping");
     state.shutdown.cancel();
     state.tasks.close();
@@ -83,7 +101,7 @@ pub async fn serve(state: &Arc<ServerState>, app: Router, listener: TcpListener,
     tracing::info!("stopped");
 }
 
-async fn accept(state: &Arc<ServerState>, app: &Router, listener: TcpListener, stop: impl Future<Output = ()>) {
+async fn accept(state: &Arc<ServerState>, speaking: &Speaking, listener: TcpListener, stop: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(state.config.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -99,7 +117,7 @@ async fn accept(state: &Arc<ServerState>, app: &Router, listener: TcpListener, s
             accepted = next => accepted,
         };
         match accepted {
-            Ok((place, stream, peer)) => admit(state, app, place, stream, peer),
+            Ok((place, stream, peer)) => admit(state, speaking, place, stream, peer),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "no connection can be accepted; is the limit of open files too low?");
@@ -116,7 +134,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn admit(state: &Arc<ServerState>, app: &Router, place: OwnedSemaphorePermit, stream: TcpStream, peer: SocketAddr) {
+fn admit(
+    state: &Arc<ServerState>,
+    speaking: &Speaking,
+    place: OwnedSemaphorePermit,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
     let address = peer.ip().to_canonical();
     // A trusted proxy carries everyone's connections; counting them as one address's would
     // lock the whole shop out.
@@ -134,25 +158,57 @@ fn admit(state: &Arc<ServerState>, app: &Router, place: OwnedSemaphorePermit, st
     metrics::gauge!("throughline_connections").increment(1.0);
     let counted = Arc::new(Counted { _of_all: place, _of_address: of_address });
     let open = OpenConnection { _counted: counted };
-    let (state, app) = (Arc::clone(state), app.clone());
+    let (state, speaking) = (Arc::clone(state), speaking.clone());
     let tasks = state.tasks.clone();
-    tasks.spawn(async move { converse(&state, app, stream, peer, open).await });
+    tasks.spawn(async move { greet(&state, speaking, stream, peer, open).await });
 }
 
-async fn converse(state: &ServerState, app: Router, stream: TcpStream, peer: SocketAddr, open: OpenConnection) {
+/// The TLS handshake, if there is to be one. It is as much a beginning as a head is, and may take as long.
+async fn greet(state: &ServerState, speaking: Speaking, stream: TcpStream, peer: SocketAddr, open: OpenConnection) {
     // Small frames must not wait to be joined; a connection that is gone cannot tell us.
     let _ = stream.set_nodelay(true);
+    let Speaking { app, tls } = speaking;
+    let Some(tls) = tls else { return converse(state, app, stream, peer, open).await };
+    let greeting = tokio::time::timeout(state.config.header_timeout, tls.accept(stream));
+    // Whoever is silent so far is not waited for by a server that stops.
+    let reason = match state.shutdown.run_until_cancelled(greeting).await {
+        Some(Ok(Ok(stream))) => return converse(state, app, stream, peer, open).await,
+        Some(Ok(Err(error))) => error.to_string(),
+        Some(Err(_)) => "it took too long".to_owned(),
+        None => return,
+    };
+    // Anybody can cause it, and browsers do it on purpose, for example to find out what is spoken.
+    metrics::counter!("throughline_tls_handshakes_failed_total").increment(1);
+    tracing::debug!(reason, "a TLS handshake failed");
+}
+
+async fn converse<S>(state: &ServerState, app: Router, stream: S, peer: SocketAddr, open: OpenConnection)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = TimeLimits { head: state.config.header_timeout, idle: state.config.idle_timeout };
+    let stream = TimedStream::new(stream, limits);
+    let progress = stream.progress();
     let service = service_fn(move |request: Request<Incoming>| {
+        progress.request_has_come();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(open.clone());
-        app.clone().oneshot(request)
+        let (answering, progress) = (app.clone().oneshot(request), progress.clone());
+        async move {
+            let answer = answering.await?;
+            let becomes_socket = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| progress.answer(body, becomes_socket)))
+        }
     });
+    let HeadLimits { header_bytes, headers, url_bytes } = state.config.head;
     let connection = http1::Builder::new()
+        // `TimedStream` sees to both times. hyper has to have one of its own as well: only then it reads on after an answer,
+        // and not just when there is something to be read.
         .timer(TokioTimer::new())
-        .header_read_timeout(state.config.header_timeout)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
+        .header_read_timeout(limits.head.saturating_add(limits.idle))
+        .max_buf_size(header_bytes + url_bytes + MORE_HEAD_BYTES)
+        .max_headers(headers + MORE_HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -237,7 +293,7 @@ mod tests {
             let state = Arc::clone(&state);
             tokio::spawn(async move {
                 let stopped = async { drop(stopped.await) };
-                serve(&state, app, listener, stopped).await;
+                serve(&state, app, listener, None, stopped).await;
             })
         };
         Running { state, address, entered, stop, served }

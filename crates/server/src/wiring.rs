@@ -20,7 +20,7 @@ use crate::keys::KeyRing;
 use crate::keys::source::KeySource;
 use crate::mode::{self, Mode};
 use crate::principal::Authenticator;
-use crate::rate_limit::AddressLimit;
+use crate::rate_limit::{AddressLimit, RequestLimits};
 use crate::sessions::{Announcements, Sessions, Tiers};
 use crate::shared_cache::{CacheEvent, SettingsError, SharedCache};
 use crate::store::{
@@ -73,6 +73,8 @@ pub struct ServerState {
     pub authenticator: Authenticator,
     /// With what kept answers are encrypted.
     pub answers: AnswerCipher,
+    /// How often anybody may ask for anything.
+    pub request_limits: RequestLimits,
     /// How often one address may create a session without a credential.
     pub creations_per_address: AddressLimit,
     /// How often one address may exchange a handoff code.
@@ -183,6 +185,7 @@ impl ServerState {
             answers: AnswerCipher::new(secrets.keys.clone()),
             keys: secrets.keys,
             key_source: secrets.key_source,
+            request_limits: RequestLimits::new(config.rates),
             creations_per_address: AddressLimit::per_minute(config.session_creations_per_minute),
             handoffs_per_address: AddressLimit::per_minute(HANDOFFS_PER_MINUTE),
             polled_commands_per_address: AddressLimit::per_second(COMMANDS_PER_SECOND, COMMANDS_AT_ONCE),
@@ -329,15 +332,12 @@ impl ServerState {
         }
     }
 
-    /// Starts the task that forgets what has gone stale, until the server stops.
+    /// Starts the task that sweeps the table of answers, until the server stops.
     fn start_housekeeping(self: &Arc<Self>) {
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             let mut round: u32 = 0;
             while state.goes_on_after(HOUSEKEEPING).await {
-                state.creations_per_address.forget_idle();
-                state.handoffs_per_address.forget_idle();
-                state.polled_commands_per_address.forget_idle();
                 if round.is_multiple_of(ROUNDS_PER_SWEEP)
                     && let Err(error) = state.store.sweep(state.clock.now_ms()).await
                 {

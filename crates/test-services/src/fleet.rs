@@ -101,6 +101,8 @@ impl Fleet {
             .into_iter()
             .chain(["--keys-file", &keys, "--service-key-hashes-file", &hashes, "--database-url", database])
             .chain(["--session-creations-per-minute", "1000000", "--max-connections-per-address", "20000"])
+            // One machine is all buyers and back ends, and as fast as it can be.
+            .chain(RATES.into_iter().flat_map(|rate| [rate, "1000000000"]))
             .map(str::to_owned)
             .collect();
         arguments.extend(redis.into_iter().flat_map(|url| ["--redis-url".to_owned(), url.to_owned()]));
@@ -115,6 +117,15 @@ impl Fleet {
         Ok(Node { address, arguments, binary: self.binary.clone(), log, process })
     }
 }
+
+/// What limits how often buyers and back ends may ask.
+const RATES: [&str; 5] = [
+    "--requests-per-minute-per-address",
+    "--requests-per-minute-without-credential",
+    "--requests-per-minute-per-session",
+    "--requests-per-minute-per-service-key",
+    "--requests-per-minute-per-tenant",
+];
 
 /// The binary, without anything from the environment that the tests run in.
 fn command(binary: &Path) -> Command {

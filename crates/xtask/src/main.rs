@@ -1,5 +1,6 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 
+mod api;
 mod bench;
 mod bundle;
 mod chaos;

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::process::{announce, find, program, run};
-use crate::workspace::NpmProject;
+use crate::workspace::{self, NpmProject};
 
 /// A program that comes with the operating system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +16,8 @@ pub enum SystemPackage {
     Chromium,
     Redis,
     Postgres,
+    /// Python with what makes environments of its own.
+    Python,
     /// Debian's newer Rust with the sources of the standard library.
     RustForWeb,
 }
@@ -26,6 +28,7 @@ impl SystemPackage {
             Self::Chromium => &["chromium"],
             Self::Redis => &["redis-server"],
             Self::Postgres => &["postgresql"],
+            Self::Python => &["python3", "python3-venv"],
             Self::RustForWeb => &["rustc-web", "cargo-web", "rust-web-src"],
         }
     }
@@ -35,6 +38,11 @@ impl SystemPackage {
             Self::Chromium => std::env::var_os("CHROMIUM").is_some() || find("chromium").is_some(),
             Self::Redis => find("redis-server").is_some(),
             Self::Postgres => find("initdb").is_some() || debian_postgres(),
+            // Debian has the module without what it needs.
+            Self::Python => {
+                let asked = program("python3").args(["-c", "import venv, ensurepip"]).output();
+                asked.is_ok_and(|answer| answer.status.success())
+            }
             // Two packages own these names; only this one has the sources beside it.
             Self::RustForWeb => {
                 Path::new("/usr/bin/rustc").is_file()
@@ -107,6 +115,26 @@ pub fn npm(project: NpmProject) -> Result<()> {
         .current_dir(&folder);
     run(&mut npm)?;
     fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
+}
+
+/// A program from PyPI, with everything it needs in the versions that `requirements` names, in an environment of its own.
+pub fn python_program(name: &str, requirements: &str) -> Result<PathBuf> {
+    let requirements = workspace::path(requirements);
+    let wanted = fs::read(&requirements).with_context(|| format!("reading {}", requirements.display()))?;
+    let folder = workspace::path("target/tools").join(name);
+    let installed = folder.join("bin").join(name);
+    let stamp = folder.join("installed-from");
+    if installed.is_file() && fs::read(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(installed);
+    }
+    announce(&format!("installing {name} from PyPI into {}", folder.display()));
+    run(program("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let mut pip = program(folder.join("bin/python"));
+    // All of them are named, so nothing is chosen by the time at which this runs.
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"]);
+    run(pip.arg(&requirements)).with_context(|| format!("could not install {name}"))?;
+    fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))?;
+    Ok(installed)
 }
 
 fn lock_digest(folder: &Path) -> Result<String> {

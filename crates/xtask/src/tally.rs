@@ -22,8 +22,8 @@ impl AddAssign for Tally {
 }
 
 impl Tally {
-    /// From the report that nextest writes in JUnit's format. A test that passed when run again counts as passed.
-    pub fn from_nextest(report: &Path) -> Result<Self> {
+    /// From a report in JUnit's format, as nextest and schemathesis write it. A test that passed when run again counts as passed.
+    pub fn from_junit(report: &Path) -> Result<Self> {
         let text = read(report)?;
         let suites =
             text.lines().find(|line| line.trim_start().starts_with("<testsuites ")).context("no test suites")?;
@@ -91,6 +91,10 @@ mod tests {
             fs::write(&file, text).unwrap();
             file
         };
+        let schemathesis = write(
+            "schemathesis.xml",
+            "<?xml version=\"1.0\"?>\n<testsuites errors=\"0\" failures=\"17\" skipped=\"0\" tests=\"21\" time=\"29.7\">\n",
+        );
         let nextest = write(
             "junit.xml",
             "<?xml version=\"1.0\"?>\n<testsuites name=\"nextest-run\" tests=\"9\" failures=\"1\" errors=\"1\" uuid=\"x\">\n",
@@ -98,7 +102,8 @@ mod tests {
         let vitest = write("vitest.json", r#"{"numTotalTests":4,"numPassedTests":3,"numFailedTests":1}"#);
         let playwright = write("playwright.json", r#"{"stats":{"expected":5,"unexpected":2,"flaky":1,"skipped":4}}"#);
 
-        assert_eq!(Tally::from_nextest(&nextest).unwrap(), Tally { passed: 7, failed: 2 });
+        assert_eq!(Tally::from_junit(&nextest).unwrap(), Tally { passed: 7, failed: 2 });
+        assert_eq!(Tally::from_junit(&schemathesis).unwrap(), Tally { passed: 4, failed: 17 });
         assert_eq!(Tally::from_vitest(&vitest).unwrap(), Tally { passed: 3, failed: 1 });
         assert_eq!(Tally::from_playwright(&playwright).unwrap(), Tally { passed: 6, failed: 2 });
         assert!(Tally::from_vitest(&folder.join("absent.json")).is_err());

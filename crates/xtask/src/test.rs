@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 
 use anyhow::{Context, Result, bail};
 
+use crate::api;
 use crate::demo;
 use crate::process::{announce, cargo, find, program, run as run_program, status, status_with_lines};
 use crate::provision::{self, SystemPackage};
@@ -26,6 +27,8 @@ pub struct Options {
 enum Stage {
     /// Rust's unit, integration and documentation tests.
     Rust,
+    /// The API of the running server, compared with its description.
+    Api,
     /// Build the browser core, pack it, and hold it to its size.
     Wasm,
     /// The TypeScript package's unit tests.
@@ -35,11 +38,12 @@ enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 4] = [Self::Rust, Self::Wasm, Self::Npm, Self::E2e];
+    const ALL: [Self; 5] = [Self::Rust, Self::Api, Self::Wasm, Self::Npm, Self::E2e];
 
     fn system_packages(self) -> &'static [SystemPackage] {
         match self {
             Self::Rust => &[SystemPackage::Redis, SystemPackage::Postgres],
+            Self::Api => &[SystemPackage::Python],
             Self::Wasm | Self::Npm => &[],
             Self::E2e => &[SystemPackage::Chromium],
         }
@@ -48,6 +52,7 @@ impl Stage {
     fn run(self, tally: &mut Tally) -> Result<ExitStatus> {
         match self {
             Self::Rust => rust(tally),
+            Self::Api => described_api(tally),
             Self::Wasm => npm::pack(&wasm::Options::default()).map(|()| ExitStatus::default()),
             Self::Npm => package(tally),
             Self::E2e => end_to_end(tally),
@@ -100,7 +105,7 @@ fn rust(tally: &mut Tally) -> Result<ExitStatus> {
         let status = status(cargo().args(["nextest", "run", "--workspace"]))?;
         if written.exists() {
             fs::copy(&written, &report)?;
-            *tally += Tally::from_nextest(&report)?;
+            *tally += Tally::from_junit(&report)?;
         } else if status.success() {
             bail!("nextest wrote no report to {}", written.display());
         }
@@ -115,6 +120,13 @@ fn rust(tally: &mut Tally) -> Result<ExitStatus> {
         status
     };
     *tally += harness;
+    Ok(status)
+}
+
+fn described_api(tally: &mut Tally) -> Result<ExitStatus> {
+    let report = fresh_report("schemathesis.xml")?;
+    let status = api::test(&report)?;
+    add(tally, status, &report, Tally::from_junit)?;
     Ok(status)
 }
 

@@ -9,7 +9,7 @@ use crate::Outcome;
 
 pub(super) fn run(input: &[u8]) -> Outcome {
     let Ok(text) = str::from_utf8(input) else { return Outcome::Refused };
-    let frame = read_frame(text);
+    let frame = read_frame(text, 32);
     // Whoever follows the written protocol is understood.
     if let Ok(written) = serde_json::from_str::<ClientFrame>(text)
         && serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object())

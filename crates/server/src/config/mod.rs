@@ -13,10 +13,12 @@ use tokio::sync::Semaphore;
 
 use crate::client_address::TrustedProxies;
 use crate::http::origin::AllowedOrigins;
+use crate::rate_limit::RequestRates;
 use crate::sessions::SessionLimits;
 use crate::shared_cache::SharedCacheSettings;
 use crate::store::group_commit::GroupCommitLimits;
 use crate::store::{DatabaseSettings, DatabaseUrl, DatabaseUrlError};
+use crate::tls::TlsFiles;
 use crate::token::Lifetimes;
 
 pub use options::{ByteSize, ByteSizeError, DurabilityChoice, LogFormat, ServeOptions};
@@ -53,6 +55,18 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long a client may take to send the head of a request.
     pub header_timeout: Duration,
+    /// How long a connection may be open without a request, after its first one.
+    pub idle_timeout: Duration,
+    /// The certificate and key to speak TLS with; without them, the server does not.
+    pub tls: Option<TlsFiles>,
+    /// How large the head of a request may be.
+    pub head: HeadLimits,
+    /// The largest message on a socket, in bytes.
+    pub frame_limit: usize,
+    /// How many arrays and objects may lie in each other in JSON.
+    pub json_depth_limit: usize,
+    /// How many requests whoever asks may send a minute.
+    pub rates: RequestRates,
     /// Open connections in all; more wait to be accepted.
     pub max_connections: usize,
     /// Requests under way at a time; more are answered 503 at once.
@@ -71,6 +85,17 @@ pub struct Config {
     pub open_metrics: bool,
     /// Whether this process runs on a developer's machine.
     pub dev: bool,
+}
+
+/// How large the head of a request may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// The bytes of all headers.
+    pub header_bytes: usize,
+    /// How many headers there may be.
+    pub headers: usize,
+    /// The bytes of path and query.
+    pub url_bytes: usize,
 }
 
 /// Why there is no configuration.
@@ -180,6 +205,11 @@ impl Config {
             }
             Ok(value)
         };
+        let within =
+            |option: &'static str, value: usize, bounds: std::ops::RangeInclusive<usize>, why: &'static str| {
+                if bounds.contains(&value) { Ok(value) } else { Err(ConfigError::OutOfRange { option, why }) }
+            };
+        let size = |option: &'static str, value: Option<ByteSize>| given(option, &value).map(|size| size.0);
         let lifetimes = Lifetimes {
             idle: positive("token_ttl", &options.token_ttl)?,
             absolute: positive("token_max_age", &options.token_max_age)?,
@@ -252,6 +282,53 @@ impl Config {
             body_limit: count("body_limit", options.body_limit.map(|size| size.0))?,
             request_timeout: positive("request_timeout", &options.request_timeout)?,
             header_timeout: positive("header_timeout", &options.header_timeout)?,
+            idle_timeout: positive("idle_timeout", &options.idle_timeout)?,
+            tls: tls_files(options)?,
+            head: HeadLimits {
+                header_bytes: within(
+                    "header_limit",
+                    size("header_limit", options.header_limit)?,
+                    1024..=1024 * 1024,
+                    "it must be from 1KiB to 1MiB: browsers send several hundred bytes of headers with every request",
+                )?,
+                headers: within(
+                    "max_headers",
+                    count("max_headers", options.max_headers)?,
+                    16..=1000,
+                    "it must be from 16 to 1000: browsers send about 15 headers with every request",
+                )?,
+                url_bytes: within(
+                    "url_limit",
+                    size("url_limit", options.url_limit)?,
+                    256..=32 * 1024,
+                    "it must be from 256 bytes to 32KiB",
+                )?,
+            },
+            frame_limit: within(
+                "frame_limit",
+                size("frame_limit", options.frame_limit)?,
+                4096..=1024 * 1024,
+                "it must be from 4KiB to 1MiB: a greeting and a command have to fit",
+            )?,
+            json_depth_limit: within(
+                "json_depth_limit",
+                count("json_depth_limit", options.json_depth_limit)?,
+                16..=100,
+                "it must be from 16 to 100: metadata alone may have 8 levels within a command within a request",
+            )?,
+            rates: RequestRates {
+                per_address: given("requests_per_minute_per_address", &options.requests_per_minute_per_address)?,
+                without_credential: given(
+                    "requests_per_minute_without_credential",
+                    &options.requests_per_minute_without_credential,
+                )?,
+                per_session: given("requests_per_minute_per_session", &options.requests_per_minute_per_session)?,
+                per_service_key: given(
+                    "requests_per_minute_per_service_key",
+                    &options.requests_per_minute_per_service_key,
+                )?,
+                per_tenant: given("requests_per_minute_per_tenant", &options.requests_per_minute_per_tenant)?,
+            },
             max_connections: count("max_connections", options.max_connections)?,
             max_requests: count("max_requests", options.max_requests)?.min(Semaphore::MAX_PERMITS),
             max_connections_per_address: count("max_connections_per_address", options.max_connections_per_address)?,
@@ -262,6 +339,20 @@ impl Config {
             open_metrics: options.open_metrics.unwrap_or(dev),
             dev,
         })
+    }
+}
+
+fn tls_files(options: &ServeOptions) -> Result<Option<TlsFiles>, ConfigError> {
+    let missing = |option, why| Err(ConfigError::OutOfRange { option, why });
+    match (&options.tls_certificate_file, &options.tls_key_file) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate: certificate.clone(), key: key.clone() })),
+        (None, None) => Ok(None),
+        (Some(_), None) => {
+            missing("tls_key_file", "`tls_certificate_file` is given: give the file with its key as well")
+        }
+        (None, Some(_)) => {
+            missing("tls_certificate_file", "`tls_key_file` is given: give the file with its certificate as well")
+        }
     }
 }
 
@@ -347,6 +438,14 @@ mod tests {
             ("database_connections = 1", "database_connections"),
             ("database_connections = 4\ndatabase_writers = 4", "database_writers"),
             ("database_timeout = \"1ms\"", "database_timeout"),
+            ("idle_timeout = \"0s\"", "idle_timeout"),
+            ("header_limit = \"1023\"", "header_limit"),
+            ("max_headers = 15", "max_headers"),
+            ("url_limit = \"33KiB\"", "url_limit"),
+            ("frame_limit = \"4095\"", "frame_limit"),
+            ("json_depth_limit = 101", "json_depth_limit"),
+            ("tls_certificate_file = \"a.pem\"", "tls_key_file"),
+            ("tls_key_file = \"a.pem\"", "tls_certificate_file"),
         ] {
             let (_file, options) = file(text);
             let error = Config::resolve(options).unwrap_err();

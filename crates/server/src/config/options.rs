@@ -136,6 +136,34 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub shutdown_grace: Option<humantime::Duration>,
 
+    /// How long a connection may be open without a request, after its first one
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_IDLE_TIMEOUT", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub idle_timeout: Option<humantime::Duration>,
+
+    /// A PEM file with the certificate of this server and those that lead to its authority: with it, and with
+    /// `tls_key_file`, the server speaks TLS. Both are read again when they change, within a minute or at SIGHUP
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_TLS_CERTIFICATE_FILE", value_name = "FILE")]
+    pub tls_certificate_file: Option<PathBuf>,
+
+    /// A PEM file with the private key of the certificate
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_TLS_KEY_FILE", value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+
+    /// The largest head of a request without its URL, in bytes; a larger one is answered 431. At least 1KiB
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_HEADER_LIMIT", value_name = "SIZE")]
+    #[serde(deserialize_with = "text")]
+    pub header_limit: Option<ByteSize>,
+
+    /// The most headers of a request; more are answered 431. 16 to 1000
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_MAX_HEADERS", value_name = "COUNT")]
+    pub max_headers: Option<usize>,
+
+    /// The longest URL of a request, path and query together; a longer one is answered 414. 256 bytes to 32KiB
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_URL_LIMIT", value_name = "SIZE")]
+    #[serde(deserialize_with = "text")]
+    pub url_limit: Option<ByteSize>,
+
     /// The database: sqlite:FILE for one server, postgres://USER@HOST/DATABASE for several. A password is better set
     /// as PGPASSWORD or in the variable than as a flag
     #[arg(
@@ -247,6 +275,63 @@ pub struct ServeOptions {
     )]
     pub max_sockets_per_session: Option<usize>,
 
+    /// The largest message on a socket, and the largest body of a request instead of it: 4KiB to 1MiB. A larger one ends
+    /// the conversation
+    #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_FRAME_LIMIT", value_name = "SIZE")]
+    #[serde(deserialize_with = "text")]
+    pub frame_limit: Option<ByteSize>,
+
+    /// How many arrays and objects may lie in each other in JSON, in bodies and on sockets: 16 to 100
+    #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_JSON_DEPTH_LIMIT", value_name = "COUNT")]
+    pub json_depth_limit: Option<usize>,
+
+    /// Requests that one address may send a minute, to this server; more are answered 429 with Retry-After, as for all
+    /// of these limits. An address behind a trusted proxy is its own, an IPv6 network of 64 bits counts as one
+    #[arg(
+        long,
+        help_heading = "Sessions and limits",
+        env = "THROUGHLINE_REQUESTS_PER_MINUTE_PER_ADDRESS",
+        value_name = "COUNT"
+    )]
+    pub requests_per_minute_per_address: Option<NonZeroU32>,
+
+    /// Those of one address that prove nothing, because no credential came with them or a wrong one; sockets and the
+    /// requests instead of them, whose credential comes later, are among them
+    #[arg(
+        long,
+        help_heading = "Sessions and limits",
+        env = "THROUGHLINE_REQUESTS_PER_MINUTE_WITHOUT_CREDENTIAL",
+        value_name = "COUNT"
+    )]
+    pub requests_per_minute_without_credential: Option<NonZeroU32>,
+
+    /// Requests a minute with the tokens of one session; on sockets, greetings
+    #[arg(
+        long,
+        help_heading = "Sessions and limits",
+        env = "THROUGHLINE_REQUESTS_PER_MINUTE_PER_SESSION",
+        value_name = "COUNT"
+    )]
+    pub requests_per_minute_per_session: Option<NonZeroU32>,
+
+    /// Requests a minute with one service key or operator key
+    #[arg(
+        long,
+        help_heading = "Sessions and limits",
+        env = "THROUGHLINE_REQUESTS_PER_MINUTE_PER_SERVICE_KEY",
+        value_name = "COUNT"
+    )]
+    pub requests_per_minute_per_service_key: Option<NonZeroU32>,
+
+    /// Requests a minute for all sessions and keys of one tenant
+    #[arg(
+        long,
+        help_heading = "Sessions and limits",
+        env = "THROUGHLINE_REQUESTS_PER_MINUTE_PER_TENANT",
+        value_name = "COUNT"
+    )]
+    pub requests_per_minute_per_tenant: Option<NonZeroU32>,
+
     /// A file with the key ring, as `throughline keys generate` writes it. It is read again every 30 s and at SIGHUP.
     /// Instead of it: the variable THROUGHLINE_KEYS
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_KEYS_FILE", value_name = "FILE")]
@@ -356,6 +441,29 @@ impl ServeOptions {
             open_metrics: self.open_metrics.or(other.open_metrics),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
+            idle_timeout: self.idle_timeout.or(other.idle_timeout),
+            tls_certificate_file: self.tls_certificate_file.or(other.tls_certificate_file),
+            tls_key_file: self.tls_key_file.or(other.tls_key_file),
+            header_limit: self.header_limit.or(other.header_limit),
+            max_headers: self.max_headers.or(other.max_headers),
+            url_limit: self.url_limit.or(other.url_limit),
+            frame_limit: self.frame_limit.or(other.frame_limit),
+            json_depth_limit: self.json_depth_limit.or(other.json_depth_limit),
+            requests_per_minute_per_address: self
+                .requests_per_minute_per_address
+                .or(other.requests_per_minute_per_address),
+            requests_per_minute_without_credential: self
+                .requests_per_minute_without_credential
+                .or(other.requests_per_minute_without_credential),
+            requests_per_minute_per_session: self
+                .requests_per_minute_per_session
+                .or(other.requests_per_minute_per_session),
+            requests_per_minute_per_service_key: self
+                .requests_per_minute_per_service_key
+                .or(other.requests_per_minute_per_service_key),
+            requests_per_minute_per_tenant: self
+                .requests_per_minute_per_tenant
+                .or(other.requests_per_minute_per_tenant),
         }
     }
 }

@@ -11,11 +11,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Finding;
+use crate::client_address::TrustedProxies;
 use crate::clock::{Clock as _, SystemClock, rfc3339};
 use crate::config::Config;
+use crate::problem::chain;
+use crate::tls::{Identity, Validity};
 
 /// A clock before this was never set: 2026-01-01.
 const EARLIEST_MS: i64 = 1_767_225_600_000;
+
+/// Certificates are mostly renewed when they have some weeks left.
+const EXPIRES_SOON_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Open files beside connections of clients: Redis, logs, funnels, and some room.
 const OTHER_FILES: usize = 64;
@@ -24,7 +30,56 @@ const OTHER_FILES: usize = 64;
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) async fn check(config: &Config) -> Vec<Finding> {
-    vec![listen(config.listen).await, open_files(config), clock()]
+    let mut findings = vec![listen(config.listen).await, secrecy(config)];
+    findings.extend(certificate(config));
+    findings.extend([open_files(config), clock()]);
+    findings
+}
+
+/// Whether tokens and keys can be read on their way here.
+fn secrecy(config: &Config) -> Finding {
+    const CHECK: &str = "secrecy";
+    if config.tls.is_some() {
+        return Finding::ok(CHECK, "this server speaks TLS");
+    }
+    if config.listen.ip().is_loopback() {
+        return Finding::ok(CHECK, "only this machine reaches the server, which speaks no TLS");
+    }
+    if config.trusted_proxies != TrustedProxies::default() {
+        return Finding::ok(CHECK, "the server speaks no TLS; the trusted proxies have to");
+    }
+    Finding::warning(
+        CHECK,
+        format!("others reach {} without TLS: tokens and keys travel in the clear", config.listen),
+        "give --tls-certificate-file and --tls-key-file; or, where a proxy in front speaks TLS, name it with --trusted-proxies",
+    )
+}
+
+/// Whether TLS can be spoken, and for how long.
+fn certificate(config: &Config) -> Option<Finding> {
+    const CHECK: &str = "certificate";
+    let files = config.tls.as_ref()?;
+    let identity = match Identity::load(files) {
+        Ok(identity) => identity,
+        Err(error) => {
+            let remedy = "mend or replace the files; the server does not start with these";
+            return Some(Finding::error(CHECK, chain(&error), remedy));
+        }
+    };
+    let (now_ms, until) = (SystemClock.now_ms(), rfc3339(identity.not_after_ms()));
+    let renew = "renew it; a running server takes over what its files hold within a minute";
+    Some(match identity.validity(now_ms) {
+        Validity::NotYet => Finding::warning(
+            CHECK,
+            "its time has not begun, so browsers refuse it",
+            "look at this machine's clock, or use the certificate from before",
+        ),
+        Validity::Expired => Finding::warning(CHECK, format!("it expired at {until}, so browsers refuse it"), renew),
+        Validity::Valid if identity.validity(now_ms.saturating_add(EXPIRES_SOON_MS)) == Validity::Expired => {
+            Finding::warning(CHECK, format!("it expires at {until}"), renew)
+        }
+        Validity::Valid => Finding::ok(CHECK, format!("it and its key belong together, and it is valid until {until}")),
+    })
 }
 
 async fn listen(address: SocketAddr) -> Finding {

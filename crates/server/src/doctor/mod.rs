@@ -183,7 +183,8 @@ fn keys(options: &ServeOptions, environment: &BTreeMap<String, String>) -> Vec<F
         }));
     }
     findings.insert(0, judge_keys(options, loaded));
-    findings.extend(options.keys_file.as_deref().and_then(machine::readable_by_all));
+    let secret = [&options.keys_file, &options.tls_key_file].into_iter().flatten();
+    findings.extend(secret.filter_map(|file| machine::readable_by_all(file)));
     findings
 }
 

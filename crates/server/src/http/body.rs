@@ -4,6 +4,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::error::Category;
 
 use crate::problem::Problem;
@@ -68,6 +69,16 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
+/// What is wrong with the form of a customer, if anything. All of a customer's members may be missing, so that serde would
+/// take an empty array for one, and for an address.
+pub(in crate::http) fn customer_is_by_name(customer: &Value) -> Result<(), &'static str> {
+    let addresses = ["billing", "shipping"].into_iter().filter_map(|name| customer.get(name));
+    if std::iter::once(customer).chain(addresses).any(Value::is_array) {
+        return Err("a customer and an address are objects, not arrays");
+    }
+    Ok(())
+}
+
 fn refusal(error: &serde_json::Error, path: &str) -> Problem {
     match error.classify() {
         Category::Data => {
@@ -103,7 +114,7 @@ fn without_position(error: &serde_json::Error) -> String {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let Some(text) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
     };

@@ -84,6 +84,7 @@ pub(crate) struct Memory {
 #[schema(example = json!({ "ids": ["ws_m3k2x_9f2c"] }))]
 pub(crate) struct CacheIds {
     /// 1 to 500 ids.
+    #[schema(min_items = 1, max_items = 500)]
     ids: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What surrounds every route, from the outside in: request id, log line, metrics and security headers; CORS; the time
-//! limit; the body, and how large it may be; the number of requests at a time; panics and bare statuses turned into
+//! What surrounds every route, from the outside in: request id, log line, metrics and security headers; CORS; the limits of
+//! heads, and of how often an address asks; the time limit; the body, and how large it may be; the number of requests at a time; panics and bare statuses turned into
 //! problems.
 
 use std::convert::Infallible;
@@ -13,9 +13,9 @@ use axum::Router;
 use axum::body::HttpBody as _;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
-    LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, VARY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
@@ -26,10 +26,12 @@ use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 
+use super::extract;
 use super::request_body::RequestBodies;
 use super::request_id::{self, RequestId};
 use super::request_measures::RequestMeasures;
 use super::waiting::{self, Held, Waited};
+use crate::config::HeadLimits;
 use crate::problem::{self, Problem};
 use crate::wiring::ServerState;
 
@@ -54,6 +56,7 @@ pub fn around(routes: Router, state: &Arc<ServerState>) -> Router {
         places: Arc::new(Semaphore::new(state.config.max_requests)),
         time: state.config.request_timeout,
         bodies: RequestBodies::new(&state.config, state.shutdown.clone()),
+        state: Arc::clone(state),
     });
     // The first one is the outermost. How large a body may be is seen to before any route has it.
     let layers = ServiceBuilder::new()
@@ -72,6 +75,7 @@ struct Surroundings {
     /// How long one may take, with the arrival of its body and without what it waits for.
     time: Duration,
     bodies: RequestBodies,
+    state: Arc<ServerState>,
 }
 
 /// Answers what no route matched.
@@ -126,6 +130,18 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
 }
 
 impl Surroundings {
+    /// Judges a request by its head alone, before anything is done for it.
+    fn admit(&self, request: &Request) -> Result<(), Problem> {
+        let ServerState { config, request_limits, .. } = &*self.state;
+        judge_head(request, config.head)?;
+        if is_operators(request) {
+            return Ok(());
+        }
+        let address = config.trusted_proxies.client(extract::peer(request.extensions()), request.headers());
+        request_limits.admit_address(address, request.headers().contains_key(AUTHORIZATION))?;
+        Ok(())
+    }
+
     /// The headers that every answer has, unless its route has set its own, as one that shows a page does.
     fn secure(&self, is_api: bool, headers: &mut HeaderMap) {
         let mut ensure = |name: HeaderName, value: &'static str| {
@@ -152,6 +168,12 @@ async fn share(around: &Arc<Surroundings>, request: Request, started: Instant, n
     if !request.headers().contains_key(ORIGIN) && request.method() != Method::OPTIONS {
         return protect(around, request, started, next).await;
     }
+    // No route sees a browser's question before its request, and there is nobody to show a refusal of it to.
+    if request.method() == Method::OPTIONS
+        && let Err(problem) = around.admit(&request)
+    {
+        return problem.into_response();
+    }
     let answer = service_fn(|request| {
         let (around, next) = (Arc::clone(around), next.clone());
         async move { Ok::<_, Infallible>(protect(&around, request, started, next).await) }
@@ -160,11 +182,59 @@ async fn share(around: &Arc<Surroundings>, request: Request, started: Instant, n
     response
 }
 
+/// Whether it asks how the server does, which the operator has to find out also where nobody else is let in.
+fn is_operators(request: &Request) -> bool {
+    matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics")
+}
+
+/// Refuses a head that is too large.
+fn judge_head(request: &Request, limits: HeadLimits) -> Result<(), Problem> {
+    let url = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
+    if url > limits.url_bytes {
+        return Err(Problem::new(StatusCode::URI_TOO_LONG, "urlTooLong", "URL too long")
+            .detail(format!("path and query have {url} bytes; this server takes {}", limits.url_bytes))
+            .mendable_by("permanent"));
+    }
+    let headers = request.headers();
+    // As they came: a name, `: `, a value, and the end of the line.
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let what = if headers.len() > limits.headers {
+        format!("the request has {} headers; this server takes {}", headers.len(), limits.headers)
+    } else if bytes > limits.header_bytes {
+        format!("the request's headers have {bytes} bytes; this server takes {}", limits.header_bytes)
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headersTooLarge", "Headers too large")
+        .detail(what)
+        .mendable_by("permanent"))
+}
+
+/// Nothing is decompressed: a few bytes could become as many as there is memory.
+fn judge_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "contentEncodingUnsupported", "Content-Encoding unsupported")
+        .detail("this server takes no compressed bodies; send it as it is, without `content-encoding`")
+        .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+        .mendable_by("permanent"))
+}
+
 /// Lets in as many requests at a time as can be answered in time, ends those that take too long or panic, and explains
 /// bare statuses.
 async fn protect(around: &Surroundings, request: Request, started: Instant, next: Next) -> Response {
     let is_head = request.method() == Method::HEAD;
-    let is_operators = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics");
+    let is_operators = is_operators(&request);
+    if request.method() != Method::OPTIONS
+        && let Err(problem) = around.admit(&request)
+    {
+        return problem.into_response();
+    }
+    if let Err(problem) = judge_encoding(request.headers()) {
+        return problem.into_response();
+    }
     // Its body has to be here before it takes a place, so that nobody can hold one by sending slowly. Where there is no place
     // anyway, nobody has to send it.
     let (mut request, room) = if request.body().is_end_stream() {

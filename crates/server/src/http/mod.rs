@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod cache;
+mod description;
 pub mod extract;
 pub mod failures;
 pub mod funnels;

@@ -7,13 +7,14 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::middleware::map_response;
 use axum::response::Response;
+use serde_json::Value;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{cache, funnels, problem_page, sessions, sync};
+use super::{cache, description, funnels, problem_page, sessions, sync};
 use crate::wiring::ServerState;
 
 #[derive(utoipa::OpenApi)]
@@ -45,18 +46,20 @@ impl Modify for Credentials {
 }
 
 /// Every feature's routes, and the description that is made from them.
-pub fn described() -> (Router<Arc<ServerState>>, OpenApi) {
-    OpenApiRouter::with_openapi(Description::openapi())
+pub fn described() -> (Router<Arc<ServerState>>, Value) {
+    let (routes, described) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(sessions::routes())
         .merge(sync::routes())
         .merge(funnels::routes())
         .merge(cache::routes())
-        .split_for_parts()
+        .split_for_parts();
+    (routes, description::completed(described))
 }
 
 /// `/openapi.json`, `/docs` and `/docs/problems`.
-pub fn routes(description: OpenApi) -> Router<Arc<ServerState>> {
-    let pages: Router<Arc<ServerState>> = SwaggerUi::new("/docs").url("/openapi.json", description).into();
+pub fn routes(description: Value) -> Router<Arc<ServerState>> {
+    let pages: Router<Arc<ServerState>> =
+        SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", description).into();
     pages.layer(map_response(allow_own_page)).merge(problem_page::routes())
 }
 

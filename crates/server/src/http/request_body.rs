@@ -10,8 +10,10 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::body::is_json;
 use super::layers::overloaded;
 use crate::config::Config;
+use crate::json_depth;
 use crate::problem::Problem;
 
 /// So much of each body needs no room: what buyers and back ends mostly send is smaller, and has to come through when others
@@ -22,6 +24,8 @@ const ALWAYS: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct RequestBodies {
     limit: usize,
+    /// How many arrays and objects may lie in each other in one of JSON.
+    depth: usize,
     /// For what is said to whoever was too slow.
     time: Duration,
     /// A permit is a byte beyond the first ones of each body.
@@ -33,9 +37,10 @@ pub(super) struct RequestBodies {
 impl RequestBodies {
     /// Each may be as large as `body_limit`; there is room for as many of that size as there may be requests.
     pub(super) fn new(config: &Config, shutdown: CancellationToken) -> Self {
-        let Config { body_limit: limit, max_requests: count, request_timeout: time, .. } = *config;
+        let Config { body_limit: limit, json_depth_limit: depth, max_requests: count, request_timeout: time, .. } =
+            *config;
         let room = Arc::new(Semaphore::new(limit.saturating_mul(count).min(Semaphore::MAX_PERMITS)));
-        Self { limit, time, room, shutdown }
+        Self { limit, depth, time, room, shutdown }
     }
 
     /// The request with all of its body, and the room that it takes.
@@ -62,6 +67,10 @@ impl RequestBodies {
                     .mendable_by("retry"));
             }
         };
+        // Whichever route reads it, nothing goes down into it further than this.
+        if json_depth::exceeds(&bytes, self.depth) && is_json(&head.headers) {
+            return Err(too_deep(self.depth));
+        }
         Ok((Request::from_parts(head, Body::from(bytes)), room))
     }
 
@@ -103,6 +112,12 @@ fn too_large() -> Problem {
     Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
+fn too_deep(limit: usize) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "jsonTooDeep", "JSON too deep")
+        .detail(format!("more than {limit} arrays and objects lie in each other in the body; send it flatter"))
+        .mendable_by("permanent")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +125,7 @@ mod tests {
     /// There is room for two of `limit` bytes.
     fn bodies(limit: usize) -> RequestBodies {
         let (room, shutdown) = (Arc::new(Semaphore::new(2 * limit)), CancellationToken::new());
-        RequestBodies { limit, time: Duration::from_secs(1), room, shutdown }
+        RequestBodies { limit, depth: 32, time: Duration::from_secs(1), room, shutdown }
     }
 
     #[tokio::test]

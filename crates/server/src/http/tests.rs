@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
-use axum::extract::connect_info::MockConnectInfo;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::routing::{get, post};
 use http_body_util::BodyExt as _;
@@ -56,7 +57,7 @@ fn server(options: ServeOptions) -> Server {
         )
         .route("/v1/hang", get(std::future::pending::<()>))
         .route("/v1/who", get(|who: Principal| async move { who.tenant().to_string() }));
-    let app = app(&state, features).layer(MockConnectInfo(SocketAddr::from(([192, 0, 2, 1], 1))));
+    let app = app(&state, features).layer(Extension(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 1)))));
     Server { app, state, key }
 }
 

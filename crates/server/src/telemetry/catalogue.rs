@@ -116,6 +116,37 @@ pub const METRICS: &[Metric] = &[
     counter("throughline_panics_total", "Requests that ended in a panic. Each is a bug.", PLAIN),
     gauge("throughline_connections", "Open connections, HTTP and sockets.", PLAIN),
     counter("throughline_connections_refused_total", "Connections closed at once: their address held too many.", PLAIN),
+    counter(
+        "throughline_connections_timed_out_total",
+        "Connections closed because no request came on them, or its head not in time (`header_timeout`, `idle_timeout`).",
+        PLAIN,
+    ),
+    counter(
+        "throughline_tls_handshakes_failed_total",
+        "TLS handshakes that failed or took longer than `header_timeout`.",
+        PLAIN,
+    ),
+    gauge(
+        "throughline_tls_certificate_expires_seconds",
+        "When the certificate in use expires, in seconds since 1970; 0 without TLS.",
+        PLAIN,
+    ),
+    counter(
+        "throughline_tls_renewals_failed_total",
+        "Looks at the files of the certificate and its key that found something that can't be used; the one in use was kept.",
+        PLAIN,
+    ),
+    counter(
+        "throughline_rate_limited_total",
+        "Requests refused (429) because of how many there were, by what they were counted by: address, noCredential (of an address), session, serviceKey, tenant.",
+        &[
+            &[("by", "address")],
+            &[("by", "noCredential")],
+            &[("by", "session")],
+            &[("by", "serviceKey")],
+            &[("by", "tenant")],
+        ],
+    ),
     gauge("throughline_sockets", "Open WebSockets.", PLAIN),
     counter(
         "throughline_sockets_closed_total",

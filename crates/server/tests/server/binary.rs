@@ -62,6 +62,24 @@ pub fn address(line: &str) -> &str {
     line.strip_prefix("listening on http://").unwrap()
 }
 
+/// Sends `bytes` as they are and reads until the server closes the connection.
+pub fn raw(address: &str, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    // A server that refuses before all was read may reset the connection after its answer.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The value of a header of an answer as it came.
+pub fn header_of<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let head = answer.split("\r\n\r\n").next()?;
+    let mut lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+    lines.find_map(|(known, value)| known.eq_ignore_ascii_case(name).then_some(value))
+}
+
 pub fn request(address: &str, path: &str, headers: &str) -> String {
     ask(address, path, headers).unwrap()
 }

@@ -139,6 +139,7 @@ fn where_everything_is_fine_nothing_is_to_be_changed() {
         "redis latency",
         "funnels",
         "listen",
+        "secrecy",
         "open files",
         "clock",
     ] {
@@ -327,4 +328,34 @@ fn a_variable_that_means_nothing_and_a_key_that_everybody_reads_are_told() {
     assert_eq!(report.status("environment", &["THROUGHLINE_TOKEN_TLL means nothing"]), "warning");
     assert_eq!(report.all("warning"), ["environment", "keys"], "{}", report.0);
     assert!(report.0.to_string().contains("chmod o="), "{}", report.0);
+}
+
+#[test]
+fn tokens_that_would_travel_in_the_clear_and_certificates_that_can_not_be_used_are_told() {
+    let place = Place::new(None, None);
+    let open = ["--listen", "0.0.0.0:0"];
+    let (report, _) = place.examine(&open);
+    assert_eq!(report.status("secrecy", &["in the clear", "--tls-certificate-file", "--trusted-proxies"]), "warning");
+    let (report, _) = place.examine(&[&open[..], &["--trusted-proxies", "10.0.0.0/8"]].concat());
+    assert_eq!(report.status("secrecy", &["proxies"]), "ok");
+
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let certificate = write(&place.folder, "certificate.pem", &made.cert.pem());
+    let key = write(&place.folder, "key.pem", &made.signing_key.serialize_pem());
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let with = |certificate: &str, key: &str| {
+        let files = ["--tls-certificate-file", certificate, "--tls-key-file", key];
+        place.examine(&[&open[..], &files].concat()).0
+    };
+    let report = with(&certificate, &key);
+    assert_eq!(
+        (report.status("secrecy", &["TLS"]), report.status("certificate", &["valid until"])),
+        ("ok".into(), "ok".into())
+    );
+    let report = with(&certificate, &certificate);
+    assert_eq!(report.status("certificate", &["no private key", "certificate.pem"]), "error");
+    let mut over = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    over.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let over = write(&place.folder, "over.pem", &over.self_signed(&made.signing_key).unwrap().pem());
+    assert_eq!(with(&over, &key).status("certificate", &["expired at 2020-01-01"]), "warning");
 }

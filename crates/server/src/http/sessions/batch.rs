@@ -31,6 +31,7 @@ pub(crate) const AT_ONCE: usize = 8;
 #[schema(example = json!({ "ids": ["ws_m3k2x_9f2c", "ws_m3k2y_07aa"] }))]
 pub(crate) struct BatchIds {
     /// 1 to 100 ids.
+    #[schema(min_items = 1, max_items = 100)]
     ids: Vec<String>,
 }
 

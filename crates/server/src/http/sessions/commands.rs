@@ -5,13 +5,15 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use throughline_core::sync::{Request, ServerFrame};
 use throughline_core::{ClientId, Command, Durability, Rejection, Session};
 use utoipa::ToSchema;
 
 use super::{Target, existing, gap, nameless, request, visible};
-use crate::http::body::HashedJsonBody;
+use crate::http::body::{HashedJsonBody, customer_is_by_name};
 use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::Principal;
@@ -27,6 +29,7 @@ const MAX_COMMANDS: usize = 50;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Commands {
     /// 1 to 50 commands.
+    #[schema(min_items = 1, max_items = 50)]
     commands: Vec<NumberedCommand>,
 }
 
@@ -43,8 +46,20 @@ pub(crate) struct NumberedCommand {
     /// `strict` where nothing is said.
     durability: Option<WantedDurability>,
     /// The command: `type` and its fields.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "by_name")]
     command: Command,
+}
+
+/// Serde would also take the number of a command's kind, which is nobody's to rely on.
+fn by_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Command, D::Error> {
+    let members = Map::<String, Value>::deserialize(deserializer)?;
+    if members.get("type").is_some_and(|name| !name.is_string()) {
+        return Err(D::Error::custom("the `type` of a command is a text"));
+    }
+    if let Some(customer) = members.get("customer") {
+        customer_is_by_name(customer).map_err(D::Error::custom)?;
+    }
+    serde_json::from_value(Value::Object(members)).map_err(D::Error::custom)
 }
 
 /// When a command counts as applied.

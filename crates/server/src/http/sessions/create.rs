@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use throughline_core::{
     Command, Create, Customer, FunnelChoice, ItemRequest, Money, Rejection, RejectionCode, Role, Session, SessionId,
     Source, Timestamp, json::JsonObject,
@@ -13,8 +15,8 @@ use throughline_core::{
 use utoipa::ToSchema;
 
 use super::{TokenAnswer, all_accepted, existing, issue_token, nameless, request, visible};
-use crate::http::body::HashedJsonBody;
-use crate::http::extract::ClientAddress;
+use crate::http::body::{HashedJsonBody, customer_is_by_name};
+use crate::http::extract::{ClientAddress, MaybePrincipal};
 use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails};
 use crate::principal::Role as PrincipalRole;
@@ -32,6 +34,7 @@ pub(crate) struct NewSession {
     /// The buyer's email address.
     email: Option<String>,
     /// The buyer.
+    #[serde(default, deserialize_with = "customer")]
     customer: Option<Customer>,
     /// The product lines, at most 100. Only service principals name prices.
     #[serde(default)]
@@ -50,6 +53,12 @@ pub(crate) struct NewSession {
     source: Option<Source>,
     /// How long it lives, in milliseconds.
     ttl_ms: Option<u32>,
+}
+
+fn customer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Customer>, D::Error> {
+    let customer = Value::deserialize(deserializer)?;
+    customer_is_by_name(&customer).map_err(D::Error::custom)?;
+    serde_json::from_value(customer).map_err(D::Error::custom)
 }
 
 /// Discount, shipping and tax, in minor units.
@@ -98,11 +107,11 @@ pub(crate) struct Created {
 pub(crate) async fn create(
     State(state): State<Arc<ServerState>>,
     ClientAddress(address): ClientAddress,
+    MaybePrincipal(principal): MaybePrincipal,
     headers: HeaderMap,
     HashedJsonBody { value: new, sha256 }: HashedJsonBody<NewSession>,
 ) -> Result<Response, Problem> {
-    let (tenant, role, scope) = if headers.contains_key(header::AUTHORIZATION) {
-        let principal = state.authenticator.authenticate(&headers, state.clock.now_ms())?;
+    let (tenant, role, scope) = if let Some(principal) = principal {
         match &principal.role {
             PrincipalRole::Service { tenant, .. } => (tenant.clone(), Role::Service, Some(principal.scope())),
             PrincipalRole::Browser { .. } | PrincipalRole::Operator { .. } => return Err(wrong_principal()),

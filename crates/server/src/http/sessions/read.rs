@@ -18,10 +18,14 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Target, existing, existing_as_known, not_found};
 use crate::http::idempotent::{Reply, etag};
 use crate::http::problem_schema::{ProblemDetails, SessionProblems};
+use crate::http::query::refused;
 use crate::principal::Principal;
 use crate::problem::Problem;
 use crate::sessions::{Current, View};
 use crate::wiring::ServerState;
+
+/// How many records one answer holds where nothing is said.
+const RECORDS: u32 = 100;
 
 /// How many records one answer holds at most.
 const MAX_RECORDS: u32 = 500;
@@ -204,7 +208,8 @@ pub(crate) struct Range {
     /// The version after which to begin; 0 for the beginning.
     #[serde(default)]
     after: u64,
-    /// How many records at most, 1 to 500.
+    /// How many records at most; 100 where nothing is said.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
 }
 
@@ -240,7 +245,10 @@ pub(crate) async fn events(
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id)?;
     let current = existing(&state, &target.key).await?;
-    let limit = limit.unwrap_or(100).clamp(1, MAX_RECORDS);
+    let limit = limit.unwrap_or(RECORDS);
+    if !(1..=MAX_RECORDS).contains(&limit) {
+        return Err(refused("limit", &format!("it has to be from 1 to {MAX_RECORDS}")));
+    }
     let stored = state.sessions.journal(&target.key, after, limit).await?;
     let last = stored.last().map_or(after, |(version, _)| *version);
     let records = stored.into_iter().filter_map(|(_, record)| Some(record?.project(target.role, &[])));

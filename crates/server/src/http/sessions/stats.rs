@@ -60,7 +60,7 @@ pub(crate) struct Statistics {
     completed_amounts: Vec<Amount>,
     /// How long sessions lived: from their creation to their completion, or to the end of their time. `null` where none
     /// has ended yet.
-    lifetime: Option<Lifetime>,
+    lifetime: Option<LifetimeStatistics>,
     /// Completed, failed and expired sessions together.
     ended: u64,
     /// Completed sessions in proportion to `ended`, 0 to 1; `null` where none has ended yet.
@@ -94,7 +94,7 @@ pub(crate) struct Amount {
 /// How long sessions lived.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Lifetime {
+pub(crate) struct LifetimeStatistics {
     /// How many have ended.
     sessions: u64,
     /// The average, in milliseconds.
@@ -184,7 +184,7 @@ impl Statistics {
                 .into_iter()
                 .map(|(currency, (sessions, amount))| Amount { currency, sessions, amount })
                 .collect(),
-            lifetime: lifetimes.map(|lifetimes| Lifetime {
+            lifetime: lifetimes.map(|lifetimes| LifetimeStatistics {
                 sessions: lifetimes.sessions,
                 average_ms: lifetimes.average_ms,
                 median_ms: lifetimes.median_ms,

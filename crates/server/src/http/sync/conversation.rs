@@ -71,11 +71,15 @@ impl Conversation {
         let subscription = match state.sessions.follow(&key, proof.role, proof.credential.clone(), hello).await {
             Ok(subscription) => subscription,
             Err(FollowError::Session(error)) => return Err(error.into()),
+            // Only here it proved nothing, so it used up nobody's allowance but its address's.
             Err(FollowError::Claim) => {
                 tracing::warn!("a claim was refused: it is none of the session's, or its time is over");
                 return Err(End::new(ErrorCode::Unauthorized, NOT_YOURS));
             }
         };
+        if let Credential::Claim(_) = &proof.credential {
+            state.request_limits.admit_tenant(&proof.tenant)?;
+        }
         let place = state
             .sockets_per_session
             .open(key.clone())
@@ -195,6 +199,7 @@ fn recognise(state: &ServerState, hello: &Hello) -> Result<Proof, End> {
     let token = hello.token.as_deref().filter(|token| !token.is_empty());
     let refusal = match token.map(|token| state.authenticator.recognise(token, state.clock.now_ms())) {
         Some(Ok(principal)) => {
+            state.request_limits.admit(&principal)?;
             let (role, token) = match principal.role {
                 PrincipalRole::Browser { claims } if claims.session_id != hello.session_id.as_str() => {
                     tracing::warn!("a token was used for another session than its own");

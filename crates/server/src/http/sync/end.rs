@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use throughline_core::sync::{ErrorCode, ServerFrame};
 
-use super::MAX_MESSAGE;
 use crate::problem::chain;
 use crate::rate_limit::TooManyRequests;
 use crate::sessions::SessionError;
@@ -61,8 +60,8 @@ pub(super) fn restarting() -> End {
 }
 
 /// A message that is too large is told so; a connection that broke has nobody left to tell.
-pub(super) fn transport_end(error: &axum::Error) -> Option<End> {
+pub(super) fn transport_end(error: &axum::Error, limit: usize) -> Option<End> {
     let text = chain(error);
     let is_too_long = text.contains("too long") || text.contains("too large") || text.contains("Space limit exceeded");
-    is_too_long.then(|| End::malformed(&format!("messages have at most {MAX_MESSAGE} bytes")))
+    is_too_long.then(|| End::malformed(&format!("messages have at most {limit} bytes")))
 }

@@ -1,10 +1,13 @@
 //! Frames from clients, as they are read.
 
+use serde::de::Error as _;
 use serde_json::Value;
 use throughline_core::sync::{Hello, Request, Submission};
 use throughline_core::{ClientId, Command, Rejection, RejectionCode};
 
 use super::end::End;
+use crate::http::body::customer_is_by_name;
+use crate::json_depth;
 
 /// How many commands one frame holds at most.
 const MAX_COMMANDS: usize = 50;
@@ -24,15 +27,18 @@ pub enum Incoming {
 }
 
 /// Reads the first frame.
-pub(super) fn read_hello(text: &str) -> Result<Hello, End> {
-    match read_frame(text)? {
+pub(super) fn read_hello(text: &str, depth: usize) -> Result<Hello, End> {
+    match read_frame(text, depth)? {
         Incoming::Hello(hello) => Ok(hello),
         Incoming::Submit(_) | Incoming::Ping => Err(End::malformed("the first frame has to be hello")),
     }
 }
 
-/// Reads any frame.
-pub(super) fn read_frame(text: &str) -> Result<Incoming, End> {
+/// Reads any frame, in which not more than `depth` arrays and objects may lie in each other.
+pub(super) fn read_frame(text: &str, depth: usize) -> Result<Incoming, End> {
+    if json_depth::exceeds(text.as_bytes(), depth) {
+        return Err(End::malformed(&format!("more than {depth} arrays and objects lie in each other in the frame")));
+    }
     let not_json = |error: serde_json::Error| End::malformed(&format!("the frame is not JSON: {error}"));
     let frame = serde_json::from_str(text).map_err(not_json)?;
     read_value(frame)
@@ -63,7 +69,15 @@ pub(super) fn read_value(mut frame: Value) -> Result<Incoming, End> {
 /// A command that can't be read is still numbered: it is refused once, and the queue goes on.
 fn read_command(value: Value) -> Result<Request, End> {
     let number = (value.get("clientId").cloned(), value.get("seq").and_then(Value::as_u64));
-    match serde_json::from_value::<Submission>(value.clone()) {
+    // Serde would also take the number of a command's kind, which is nobody's to rely on.
+    let read = if value.get("type").is_some_and(|name| !name.is_string()) {
+        Err(serde_json::Error::custom("the `type` of a command is a text"))
+    } else if let Some(Err(why)) = value.get("customer").map(customer_is_by_name) {
+        Err(serde_json::Error::custom(why))
+    } else {
+        serde_json::from_value::<Submission>(value)
+    };
+    match read {
         Ok(submission) => Ok(submission.into()),
         Err(error) => {
             let (Some(client_id), Some(seq)) = number else {
@@ -110,7 +124,7 @@ mod tests {
     fn a_command_that_cannot_be_read_keeps_its_number() {
         let text =
             r#"{"type":"submit","commands":[{"clientId":"a","seq":3,"type":"setEmail","email":"x","paid":true}]}"#;
-        let Ok(Incoming::Submit(requests)) = read_frame(text) else { panic!("not a submit") };
+        let Ok(Incoming::Submit(requests)) = read_frame(text, 32) else { panic!("not a submit") };
         assert_eq!(requests[0].seq, Some(3));
         let rejection = requests[0].command.clone().unwrap_err();
         assert_eq!(rejection.code, RejectionCode::MalformedCommand);
@@ -118,10 +132,22 @@ mod tests {
     }
 
     #[test]
+    fn what_serde_would_read_by_its_place_has_to_be_there_by_name() {
+        for kind in
+            ["0", "3", "null", "[]", r#""setCustomer","customer":[]"#, r#""setCustomer","customer":{"billing":[]}"#]
+        {
+            let text = format!(r#"{{"type":"submit","commands":[{{"clientId":"a","seq":1,"type":{kind}}}]}}"#);
+            let Ok(Incoming::Submit(requests)) = read_frame(&text, 32) else { panic!("not a submit") };
+            let rejection = requests[0].command.clone().unwrap_err();
+            assert_eq!(rejection.code, RejectionCode::MalformedCommand);
+        }
+    }
+
+    #[test]
     fn what_a_command_says_of_a_person_is_not_repeated() {
         let text =
             r#"{"type":"submit","commands":[{"clientId":"a","seq":1,"type":"setItems","items":"Ada \" Lovelace"}]}"#;
-        let Ok(Incoming::Submit(requests)) = read_frame(text) else { panic!("not a submit") };
+        let Ok(Incoming::Submit(requests)) = read_frame(text, 32) else { panic!("not a submit") };
         let message = requests[0].command.clone().unwrap_err().message;
         assert!(!message.contains("Ada") && !message.contains("Lovelace"), "{message}");
         assert!(message.contains("invalid type: string …, expected a sequence"), "{message}");
@@ -132,7 +158,7 @@ mod tests {
         let name = "ü".repeat(10_000);
         let text =
             format!(r#"{{"type":"submit","commands":[{{"clientId":"a","seq":1,"type":"handOff","{name}":1}}]}}"#);
-        let Ok(Incoming::Submit(requests)) = read_frame(&text) else { panic!("not a submit") };
+        let Ok(Incoming::Submit(requests)) = read_frame(&text, 32) else { panic!("not a submit") };
         let message = requests[0].command.clone().unwrap_err().message;
         assert!(message.starts_with("the command can't be read: unknown field `ü"), "{message}");
         assert!(message.ends_with("ü…") && message.chars().count() < 600, "{} bytes", message.len());
@@ -143,8 +169,8 @@ mod tests {
         for text in
             ["", "[]", "{}", r#"{"type":"welcome"}"#, r#"{"type":"submit"}"#, r#"{"type":"submit","commands":[]}"#]
         {
-            assert!(read_frame(text).is_err_and(|end| end.code == ErrorCode::MalformedFrame), "{text}");
+            assert!(read_frame(text, 32).is_err_and(|end| end.code == ErrorCode::MalformedFrame), "{text}");
         }
-        assert!(read_frame(r#"{"type":"submit","commands":[{"type":"setEmail","email":"x"}]}"#).is_err());
+        assert!(read_frame(r#"{"type":"submit","commands":[{"type":"setEmail","email":"x"}]}"#, 32).is_err());
     }
 }

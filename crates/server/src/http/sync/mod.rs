@@ -37,15 +37,12 @@ pub const PATH: &str = "/v1/sync";
 /// The subprotocol that a client has to ask for.
 pub const SUBPROTOCOL: &str = "throughline.v1";
 
-/// The largest message, in bytes.
-pub const MAX_MESSAGE: usize = 64 * 1024;
-
-/// Reads a frame of a client, as the socket does.
+/// Reads a frame of a client, as the socket does; `depth` arrays and objects may lie in each other.
 ///
 /// # Errors
 /// The frame with which the conversation ends.
-pub fn read_frame(text: &str) -> Result<Incoming, ServerFrame> {
-    incoming::read_frame(text).map_err(ServerFrame::from)
+pub fn read_frame(text: &str, depth: usize) -> Result<Incoming, ServerFrame> {
+    incoming::read_frame(text, depth).map_err(ServerFrame::from)
 }
 
 /// The route, with its description.
@@ -82,8 +79,8 @@ async fn upgrade(
     let counted = connection.ok();
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
+        .max_message_size(state.config.frame_limit)
+        .max_frame_size(state.config.frame_limit)
         // Each socket has both, also an idle one: what is larger passes in several reads or writes.
         .read_buffer_size(4 * 1024)
         .write_buffer_size(4 * 1024)
@@ -122,7 +119,7 @@ async fn poll(
 ) -> Result<Response, Problem> {
     state.config.allowed_origins.judge(request.headers())?;
     // All of it is here, see `request_body.rs`. A frame is no larger than on a socket, whatever other bodies may be.
-    if request.body().size_hint().lower() > MAX_MESSAGE as u64 {
+    if request.body().size_hint().lower() > state.config.frame_limit as u64 {
         return Err(Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE));
     }
     let held = request.extensions().get::<Held>().cloned();

@@ -21,6 +21,9 @@ use crate::wiring::ServerState;
 /// How long the session may take to answer. Shorter than what requests have in all.
 const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 
+/// How many frames one request holds at most.
+const MAX_FRAMES: usize = 100;
+
 /// How long after something has happened what belongs to it is waited for.
 const GATHERING: Duration = Duration::from_millis(20);
 
@@ -39,8 +42,8 @@ const SETTLING: Duration = Duration::from_secs(1);
     "waitMs": 25000
 }))]
 pub(crate) struct Poll {
-    /// `hello`, then any number of `submit` and `ping`, each as it would go over the socket.
-    #[schema(value_type = Vec<Object>)]
+    /// `hello`, then up to 99 of `submit` and `ping`, each as it would go over the socket.
+    #[schema(value_type = Vec<Value>)]
     frames: Vec<Value>,
     /// For how many milliseconds to wait for something to happen where there is nothing new: 0 to 25000.
     #[serde(default)]
@@ -123,6 +126,9 @@ struct Asked {
 impl Asked {
     /// All of it is read before any of it is done.
     fn read(frames: Vec<Value>) -> Result<Self, End> {
+        if frames.len() > MAX_FRAMES {
+            return Err(End::malformed(&format!("a request holds at most {MAX_FRAMES} frames")));
+        }
         let mut frames = frames.into_iter();
         let Some(Incoming::Hello(hello)) = frames.next().map(read_value).transpose()? else {
             return Err(End::malformed("the first frame has to be hello"));

@@ -100,10 +100,12 @@ impl Socket {
     async fn first_frame(&mut self) -> Result<Hello, Option<End>> {
         loop {
             match self.stream.next().await {
-                Some(Ok(Message::Text(text))) => return read_hello(&text).map_err(Some),
+                Some(Ok(Message::Text(text))) => {
+                    return read_hello(&text, self.state.config.json_depth_limit).map_err(Some);
+                }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_))) => return Err(Some(End::malformed("frames are text"))),
-                Some(Err(error)) => return Err(transport_end(&error)),
+                Some(Err(error)) => return Err(transport_end(&error, self.state.config.frame_limit)),
                 Some(Ok(Message::Close(_))) | None => return Err(None),
             }
         }
@@ -137,7 +139,7 @@ impl Socket {
                         }
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                         Some(Ok(Message::Binary(_))) => return Some(End::malformed("frames are text")),
-                        Some(Err(error)) => return transport_end(&error),
+                        Some(Err(error)) => return transport_end(&error, self.state.config.frame_limit),
                         Some(Ok(Message::Close(_))) | None => return None,
                     }
                 }
@@ -162,7 +164,7 @@ impl Socket {
 
     async fn receive(&mut self, conversation: &mut Conversation, text: &str) -> Result<(), Option<End>> {
         conversation.check_time().map_err(Some)?;
-        match read_frame(text).map_err(Some)? {
+        match read_frame(text, self.state.config.json_depth_limit).map_err(Some)? {
             Incoming::Submit(requests) => {
                 requests.iter().try_for_each(|_| self.check_rate()).map_err(Some)?;
                 conversation.submit(requests);
