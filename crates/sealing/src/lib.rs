@@ -66,7 +66,7 @@ pub fn seal(key: &Secret, associated: &[u8], content: &[u8]) -> Result<Vec<u8>, 
     sealed.push(FORMAT);
     sealed.extend_from_slice(&nonce);
     sealed.extend_from_slice(content);
-    let cipher = XChaCha20Poly1305::new(key.as_slice().try_into().map_err(|_| SealError::TooLarge)?);
+    let cipher = XChaCha20Poly1305::new((&**key).into());
     let tag = cipher
         .encrypt_inout_detached(&XNonce::from(nonce), associated, (&mut sealed[1 + NONCE..]).into())
         .map_err(|_| SealError::TooLarge)?;
@@ -86,7 +86,7 @@ pub fn open(key: &Secret, associated: &[u8], sealed: &[u8]) -> Result<Vec<u8>, N
         return Err(NotAuthentic);
     }
     let mut content = content.to_vec();
-    let cipher = XChaCha20Poly1305::new(key.as_slice().try_into().map_err(|_| NotAuthentic)?);
+    let cipher = XChaCha20Poly1305::new((&**key).into());
     let (nonce, tag) = (XNonce::from(*nonce), Tag::from(*tag));
     cipher.decrypt_inout_detached(&nonce, associated, content.as_mut_slice().into(), &tag).map_err(|_| NotAuthentic)?;
     Ok(content)

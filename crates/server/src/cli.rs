@@ -122,6 +122,10 @@ enum CommandError {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "sessions in PostgreSQL outlive this process, and nobody could read them without its keys: make some with `throughline keys generate --keys-file FILE`, and give them with --keys-file FILE"
+    )]
+    NoKeysForPostgres,
     #[error("the operating system did not let the server run")]
     System(#[source] std::io::Error),
     #[error("standard output cannot be written to")]
@@ -190,8 +194,8 @@ fn run_server(options: ServeOptions) -> Result<(), CommandError> {
     telemetry::start_logging(config.log_format, &config.log_filter)?;
     if options.dev
         && config::key_source(&options, |name| std::env::var(name).ok()).map_err(SecretsError::from)?.is_none()
-        && let DatabaseUrl::Sqlite(file) = &config.database.url
     {
+        let DatabaseUrl::Sqlite(file) = &config.database.url else { return Err(CommandError::NoKeysForPostgres) };
         let keys = development_keys(file)?;
         tracing::info!(file = %keys.display(), "--dev without a key ring: a developer's keys are used, from a file beside the database");
         options.keys_file = Some(keys);

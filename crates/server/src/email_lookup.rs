@@ -32,7 +32,7 @@ impl EmailLookup {
     /// All hashes beside which sessions with this address may stand: one for each key of the ring.
     #[must_use]
     pub fn digests(&self, tenant: &TenantId, email: &str) -> Vec<Vec<u8>> {
-        self.keys.all().iter().map(|key| digest(key.look_up(), tenant, email)).collect()
+        self.keys.all().iter().chain(&self.keys.retired()).map(|key| digest(key.look_up(), tenant, email)).collect()
     }
 }
 

@@ -33,13 +33,21 @@ Examples:
   throughline keys rotate --keys-file keys --after 10m     where files reach the servers slowly";
 
 const RETIRE_EXAMPLES: &str = "\
-What a retired key has made is refused. So it is not done while it is used for what is new, while tokens that it made may
-still be renewed, or while sessions are under it in the database, which has to be given.
+Tokens of a retired key are refused. So it is not done while the key is used for what is new, or while tokens that it made
+may still be renewed. Sessions under it can be read, and are brought under the newest key by the servers.
 
 Examples:
   throughline keys list --config throughline.toml
   throughline keys retire 8f0c1d2e3a4b5c6d --config throughline.toml
-  throughline keys retire 8f0c1d2e3a4b5c6d --keys-file keys --force    the key has leaked: now, whatever it costs";
+  throughline keys retire 8f0c1d2e3a4b5c6d --keys-file keys --force    the key has leaked: its tokens end now";
+
+const FORGET_EXAMPLES: &str = "\
+What is under a forgotten key can never be read again. So only a retired key is forgotten, and only when the database, which
+has to be given, has no session under it.
+
+Examples:
+  throughline keys list --config throughline.toml
+  throughline keys forget 8f0c1d2e3a4b5c6d --config throughline.toml";
 
 /// Keys.
 #[derive(Debug, Subcommand)]
@@ -52,9 +60,12 @@ pub enum KeysCommand {
     /// Add a new key to the ring's file, to be used for what is new
     #[command(after_help = ROTATE_EXAMPLES)]
     Rotate(Rotate),
-    /// Take a key out of the ring's file
+    /// Have a key's tokens refused
     #[command(after_help = RETIRE_EXAMPLES)]
     Retire(Retire),
+    /// Take a retired key out of the ring's file
+    #[command(after_help = FORGET_EXAMPLES)]
+    Forget(Forget),
 }
 
 /// What is to be made.
@@ -112,9 +123,25 @@ pub struct Retire {
     id: String,
     #[command(flatten)]
     ring: Ring,
-    /// Also where tokens or sessions are lost by it
+    /// How long the servers let tokens be renewed, as for `serve`
+    #[arg(long, env = "THROUGHLINE_TOKEN_MAX_AGE", value_name = "DURATION")]
+    token_max_age: Option<humantime::Duration>,
+    /// Also where tokens that are good end by it
     #[arg(long)]
     force: bool,
+}
+
+/// Which key.
+#[derive(Debug, Args)]
+pub struct Forget {
+    /// The key's name, as `keys list` prints it
+    #[arg(value_name = "KEY")]
+    id: String,
+    #[command(flatten)]
+    ring: Ring,
+    /// Also where sessions are under it, which nobody can ever read again then
+    #[arg(long)]
+    lose_sessions: bool,
 }
 
 /// Why nothing was done about keys.
@@ -140,7 +167,7 @@ pub enum KeysError {
     NoRing,
     /// A ring that is not a file can't be changed here.
     #[error(
-        "only a file can be changed here; put the key ring where {origin} comes from yourself: a new entry is `tlr_…@TIME`, a retired one `retired:KEY`"
+        "only a file can be changed here; put the key ring where {origin} comes from yourself: a new entry is `tlr_…@TIME`, a retired one `retired:tlr_…`"
     )]
     NotAFile {
         /// Where the ring comes from.
@@ -159,7 +186,7 @@ pub enum KeysError {
         id: String,
     },
     /// It is needed.
-    #[error("the key {id} is needed still: {why}; --force retires it all the same")]
+    #[error("the key {id} is needed still: {why}")]
     Needed {
         /// The name.
         id: String,
@@ -191,6 +218,7 @@ impl KeysCommand {
             Self::List(ring) => ring.list(now_ms),
             Self::Rotate(command) => command.rotate(now_ms),
             Self::Retire(command) => command.retire(now_ms),
+            Self::Forget(command) => command.forget(),
         }
     }
 }
@@ -306,9 +334,9 @@ impl Ring {
             let from = key.from_ms().map(rfc3339);
             listed.push(ListedKey { id: key.id().to_owned(), state, from, sessions: count(key.id()) });
         }
-        for id in ring.retired() {
-            let sessions = count(&id);
-            listed.push(ListedKey { id, state: "retired", from: None, sessions });
+        for key in ring.retired() {
+            let sessions = count(key.id());
+            listed.push(ListedKey { id: key.id().to_owned(), state: "retired", from: None, sessions });
         }
         for (id, sessions) in counts.iter().flatten() {
             if listed.iter().all(|key| key.id != *id) {
@@ -355,17 +383,21 @@ impl Retire {
         if !self.force {
             self.check(&ring, now_ms)?;
         }
-        ring.keys.remove(place);
-        ring.retired.push(self.id.clone());
+        let key = ring.keys.remove(place);
+        ring.retired.push(key);
         checked(&ring)?;
         write_file(&file, &ring)?;
         if self.ring.json {
             return Ok(serde_json::to_string(&serde_json::json!({ "retired": self.id }))? + "\n");
         }
-        Ok(format!("the key {} is retired; servers that read {} refuse it within 30 s\n", self.id, file.display()))
+        Ok(format!(
+            "the key {} is retired; servers that read {} refuse its tokens within 30 s\n",
+            self.id,
+            file.display()
+        ))
     }
 
-    /// Whether nothing needs the key any more.
+    /// Whether no token of the key can be good any more.
     fn check(&self, ring: &RingText, now_ms: i64) -> Result<(), KeysError> {
         let needed = |why: String| Err(KeysError::Needed { id: self.id.clone(), why });
         let keys = KeyRing::of(RingText::parse(&ring.lines()).map_err(KeyRingError::from)?)?;
@@ -373,21 +405,59 @@ impl Retire {
         if current.id() == self.id {
             return needed("it is used for what is new; `throughline keys rotate` first".to_owned());
         }
-        // Answers are kept for as long as well.
-        let lifetimes = config::token_lifetimes(self.ring.options()?)?;
-        let until_ms = current.from_ms().unwrap_or(i64::MIN).saturating_add(millis(lifetimes.absolute));
+        let options = ServeOptions { token_max_age: self.token_max_age, ..self.ring.options()? };
+        let lifetimes = config::token_lifetimes(options)?;
+        let is_future = ring.keys.iter().any(|key| key.id() == self.id && key.from_ms() > Some(now_ms));
+        let until_ms = match current.from_ms() {
+            _ if is_future => return Ok(()),
+            Some(from_ms) => from_ms.saturating_add(millis(lifetimes.absolute)),
+            None => {
+                return needed(format!(
+                    "since when {} is used instead can't be told, nor when tokens of the other end; --force retires it all the same",
+                    current.id()
+                ));
+            }
+        };
         if until_ms > now_ms {
-            return needed(format!("tokens that it made are good until {} at the latest", rfc3339(until_ms)));
+            let until = rfc3339(until_ms);
+            return needed(format!("tokens that it made may be good until {until}; --force retires it all the same"));
         }
-        match self.ring.sessions()? {
-            None => needed("nobody can tell whether sessions are under it; give --database-url or --config".to_owned()),
-            Some(counts) => match counts.iter().find(|(id, count)| *id == self.id && *count > 0) {
-                Some((_, count)) => {
-                    needed(format!("{count} sessions are under it; running servers bring them under the new one"))
+        Ok(())
+    }
+}
+
+impl Forget {
+    fn forget(&self) -> Result<String, KeysError> {
+        let (file, mut ring) = self.ring.file()?;
+        let needed = |why: String| Err(KeysError::Needed { id: self.id.clone(), why });
+        if ring.keys.iter().any(|key| key.id() == self.id) {
+            return needed("it is not retired; `throughline keys retire` first".to_owned());
+        }
+        let Some(place) = ring.retired.iter().position(|key| key.id() == self.id) else {
+            return Err(KeysError::NoSuchKey { id: self.id.clone() });
+        };
+        if !self.lose_sessions {
+            let counts = match self.ring.sessions()? {
+                None => {
+                    return needed(
+                        "nobody can tell whether sessions are under it; give --database-url or --config".to_owned(),
+                    );
                 }
-                None => Ok(()),
-            },
+                Some(counts) => counts,
+            };
+            if let Some((_, count)) = counts.iter().find(|(id, count)| *id == self.id && *count > 0) {
+                return needed(format!(
+                    "{count} sessions are under it; running servers bring them under the newest key within minutes"
+                ));
+            }
         }
+        ring.retired.remove(place);
+        checked(&ring)?;
+        write_file(&file, &ring)?;
+        if self.ring.json {
+            return Ok(serde_json::to_string(&serde_json::json!({ "forgotten": self.id }))? + "\n");
+        }
+        Ok(format!("the key {} is forgotten\n", self.id))
     }
 }
 
@@ -420,7 +490,7 @@ mod tests {
     use super::*;
 
     const NOW_MS: i64 = 1_800_000_000_000;
-    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    const HOUR_MS: i64 = 60 * 60 * 1000;
 
     fn ring(file: &Path) -> Ring {
         let file = Some(file.to_owned());
@@ -429,7 +499,8 @@ mod tests {
 
     fn names(file: &Path) -> (Vec<String>, Vec<String>) {
         let text = KeySource::File(file.to_owned()).read().unwrap();
-        (text.keys.iter().map(|key| key.id().to_owned()).collect(), text.retired)
+        let names = |keys: &[RootKey]| keys.iter().map(|key| key.id().to_owned()).collect();
+        (names(&text.keys), names(&text.retired))
     }
 
     fn generated(folder: &Path) -> PathBuf {
@@ -471,20 +542,27 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_retired_only_when_nothing_needs_it() {
+    fn a_key_is_retired_and_forgotten_only_when_nothing_needs_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = generated(folder.path());
         let (before, _) = names(&file);
-        let retire = |now_ms, force| Retire { id: before[0].clone(), ring: ring(&file), force }.retire(now_ms);
+        let retire = |now_ms, force| {
+            let token_max_age = Some(Duration::from_secs(3600).into());
+            Retire { id: before[0].clone(), ring: ring(&file), token_max_age, force }.retire(now_ms)
+        };
+        let forget = |lose_sessions| Forget { id: before[0].clone(), ring: ring(&file), lose_sessions }.forget();
         let why = |error: KeysError| error.to_string();
         assert!(why(retire(NOW_MS, false).unwrap_err()).contains("used for what is new"));
         Rotate { ring: ring(&file), after: Duration::ZERO.into() }.rotate(NOW_MS).unwrap();
-        assert!(why(retire(NOW_MS, false).unwrap_err()).contains("tokens that it made"));
-        assert!(why(retire(NOW_MS + DAY_MS, false).unwrap_err()).contains("--database-url"));
-        retire(NOW_MS, true).unwrap();
+        assert!(why(retire(NOW_MS + HOUR_MS - 1, false).unwrap_err()).contains("tokens that it made"));
+        assert!(why(forget(true).unwrap_err()).contains("not retired"));
+        retire(NOW_MS + HOUR_MS, false).unwrap();
         let (after, retired) = names(&file);
-        assert_eq!((after.len(), retired), (1, before.clone()));
+        assert_eq!((after.len(), retired), (1, before.clone()), "its secret is kept: sessions may be under it");
         assert!(matches!(retire(NOW_MS, true), Err(KeysError::NoSuchKey { .. })));
+        assert!(why(forget(false).unwrap_err()).contains("--database-url"));
+        forget(true).unwrap();
+        assert_eq!(names(&file), (after, Vec::new()));
     }
 
     #[test]
@@ -492,7 +570,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = generated(folder.path());
         let (before, _) = names(&file);
-        let error = Retire { id: before[0].clone(), ring: ring(&file), force: true }.retire(NOW_MS).unwrap_err();
+        let error = Retire { id: before[0].clone(), ring: ring(&file), token_max_age: None, force: true }
+            .retire(NOW_MS)
+            .unwrap_err();
         assert!(matches!(error, KeysError::Ring(KeyRingError::Empty)), "{error}");
         assert_eq!(names(&file).0, before);
     }

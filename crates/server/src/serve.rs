@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use crate::client_address::limited_network;
 use crate::config::HeadLimits;
 use crate::connection_limit::ConnectionPermit;
 use crate::connection_time::{TimeLimits, TimedStream};
@@ -147,7 +148,7 @@ fn admit(
     let of_address = if state.config.trusted_proxies.trusts(address) {
         None
     } else {
-        match state.connections_per_address.open(address) {
+        match state.connections_per_address.open(limited_network(address)) {
             Ok(permit) => Some(permit),
             Err(_) => {
                 metrics::counter!("throughline_connections_refused_total").increment(1);

@@ -21,7 +21,7 @@ use crate::keys::source::KeySource;
 use crate::mode::{self, Mode};
 use crate::principal::Authenticator;
 use crate::rate_limit::{AddressLimit, RequestLimits};
-use crate::sessions::{Announcements, Sessions, Tiers};
+use crate::sessions::{Announcements, RewrapWalk, Sessions, Tiers};
 use crate::shared_cache::{CacheEvent, SettingsError, SharedCache};
 use crate::store::{
     self, ChangeListener, DatabaseHealth, DatabaseUrl, GuardedStore, Guards, ListenerEvent, OpenError, SessionKey,
@@ -47,6 +47,9 @@ const ROUNDS_PER_SWEEP: u32 = 60;
 
 /// How often the key ring is read again.
 const KEYS_READ_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long bringing sessions under a new key rests after each few: buyers come first.
+const REWRAP_REST: Duration = Duration::from_millis(100);
 
 /// What every handler can reach.
 #[derive(Debug)]
@@ -89,6 +92,8 @@ pub struct ServerState {
     pub metrics: PrometheusHandle,
     /// Told when the server is to read its keys again.
     pub reload: Notify,
+    /// Told when it has, and sessions may have to follow.
+    rewrap: Notify,
     /// Cancelled when the server is told to stop. Sockets say goodbye and close then, and polls are answered.
     pub shutdown: CancellationToken,
     /// What a stopping server waits for. A socket's task must be tracked here: the
@@ -102,6 +107,14 @@ pub enum WiringError {
     /// No database.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The key ring can read nothing of what is there.
+    #[error(
+        "all sessions in the database are under keys that the key ring does not have ({missing}): give the ring of this database (docs/operations/keys.md), or another --database-url"
+    )]
+    KeysOfAnother {
+        /// The public names of the keys.
+        missing: String,
+    },
     /// No shared tier.
     #[error(transparent)]
     SharedCache(#[from] SettingsError),
@@ -111,6 +124,29 @@ pub enum WiringError {
     /// No metrics.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+}
+
+/// Refuses a key ring that is another database's: what is written with it could be read by nobody else.
+async fn check_keys(store: &dyn Store, keys: &KeyRing) -> Result<(), WiringError> {
+    let used = match store.root_keys().await {
+        Ok(used) => used,
+        Err(error) => {
+            tracing::warn!(error = %crate::problem::chain(&error), "whether the key ring is the database's can't be found out now");
+            return Ok(());
+        }
+    };
+    let (known, missing): (Vec<String>, Vec<String>) = used.into_iter().partition(|id| keys.reads(id).is_some());
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if known.is_empty() {
+        return Err(WiringError::KeysOfAnother { missing: missing.join(", ") });
+    }
+    tracing::error!(
+        missing = missing.join(", "),
+        "sessions are under keys that the key ring does not have, and can't be read; put these back into it"
+    );
+    Ok(())
 }
 
 /// Where what other servers tell arrives.
@@ -152,6 +188,7 @@ impl ServerState {
         // First of all: what is measured before is lost.
         telemetry::metrics()?;
         let (tiers, events) = open_tiers(&config, secrets.keys.clone()).await?;
+        check_keys(&*tiers.store, &secrets.keys).await?;
         let state = Self::with(config, secrets, tiers, Arc::new(SystemClock))?;
         state.start_listening(events);
         Ok(state)
@@ -193,6 +230,7 @@ impl ServerState {
             sockets_per_session: ConnectionLimit::new(config.max_sockets_per_session),
             metrics,
             reload: Notify::new(),
+            rewrap: Notify::new(),
             shutdown: CancellationToken::new(),
             tasks,
             config,
@@ -259,14 +297,11 @@ impl ServerState {
         });
     }
 
-    /// Starts the task that reads the key ring again, and brings sessions under its newest key.
+    /// Starts the tasks that read the key ring again, and bring sessions under its newest key.
     fn start_following_keys(self: &Arc<Self>) {
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             loop {
-                if let Err(error) = state.sessions.rewrap().await {
-                    tracing::warn!(error = %crate::problem::chain(&error), "sessions stay under an older key for now");
-                }
                 let goes_on = tokio::select! {
                     goes_on = state.goes_on_after(KEYS_READ_AGAIN) => goes_on,
                     () = state.reload.notified() => true,
@@ -275,6 +310,24 @@ impl ServerState {
                     return;
                 }
                 state.read_keys_again().await;
+                state.rewrap.notify_one();
+            }
+        });
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut walk = RewrapWalk::default();
+            loop {
+                let more = state.sessions.rewrap_some(&mut walk).await.unwrap_or_else(|error| {
+                    tracing::warn!(error = %crate::problem::chain(&error), "sessions stay under an older key for now");
+                    false
+                });
+                let goes_on = tokio::select! {
+                    goes_on = state.goes_on_after(if more { REWRAP_REST } else { KEYS_READ_AGAIN }) => goes_on,
+                    () = state.rewrap.notified() => true,
+                };
+                if !goes_on {
+                    return;
+                }
             }
         });
     }

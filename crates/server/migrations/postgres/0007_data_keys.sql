@@ -4,5 +4,5 @@ ALTER TABLE sessions
     ADD COLUMN data_key    BYTEA            NOT NULL DEFAULT '',
     ADD COLUMN root_key_id TEXT COLLATE "C" NOT NULL DEFAULT '';
 
--- After a rotation those are looked for that are not under the new key yet.
-CREATE INDEX sessions_by_root_key ON sessions (root_key_id);
+-- After a rotation those are looked for that are not under the new key yet, one after another.
+CREATE INDEX sessions_by_root_key ON sessions (root_key_id, tenant, session_id);

@@ -76,7 +76,8 @@ pub struct ServeOptions {
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
-    /// Make keys for this process only, and print its service key. Never for production
+    /// Make a service key for this process and print it, and a key ring beside the SQLite file unless one is given. Never for
+    /// production
     #[arg(long, help_heading = "General", env = "THROUGHLINE_DEV", value_parser = BoolishValueParser::new())]
     #[serde(skip)]
     pub dev: bool,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Finding, LIMIT, clock, latency, machine};
 use crate::config::Config;
+use crate::keys::KeyRing;
 use crate::problem::chain;
 use crate::store::inspection::{PostgresInspection, folder_of, inspect_postgres, inspect_sqlite};
 use crate::store::postgres::PostgresAddress;
@@ -20,14 +21,29 @@ const SLOW: Duration = Duration::from_millis(10);
 const LITTLE_SPACE: u64 = 1 << 30;
 const NO_SPACE: u64 = 64 << 20;
 
-pub(super) async fn check(config: &Config, servers: usize) -> Vec<Finding> {
+/// `ring`: the key ring, if there is one to compare.
+pub(super) async fn check(config: &Config, servers: usize, ring: Option<&KeyRing>) -> Vec<Finding> {
     match &config.database.url {
-        DatabaseUrl::Postgres(address) => postgres(config, address, servers).await,
-        DatabaseUrl::Sqlite(file) => sqlite(config, file, servers).await,
+        DatabaseUrl::Postgres(address) => postgres(config, address, servers, ring).await,
+        DatabaseUrl::Sqlite(file) => sqlite(config, file, servers, ring).await,
     }
 }
 
-async fn postgres(config: &Config, address: &PostgresAddress, servers: usize) -> Vec<Finding> {
+/// Whether all sessions can be read with the keys of the ring.
+fn keys(ring: Option<&KeyRing>, used: &[String]) -> Option<Finding> {
+    const CHECK: &str = "database keys";
+    let ring = ring?;
+    let missing: Vec<&str> = used.iter().map(String::as_str).filter(|id| ring.reads(id).is_none()).collect();
+    Some(if missing.is_empty() {
+        Finding::ok(CHECK, "the key ring has the keys of all sessions")
+    } else {
+        let message = format!("sessions are under keys that the key ring does not have: {}", missing.join(", "));
+        let remedy = "put them back into the key ring, or give the ring of this database (docs/operations/keys.md)";
+        Finding::error(CHECK, message, remedy)
+    })
+}
+
+async fn postgres(config: &Config, address: &PostgresAddress, servers: usize, ring: Option<&KeyRing>) -> Vec<Finding> {
     // A little sooner than everything together, so that what was found out is told.
     let found = match inspect_postgres(address, LIMIT.mul_f32(0.9)).await {
         Ok(found) => found,
@@ -52,6 +68,7 @@ async fn postgres(config: &Config, address: &PostgresAddress, servers: usize) ->
         ),
     ];
     findings.extend(writable(&found));
+    findings.extend(keys(ring, &found.root_keys));
     if found.is_exposed {
         let message = "what is sent to it can be read and changed on the way";
         findings.push(Finding::warning(
@@ -168,7 +185,7 @@ fn connections(found: &PostgresInspection, ours: usize, servers: usize) -> Findi
     Finding::ok(CHECK, message)
 }
 
-async fn sqlite(config: &Config, file: &Path, servers: usize) -> Vec<Finding> {
+async fn sqlite(config: &Config, file: &Path, servers: usize, ring: Option<&KeyRing>) -> Vec<Finding> {
     let folder = folder_of(file);
     let mut findings = vec![machine::writable(&folder).await];
     if servers > 1 {
@@ -190,6 +207,7 @@ async fn sqlite(config: &Config, file: &Path, servers: usize) -> Vec<Finding> {
         Ok(found) => {
             findings.push(Finding::ok("database", format!("{file:?} can be opened")));
             findings.push(tables(found.tables.as_ref().err(), config.database.auto_migrate));
+            findings.extend(keys(ring, &found.root_keys));
             let message = format!("journal_mode {}, synchronous {}", found.journal_mode, found.synchronous);
             findings.push(if found.journal_mode == "wal" && found.synchronous >= 2 {
                 Finding::ok("database durability", message)

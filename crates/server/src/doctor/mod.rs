@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::config::{Config, Secrets, SecretsError, ServeOptions};
 use crate::funnels::FunnelLibrary;
+use crate::keys::KeyRing;
 use crate::problem::chain;
 
 /// How long each group of checks may take.
@@ -145,9 +146,10 @@ pub async fn examine(options: ServeOptions, servers: usize, environment: &BTreeM
         |file| format!("flags, environment and {file:?} are readable"),
     );
     let mut findings = vec![Finding::ok("configuration", said)];
-    findings.extend(keys(&options, environment));
+    let (found, ring) = keys(&options, environment);
+    findings.extend(found);
     let (database, redis, funnels, machine) = tokio::join!(
-        within("database", database::check(&config, servers)),
+        within("database", database::check(&config, servers, ring.as_ref())),
         within("redis", redis::check(&config)),
         within("funnels", funnels(&config)),
         within("machine", machine::check(&config)),
@@ -164,7 +166,7 @@ async fn within(check: &'static str, checking: impl Future<Output = Vec<Finding>
     })
 }
 
-fn keys(options: &ServeOptions, environment: &BTreeMap<String, String>) -> Vec<Finding> {
+fn keys(options: &ServeOptions, environment: &BTreeMap<String, String>) -> (Vec<Finding>, Option<KeyRing>) {
     // Whatever variable is asked for means something.
     let asked = RefCell::new(option_variables());
     let read = |name: &'static str| {
@@ -182,10 +184,12 @@ fn keys(options: &ServeOptions, environment: &BTreeMap<String, String>) -> Vec<F
             Finding::warning("environment", format!("the variable {name} means nothing"), remedy)
         }));
     }
+    // Without a ring, `--dev` would make one at the start.
+    let ring = loaded.as_ref().ok().filter(|secrets| secrets.key_source.is_some()).map(|secrets| secrets.keys.clone());
     findings.insert(0, judge_keys(options, loaded));
     let secret = [&options.keys_file, &options.tls_key_file].into_iter().flatten();
     findings.extend(secret.filter_map(|file| machine::readable_by_all(file)));
-    findings
+    (findings, ring)
 }
 
 /// The variables that options are read from.

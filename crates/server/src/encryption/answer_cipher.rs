@@ -3,7 +3,7 @@
 use throughline_sealing::{NotAuthentic, SealError, open, seal};
 
 use crate::idempotency::IdempotencyKey;
-use crate::keys::{KeyRing, Named};
+use crate::keys::KeyRing;
 
 /// Encrypts answers that are kept to be given again, and decrypts them.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl AnswerCipher {
     pub fn open(&self, request: &IdempotencyKey, sealed: &[u8]) -> Result<Vec<u8>, AnswerError> {
         let (name, sealed) = sealed.split_first_chunk::<NAME>().ok_or(NotAuthentic)?;
         let name = std::str::from_utf8(name).map_err(|_| NotAuthentic)?;
-        let Named::Known(key) = self.keys.named(name) else { return Err(AnswerError::UnknownKey) };
+        let key = self.keys.reads(name).ok_or(AnswerError::UnknownKey)?;
         Ok(open(key.answers(), &place(request), sealed)?)
     }
 }

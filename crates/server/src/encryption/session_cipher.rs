@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use throughline_core::StateMark;
 
-use crate::keys::{KeyRing, Named, RootKey, Secret};
+use crate::keys::{KeyRing, RootKey, Secret};
 use crate::store::SessionKey;
 use throughline_sealing::{NotAuthentic, SealError, open, seal};
 
@@ -49,12 +49,6 @@ pub enum WrappingError {
     /// None can be made or wrapped.
     #[error("no data key could be made for a session")]
     Seal(#[from] SealError),
-    /// Wrapped by a key that is gone.
-    #[error("the session is encrypted under the root key {id}, which is retired; put it back into the key ring")]
-    Retired {
-        /// The root key's public name.
-        id: String,
-    },
     /// Wrapped by a key that nobody knows here.
     #[error(
         "the session is encrypted under the root key {id}, which the key ring does not have; add it, on each server"
@@ -99,10 +93,8 @@ impl SessionCipher {
     /// # Errors
     /// See [`WrappingError`].
     pub fn unwrap(session: &SessionKey, keys: &KeyRing, wrapped: WrappedKey) -> Result<Self, WrappingError> {
-        let root = match keys.named(&wrapped.root_key_id) {
-            Named::Known(root) => root,
-            Named::Retired => return Err(WrappingError::Retired { id: wrapped.root_key_id }),
-            Named::Unknown => return Err(WrappingError::Unknown { id: wrapped.root_key_id }),
+        let Some(root) = keys.reads(&wrapped.root_key_id) else {
+            return Err(WrappingError::Unknown { id: wrapped.root_key_id });
         };
         let opened = zeroize::Zeroizing::new(open(root.wrapping(), &wrapping_place(session), &wrapped.sealed)?);
         let data_key = <[u8; 32]>::try_from(opened.as_slice()).map(Secret::new).map_err(|_| NotAuthentic)?;
@@ -115,12 +107,16 @@ impl SessionCipher {
         &self.wrapped
     }
 
-    /// The same data key, wrapped by the root key that is used for what is new.
+    /// The same, its data key wrapped by the root key that is used for what is new.
     ///
     /// # Errors
     /// See [`WrappingError`].
-    pub fn rewrap(&self, keys: &KeyRing, now_ms: i64) -> Result<WrappedKey, WrappingError> {
-        wrap(&self.session, &self.data_key, &keys.current(now_ms))
+    pub fn renewed(&self, keys: &KeyRing, now_ms: i64) -> Result<Self, WrappingError> {
+        let current = keys.current(now_ms);
+        if self.wrapped.root_key_id == current.id() {
+            return Ok(self.clone());
+        }
+        Ok(Self { wrapped: wrap(&self.session, &self.data_key, &current)?, ..self.clone() })
     }
 
     /// Encrypts a part of the session.
@@ -231,14 +227,20 @@ mod tests {
         let sealed = cipher.seal(Part::Record(1), b"record").unwrap();
         let old = RootKey::parse(&keys.all()[0].reveal(), None).unwrap();
         keys.replace(RingText { keys: vec![old, new], retired: Vec::new() }).unwrap();
-        let rewrapped = cipher.rewrap(&keys, NOW_MS).unwrap();
-        assert_ne!(rewrapped.root_key_id, old_id);
-        let new = RootKey::parse(&new_text, None).unwrap();
-        keys.replace(RingText { keys: vec![new], retired: vec![old_id.clone()] }).unwrap();
-        let again = SessionCipher::unwrap(&session, &keys, rewrapped).unwrap();
-        assert_eq!(again.open(Part::Record(1), &sealed).unwrap(), b"record");
-        let refused = SessionCipher::unwrap(&session, &keys, cipher.wrapped().clone());
-        assert_eq!(refused.unwrap_err(), WrappingError::Retired { id: old_id });
+        let renewed = cipher.renewed(&keys, NOW_MS).unwrap();
+        assert_ne!(renewed.wrapped().root_key_id, old_id);
+        let new = || RootKey::parse(&new_text, None).unwrap();
+        let old = RootKey::parse(&keys.all()[1].reveal(), None).unwrap();
+        keys.replace(RingText { keys: vec![new()], retired: vec![old] }).unwrap();
+        let read = |wrapped: &WrappedKey| {
+            let cipher = SessionCipher::unwrap(&session, &keys, wrapped.clone())?;
+            Ok::<_, WrappingError>(cipher.open(Part::Record(1), &sealed).unwrap())
+        };
+        assert_eq!(read(renewed.wrapped()).unwrap(), b"record");
+        assert_eq!(read(cipher.wrapped()).unwrap(), b"record", "a retired key still reads");
+        keys.replace(RingText { keys: vec![new()], retired: Vec::new() }).unwrap();
+        assert_eq!(read(renewed.wrapped()).unwrap(), b"record");
+        assert_eq!(read(cipher.wrapped()), Err(WrappingError::Unknown { id: old_id }));
     }
 
     #[test]

@@ -56,7 +56,6 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
     (415, "unsupportedMediaType", "The body is not announced as JSON."),
     (422, "idempotencyKeyReused", "The Idempotency-Key was used for a request with another body."),
     (422, "invalidBody", "The body is JSON of another form; the path says where."),
-    (422, "lookupKeyMissing", "The server has no look-up key, so it can't find sessions by email address."),
     (422, "tooMuch", "The database would have to look at too many sessions."),
     (429, "rateLimited", "This address, session, service key or tenant has asked too often; limitedBy says which."),
     (431, "headersTooLarge", "The request has more or larger headers than this server takes."),

@@ -3,7 +3,8 @@
 //! A *root key* is 32 random bytes. From each one a key for tokens, one that wraps the data keys of sessions, one for
 //! finding sessions by email address and one for kept answers are derived, so that one secret is kept and none is used for
 //! two things. A *key ring* holds several: the newest whose time has come is used for what is
-//! new, all of them are good for what exists. Rotating adds one, retiring takes one away.
+//! new, all of them are good for what exists. Rotating adds one. Retiring one refuses its tokens; what was encrypted under it can
+//! be read until it is forgotten.
 
 pub mod ring_text;
 mod root_key;
@@ -29,7 +30,7 @@ pub struct KeyRing {
 struct Keys {
     /// The one that is used from the latest time on comes first.
     known: Vec<Arc<RootKey>>,
-    retired: Vec<String>,
+    retired: Vec<Arc<RootKey>>,
 }
 
 /// Why there is no key ring.
@@ -40,7 +41,7 @@ pub enum KeyRingError {
     Empty,
     /// More than a ring holds.
     #[error(
-        "there are more than {MAX_KEYS} keys; retire those that nothing needs any more (`throughline keys retire`)"
+        "there are more than {MAX_KEYS} keys; forget those that nothing needs any more (`throughline keys forget`)"
     )]
     TooMany,
     /// A key twice.
@@ -55,6 +56,14 @@ pub enum KeyRingError {
         /// The key's public name.
         id: String,
     },
+    /// A key is gone from a ring that is in use.
+    #[error(
+        "the key {id} is missing, which is neither listed nor retired; a key in use is retired before it is forgotten"
+    )]
+    Lost {
+        /// The key's public name.
+        id: String,
+    },
     /// The text is not a key ring.
     #[error(transparent)]
     Text(#[from] RingTextError),
@@ -65,8 +74,8 @@ pub enum KeyRingError {
 pub enum Named {
     /// One of the ring.
     Known(Arc<RootKey>),
-    /// One that is good for nothing any more.
-    Retired,
+    /// One whose tokens are refused. What was encrypted under it can still be read.
+    Retired(Arc<RootKey>),
     /// None that the ring knows of.
     Unknown,
 }
@@ -95,6 +104,12 @@ impl KeyRing {
     /// See [`KeyRingError`].
     pub fn replace(&self, text: RingText) -> Result<bool, KeyRingError> {
         let (new, old) = (Keys::of(text)?, self.keys.load());
+        // A file that is half written is a ring as well, of fewer keys.
+        if let Some(lost) =
+            old.known.iter().find(|key| !new.known.iter().chain(&new.retired).any(|other| other.id() == key.id()))
+        {
+            return Err(KeyRingError::Lost { id: lost.id().to_owned() });
+        }
         let is_other = new.names() != old.names();
         if is_other {
             self.keys.store(Arc::new(new));
@@ -117,20 +132,31 @@ impl KeyRing {
         let keys = self.keys.load();
         match keys.known.iter().find(|key| key.id() == id) {
             Some(key) => Named::Known(Arc::clone(key)),
-            None if keys.retired.iter().any(|retired| retired == id) => Named::Retired,
-            None => Named::Unknown,
+            None => match keys.retired.iter().find(|key| key.id() == id) {
+                Some(key) => Named::Retired(Arc::clone(key)),
+                None => Named::Unknown,
+            },
         }
     }
 
-    /// All keys, the newest first.
+    /// The key with this public name, with which something can be read, retired or not.
+    #[must_use]
+    pub fn reads(&self, id: &str) -> Option<Arc<RootKey>> {
+        match self.named(id) {
+            Named::Known(key) | Named::Retired(key) => Some(key),
+            Named::Unknown => None,
+        }
+    }
+
+    /// All keys that are not retired, the newest first.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<RootKey>> {
         self.keys.load().known.clone()
     }
 
-    /// The public names of retired keys.
+    /// The retired ones.
     #[must_use]
-    pub fn retired(&self) -> Vec<String> {
+    pub fn retired(&self) -> Vec<Arc<RootKey>> {
         self.keys.load().retired.clone()
     }
 }
@@ -142,7 +168,8 @@ impl Keys {
         if known.is_empty() {
             return Err(KeyRingError::Empty);
         }
-        if known.len() > MAX_KEYS {
+        let retired: Vec<Arc<RootKey>> = retired.into_iter().map(Arc::new).collect();
+        if known.len() + retired.len() > MAX_KEYS {
             return Err(KeyRingError::TooMany);
         }
         for (index, key) in known.iter().enumerate() {
@@ -150,7 +177,7 @@ impl Keys {
             if known[..index].iter().any(|other| other.id() == key.id()) {
                 return Err(KeyRingError::Repeated { id: id() });
             }
-            if retired.iter().any(|retired| retired == key.id()) {
+            if retired.iter().any(|retired| retired.id() == key.id()) {
                 return Err(KeyRingError::Retired { id: id() });
             }
         }
@@ -159,8 +186,9 @@ impl Keys {
         Ok(Self { known, retired })
     }
 
-    fn names(&self) -> (Vec<(String, Option<i64>)>, &[String]) {
-        (self.known.iter().map(|key| (key.id().to_owned(), key.from_ms())).collect(), &self.retired)
+    fn names(&self) -> (Vec<(&str, Option<i64>)>, Vec<&str>) {
+        let known = self.known.iter().map(|key| (key.id(), key.from_ms())).collect();
+        (known, self.retired.iter().map(|key| key.id()).collect())
     }
 }
 
@@ -189,11 +217,19 @@ mod tests {
     fn a_ring_is_replaced_for_all_its_clones_or_stays_as_it_is() {
         let (one, other) = (RootKey::generate(None).unwrap(), RootKey::generate(None).unwrap());
         let (one_id, other_id) = (one.id().to_owned(), other.id().to_owned());
-        let first = ring(vec![one]);
+        let copy = |key: &RootKey| RootKey::parse(&key.reveal(), None).unwrap();
+        let first = ring(vec![copy(&one)]);
         let clone = first.clone();
-        assert!(first.replace(RingText { keys: vec![other], retired: vec![one_id.clone()] }).unwrap());
+        let half_written = RingText { keys: vec![copy(&other)], retired: Vec::new() };
+        assert_eq!(first.replace(half_written), Err(KeyRingError::Lost { id: one_id.clone() }));
+        assert!(first.replace(RingText { keys: vec![copy(&other)], retired: vec![one] }).unwrap());
         assert_eq!(clone.current(NOW_MS).id(), other_id);
-        assert!(matches!(clone.named(&one_id), Named::Retired));
+        assert!(matches!(clone.named(&one_id), Named::Retired(_)) && clone.reads(&one_id).is_some());
+        assert!(
+            first.replace(RingText { keys: vec![other], retired: Vec::new() }).unwrap(),
+            "a retired one is forgotten"
+        );
+        assert!(matches!(clone.named(&one_id), Named::Unknown) && clone.reads(&one_id).is_none());
         let empty = RingText { keys: Vec::new(), retired: Vec::new() };
         assert_eq!(first.replace(empty), Err(KeyRingError::Empty));
         assert_eq!(clone.current(NOW_MS).id(), other_id);
@@ -207,8 +243,8 @@ mod tests {
         let text = RingText { keys: vec![key, again], retired: Vec::new() };
         assert_eq!(KeyRing::of(text).unwrap_err(), KeyRingError::Repeated { id });
         let key = RootKey::generate(None).unwrap();
-        let id = key.id().to_owned();
-        let text = RingText { keys: vec![key], retired: vec![id.clone()] };
+        let (again, id) = (RootKey::parse(&key.reveal(), None).unwrap(), key.id().to_owned());
+        let text = RingText { keys: vec![key], retired: vec![again] };
         assert_eq!(KeyRing::of(text).unwrap_err(), KeyRingError::Retired { id });
     }
 }

@@ -4,7 +4,7 @@
 //! # comments and empty lines
 //! tlr_<43 characters>@2026-11-28T10:00:00.000Z     used for what is new from that time on
 //! tlr_<43 characters>                              used since ever
-//! retired:<16 hex digits>                          what it has made is refused, with the reason
+//! retired:tlr_<43 characters>                      its tokens are refused; what is encrypted under it can still be read
 //! ```
 //!
 //! Entries stand on lines of their own, or are separated by commas.
@@ -27,8 +27,8 @@ pub const VARIABLE: &str = "THROUGHLINE_KEYS";
 pub struct RingText {
     /// The keys, in their order.
     pub keys: Vec<RootKey>,
-    /// The public names of retired ones.
-    pub retired: Vec<String>,
+    /// Retired ones.
+    pub retired: Vec<RootKey>,
 }
 
 /// What is wrong with the text. No variant repeats a part of it: it may be a key.
@@ -46,12 +46,6 @@ pub enum RingTextError {
     /// What follows the `@` is no time.
     #[error("entry {number} of the key ring has no time after its `@`; write for example 2026-11-28T10:00:00Z")]
     Time {
-        /// Which one, from 1.
-        number: usize,
-    },
-    /// What follows `retired:` is no name of a key.
-    #[error("entry {number} of the key ring names no key after `{RETIRED}`; `throughline keys list` prints the names")]
-    Name {
         /// Which one, from 1.
         number: usize,
     },
@@ -75,13 +69,10 @@ impl RingText {
             .filter(|entry| !entry.is_empty());
         let mut ring = Self { keys: Vec::new(), retired: Vec::new() };
         for (number, entry) in (1..).zip(entries) {
-            if let Some(name) = entry.strip_prefix(RETIRED) {
-                let is_name = name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-                ring.retired.push(if is_name {
-                    name.to_lowercase()
-                } else {
-                    return Err(RingTextError::Name { number });
-                });
+            let read =
+                |key, from_ms| RootKey::parse(key, from_ms).map_err(|source| RingTextError::Key { number, source });
+            if let Some(key) = entry.strip_prefix(RETIRED) {
+                ring.retired.push(read(key, None)?);
                 continue;
             }
             let (key, time) = entry.split_once('@').map_or((entry, None), |(key, time)| (key, Some(time)));
@@ -89,7 +80,7 @@ impl RingText {
                 Some(time) => Some(parse_rfc3339(time).ok_or(RingTextError::Time { number })?),
                 None => None,
             };
-            ring.keys.push(RootKey::parse(key, from_ms).map_err(|source| RingTextError::Key { number, source })?);
+            ring.keys.push(read(key, from_ms)?);
         }
         Ok(ring)
     }
@@ -107,8 +98,10 @@ impl RingText {
             }
             text.push('\n');
         }
-        for id in &self.retired {
-            let _ = writeln!(*text, "{RETIRED}{id}");
+        for key in &self.retired {
+            text.push_str(RETIRED);
+            text.push_str(&key.reveal());
+            text.push('\n');
         }
         text
     }
@@ -121,22 +114,26 @@ mod tests {
     #[test]
     fn a_ring_survives_being_written_and_read() {
         let keys = vec![RootKey::generate(Some(1_700_000_000_000)).unwrap(), RootKey::generate(None).unwrap()];
-        let ring = RingText { keys, retired: vec!["0123456789abcdef".to_owned()] };
+        let ring = RingText { keys, retired: vec![RootKey::generate(None).unwrap()] };
         let read = RingText::parse(&ring.lines()).unwrap();
         let names =
             |ring: &RingText| -> Vec<_> { ring.keys.iter().map(|key| (key.id().to_owned(), key.from_ms())).collect() };
         assert_eq!(names(&read), names(&ring));
-        assert_eq!(read.retired, ring.retired);
+        assert_eq!(read.retired[0].id(), ring.retired[0].id());
     }
 
     #[test]
     fn a_variable_holds_it_in_one_line() {
-        let (one, other) = (RootKey::generate(None).unwrap(), RootKey::generate(None).unwrap());
-        let line =
-            format!("{VARIABLE}={}@2026-11-28T10:00:00Z, {},retired:0123456789ABCDEF", *one.reveal(), *other.reveal());
+        let [one, other, third] = [(); 3].map(|()| RootKey::generate(None).unwrap());
+        let line = format!(
+            "{VARIABLE}={}@2026-11-28T10:00:00Z, {},retired:{}",
+            *one.reveal(),
+            *other.reveal(),
+            *third.reveal()
+        );
         let ring = RingText::parse(&line).unwrap();
         assert_eq!(ring.keys.iter().map(RootKey::id).collect::<Vec<_>>(), [one.id(), other.id()]);
-        assert_eq!(ring.retired, ["0123456789abcdef"]);
+        assert_eq!(ring.retired[0].id(), third.id());
     }
 
     #[test]
@@ -147,6 +144,7 @@ mod tests {
         assert_eq!(error, RingTextError::Key { number: 2, source: RootKeyError::Form });
         assert!(!crate::problem::chain(&error).contains("hunter2"));
         assert_eq!(RingText::parse(&format!("{good}@tomorrow")).unwrap_err(), RingTextError::Time { number: 1 });
-        assert_eq!(RingText::parse("retired:hunter2").unwrap_err(), RingTextError::Name { number: 1 });
+        let error = RingText::parse("retired:hunter2").unwrap_err();
+        assert_eq!(error, RingTextError::Key { number: 1, source: RootKeyError::Form });
     }
 }

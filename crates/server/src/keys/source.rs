@@ -2,11 +2,12 @@
 //! machine can read, nor the configuration file, which gets committed.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -50,7 +51,7 @@ pub enum KeySourceError {
         source: io::Error,
     },
     /// The file can't be written.
-    #[error("the key file {file:?} can't be written; it is as it was before")]
+    #[error("the key file {file:?} can't be written; look at it before anything else is done about keys")]
     Unwritable {
         /// Which file.
         file: PathBuf,
@@ -132,14 +133,6 @@ impl KeySource {
         !matches!(self, Self::Variable(_))
     }
 
-    /// The file, where others than its owner can read it.
-    #[must_use]
-    pub fn exposed_file(&self) -> Option<&Path> {
-        let Self::File(file) = self else { return None };
-        let mode = std::fs::metadata(file).ok()?.permissions().mode();
-        (mode & 0o077 != 0).then_some(file)
-    }
-
     fn origin(&self) -> String {
         match self {
             Self::Variable(_) => VARIABLE.to_owned(),
@@ -149,12 +142,16 @@ impl KeySource {
     }
 }
 
-/// Writes a ring into a file that only its owner can read. The file has the old content or the new one, never a part of it.
+/// Writes a ring into a file that only its owner can read, or whoever could read it before. The file has the old content or
+/// the new one, never a part of it.
 ///
 /// # Errors
 /// When the operating system does not let it.
 pub fn write_file(file: &Path, ring: &RingText) -> Result<(), KeySourceError> {
     let write = || {
+        // What a link names is replaced, not the link.
+        let file = &std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let before = std::fs::metadata(file).ok();
         let mut beside = file.as_os_str().to_owned();
         beside.push(".new");
         let beside = PathBuf::from(beside);
@@ -164,6 +161,10 @@ pub fn write_file(file: &Path, ring: &RingText) -> Result<(), KeySourceError> {
             _ => {}
         }
         let mut new = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        if let Some(before) = before {
+            fchown(&new, Some(before.uid()), Some(before.gid()))?;
+            new.set_permissions(std::fs::Permissions::from_mode(before.permissions().mode() & 0o640))?;
+        }
         new.write_all(ring.lines().as_bytes())?;
         new.sync_all()?;
         std::fs::rename(&beside, file)?;
@@ -178,6 +179,9 @@ fn limited(from: &mut impl io::Read) -> io::Result<Zeroizing<String>> {
     // With all its room from the beginning: what outgrows a buffer leaves a copy behind.
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_BYTES).unwrap_or(usize::MAX)));
     from.take(MAX_BYTES).read_to_string(&mut text)?;
+    if text.len() as u64 >= MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than any key ring"));
+    }
     Ok(text)
 }
 
@@ -187,6 +191,8 @@ fn output_of(command: &str) -> Result<Zeroizing<String>, KeySourceError> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
+        // With whatever it starts, so that all of it can be ended.
+        .process_group(0)
         .spawn()
         .map_err(KeySourceError::NotRun)?;
     let (tell, told) = mpsc::channel();
@@ -194,12 +200,22 @@ fn output_of(command: &str) -> Result<Zeroizing<String>, KeySourceError> {
         // Ends with the command, which is ended if it takes too long.
         std::thread::spawn(move || tell.send(limited(&mut stdout)));
     }
+    let deadline = Instant::now() + COMMAND_LIMIT;
     let outcome = told.recv_timeout(COMMAND_LIMIT);
-    if outcome.is_err() {
-        // It may have ended by itself meanwhile.
-        let _ = child.kill();
+    // It may have closed its output and go on all the same.
+    let mut ended = child.try_wait().map_err(KeySourceError::NotRun)?;
+    while ended.is_none() && outcome.is_ok() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+        ended = child.try_wait().map_err(KeySourceError::NotRun)?;
     }
-    let status = child.wait().map_err(KeySourceError::NotRun)?;
+    let Some(status) = ended else {
+        if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            // It may have ended by itself meanwhile.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        child.wait().map_err(KeySourceError::NotRun)?;
+        return Err(KeySourceError::TooSlow);
+    };
     let text = outcome.map_err(|_| KeySourceError::TooSlow)?.map_err(KeySourceError::NotRun)?;
     if status.success() { Ok(text) } else { Err(KeySourceError::Failed { status }) }
 }
@@ -230,14 +246,15 @@ mod tests {
     fn a_file_is_written_for_its_owner_alone_and_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("keys");
-        std::fs::write(&file, "what was there before").unwrap();
         let ring = ring();
         write_file(&file, &ring).unwrap();
         let source = KeySource::File(file.clone());
         assert_eq!(source.read().unwrap().keys[0].id(), ring.keys[0].id());
-        assert_eq!(source.exposed_file(), None);
+        let mode = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(source.exposed_file(), Some(file.as_path()));
+        write_file(&file, &ring).unwrap();
+        assert_eq!(mode(), 0o640, "whoever could read it still can");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 

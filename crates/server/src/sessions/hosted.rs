@@ -18,7 +18,7 @@ use super::measures::{self, Origin, Reason};
 use super::residents::ByKey;
 use super::shared_tier::{Answer, Found};
 use super::stored::{
-    Unreadable, append, email_digest, new_cipher, open_session, read_news, read_record, write_session,
+    Unreadable, append, current_cipher, email_digest, new_cipher, open_session, read_news, read_record, write_session,
 };
 use super::{Current, Environment, PEER_QUEUE, SessionError};
 use crate::encryption::SessionCipher;
@@ -237,9 +237,11 @@ impl Hosted {
     /// ahead of the database then is either still ahead of it, or in its journal.
     async fn complete(&self, found: Found, known: u64) -> Result<FromBelow, (SessionError, Option<FromShared>)> {
         let environment = &self.environment;
+        let is_unreadable = matches!(found, Found::Unreadable);
         let (shared, vacancy) = match found {
             Found::Session { view, cipher, .. } => (Some((*view, cipher)), None),
             Found::Nothing(vacancy) => (None, vacancy),
+            Found::Unreadable => (None, None),
         };
         let (database, cipher) = match self.read_database(known, shared.as_ref().map(|(view, _)| view)).await {
             Ok(read) => read,
@@ -255,6 +257,7 @@ impl Hosted {
                     }
                 }
                 (None, Some(vacancy)) => environment.tier.fill(&self.key, &vacancy, state, cipher).await,
+                (None, None) if is_unreadable => environment.tier.correct(&self.key, state, cipher).await,
                 (None, None) => {}
             }
         }
@@ -581,12 +584,13 @@ impl Hosted {
     /// The cipher for what a commit writes: a new one where the session begins, and where it is erased, so that nothing
     /// written before can be read any more.
     fn cipher_for(&self, commit: &Commit) -> Result<Arc<SessionCipher>, Unreadable> {
-        let known = self.live().and_then(|live| live.cipher.clone());
-        let begins_anew = commit.expected_version == 0 || commit.erased_at_version().is_some();
-        match known.filter(|_| !begins_anew) {
-            Some(cipher) => Ok(cipher),
-            None => new_cipher(&self.key, &self.environment.keys, self.environment.clock.now_ms()),
+        let (keys, now_ms) = (&self.environment.keys, self.environment.clock.now_ms());
+        if commit.expected_version == 0 || commit.erased_at_version().is_some() {
+            return new_cipher(&self.key, keys, now_ms);
         }
+        let known = self.live().and_then(|live| live.cipher.clone());
+        // Under the newest root key, as is the hash of the email address beside it.
+        current_cipher(known.as_deref(), keys, now_ms)
     }
 
     /// Writes to the database, and tells the other servers. Answers with what it is encrypted.
@@ -700,7 +704,10 @@ impl Hosted {
         let hosted = Arc::clone(self);
         self.environment.tasks.spawn(async move {
             match tokio::time::timeout(COMMIT_PATIENCE, hosted.write(&commit)).await {
-                Ok(Ok(_)) => hosted.change(|authority, rules| authority.flushed(rules)),
+                Ok(Ok(cipher)) => {
+                    hosted.use_cipher(cipher);
+                    hosted.change(|authority, rules| authority.flushed(rules));
+                }
                 Ok(Err(CommitError::Conflict { .. })) => {
                     metrics::counter!("throughline_flush_conflicts_total").increment(1);
                     hosted.change_because(Reason::Conflict, |authority, _| authority.flush_conflicted());

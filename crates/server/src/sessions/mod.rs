@@ -39,6 +39,7 @@ use self::measures::Measures;
 pub use self::overview::{Listed, MemoryStatistics};
 use self::recently_written::RecentlyWritten;
 use self::residents::Residents;
+pub use self::rewrapping::RewrapWalk;
 use self::shared_tier::SharedTier;
 pub use self::stored::Unreadable;
 use self::stored::{open_session, read_record};

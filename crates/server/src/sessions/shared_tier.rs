@@ -23,8 +23,10 @@ pub(super) struct SharedTier {
 /// What the shared tier has of a session.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Nothing that could be read, or nobody to ask.
+    /// Nothing, or nobody to ask.
     Nothing(Option<Vacancy>),
+    /// Something that can't be read: of another release, perhaps, or under a key that is gone.
+    Unreadable,
     /// The session.
     Session {
         /// What it has.
@@ -82,9 +84,8 @@ impl SharedTier {
         match view {
             Ok((view, cipher)) => Found::Session { view, cipher, is_verified },
             Err(error) => {
-                // Of another release, perhaps, or under a retired key: what the database has is written over it.
-                tracing::warn!(error = %chain(&error), "a session in the shared tier can't be read");
-                Found::Nothing(None)
+                tracing::warn!(error = %chain(&error), "a session in the shared tier can't be read; what the database has is written over it");
+                Found::Unreadable
             }
         }
     }

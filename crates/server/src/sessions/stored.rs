@@ -8,7 +8,7 @@ use throughline_core::sync::{Commit, News, TailEntry};
 use throughline_core::{Record, Role, State, Status};
 
 use crate::email_lookup::EmailLookup;
-use crate::encryption::{NotAuthentic, Part, SessionCipher, WrappedKey, WrappingError};
+use crate::encryption::{NotAuthentic, Part, SessionCipher, WrappedKey};
 use crate::keys::KeyRing;
 use crate::store::{Append, JournalRecord, Operational, SessionKey, Stored};
 
@@ -50,6 +50,17 @@ pub(super) fn open_session(
 /// A new data key for a session: at its beginning, and when it is erased.
 pub(super) fn new_cipher(key: &SessionKey, keys: &KeyRing, now_ms: i64) -> Result<Arc<SessionCipher>, Unreadable> {
     SessionCipher::generate(key, keys, now_ms).map(Arc::new).map_err(unreadable("data key"))
+}
+
+/// The cipher of a session that exists, its data key wrapped by the root key that is used for what is new.
+pub(super) fn current_cipher(
+    known: Option<&SessionCipher>,
+    keys: &KeyRing,
+    now_ms: i64,
+) -> Result<Arc<SessionCipher>, Unreadable> {
+    // Whoever changes a session has read it, and with it its data key.
+    let cipher = known.ok_or(NotAuthentic).map_err(unreadable("data key"))?;
+    cipher.renewed(keys, now_ms).map(Arc::new).map_err(unreadable("data key"))
 }
 
 /// The record in a journal entry; `None` where erasure has emptied it.
@@ -126,11 +137,6 @@ pub(super) fn read_news(news: &[u8], cipher: &SessionCipher) -> Result<News, Unr
     serde_json::from_slice(&json).map_err(unreadable("news"))
 }
 
-/// The same data key, wrapped by the root key that is used for what is new.
-pub(super) fn rewrap(cipher: &SessionCipher, keys: &KeyRing, now_ms: i64) -> Result<WrappedKey, WrappingError> {
-    cipher.rewrap(keys, now_ms)
-}
-
 /// The hash under which a session is found by its email address.
 pub(super) fn email_digest(
     key: &SessionKey,
@@ -166,7 +172,6 @@ pub(super) fn append(
         Ok(JournalRecord { version: record.version, blob })
     });
     let json = serde_json::to_vec(state).map_err(unreadable("state"))?;
-    let has_new_key = commit.expected_version == 0 || erased_at.is_some();
     Ok(Append {
         key: key.clone(),
         expected_version: commit.expected_version,
@@ -189,7 +194,7 @@ pub(super) fn append(
             email_digest,
         },
         purge_history: erased_at.is_some(),
-        data_key: has_new_key.then(|| Box::new(cipher.wrapped().clone())),
+        data_key: Box::new(cipher.wrapped().clone()),
         announce,
     })
 }

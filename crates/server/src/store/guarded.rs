@@ -200,12 +200,21 @@ impl SessionStore for GuardedStore {
         self.write_if_any(self.store.delete_ended(before_ms, limit), |deleted| !deleted.is_empty()).await
     }
 
-    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
-        self.read(self.store.wrapped_by(root_key_ids, limit)).await
+    async fn wrapped_by(
+        &self,
+        root_key_id: &str,
+        after: Option<&SessionKey>,
+        limit: u32,
+    ) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
+        self.read(self.store.wrapped_by(root_key_id, after, limit)).await
     }
 
     async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<u64, ReadError> {
         self.write_if_any(self.store.rewrap(rewrapped), |count| *count > 0).await
+    }
+
+    async fn root_keys(&self) -> Result<Vec<String>, ReadError> {
+        self.read(self.store.root_keys()).await
     }
 
     async fn sessions_by_root_key(&self) -> Result<Vec<(String, u64)>, ReadError> {

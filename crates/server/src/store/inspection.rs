@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, query}
 
 use super::migrations::{MigrationError, Tables};
 use super::postgres_connect::{Connector, PostgresAddress};
-use super::{StoreFault, postgres, sqlite};
+use super::{ROOT_KEYS, StoreFault, postgres, sqlite};
 use crate::clock::{Clock as _, SystemClock};
 
 /// How often it is asked, to tell how long it takes to answer.
@@ -46,6 +46,8 @@ pub struct PostgresInspection {
     pub tables: Result<(), MigrationError>,
     /// Whether our user may write to them; only known where they are up to date.
     pub writable: Option<Result<(), StoreFault>>,
+    /// The root keys that sessions are under; empty where the tables are not up to date.
+    pub root_keys: Vec<String>,
 }
 
 /// A SQLite file.
@@ -57,6 +59,8 @@ pub struct SqliteInspection {
     pub synchronous: i64,
     /// Whether the tables are those that this program needs.
     pub tables: Result<(), MigrationError>,
+    /// The root keys that sessions are under; empty where the tables are not up to date.
+    pub root_keys: Vec<String>,
 }
 
 /// Asks PostgreSQL how it is set up. Changes nothing.
@@ -79,6 +83,10 @@ pub async fn inspect_postgres(address: &PostgresAddress, limit: Duration) -> Res
         Ok(()) => Some(try_writing(&mut connection).await),
         Err(_) => None,
     };
+    let root_keys = match tables {
+        Ok(()) => connection.fetch_all(query(ROOT_KEYS)).await.map_err(failed)?,
+        Err(_) => Vec::new(),
+    };
     let read = || {
         Ok::<_, sqlx::Error>(PostgresInspection {
             version_number: row.try_get(0)?,
@@ -96,6 +104,7 @@ pub async fn inspect_postgres(address: &PostgresAddress, limit: Duration) -> Res
             latency,
             tables,
             writable,
+            root_keys: root_keys.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
         })
     };
     read().map_err(failed)
@@ -142,9 +151,14 @@ pub async fn inspect_sqlite(file: &Path) -> Result<SqliteInspection, StoreFault>
     let journal_mode = connection.fetch_one(query("PRAGMA journal_mode")).await.map_err(failed)?;
     let synchronous = connection.fetch_one(query("PRAGMA synchronous")).await.map_err(failed)?;
     let tables = Tables::new(file.display(), sqlite::migrations()).check(&mut connection).await.map(drop);
+    let root_keys = match tables {
+        Ok(()) => connection.fetch_all(query(ROOT_KEYS)).await.map_err(failed)?,
+        Err(_) => Vec::new(),
+    };
     let read = || {
         let (journal_mode, synchronous) = (journal_mode.try_get(0)?, synchronous.try_get(0)?);
-        Ok::<_, sqlx::Error>(SqliteInspection { journal_mode, synchronous, tables })
+        let root_keys = root_keys.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        Ok::<_, sqlx::Error>(SqliteInspection { journal_mode, synchronous, tables, root_keys })
     };
     read().map_err(failed)
 }

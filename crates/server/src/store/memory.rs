@@ -91,11 +91,7 @@ impl SessionStore for MemoryStore {
             return Err(CommitError::Conflict { current_version });
         }
         let version = change.new_version();
-        let known = tables.sessions.get(&change.key).map(|session| session.stored.data_key.clone());
-        let Some(data_key) = change.data_key.map(|new| *new).or(known) else {
-            return Err(CommitError::Malformed { detail: "a new session needs a data key" });
-        };
-        let stored = Stored { version, state: change.state, data_key };
+        let stored = Stored { version, state: change.state, data_key: *change.data_key };
         if change.purge_history {
             tables.answers.retain(|key, claimed| !claimed.tells_of(key, &change.key));
         }
@@ -176,11 +172,20 @@ impl SessionStore for MemoryStore {
         Ok(deleted)
     }
 
-    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
+    async fn wrapped_by(
+        &self,
+        root_key_id: &str,
+        after: Option<&SessionKey>,
+        limit: u32,
+    ) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
         let tables = self.tables();
-        let is_wrapped = |session: &Session| root_key_ids.contains(&session.stored.data_key.root_key_id);
-        let wrapped = tables.sessions.iter().filter(|(_, session)| is_wrapped(session));
-        Ok(wrapped.take(limit as usize).map(|(key, session)| (key.clone(), session.stored.clone())).collect())
+        let is_wrapped = |(key, session): &(&SessionKey, &Session)| {
+            session.stored.data_key.root_key_id == root_key_id && after.is_none_or(|after| *key > after)
+        };
+        let mut wrapped: Vec<_> = tables.sessions.iter().filter(is_wrapped).collect();
+        wrapped.sort_by_key(|(key, _)| *key);
+        wrapped.truncate(limit as usize);
+        Ok(wrapped.into_iter().map(|(key, session)| (key.clone(), session.stored.clone())).collect())
     }
 
     async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<u64, ReadError> {
@@ -197,6 +202,10 @@ impl SessionStore for MemoryStore {
             }
         }
         Ok(count)
+    }
+
+    async fn root_keys(&self) -> Result<Vec<String>, ReadError> {
+        Ok(self.sessions_by_root_key().await?.into_iter().map(|(id, _)| id).collect())
     }
 
     async fn sessions_by_root_key(&self) -> Result<Vec<(String, u64)>, ReadError> {

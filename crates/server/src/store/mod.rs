@@ -109,8 +109,8 @@ pub struct Append {
     pub columns: Operational,
     /// Empties the blobs of all earlier records, in the same transaction: erasure.
     pub purge_history: bool,
-    /// The session's data key from now on; `None` for the one that it has. A new session needs one.
-    pub data_key: Option<Box<WrappedKey>>,
+    /// The session's data key. With each commit, so that it never stands beside what another one encrypts.
+    pub data_key: Box<WrappedKey>,
     /// Tells the other servers of this database that the session changed, in the same transaction. Costs the database
     /// more than the change itself, so it is for when there is no better way. A database of one server ignores it.
     pub announce: bool,
@@ -291,17 +291,29 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError>;
 
-    /// At most `limit` sessions of all tenants whose data keys are wrapped by one of these root keys.
+    /// At most `limit` sessions of all tenants whose data keys are wrapped by this root key, in the order of their keys,
+    /// from the one after `after` on.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError>;
+    async fn wrapped_by(
+        &self,
+        root_key_id: &str,
+        after: Option<&SessionKey>,
+        limit: u32,
+    ) -> Result<Vec<(SessionKey, Stored)>, ReadError>;
 
     /// Replaces data keys that are still as they were, in sessions that have not changed; answers how many.
     ///
     /// # Errors
     /// See [`ReadError`].
     async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<u64, ReadError>;
+
+    /// The root keys by which data keys of sessions are wrapped. Quick, however many sessions there are.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn root_keys(&self) -> Result<Vec<String>, ReadError>;
 
     /// How many sessions have data keys that are wrapped by each root key.
     ///
@@ -349,6 +361,13 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     async fn close(&self);
 }
 
+/// Asks for the root keys of all sessions. It goes from each one to the next one in the index, instead of looking at all rows.
+pub(crate) const ROOT_KEYS: &str = "WITH RECURSIVE found (id) AS (
+        SELECT min(root_key_id) FROM sessions
+        UNION ALL
+        SELECT (SELECT min(root_key_id) FROM sessions WHERE root_key_id > found.id) FROM found WHERE found.id IS NOT NULL)
+     SELECT id FROM found WHERE id IS NOT NULL";
+
 /// All statuses that a session can have.
 pub(crate) const STATUSES: [&str; 5] = ["pending", "processing", "completed", "failed", "expired"];
 
@@ -358,9 +377,6 @@ impl Append {
         let malformed = |detail| Err(CommitError::Malformed { detail });
         if self.records.is_empty() {
             return malformed("it has no journal record");
-        }
-        if self.expected_version == 0 && self.data_key.is_none() {
-            return malformed("a new session needs a data key");
         }
         if i64::try_from(self.new_version()).is_err() {
             return malformed("its version is beyond what the database can count");

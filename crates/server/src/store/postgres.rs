@@ -26,8 +26,8 @@ use super::postgres_pool::Pool;
 use super::postgres_writer::{Job, PostgresWriter};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ReadError, Rewrapped, Search, SessionKey,
-    SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError, postgres_listener,
+    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ROOT_KEYS, ReadError, Rewrapped, Search,
+    SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError, postgres_listener,
 };
 use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
@@ -304,11 +304,20 @@ impl SessionStore for PostgresStore {
             .map_err(unreadable(DURING))
     }
 
-    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
+    async fn wrapped_by(
+        &self,
+        root_key_id: &str,
+        after: Option<&SessionKey>,
+        limit: u32,
+    ) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
         const DURING: &str = "looking for sessions under other keys";
         const SELECT: &str = "SELECT tenant, session_id, version, state, root_key_id, data_key FROM sessions
-             WHERE root_key_id = ANY($1) LIMIT $2";
-        let select = || query(SELECT).persistent(KEEP_PREPARED).bind(root_key_ids).bind(i64::from(limit));
+             WHERE root_key_id = $1 AND (tenant, session_id) > ($2, $3) ORDER BY tenant, session_id LIMIT $4";
+        let (tenant, session_id) = after.map_or(("", ""), |after| (after.tenant.as_str(), after.session_id.as_str()));
+        let select = || {
+            let select = query(SELECT).persistent(KEEP_PREPARED).bind(root_key_id);
+            select.bind(tenant).bind(session_id).bind(i64::from(limit))
+        };
         let rows = self.pool.rows(DURING, select).await?;
         let read = |row| Ok((key_of(row)?, stored_of(row, 2)?));
         rows.iter().map(read).collect::<Result<_, _>>().map_err(unreadable(DURING))
@@ -344,6 +353,12 @@ impl SessionStore for PostgresStore {
                 .bind(rewrapped.iter().map(|row| row.email_digest.as_deref()).collect::<Vec<_>>())
         };
         Ok(self.pool.rows(DURING, update).await?.len() as u64)
+    }
+
+    async fn root_keys(&self) -> Result<Vec<String>, ReadError> {
+        const DURING: &str = "looking for the keys of sessions";
+        let rows = self.pool.rows(DURING, || query(ROOT_KEYS)).await?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable(DURING))
     }
 
     async fn sessions_by_root_key(&self) -> Result<Vec<(String, u64)>, ReadError> {

@@ -17,7 +17,6 @@ use sqlx::{Row as _, query};
 
 use super::postgres_listener;
 use super::{Append, SessionKey};
-use crate::encryption::WrappedKey;
 use crate::idempotency::{ABANDONED, Answer, Begin, Entry, IdempotencyKey, KEPT, Ticket};
 use crate::tenant::TenantId;
 
@@ -212,7 +211,6 @@ struct Written<'a> {
     records: Vec<(u64, &'a [u8])>,
     /// Everything up to this version loses its content.
     purged_through: Option<u64>,
-    data_key: Option<&'a WrappedKey>,
     announced: bool,
     last: &'a Append,
 }
@@ -240,7 +238,6 @@ impl<'a> Plan<'a> {
             version: current_version,
             records: Vec::new(),
             purged_through: None,
-            data_key: None,
             announced: false,
             last: change,
         });
@@ -253,7 +250,6 @@ impl<'a> Plan<'a> {
         written.records.extend(change.records.iter().map(|record| (record.version, record.blob.as_slice())));
         written.version = change.new_version();
         written.announced |= change.announce;
-        written.data_key = change.data_key.as_deref().or(written.data_key);
         written.last = change;
         Outcome::Written
     }
@@ -375,8 +371,7 @@ const UPDATE: &str = "WITH written AS (
             completed_at_ms = new.completed_at_ms, deadline_at_ms = new.deadline_at_ms, erased = new.erased,
             currency = new.currency, amount_minor = new.amount_minor, email_digest = new.email_digest,
             ended_at_ms = new.ended_at_ms, claimed_until_ms = NULL,
-            root_key_id = coalesce(new.root_key_id, sessions.root_key_id),
-            data_key = coalesce(new.data_key, sessions.data_key)
+            root_key_id = new.root_key_id, data_key = new.data_key
         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
             $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::text[], $24::bytea[],
@@ -424,8 +419,8 @@ impl<'a> Columns<'a> {
             .bind(records().map(|(_, (version, _))| signed(*version)).collect::<Vec<_>>())
             .bind(records().map(|(_, (_, blob))| *blob).collect::<Vec<_>>())
             // Their data keys.
-            .bind(self.column(|row| row.data_key.map(|data_key| data_key.root_key_id.as_str())))
-            .bind(self.column(|row| row.data_key.map(|data_key| data_key.sealed.as_slice())))
+            .bind(self.column(|row| row.last.data_key.root_key_id.as_str()))
+            .bind(self.column(|row| row.last.data_key.sealed.as_slice()))
     }
 
     fn column<T>(&self, value: impl Fn(&'a Written<'a>) -> T) -> Vec<T> {

@@ -27,8 +27,8 @@ use super::sqlite_jobs::{
 use super::sqlite_writer::{SqliteWriter, WriteJob};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ReadError, Rewrapped, Search, SessionKey,
-    SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ROOT_KEYS, ReadError, Rewrapped, Search,
+    SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
 use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
@@ -221,15 +221,21 @@ impl SessionStore for SqliteStore {
         delete.await.map_err(ReadError::from)
     }
 
-    async fn wrapped_by(&self, root_key_ids: &[String], limit: u32) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
+    async fn wrapped_by(
+        &self,
+        root_key_id: &str,
+        after: Option<&SessionKey>,
+        limit: u32,
+    ) -> Result<Vec<(SessionKey, Stored)>, ReadError> {
         const DURING: &str = "looking for sessions under other keys";
-        let names = serde_json::to_string(root_key_ids)
-            .map_err(|error| ReadError::Unavailable { fault: StoreFault::new(DURING, error) })?;
+        let (tenant, session_id) = after.map_or(("", ""), |after| (after.tenant.as_str(), after.session_id.as_str()));
         let query = sqlx::query(
             "SELECT tenant, session_id, version, state, root_key_id, data_key FROM sessions
-             WHERE root_key_id IN (SELECT value FROM json_each(?1)) LIMIT ?2",
+             WHERE root_key_id = ?1 AND (tenant, session_id) > (?2, ?3) ORDER BY tenant, session_id LIMIT ?4",
         )
-        .bind(names)
+        .bind(root_key_id)
+        .bind(tenant)
+        .bind(session_id)
         .bind(i64::from(limit))
         .fetch_all(&self.readers);
         let rows = bounded(DURING, query).await?;
@@ -240,6 +246,13 @@ impl SessionStore for SqliteStore {
     async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<u64, ReadError> {
         let rewrapped = rewrapped.to_vec();
         self.answer(|tell| Box::new(RewrapJob::new(rewrapped, tell))).await.map_err(ReadError::from)
+    }
+
+    async fn root_keys(&self) -> Result<Vec<String>, ReadError> {
+        const DURING: &str = "looking for the keys of sessions";
+        let rows = bounded(DURING, sqlx::query(ROOT_KEYS).fetch_all(&self.readers)).await?;
+        let read = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
+        read.map_err(|error| read_error(DURING, error))
     }
 
     async fn sessions_by_root_key(&self) -> Result<Vec<(String, u64)>, ReadError> {

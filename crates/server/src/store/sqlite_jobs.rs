@@ -89,7 +89,7 @@ async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Resu
             funnel_version = ?6, created_at_ms = ?7, updated_at_ms = ?8, expires_at_ms = ?9,
             deadline_at_ms = ?10, erased = ?11, currency = ?12, amount_minor = ?13,
             completed_at_ms = ?14, ended_at_ms = ?15, email_digest = ?16, claimed_until_ms = NULL,
-            root_key_id = coalesce(?19, root_key_id), data_key = coalesce(?20, data_key)
+            root_key_id = ?19, data_key = ?20
          WHERE tenant = ?17 AND session_id = ?18 AND version = ?21";
     let columns = &change.columns;
     let creates = change.expected_version == 0;
@@ -112,8 +112,8 @@ async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Resu
         .bind(&columns.email_digest)
         .bind(change.key.tenant.as_str())
         .bind(&change.key.session_id)
-        .bind(change.data_key.as_ref().map(|data_key| data_key.root_key_id.as_str()))
-        .bind(change.data_key.as_ref().map(|data_key| data_key.sealed.as_slice()));
+        .bind(&change.data_key.root_key_id)
+        .bind(&change.data_key.sealed);
     if !creates {
         query = query.bind(signed(change.expected_version));
     }

@@ -15,7 +15,7 @@ use super::{
     AUDIENCE, CLOCK_SKEW_MS, Claims, Grant, IssueError, IssuedToken, Lifetimes, MAX_TOKEN_BYTES, Purpose, TokenError,
 };
 use crate::clock::{millis, parse_rfc3339, rfc3339};
-use crate::keys::{KeyRing, Named};
+use crate::keys::{KeyRing, Named, RootKey};
 use crate::tenant::TenantId;
 
 /// Bound into each token beside its footer, so that a token of another layout never verifies.
@@ -31,9 +31,9 @@ pub struct TokenIssuer {
     opened: OpenedTokens,
 }
 
-/// Tokens that were opened before, by the digest of their text, with the name of their key: a key may be retired since.
+/// Tokens that were opened before, by the digest of their text. Their keys may be retired since.
 #[derive(Clone)]
-struct OpenedTokens(Cache<[u8; 32], (Arc<str>, Arc<Claims>)>);
+struct OpenedTokens(Cache<[u8; 32], Arc<Claims>>);
 
 impl Default for OpenedTokens {
     fn default() -> Self {
@@ -81,7 +81,7 @@ impl TokenIssuer {
     /// When the operating system gives no randomness.
     pub fn issue(&self, grant: &Grant, lifetimes: Lifetimes, now_ms: i64) -> Result<IssuedToken, IssueError> {
         let ends_at_ms = now_ms.saturating_add(millis(lifetimes.absolute));
-        self.seal(grant, lifetimes, 0, ends_at_ms, now_ms)
+        self.seal(&self.keys.current(now_ms), grant, lifetimes, 0, ends_at_ms, now_ms)
     }
 
     /// Makes a first token whose renewals end when those of another one do.
@@ -95,13 +95,44 @@ impl TokenIssuer {
         ends_at_ms: i64,
         now_ms: i64,
     ) -> Result<IssuedToken, IssueError> {
-        self.seal(grant, lifetimes, 0, ends_at_ms, now_ms)
+        self.seal(&self.keys.current(now_ms), grant, lifetimes, 0, ends_at_ms, now_ms)
     }
 
-    /// Makes the token that follows on `claims`. The absolute end stays where it was.
+    /// Makes a token for `grant` out of another one: with the same key and no longer than that can be renewed.
+    ///
+    /// With the same key, because it is good for no more than that: were somebody to forge one with a key that has leaked,
+    /// what comes of it would outlive the key otherwise.
     ///
     /// # Errors
-    /// When the absolute end has come, or the operating system gives no randomness.
+    /// When the key is gone, or the operating system gives no randomness.
+    pub fn issue_from(
+        &self,
+        claims: &Claims,
+        grant: &Grant,
+        lifetimes: Lifetimes,
+        now_ms: i64,
+    ) -> Result<IssuedToken, IssueError> {
+        let key = self.key_of(claims)?;
+        self.seal(&key, grant, lifetimes, 0, claims.ends_at_ms, now_ms)
+    }
+
+    /// Whether the key with which a token was made is still good.
+    #[must_use]
+    pub fn holds(&self, claims: &Claims) -> bool {
+        self.key_of(claims).is_ok()
+    }
+
+    fn key_of(&self, claims: &Claims) -> Result<Arc<RootKey>, IssueError> {
+        match self.keys.named(&claims.key_id) {
+            Named::Known(key) => Ok(key),
+            Named::Retired(_) | Named::Unknown => Err(IssueError::KeyGone),
+        }
+    }
+
+    /// Makes the token that follows on `claims`, with the same key. The absolute end stays where it was.
+    ///
+    /// # Errors
+    /// When the absolute end has come, the key is gone, or the operating system gives no randomness.
     pub fn renew(&self, claims: &Claims, lifetimes: Lifetimes, now_ms: i64) -> Result<IssuedToken, IssueError> {
         if now_ms >= claims.ends_at_ms {
             return Err(IssueError::AbsoluteLimit { at_ms: claims.ends_at_ms });
@@ -109,7 +140,8 @@ impl TokenIssuer {
         let grant =
             Grant { purpose: claims.purpose, tenant: claims.tenant.clone(), session_id: claims.session_id.clone() };
         let renewals = claims.renewals.saturating_add(1);
-        self.seal(&grant, lifetimes, renewals, claims.ends_at_ms, now_ms)
+        let key = self.key_of(claims)?;
+        self.seal(&key, &grant, lifetimes, renewals, claims.ends_at_ms, now_ms)
     }
 
     /// Says what `text` claims, once it is proven that this server issued it for `expected`
@@ -134,6 +166,7 @@ impl TokenIssuer {
 
     fn seal(
         &self,
+        key: &RootKey,
         grant: &Grant,
         lifetimes: Lifetimes,
         renewals: u32,
@@ -146,6 +179,7 @@ impl TokenIssuer {
             purpose: grant.purpose,
             tenant: grant.tenant.clone(),
             session_id: grant.session_id.clone(),
+            key_id: key.id().to_owned(),
             issued_at_ms: now_ms,
             expires_at_ms: now_ms.saturating_add(millis(lifetimes.idle)).min(ends_at_ms),
             token_id: URL_SAFE_NO_PAD.encode(random),
@@ -164,7 +198,6 @@ impl TokenIssuer {
             ends: rfc3339(claims.ends_at_ms),
         })
         .map_err(|_| IssueError::Encryption)?;
-        let key = self.keys.current(now_ms);
         let footer = serde_json::to_vec(&Footer { kid: key.id().to_owned() }).map_err(|_| IssueError::Encryption)?;
         let text = LocalToken::encrypt(key.token(), &payload, Some(&footer), Some(IMPLICIT_ASSERTION))
             .map_err(|_| IssueError::Encryption)?;
@@ -176,23 +209,20 @@ impl TokenIssuer {
             return Err(TokenError::Malformed);
         }
         let digest: [u8; 32] = Sha256::digest(text).into();
-        if let Some((kid, claims)) = self.opened.0.get(&digest)
-            && matches!(self.keys.named(&kid), Named::Known(_))
-        {
+        if let Some(claims) = self.opened.0.get(&digest).filter(|claims| self.holds(claims)) {
             return Ok(claims);
         }
-        let (kid, claims) = self.decrypt(text)?;
-        let claims = Arc::new(claims);
-        self.opened.0.insert(digest, (kid.into(), Arc::clone(&claims)));
+        let claims = Arc::new(self.decrypt(text)?);
+        self.opened.0.insert(digest, Arc::clone(&claims));
         Ok(claims)
     }
 
-    fn decrypt(&self, text: &str) -> Result<(String, Claims), TokenError> {
+    fn decrypt(&self, text: &str) -> Result<Claims, TokenError> {
         let untrusted = UntrustedToken::<Local, V4>::try_from(text).map_err(|_| TokenError::Malformed)?;
         let footer: Footer = serde_json::from_slice(untrusted.untrusted_footer()).map_err(|_| TokenError::Malformed)?;
         let key = match self.keys.named(&footer.kid) {
             Named::Known(key) => key,
-            Named::Retired => return Err(TokenError::RetiredKey),
+            Named::Retired(_) => return Err(TokenError::RetiredKey),
             Named::Unknown => return Err(TokenError::UnknownKey),
         };
         let trusted = LocalToken::decrypt(key.token(), &untrusted, None, Some(IMPLICIT_ASSERTION))
@@ -202,17 +232,17 @@ impl TokenIssuer {
             return Err(TokenError::WrongAudience);
         }
         let time = |text: &str| parse_rfc3339(text).ok_or(TokenError::Malformed);
-        let claims = Claims {
+        Ok(Claims {
             purpose: payload.purpose,
             tenant: payload.tenant,
+            key_id: footer.kid,
             issued_at_ms: time(&payload.iat)?,
             expires_at_ms: time(&payload.exp)?,
             ends_at_ms: time(&payload.ends)?,
             session_id: payload.sub,
             token_id: payload.jti,
             renewals: payload.renewals,
-        };
-        Ok((footer.kid, claims))
+        })
     }
 }
 
@@ -221,7 +251,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::keys::RootKey;
     use crate::keys::ring_text::RingText;
 
     const NOW_MS: i64 = 1_700_000_000_000;
@@ -341,7 +370,7 @@ mod tests {
         let (old, new) = (RootKey::generate(None).unwrap(), RootKey::generate(Some(NOW_MS)).unwrap());
         let text = |keys: &[&RootKey], retired: &[&RootKey]| RingText {
             keys: keys.iter().map(|key| RootKey::parse(&key.reveal(), key.from_ms()).unwrap()).collect(),
-            retired: retired.iter().map(|key| key.id().to_owned()).collect(),
+            retired: retired.iter().map(|key| RootKey::parse(&key.reveal(), None).unwrap()).collect(),
         };
         let keys = KeyRing::of(text(&[&old], &[])).unwrap();
         let ring = TokenIssuer::new(keys.clone());
@@ -350,15 +379,23 @@ mod tests {
         keys.replace(text(&[&new, &old], &[])).unwrap();
         let second = issue(&ring).text;
         assert!(ring.verify(&first, Purpose::Browser, NOW_MS).is_ok());
+        let opened = ring.verify(&first, Purpose::Browser, NOW_MS).unwrap();
+        let renewed = ring.renew(&opened, Lifetimes::default(), NOW_MS).unwrap();
+        let handed_on = ring.issue_from(&opened, &grant(), Lifetimes::default(), NOW_MS).unwrap();
+        assert_ne!(renewed.claims.key_id, ring.verify(&second, Purpose::Browser, NOW_MS).unwrap().key_id);
         keys.replace(text(&[&new], &[&old])).unwrap();
         assert!(ring.verify(&second, Purpose::Browser, NOW_MS).is_ok(), "made with the new key");
+        for outlived in [&renewed, &handed_on] {
+            let refused = ring.verify(&outlived.text, Purpose::Browser, NOW_MS);
+            assert_eq!(refused, Err(TokenError::RetiredKey), "what comes of a token ends with its key");
+        }
+        assert!(!ring.holds(&opened));
+        assert_eq!(ring.renew(&opened, Lifetimes::default(), NOW_MS), Err(IssueError::KeyGone));
         assert_eq!(
             ring.verify(&first, Purpose::Browser, NOW_MS),
             Err(TokenError::RetiredKey),
             "although it was opened before"
         );
-        keys.replace(text(&[&new], &[])).unwrap();
-        assert_eq!(ring.verify(&first, Purpose::Browser, NOW_MS), Err(TokenError::UnknownKey));
     }
 
     #[test]

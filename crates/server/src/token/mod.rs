@@ -64,7 +64,7 @@ impl Default for Lifetimes {
     }
 }
 
-/// What a verified token says. Only [`TokenKeyRing::verify`] makes one from a text.
+/// What a verified token says. Only [`TokenIssuer::verify`] makes one from a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     /// What it is for.
@@ -73,6 +73,8 @@ pub struct Claims {
     pub tenant: TenantId,
     /// The session it is for.
     pub session_id: String,
+    /// The public name of the root key that it was made with.
+    pub key_id: String,
     /// When it was issued, in milliseconds since 1970.
     pub issued_at_ms: i64,
     /// From when on it is refused.
@@ -170,6 +172,9 @@ pub enum IssueError {
     /// The claims could not be encrypted.
     #[error("the token could not be encrypted")]
     Encryption,
+    /// The key of the token before is good for nothing any more.
+    #[error("the key with which the token was made is retired; authenticate again")]
+    KeyGone,
     /// The session has been open for as long as it may be.
     #[error("the token cannot be renewed beyond {}; authenticate again", crate::clock::rfc3339(*at_ms))]
     AbsoluteLimit {

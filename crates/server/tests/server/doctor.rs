@@ -125,6 +125,7 @@ fn where_everything_is_fine_nothing_is_to_be_changed() {
         "keys",
         "database",
         "database tables",
+        "database keys",
         "database writes",
         "database durability",
         "database isolation",

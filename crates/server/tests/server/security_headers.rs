@@ -10,10 +10,10 @@ fn production() -> (Server, String, String) {
     let text = String::from_utf8(output.stdout).unwrap();
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     let folder = tempfile::tempdir().unwrap();
-    let tokens = write(&folder, "token-key", &value("THROUGHLINE_TOKEN_KEY="));
+    let tokens = write(&folder, "token-key", &value("THROUGHLINE_KEYS="));
     let hashes = write(&folder, "hashes", &value("THROUGHLINE_SERVICE_KEY_HASHES="));
     let key = value("# service key, give it to the shop's back end: ");
-    let more = ["--token-key-file", &tokens, "--service-key-hashes-file", &hashes];
+    let more = ["--keys-file", &tokens, "--service-key-hashes-file", &hashes];
     let mut server = start(folder, &[&more[..], &["--allowed-origins", "https://shop.example"]].concat());
     let address = address(&server.line()).to_owned();
     (server, address, key)

@@ -91,7 +91,7 @@ pub(crate) async fn offer(
     let (tokens, now_ms) = (state.authenticator.tokens(), state.clock.now_ms());
     let issued = match &principal.role {
         // Who goes on elsewhere does not go on for longer.
-        PrincipalRole::Browser { claims } => tokens.issue_until(&grant, lifetimes, claims.ends_at_ms, now_ms),
+        PrincipalRole::Browser { claims } => tokens.issue_from(claims, &grant, lifetimes, now_ms),
         PrincipalRole::Service { .. } | PrincipalRole::Operator { .. } => tokens.issue(&grant, lifetimes, now_ms),
     };
     let issued = issued.map_err(|error| Problem::internal(&error))?;
@@ -153,7 +153,7 @@ pub(crate) async fn accept(
     }
     let SessionKey { tenant, session_id } = key;
     let grant = Grant { purpose: Purpose::Browser, tenant, session_id: session_id.clone() };
-    let issued = state.authenticator.tokens().issue_until(&grant, state.config.lifetimes, claims.ends_at_ms, now_ms);
+    let issued = state.authenticator.tokens().issue_from(&claims, &grant, state.config.lifetimes, now_ms);
     let answer = HandedOff { session_id, token: issued.map_err(|error| Problem::internal(&error))?.into() };
     Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
 }

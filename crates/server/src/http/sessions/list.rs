@@ -62,7 +62,7 @@ pub(crate) struct SessionList {
 #[utoipa::path(
     get, path = "/v1/sessions", tag = "sessions",
     params(
-        ("email" = Option<String>, Query, description = "The buyer's email address, in small or capital letters. Needs a look-up key", example = "ada@example.com"),
+        ("email" = Option<String>, Query, description = "The buyer's email address, in small or capital letters.", example = "ada@example.com"),
         ("status" = Option<Vec<Status>>, Query, description = "Any of these; repeated, or separated by commas"),
         ("step" = Option<String>, Query, description = "The step that the buyer is at", example = "checkout"),
         ("funnel" = Option<String>, Query, description = "The funnel's id", example = "default"),

@@ -128,11 +128,15 @@ impl Conversation {
         span.in_scope(|| self.subscription.submit(requests));
     }
 
-    /// Ends the conversation of a browser whose token can't be renewed any more.
+    /// Ends the conversation of a browser whose token can't be renewed any more, or whose key is retired.
     pub(super) fn check_time(&self) -> Result<(), End> {
         let now_ms = self.state.clock.now_ms();
         if self.proof.token.as_ref().is_some_and(|claims| now_ms >= claims.ends_at_ms) {
             let message = "the time is over for which this token could be renewed; come back with another proof";
+            return Err(End::new(ErrorCode::TokenExpired, message));
+        }
+        if self.proof.token.as_ref().is_some_and(|claims| !self.state.authenticator.tokens().holds(claims)) {
+            let message = "the key with which this token was made is retired; come back with another proof";
             return Err(End::new(ErrorCode::TokenExpired, message));
         }
         Ok(())
