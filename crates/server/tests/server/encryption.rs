@@ -1,6 +1,7 @@
 //! What is found of buyers where it must not be, and keys that change while they buy.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -51,7 +52,9 @@ fn found_in(folder: &Path, texts: &[String]) -> Vec<String> {
 async fn commands(fleet: &Fleet, node: &Node, id: &str, commands: Value) -> Value {
     let request = post(fleet, node, &format!("/v1/sessions/{id}/commands"), &json!({ "commands": commands }));
     // A caller may call a request by whatever they like.
-    let answer = request.header("idempotency-key", format!("order of {}", CANARIES[0])).send().await.unwrap();
+    static CALLS: AtomicU32 = AtomicU32::new(1);
+    let name = format!("call {} of {}", CALLS.fetch_add(1, Ordering::Relaxed), CANARIES[0]);
+    let answer = request.header("idempotency-key", name).send().await.unwrap();
     let (status, body) = (answer.status(), answer.json::<Value>().await.unwrap());
     assert!(status.is_success(), "{status} {body}");
     body

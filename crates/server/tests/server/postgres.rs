@@ -16,8 +16,15 @@ fn tables_are_brought_up_to_date_apart_and_readiness_follows_the_database() {
     let mut postgres = Postgres::start().unwrap();
     postgres.create_database("shop").unwrap();
     let url = postgres.url("shop");
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys").display().to_string();
     let serve = ["serve", "--dev", "--listen", "127.0.0.1:0", "--auto-migrate=false", "--database-url", &url];
 
+    // A developer's keys would be gone with the process, and with them all that it has stored.
+    let refused = failure(&throughline(&serve).output().unwrap());
+    assert!(refused.contains("--keys-file"), "{refused}");
+    assert!(throughline(&["keys", "generate", "--keys-file", &keys]).output().unwrap().status.success());
+    let serve = [&serve[..], &["--keys-file", &keys]].concat();
     let refused = failure(&throughline(&serve).output().unwrap());
     assert!(refused.contains("throughline migrate"), "{refused}");
     let migrate = || {
@@ -25,11 +32,11 @@ fn tables_are_brought_up_to_date_apart_and_readiness_follows_the_database() {
         let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         outcome["applied"].as_array().unwrap().len()
     };
-    assert_eq!((migrate(), migrate()), (6, 0));
+    assert_eq!((migrate(), migrate()), (7, 0));
 
     let mut process = throughline(&serve).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let mut server = Server { process, lines, folder: tempfile::tempdir().unwrap() };
+    let mut server = Server { process, lines, folder };
     server.line();
     let line = server.line();
     let is_ready = || request(address(&line), "/readyz", "").starts_with("HTTP/1.1 200");
