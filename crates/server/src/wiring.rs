@@ -107,6 +107,11 @@ pub enum WiringError {
     /// No database.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The database is of a build before sessions were encrypted.
+    #[error(
+        "the database holds sessions that a build before 0.1.0 wrote without encryption, which can't be read any more: give another --database-url, or take the old one away"
+    )]
+    NotEncrypted,
     /// The key ring can read nothing of what is there.
     #[error(
         "all sessions in the database are under keys that the key ring does not have ({missing}): give the ring of this database (docs/operations/keys.md), or another --database-url"
@@ -135,6 +140,9 @@ async fn check_keys(store: &dyn Store, keys: &KeyRing) -> Result<(), WiringError
             return Ok(());
         }
     };
+    if used.iter().any(String::is_empty) {
+        return Err(WiringError::NotEncrypted);
+    }
     let (known, missing): (Vec<String>, Vec<String>) = used.into_iter().partition(|id| keys.reads(id).is_some());
     if missing.is_empty() {
         return Ok(());
