@@ -74,6 +74,41 @@ test('when a session is erased, nothing of it stays in the browser', async ({ pa
   await expect.poll(async () => Object.keys(await records(page)).filter((key) => key.includes(id))).toEqual([]);
   const refused = await page.evaluate(() => session.setEmail('again@example.com').accepted.catch((reason: { code: string }) => reason.code));
   expect(refused).toBe('sessionErased');
+
+  // Nor is anything of it written again, by a tab that begins to lead anew or otherwise.
+  await page.evaluate((id) => navigator.locks.request(`throughline/${id}/leader`, { steal: true }, () => undefined), id);
+  await page.waitForFunction(async (id) => {
+    const { held, pending } = await navigator.locks.query();
+    const holds = (locks: LockInfo[] | undefined) => locks?.some(({ name }) => name === `throughline/${id}/leader`) ?? false;
+    return holds(held) && !holds(pending);
+  }, id);
+  await page.waitForFunction(() => session.sync.connection === 'online');
+  await page.evaluate(() => session.close());
+  expect(Object.keys(await records(page)).filter((key) => key.includes(id))).toEqual([]);
+});
+
+test('a session is stored together with the secret that proves it, so that a page that is closed leaves both or none', async ({
+  page,
+  site,
+  server,
+}) => {
+  await page.addInitScript(() => {
+    const transactions: { transaction: IDBTransaction; keys: string[] }[] = [];
+    const put = IDBObjectStore.prototype.put;
+    IDBObjectStore.prototype.put = function (value: unknown, key?: IDBValidKey) {
+      let found = transactions.find(({ transaction }) => transaction === this.transaction);
+      if (!found) transactions.push((found = { transaction: this.transaction, keys: [] }));
+      found.keys.push(String(key));
+      return key === undefined ? put.call(this, value) : put.call(this, value, key);
+    };
+    Object.assign(window, { written: () => transactions.map(({ keys }) => keys) });
+  });
+  const id = await openIn(page, site, server);
+  await settled(page);
+  const written = await page.evaluate(() => (window as unknown as { written(): string[][] }).written());
+  const withSecret = written.find((keys) => keys.includes(`${id}/credentials`));
+  expect(withSecret?.some((key) => key.startsWith(`${id}/command/`)), JSON.stringify(written)).toBe(true);
+  expect(written.findIndex((keys) => keys.some((key) => key.startsWith(`${id}/command/`)))).toBe(written.indexOf(withSecret!));
 });
 
 for (const isOpen of [true, false]) {

@@ -82,6 +82,8 @@ export class Engine {
   /** Nothing where the storage is this tab's alone. */
   readonly #tabs: Tabs | undefined;
   #credentials: Credentials;
+  /** Whether they go into the storage with what is written first: no command without them, nor they without a command. */
+  #areCredentialsNew = false;
   /** A funnel that may be the session's; what the server says at the next greeting decides. */
   #assumed: KnownFunnel | undefined;
   /** The funnel that the storage has with the session. */
@@ -100,6 +102,8 @@ export class Engine {
   #retry: ReturnType<typeof setTimeout> | undefined;
   /** The writes under way, so that closing can wait for them. */
   #writing: Promise<void> | undefined;
+  /** The writes under way of what is not the core's. */
+  readonly #keeping = new Set<Promise<unknown>>();
   #isWanted = false;
   /** The page goes away: what it still does is stored, and not sent or told. */
   #closed = false;
@@ -167,9 +171,11 @@ export class Engine {
       events.newerStorage();
     }
     if (!client) throw new SessionError('failed', `'${sessionId}' can't be the id of a session`);
-    if (offered.token || offered.claim) await saveCredentials(storage, sessionId, credentials);
+    // A claim alone is for a session that is yet to be created.
+    if (offered.token) await saveCredentials(storage, sessionId, credentials);
     const aheadMs = Number(kept.get(`${sessionId}/clock`)) || 0;
     const engine = new Engine(url, sessionId, clientId, storage, client, credentials, aheadMs, events);
+    engine.#areCredentialsNew = offered.claim !== undefined && offered.token === undefined;
     const funnel = valueIn<KnownFunnel>(kept.get(`${sessionId}/funnel`));
     // Without telling anybody yet: nobody listens before `publish`.
     if (funnel) engine.#judgeBy((engine.#kept = funnel));
@@ -181,12 +187,12 @@ export class Engine {
     return engine;
   }
 
-  /** Begins with nothing, as a new session does; the claim secret is stored before any command. */
+  /** Begins with nothing, as a new session does; the claim secret is stored together with the first command. */
   static begin(url: string, sessionId: string, storage: Storage, claim: string, events: EngineEvents): Engine {
     const clientId = newClientId();
     const client = Client.open(sessionId, clientId, '[]', undefined, claim)!;
     const engine = new Engine(url, sessionId, clientId, storage, client, { claim }, 0, events);
-    engine.#writing = saveCredentials(storage, sessionId, { claim }).then(() => engine.#write());
+    engine.#areCredentialsNew = true;
     return engine;
   }
 
@@ -274,13 +280,26 @@ export class Engine {
     if (Math.abs(aheadMs - this.#keptAheadMs) < CLOCK_STEP_MS) return;
     this.#keptAheadMs = aheadMs;
     if (this.isLeading) this.#tabs?.post({ type: 'clock', term: this.#term, serverAheadMs: aheadMs });
-    void this.#storage.write([[`${this.sessionId}/clock`, String(aheadMs)]]).catch(() => undefined);
+    void this.#keep('clock', String(aheadMs));
   }
 
   #keepFunnel(known: KnownFunnel): void {
     this.#assumed = undefined;
     this.#kept = known;
-    void this.#storage.write([[`${this.sessionId}/funnel`, JSON.stringify(known)]]).catch(() => undefined);
+    void this.#keep('funnel', JSON.stringify(known));
+  }
+
+  #keepCredentials(): void {
+    if (!this.#areCredentialsNew) void this.#keep('credentials', JSON.stringify(this.#credentials));
+  }
+
+  /** Writes what is not the core's, beside the session; nothing more once the session was erased. */
+  async #keep(name: string, text: string): Promise<void> {
+    if (this.#wiped) return;
+    const write = this.#storage.write([[`${this.sessionId}/${name}`, text]]).catch(() => undefined);
+    this.#keeping.add(write);
+    await write;
+    this.#keeping.delete(write);
   }
 
   /** Shows what the storage had, before anything is heard of the server. */
@@ -337,7 +356,7 @@ export class Engine {
     if (this.#kept) this.#keepFunnel(this.#kept);
     this.#keptAheadMs = 0;
     this.#keepClock();
-    void saveCredentials(this.#storage, this.sessionId, this.#credentials);
+    this.#keepCredentials();
     this.#act(() => this.#client.storeAgain());
   }
 
@@ -376,12 +395,11 @@ export class Engine {
     const turn = this.#turn;
     // The lock may be lost, and got again, while this waits for the storage.
     const isOver = () => this.#closed || !this.#tabs?.hasJoined || turn !== this.#turn;
-    const key = `${this.sessionId}/leader`;
-    const last = Number.parseInt((await this.#storage.get(key).catch(() => undefined)) ?? '0', 10) || 0;
+    const last = Number.parseInt((await this.#storage.get(`${this.sessionId}/leader`).catch(() => undefined)) ?? '0', 10) || 0;
     if (isOver()) return;
     const term = Math.max(last, this.#term) + 1;
     // From here on nothing counts that a former leader still writes; and it is read after that.
-    await this.#storage.write([[key, this.#markOf(term)]]).catch(() => undefined);
+    await this.#keep('leader', this.#markOf(term));
     const { entries } = await this.#storage.load(`${this.sessionId}/`);
     if (isOver()) return;
     this.#term = term;
@@ -500,7 +518,7 @@ export class Engine {
   /** Lets the core do something, then does what the core wants. */
   #act<T>(change: () => T): T {
     if (this.#closed) return undefined as T;
-    const wasLive = this.#client.isLive();
+    const [wasLive, wasWiped] = [this.#client.isLive(), this.#wiped];
     const result = change();
     const outputs = this.#client.takeOutputs();
     let patch: Record<string, unknown> | undefined;
@@ -508,9 +526,9 @@ export class Engine {
       if (output.type === 'changed') patch = output.patch;
       else this.#perform(output);
     }
-    if (this.#client.hasWrites()) this.#writing ??= this.#write();
+    if (this.isErased) this.#wiped = true;
+    if (this.#wiped !== wasWiped || (this.#client.hasWrites() && !this.#wiped)) this.#writing ??= this.#write();
     if (!this.#closed && wasLive !== this.#client.isLive()) this.#tellLink();
-    if (!this.#closed && !this.#wiped && this.isErased) this.#wipe();
     if (!this.#closed) this.#events.changed(patch);
     return result;
   }
@@ -543,7 +561,7 @@ export class Engine {
         break;
       case 'token':
         this.#credentials = { ...this.#credentials, token: output.token };
-        void saveCredentials(this.#storage, this.sessionId, this.#credentials);
+        this.#keepCredentials();
         break;
       case 'welcome':
         this.#welcomed(output);
@@ -583,8 +601,9 @@ export class Engine {
     await undefined;
     try {
       for (let text = this.#client.takeWrites(); text !== undefined; text = this.#client.takeWrites()) {
-        for (const write of readWrites(text)) await this.#writeOne(write);
+        for (const write of readWrites(text)) if (!this.#wiped) await this.#writeOne(write);
       }
+      if (this.#wiped) await this.#wipe();
     } finally {
       this.#writing = undefined;
     }
@@ -593,11 +612,17 @@ export class Engine {
   async #writeOne({ asLeader, changes, stored }: Write): Promise<void> {
     const last = new Map(changes.map(([key, text]) => [key, text]));
     const put = [...last].filter((entry): entry is Entry => entry[1] !== undefined);
+    const firstCredentials = this.#areCredentialsNew ? this.#credentials : undefined;
+    if (firstCredentials) put.push([`${this.sessionId}/credentials`, JSON.stringify(firstCredentials)]);
     const remove = [...last].filter(([, text]) => text === undefined).map(([key]) => key);
     const term = this.#term;
     const guard: Guard | undefined = asLeader && this.#tabs ? [`${this.sessionId}/leader`, this.#markOf(term)] : undefined;
     const written = await this.#storage.write(put, remove, guard).catch(() => true);
-    if (this.#closed) return;
+    if (firstCredentials && written) {
+      this.#areCredentialsNew = false;
+      if (firstCredentials !== this.#credentials) this.#keepCredentials();
+    }
+    if (this.#closed || this.#wiped) return;
     if (!written && term === this.#term && this.isLeading) {
       // Another tab has taken over, and the browser has not said so yet.
       this.#tabs?.stepDown();
@@ -626,10 +651,9 @@ export class Engine {
   }
 
   /** The personal data was erased: nothing of the session stays in this browser, nor is it the one to go on with. */
-  #wipe(): void {
-    this.#wiped = true;
-    const wipe = () => this.#storage.wipe(this.sessionId).catch(() => undefined);
-    this.#writing = (this.#writing ?? Promise.resolve()).then(wipe);
+  async #wipe(): Promise<void> {
+    await Promise.all(this.#keeping);
+    await this.#storage.wipe(this.sessionId).catch(() => undefined);
   }
 }
 
