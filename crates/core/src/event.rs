@@ -31,6 +31,10 @@ pub struct Record {
     /// as a browser sees them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// Who that was, as far as the server that took the command knows. Never sent to a browser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub caller: Option<Caller>,
     /// What happened.
     pub event: Event,
 }
@@ -46,6 +50,22 @@ pub struct Origin {
     /// The client's number for it.
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub seq: u64,
+}
+
+/// Who issued a command, beside its role: for the audit log, and for whoever looks into a session's history.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Caller {
+    /// The public name of its service key, if it came with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub key_id: Option<String>,
+    /// The network that its address is of, in CIDR form: of an address only so much is kept that nobody is known by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub network: Option<String>,
 }
 
 /// Something that has happened to a session. Facts: nothing here is judged again.
@@ -224,13 +244,49 @@ pub enum Event {
 }
 
 impl Event {
+    /// What kind of event it is, as in JSON.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Created { .. } => "created",
+            Self::EmailSet { .. } => "emailSet",
+            Self::CustomerSet { .. } => "customerSet",
+            Self::ItemsSet { .. } => "itemsSet",
+            Self::CouponSet { .. } => "couponSet",
+            Self::AdjustmentsSet { .. } => "adjustmentsSet",
+            Self::StepEntered { .. } => "stepEntered",
+            Self::PaymentBegun {} => "paymentBegun",
+            Self::PaymentRecorded { .. } => "paymentRecorded",
+            Self::PaymentFailed { .. } => "paymentFailed",
+            Self::OfferMade { .. } => "offerMade",
+            Self::OfferAccepted { .. } => "offerAccepted",
+            Self::OfferDeclined { .. } => "offerDeclined",
+            Self::OfferCharged { .. } => "offerCharged",
+            Self::OfferChargeFailed { .. } => "offerChargeFailed",
+            Self::OfferLapsed { .. } => "offerLapsed",
+            Self::MetadataSet { .. } => "metadataSet",
+            Self::Extended { .. } => "extended",
+            Self::ClaimsMade { .. } => "claimsMade",
+            Self::ClaimsConfirmed {} => "claimsConfirmed",
+            Self::ClaimsRefuted {} => "claimsRefuted",
+            Self::HandedOff { .. } => "handedOff",
+            Self::Completed {} => "completed",
+            Self::Expired {} => "expired",
+            Self::Erased {} => "erased",
+            Self::CommandRejected { .. } => "commandRejected",
+            Self::CommandUnneeded {} => "commandUnneeded",
+        }
+    }
+
     /// Whether it changes the session itself, not just the bookkeeping beside it.
     pub const fn changes_session(&self) -> bool {
         !matches!(self, Self::CommandRejected { .. } | Self::CommandUnneeded {})
     }
 }
 
-json_struct!(Record, Ignored { version: "version", at: "at", by: "by", origin: "origin" unless empty, event: "event" });
+json_struct!(Record, Ignored { version: "version", at: "at", by: "by", origin: "origin" unless empty, caller: "caller" unless empty, event: "event" });
+
+json_struct!(Caller, Ignored { key_id: "keyId" unless empty, network: "network" unless empty });
 
 json_struct!(Origin, Ignored { client_id: "clientId", seq: "seq" });
 

@@ -46,7 +46,7 @@ pub use claims::{ClaimedItem, ClaimedUpsell, Claims};
 pub use command::{Command, CommandKind, ConfirmedCharge, Create, Durability, FunnelChoice, ItemRequest};
 pub use customer::{Address, Customer, EmailAddress, InvalidEmailAddress};
 pub use decide::{Context, decide, decide_for_browser, ended};
-pub use event::{Event, Origin, Record};
+pub use event::{Caller, Event, Origin, Record};
 pub use evolve::evolve;
 pub use funnel::Funnel;
 pub use identifier::{ClientId, FunnelId, InvalidIdentifier, OfferId, ProductId, SessionId, StepId};

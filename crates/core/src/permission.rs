@@ -21,6 +21,19 @@ pub enum Role {
     System,
 }
 
+impl Role {
+    /// As in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Browser => "browser",
+            Self::Service => "service",
+            Self::Operator => "operator",
+            Self::System => "system",
+        }
+    }
+}
+
 use CommandKind as C;
 use Role::{Browser, Operator, Service, System};
 

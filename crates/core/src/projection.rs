@@ -61,6 +61,7 @@ impl Record {
                 if !is_own {
                     self.origin = None;
                 }
+                self.caller = None;
                 match &mut self.event {
                     Event::Created { claim, .. } => *claim = None,
                     Event::HandedOff { claim, .. } => *claim = None,

@@ -45,6 +45,7 @@ pub fn declarations() -> String {
         crate::Event,
         crate::Record,
         crate::Origin,
+        crate::Caller,
         crate::Role,
         crate::Rejection,
         crate::RejectionCode,

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::audit_command::{AuditCommand, AuditError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, ConfigError, Secrets, SecretsError, ServeOptions};
 use crate::doctor_command::DoctorCommand;
@@ -30,6 +31,7 @@ Examples:
   throughline keys generate                    make keys for production
   throughline doctor --config throughline.toml say whether everything is as it should be
   throughline funnel check funnels/*.toml      check funnel definitions
+  throughline audit verify --config throughline.toml  say whether the audit log is as it was written
   throughline serve --config throughline.toml  run with them in the environment
   throughline migrate --database-url postgres://throughline@db.internal/throughline";
 
@@ -80,6 +82,9 @@ enum Command {
     /// Make, rotate and retire keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Verify and print the audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
@@ -114,6 +119,8 @@ enum CommandError {
     Database(#[from] OpenError),
     #[error(transparent)]
     Keys(#[from] KeysError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("the outcome cannot be written as JSON")]
     Json(#[from] serde_json::Error),
     #[error("the server cannot listen on {address}; is another process using it? Choose one with --listen")]
@@ -143,6 +150,7 @@ pub fn run() -> ExitCode {
         Command::Keys(command) => {
             command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
         }
+        Command::Audit(command) => return audit(&command).unwrap_or_else(|error| failed(&error)),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
     match outcome {
@@ -164,6 +172,13 @@ fn examine(command: DoctorCommand) -> Result<ExitCode, CommandError> {
     runtime.shutdown_background();
     print(&text)?;
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn audit(command: &AuditCommand) -> Result<ExitCode, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = command.run(SystemClock.now_ms(), &mut out)?;
+    out.flush().map_err(CommandError::Output)?;
+    Ok(code)
 }
 
 /// The command line. Help shows the defaults, which are not part of the options' definitions: what a flag does not say,

@@ -91,6 +91,16 @@ pub fn limited_network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The network that may be kept of an address, in CIDR form: 24 bits of an IPv4 address, 48 of an IPv6 one, which is what one
+/// connection to a home or an office has at least.
+#[must_use]
+pub fn kept_network(address: IpAddr) -> String {
+    let address = address.to_canonical();
+    let bits = if address.is_ipv4() { 24 } else { 48 };
+    // Neither is more bits than such an address has.
+    IpNet::new(address, bits).map_or_else(|_| "unknown".to_owned(), |network| network.trunc().to_string())
+}
+
 /// An address, with the port that some proxies add or without.
 fn address_of(text: &str) -> Option<IpAddr> {
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -160,6 +170,14 @@ mod tests {
         assert_eq!(network("2001:db8::1"), network("2001:db8::ffff"));
         assert_ne!(network("2001:db8:0:1::1"), network("2001:db8::1"));
         assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+    }
+
+    #[test]
+    fn of_an_address_only_its_network_is_kept() {
+        let kept = |text: &str| kept_network(text.parse().unwrap());
+        assert_eq!(kept("203.0.113.77"), "203.0.113.0/24");
+        assert_eq!(kept("::ffff:203.0.113.77"), "203.0.113.0/24");
+        assert_eq!(kept("2001:db8:1:2:3:4:5:6"), "2001:db8:1::/48");
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub struct Ring {
     /// The command that prints the key ring, as for `serve`
     #[arg(long, env = "THROUGHLINE_KEYS_COMMAND", value_name = "COMMAND")]
     keys_command: Option<String>,
-    /// The database whose sessions are counted. Without it, none are
+    /// The database, as for `serve`
     #[arg(long, env = "THROUGHLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
     /// The TOML file of `serve`; of its options only those above are used
@@ -276,7 +276,7 @@ struct ListedKey {
 }
 
 impl Ring {
-    fn options(&self) -> Result<ServeOptions, KeysError> {
+    pub(crate) fn options(&self) -> Result<ServeOptions, KeysError> {
         let options = ServeOptions {
             keys_file: self.keys_file.clone(),
             keys_command: self.keys_command.clone(),
@@ -287,9 +287,13 @@ impl Ring {
         Ok(config::merged(options)?)
     }
 
-    fn source(&self) -> Result<KeySource, KeysError> {
+    pub(crate) fn source(&self) -> Result<KeySource, KeysError> {
         let source = config::key_source(&self.options()?, |name| std::env::var(name).ok())?;
         source.ok_or(KeysError::NoRing)
+    }
+
+    pub(crate) fn json(&self) -> bool {
+        self.json
     }
 
     /// The ring as a file that can be written.

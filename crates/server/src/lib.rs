@@ -9,6 +9,8 @@
 //! module here reads the clock except [`clock`]; time is an argument everywhere else.
 #![warn(missing_docs)]
 
+pub mod audit;
+pub mod audit_command;
 pub mod breaker;
 mod claim_secret;
 pub mod cli;

@@ -1,10 +1,14 @@
 //! Who is asking. Nobody is anybody until a credential proves it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
+use throughline_core::Caller;
 
+use crate::audit::Denial;
+use crate::client_address::kept_network;
 use crate::problem::Problem;
 use crate::service_key::{PREFIX, Scope, ServiceKeys};
 use crate::tenant::TenantId;
@@ -15,6 +19,8 @@ use crate::token::{Claims, Purpose, TokenError, TokenIssuer};
 pub struct Principal {
     /// What it is and whose sessions it may reach.
     pub role: Role,
+    /// The network that its request came from, where it came from one; see [`kept_network`](crate::client_address::kept_network).
+    pub network: Option<String>,
 }
 
 /// What a principal is.
@@ -88,6 +94,37 @@ impl Principal {
         }
     }
 
+    /// The same, at this address.
+    #[must_use]
+    pub fn at(self, address: IpAddr) -> Self {
+        Self { network: Some(kept_network(address)), ..self }
+    }
+
+    /// What is kept of who issues a command.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        let key_id = match &self.role {
+            Role::Browser { .. } => None,
+            Role::Service { key_id, .. } | Role::Operator { key_id, .. } => Some(key_id.clone()),
+        };
+        Caller { key_id, network: self.network.clone() }
+    }
+
+    /// That something was denied to this principal.
+    #[must_use]
+    pub fn denied(&self, did: &'static str, code: &'static str) -> Denial {
+        let by = match &self.role {
+            Role::Browser { .. } => "browser",
+            Role::Service { .. } => "service",
+            Role::Operator { .. } => "operator",
+        };
+        let session = match &self.role {
+            Role::Browser { claims } => Some(claims.session_id.clone()),
+            Role::Service { .. } | Role::Operator { .. } => None,
+        };
+        Denial { session, ..Denial::of(self.tenant().clone(), by, self.caller(), did, code) }
+    }
+
     /// A name that tells principals apart and holds nothing secret: for the audit log and as
     /// the scope of idempotency keys.
     #[must_use]
@@ -151,10 +188,10 @@ impl Authenticator {
                 Scope::Service => Role::Service { tenant, key_id },
                 Scope::Operator => Role::Operator { tenant, key_id },
             };
-            return Ok(Principal { role });
+            return Ok(Principal { role, network: None });
         }
         let claims = self.tokens.verify(credential, Purpose::Browser, now_ms)?;
-        Ok(Principal { role: Role::Browser { claims } })
+        Ok(Principal { role: Role::Browser { claims }, network: None })
     }
 }
 

@@ -324,7 +324,7 @@ mod tests {
         let by = |outcome: Result<(), TooManyRequests>| outcome.map_err(|refusal| refusal.by);
         let service = |key_id: &str| {
             let role = Role::Service { tenant: TenantId::single(), key_id: key_id.to_owned() };
-            by(limits.admit(&Principal { role }))
+            by(limits.admit(&Principal { role, network: None }))
         };
         assert_eq!([(); 3].map(|()| service("a")), [Ok(()); 3]);
         assert_eq!([(); 3].map(|()| service("a")), [Err(LimitedBy::ServiceKey); 3]);

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use throughline_core::Caller;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::sealing::Sealer;
+use crate::audit::{AuditEntry, AuditRecord, Denials};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secrets};
 use crate::connection_limit::ConnectionLimit;
@@ -28,6 +31,7 @@ use crate::store::{
     Store,
 };
 use crate::telemetry::{self, TelemetryError};
+use crate::tenant::TenantId;
 use crate::token::TokenIssuer;
 
 /// How often what has gone stale is forgotten.
@@ -35,6 +39,9 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
 /// How often sessions are looked for whose time is over.
 const OVERDUE: Duration = Duration::from_secs(1);
+
+/// How often the audit log is sealed.
+const SEALING: Duration = Duration::from_secs(1);
 
 /// How often what was missed or left behind by others is made up for.
 const MAKE_UP: Duration = Duration::from_secs(1);
@@ -76,6 +83,8 @@ pub struct ServerState {
     pub authenticator: Authenticator,
     /// With what kept answers are encrypted.
     pub answers: AnswerCipher,
+    /// What was not allowed, until the audit log has it.
+    pub denials: Denials,
     /// How often anybody may ask for anything.
     pub request_limits: RequestLimits,
     /// How often one address may create a session without a credential.
@@ -230,6 +239,7 @@ impl ServerState {
             answers: AnswerCipher::new(secrets.keys.clone()),
             keys: secrets.keys,
             key_source: secrets.key_source,
+            denials: Denials::default(),
             request_limits: RequestLimits::new(config.rates),
             creations_per_address: AddressLimit::per_minute(config.session_creations_per_minute),
             handoffs_per_address: AddressLimit::per_minute(HANDOFFS_PER_MINUTE),
@@ -279,6 +289,7 @@ impl ServerState {
             }
         });
         self.start_following_keys();
+        self.start_sealing();
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             while state.goes_on_after(state.config.flush_interval).await {
@@ -340,6 +351,26 @@ impl ServerState {
         });
     }
 
+    /// Starts the task that writes down denials, and seals the audit log.
+    fn start_sealing(self: &Arc<Self>) {
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut sealer = Sealer::new(Arc::clone(&state.store), state.keys.clone());
+            loop {
+                let goes_on = state.goes_on_after(SEALING).await;
+                // Once more when the server stops: what was denied until then is not lost.
+                if !state.database.is_away()
+                    && let Err(error) = sealer.work(&state.denials, state.clock.now_ms()).await
+                {
+                    tracing::warn!(error = %crate::problem::chain(&error), "the audit log is not sealed for now");
+                }
+                if !goes_on {
+                    return;
+                }
+            }
+        });
+    }
+
     /// Goes over to what the key ring is now. Where it can't be read, the one that is known stays.
     async fn read_keys_again(&self) {
         let Some(source) = self.key_source.clone().filter(KeySource::can_change) else { return };
@@ -354,11 +385,26 @@ impl ServerState {
             Ok(true) => {
                 let (keys, current) = (self.keys.all().len(), self.keys.current(self.clock.now_ms()));
                 tracing::info!(keys, current = current.id(), "the key ring has changed");
+                self.audit_key_ring(current.id()).await;
             }
             Ok(false) => {}
             Err(error) => {
                 tracing::error!(error, "the key ring can't be read again; the one that is known stays in use")
             }
+        }
+    }
+
+    /// Notes down that this server goes by other keys from now on.
+    async fn audit_key_ring(&self, current: &str) {
+        let now_ms = self.clock.now_ms();
+        let entry = AuditEntry::done(TenantId::single(), "keyRingChanged", now_ms);
+        let entry = entry.by("system", Caller { key_id: Some(current.to_owned()), network: None });
+        let written = match AuditRecord::new(&entry, &self.keys, now_ms) {
+            Ok(record) => self.store.audit(vec![record]).await.map_err(|error| crate::problem::chain(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = written {
+            tracing::warn!(error, "the audit log does not tell that the key ring has changed");
         }
     }
 

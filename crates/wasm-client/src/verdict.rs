@@ -18,7 +18,7 @@ pub fn judge(input: &str) -> Result<String, JsValue> {
         Ok(events) => {
             let state = events.iter().cloned().fold(state, |state, event| {
                 let version = state.as_ref().map_or(0, State::version) + 1;
-                evolve(state, &Record { version, at: now, by: role, origin: None, event })
+                evolve(state, &Record { version, at: now, by: role, origin: None, caller: None, event })
             });
             Answer { state, events: Some(events), rejection: None }
         }

@@ -479,7 +479,7 @@ impl Walk {
                 .map(|event| {
                     let version = self.state.as_ref().map_or(0, State::version) + 1;
                     let origin = Some(Origin { client_id: client_id.clone(), seq: self.seq });
-                    let record = Record { version, at: self.now, by: role, origin, event };
+                    let record = Record { version, at: self.now, by: role, origin, caller: None, event };
                     self.state = evolve(self.state.take(), &record);
                     record
                 })

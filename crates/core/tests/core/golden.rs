@@ -64,7 +64,7 @@ fn judge(question: Question, funnel: &Funnel) -> String {
         Ok(events) => {
             let state = events.iter().cloned().fold(state, |state, event| {
                 let version = state.as_ref().map_or(0, State::version) + 1;
-                evolve(state, &Record { version, at: now, by: role, origin: None, event })
+                evolve(state, &Record { version, at: now, by: role, origin: None, caller: None, event })
             });
             Answer { state, events: Some(events), rejection: None }
         }
@@ -239,7 +239,7 @@ pub fn server_frames() -> Vec<ServerFrame> {
     }
     let rejection = Rejection::new(RejectionCode::NotPaid, "the session is not paid");
     for event in [Event::CommandRejected { rejection: rejection.clone() }, Event::CommandUnneeded {}] {
-        let record = Record { version: 7, at: START, by: Role::Browser, origin: None, event };
+        let record = Record { version: 7, at: START, by: Role::Browser, origin: None, caller: None, event };
         events.insert(type_of(&record.event), record);
     }
     records.extend(events.into_values());

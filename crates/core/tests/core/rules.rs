@@ -587,7 +587,7 @@ fn create(id: &SessionId, create: Create) -> Walk {
     let events = decide(None, &Command::Create(Box::new(create)), Browser, &context).unwrap();
     for event in events {
         let version = walk.records.len() as u64 + 1;
-        let record = Record { version, at: START, by: Browser, origin: None, event };
+        let record = Record { version, at: START, by: Browser, origin: None, caller: None, event };
         walk.state = evolve(walk.state.take(), &record);
         walk.records.push(record);
     }

@@ -68,7 +68,7 @@ fn issue(state: &mut Option<State>, records: &mut Vec<Record>, command: &Command
     for event in events {
         let version = state.as_ref().map_or(0, State::version) + 1;
         let origin = Some(Origin { client_id: client_id.clone(), seq: version });
-        let record = Record { version, at: now, by: role, origin, event };
+        let record = Record { version, at: now, by: role, origin, caller: None, event };
         *state = evolve(state.take(), &record);
         records.push(record);
     }

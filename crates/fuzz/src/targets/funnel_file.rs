@@ -82,7 +82,7 @@ fn go_through(funnel: &Funnel) {
         let Ok(events) = decide(state.as_ref(), &command, role, &context) else { continue };
         for event in events {
             let version = state.as_ref().map_or(0, State::version) + 1;
-            state = evolve(state, &Record { version, at: now, by: role, origin: None, event });
+            state = evolve(state, &Record { version, at: now, by: role, origin: None, caller: None, event });
         }
         if let Some(State { session, .. }) = &state {
             assert!(funnel.step(&session.current_step).is_some(), "at a step that the funnel has not");

@@ -79,7 +79,7 @@ fn use_state(state: &State) {
             let mut after = Some(state.clone());
             for event in events {
                 let version = state.version().saturating_add(1);
-                after = evolve(after, &Record { version, at: NOW, by: role, origin: None, event });
+                after = evolve(after, &Record { version, at: NOW, by: role, origin: None, caller: None, event });
             }
             assert!(after.is_some(), "a session went away");
         }

@@ -129,7 +129,7 @@ pub(crate) async fn statistics(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
 ) -> Result<Response, Problem> {
-    staff(&principal)?;
+    staff(&state, &principal)?;
     let memory = state.sessions.statistics();
     let uses = memory.hits + memory.misses;
     let statistics = CacheStatistics {
@@ -169,7 +169,7 @@ pub(crate) async fn invalidate(
     principal: Principal,
     JsonBody(CacheIds { ids }): JsonBody<CacheIds>,
 ) -> Result<Response, Problem> {
-    outcomes(&principal, ids, async |key| state.sessions.invalidate(&key).await).await
+    outcomes(&state, &principal, ids, async |key| state.sessions.invalidate(&key).await).await
 }
 
 /// Reads sessions into this server's memory, and into Redis, before somebody asks for them.
@@ -188,18 +188,19 @@ pub(crate) async fn warm(
     principal: Principal,
     JsonBody(CacheIds { ids }): JsonBody<CacheIds>,
 ) -> Result<Response, Problem> {
-    outcomes(&principal, ids, async |key| state.sessions.warm(&key).await).await
+    outcomes(&state, &principal, ids, async |key| state.sessions.warm(&key).await).await
 }
 
 async fn outcomes<F: Future<Output = Result<bool, SessionError>>>(
+    state: &ServerState,
     principal: &Principal,
     ids: Vec<String>,
     work: impl Fn(SessionKey) -> F,
 ) -> Result<Response, Problem> {
-    staff(principal)?;
+    staff(state, principal)?;
     check_count(&ids, MAX_IDS)?;
     let results = for_each(ids, async |id| {
-        let Ok(target) = Target::of(principal, &id) else { return CacheOutcome::NotFound { id } };
+        let Ok(target) = Target::of(state, principal, &id) else { return CacheOutcome::NotFound { id } };
         match work(target.key).await {
             Ok(true) => CacheOutcome::Done { id },
             Ok(false) => CacheOutcome::NotFound { id },

@@ -8,6 +8,8 @@ use axum::http::Extensions;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
+use crate::audit::Denial;
+use crate::client_address::kept_network;
 use crate::principal::{AuthenticationError, Principal};
 use crate::problem::Problem;
 use crate::wiring::ServerState;
@@ -37,15 +39,16 @@ impl FromRequestParts<Arc<ServerState>> for MaybePrincipal {
 
 /// The one place where principals are recognised, so that each of their requests counts.
 fn recognise(state: &ServerState, parts: &Parts) -> Result<Principal, Problem> {
+    let address = state.config.trusted_proxies.client(peer(&parts.extensions), &parts.headers);
     match state.authenticator.authenticate(&parts.headers, state.clock.now_ms()) {
         Ok(principal) => {
             state.request_limits.admit(&principal)?;
-            Ok(principal)
+            Ok(principal.at(address))
         }
         Err(error) => {
+            state.denials.note(Denial::of_nobody("authenticate", error.code(), kept_network(address)));
             // What comes without any credential has been counted by the layers around the routes.
             if error != AuthenticationError::Missing {
-                let address = state.config.trusted_proxies.client(peer(&parts.extensions), &parts.headers);
                 state.request_limits.refuse_credential(address)?;
             }
             Err(error.into())

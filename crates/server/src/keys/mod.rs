@@ -1,7 +1,7 @@
 //! The secrets that everything else is derived from.
 //!
 //! A *root key* is 32 random bytes. From each one a key for tokens, one that wraps the data keys of sessions, one for
-//! finding sessions by email address and one for kept answers are derived, so that one secret is kept and none is used for
+//! finding sessions by email address, one for kept answers and one for the audit log are derived, so that one secret is kept and none is used for
 //! two things. A *key ring* holds several: the newest whose time has come is used for what is
 //! new, all of them are good for what exists. Rotating adds one. Retiring one refuses its tokens; what was encrypted under it can
 //! be read until it is forgotten.

@@ -24,6 +24,7 @@ pub struct RootKey {
     wrapping: Secret,
     look_up: Secret,
     answers: Secret,
+    audit: Secret,
 }
 
 /// Why there is no root key. The text is not repeated: it may be one in the wrong form.
@@ -85,6 +86,7 @@ impl RootKey {
             wrapping: secret("wrapping")?,
             look_up: secret("look-up")?,
             answers: secret("answers")?,
+            audit: secret("audit")?,
             root,
         })
     }
@@ -127,6 +129,11 @@ impl RootKey {
     pub(crate) fn answers(&self) -> &Secret {
         &self.answers
     }
+
+    /// Makes the codes by which records of the audit log are authentic.
+    pub(crate) fn audit(&self) -> &Secret {
+        &self.audit
+    }
 }
 
 impl fmt::Debug for RootKey {
@@ -151,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_derived_is_pinned_and_different_for_each_purpose() {
         let key = RootKey::parse(&format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([7; 32])), None).unwrap();
-        let derived = [key.wrapping(), key.look_up(), key.answers()];
+        let derived = [key.wrapping(), key.look_up(), key.answers(), key.audit()];
         for (index, one) in derived.iter().enumerate() {
             assert!(derived[..index].iter().all(|other| one != other));
             assert_ne!(one.as_slice(), key.token().as_bytes());

@@ -18,7 +18,8 @@ use super::measures::{self, Origin, Reason};
 use super::residents::ByKey;
 use super::shared_tier::{Answer, Found};
 use super::stored::{
-    Unreadable, append, current_cipher, email_digest, new_cipher, open_session, read_news, read_record, write_session,
+    Unreadable, append, audit_records, current_cipher, email_digest, new_cipher, open_session, read_news, read_record,
+    write_session,
 };
 use super::{Current, Environment, PEER_QUEUE, SessionError};
 use crate::encryption::SessionCipher;
@@ -602,7 +603,8 @@ impl Hosted {
         let written = self.cipher_for(commit).and_then(|cipher| {
             let now_ms = environment.clock.now_ms();
             let digest = email_digest(&self.key, &commit.state, &environment.email_lookup, now_ms);
-            Ok((append(&self.key, commit, &cipher, digest, announce)?, cipher))
+            let audit = audit_records(&self.key, commit, &environment.keys, now_ms)?;
+            Ok((append(&self.key, commit, &cipher, digest, audit, announce)?, cipher))
         });
         let (change, cipher) = written.map_err(|error| {
             tracing::error!(error = %chain(&error), "a session can't be written down");

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use throughline_core::sync::{Credential, Hello, JoinRefused, PeerId, Request, ServerFrame};
-use throughline_core::{Record, Role, State};
+use throughline_core::{Caller, Record, Role, State};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -320,9 +320,11 @@ impl Sessions {
         &self,
         key: &SessionKey,
         role: Role,
-        requests: Vec<Request>,
+        caller: &Caller,
+        mut requests: Vec<Request>,
     ) -> Result<Executed, SessionError> {
         let expected = requests.len();
+        requests.iter_mut().for_each(|request| request.caller = Some(caller.clone()));
         // They may create it: whoever is told of that must find it.
         self.environment.residents.forget_absence(key);
         let hosted = self.host(key).await?;

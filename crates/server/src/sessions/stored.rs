@@ -7,6 +7,7 @@ use std::sync::Arc;
 use throughline_core::sync::{Commit, News, TailEntry};
 use throughline_core::{Record, Role, State, Status};
 
+use crate::audit::{self, AuditRecord};
 use crate::email_lookup::EmailLookup;
 use crate::encryption::{NotAuthentic, Part, SessionCipher, WrappedKey};
 use crate::keys::KeyRing;
@@ -148,13 +149,25 @@ pub(super) fn email_digest(
     Some(email_lookup.digest(&key.tenant, email.as_str(), now_ms))
 }
 
-/// What is written for a commit, encrypted by `cipher`. `announce`: the shared tier can't tell the other servers, so the
+/// What the audit log says of a commit.
+pub(super) fn audit_records(
+    key: &SessionKey,
+    commit: &Commit,
+    keys: &KeyRing,
+    now_ms: i64,
+) -> Result<Vec<AuditRecord>, Unreadable> {
+    let entries = audit::entries_of(key, commit).into_iter();
+    entries.map(|entry| AuditRecord::new(&entry, keys, now_ms).map_err(unreadable("audit record"))).collect()
+}
+
+/// What is written for a commit, encrypted by `cipher`, and what the audit log says of it. `announce`: the shared tier can't tell the other servers, so the
 /// database has to.
 pub(super) fn append(
     key: &SessionKey,
     commit: &Commit,
     cipher: &SessionCipher,
     email_digest: Option<Vec<u8>>,
+    audit: Vec<AuditRecord>,
     announce: bool,
 ) -> Result<Append, Unreadable> {
     let state = &*commit.state;
@@ -195,6 +208,7 @@ pub(super) fn append(
         },
         purge_history: erased_at.is_some(),
         data_key: Box::new(cipher.wrapped().clone()),
+        audit,
         announce,
     })
 }

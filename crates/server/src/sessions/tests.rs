@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use throughline_core::{ClientId, Command, Status};
+use throughline_core::{Caller, ClientId, Command, Status};
 
 use super::*;
 use crate::clock::ManualClock;
@@ -38,7 +38,7 @@ async fn commands_are_answered_after_they_are_stored() {
         request(Command::SetEmail { email: "ada@example.com".to_owned() }),
         request(Command::SetEmail { email: "not an address".to_owned() }),
     ];
-    let Executed { answers, .. } = sessions.execute(&key, Role::Service, requests).await.unwrap();
+    let Executed { answers, .. } = sessions.execute(&key, Role::Service, &Caller::default(), requests).await.unwrap();
     assert!(matches!(answers[1], ServerFrame::Accepted { seq: 2, version: 2, .. }), "{answers:?}");
     assert!(matches!(answers[2], ServerFrame::Rejected { seq: 3, .. }), "{answers:?}");
     assert_eq!(store.load(&key).await.unwrap().unwrap().version, 3);
@@ -48,7 +48,10 @@ async fn commands_are_answered_after_they_are_stored() {
 async fn an_overdue_session_never_looks_alive() {
     let (sessions, clock, store) = sessions();
     let key = key("ws_1_a");
-    sessions.execute(&key, Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
+    sessions
+        .execute(&key, Role::Service, &Caller::default(), vec![request(Command::Create(Box::default()))])
+        .await
+        .unwrap();
     clock.advance(Duration::from_secs(25 * 60 * 60));
     let Current { state, .. } = sessions.current(&key).await.unwrap().unwrap();
     assert_eq!(state.session.status, Status::Expired);
@@ -59,7 +62,10 @@ async fn an_overdue_session_never_looks_alive() {
 async fn overdue_sessions_end_without_being_asked_for() {
     let (sessions, clock, store) = sessions();
     for id in ["ws_1_a", "ws_1_b"] {
-        sessions.execute(&key(id), Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
+        sessions
+            .execute(&key(id), Role::Service, &Caller::default(), vec![request(Command::Create(Box::default()))])
+            .await
+            .unwrap();
     }
     assert_eq!(sessions.end_overdue().await.unwrap(), 0);
     clock.advance(Duration::from_secs(25 * 60 * 60));
@@ -70,7 +76,10 @@ async fn overdue_sessions_end_without_being_asked_for() {
 #[tokio::test]
 async fn a_session_that_cannot_be_read_does_not_keep_the_others_from_ending() {
     let (sessions, clock, store) = sessions();
-    sessions.execute(&key("ws_1_b"), Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
+    sessions
+        .execute(&key("ws_1_b"), Role::Service, &Caller::default(), vec![request(Command::Create(Box::default()))])
+        .await
+        .unwrap();
     let damaged = crate::store::conformance::append(&key("ws_1_a"), 0);
     let columns = crate::store::Operational { deadline_at_ms: Some(clock.now_ms()), ..damaged.columns.clone() };
     store.commit(Append { columns, ..damaged }).await.unwrap();
@@ -93,12 +102,16 @@ async fn made_up_ids_leave_nothing_in_memory() {
 async fn a_session_that_another_process_changed_is_read_again_and_the_command_judged_anew() {
     let (sessions, clock, store) = sessions();
     let key = key("ws_1_a");
-    sessions.execute(&key, Role::Service, vec![request(Command::Create(Box::default()))]).await.unwrap();
+    sessions
+        .execute(&key, Role::Service, &Caller::default(), vec![request(Command::Create(Box::default()))])
+        .await
+        .unwrap();
     let funnels = Arc::new(FunnelLibrary::load(None).unwrap());
     let tiers = Tiers::single(store, sessions.environment.keys.clone());
     let other = Sessions::new(tiers, SessionLimits::default(), funnels, clock, TaskTracker::new());
     let email = |text: &str| vec![request(Command::SetEmail { email: text.to_owned() })];
-    other.execute(&key, Role::Service, email("first@example.com")).await.unwrap();
-    let Executed { answers, .. } = sessions.execute(&key, Role::Service, email("second@example.com")).await.unwrap();
+    other.execute(&key, Role::Service, &Caller::default(), email("first@example.com")).await.unwrap();
+    let Executed { answers, .. } =
+        sessions.execute(&key, Role::Service, &Caller::default(), email("second@example.com")).await.unwrap();
     assert!(matches!(answers[0], ServerFrame::Accepted { version: 3, .. }), "{answers:?}");
 }

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+mod audits;
 pub(crate) mod surveys;
 
+pub use audits::*;
 pub use surveys::*;
 
 use super::{Append, CommitError, Deleted, Due, JournalRecord, Operational, Rewrapped, SessionKey, Store, Stored};
@@ -46,6 +48,9 @@ macro_rules! all {
             a_late_attempt_does_not_overwrite_its_successor,
             an_answer_is_kept_for_a_day,
             answers_about_a_session_go_with_its_erasure,
+            audit_records_are_written_with_their_change_or_not_at_all,
+            audit_records_are_sealed_block_after_block,
+            of_two_blocks_with_one_number_the_first_one_stays,
         );
     };
 }
@@ -111,6 +116,7 @@ pub fn append(key: &SessionKey, expected_version: u64) -> Append {
         columns: columns(),
         purge_history: false,
         data_key: Box::new(data_key("0123456789abcdef", b"data key")),
+        audit: Vec::new(),
         announce: false,
     }
 }

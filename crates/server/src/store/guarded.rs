@@ -5,11 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Append, CommitError, Deleted, Due, Found, JournalRecord, ReadError, Rewrapped, Search, SessionKey, SessionStore,
-    Store, StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    Append, AuditMark, AuditStore, CommitError, Deleted, Due, Found, JournalRecord, ReadError, Rewrapped, Search,
+    SessionKey, SessionStore, Store, StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
+use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::breaker::{Attempt, Breaker, BreakerSettings, Kind, Open};
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, Ticket};
+use crate::tenant::TenantId;
 
 /// How many failures in a row say that the database is away. Each of them has waited for its own time limit.
 const FAILURES: u32 = 2;
@@ -246,6 +248,47 @@ impl SessionStore for GuardedStore {
 
     async fn close(&self) {
         self.store.close().await;
+    }
+}
+
+#[async_trait]
+impl AuditStore for GuardedStore {
+    async fn audit(&self, records: Vec<AuditRecord>) -> Result<(), ReadError> {
+        self.write(self.store.audit(records)).await
+    }
+
+    async fn audit_mark(&self) -> Result<AuditMark, ReadError> {
+        self.read(self.store.audit_mark()).await
+    }
+
+    async fn unsealed_tenants(&self, through: u64, key_id: &str) -> Result<Vec<TenantId>, ReadError> {
+        self.read(self.store.unsealed_tenants(through, key_id)).await
+    }
+
+    async fn audited_tenants(&self) -> Result<Vec<TenantId>, ReadError> {
+        self.read(self.store.audited_tenants()).await
+    }
+
+    async fn audit_head(&self, tenant: &TenantId) -> Result<Option<AuditHead>, ReadError> {
+        self.read(self.store.audit_head(tenant)).await
+    }
+
+    async fn audit_blocks(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<Vec<AuditBlock>, ReadError> {
+        self.read(self.store.audit_blocks(tenant, after, limit)).await
+    }
+
+    async fn audit_records(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        through: u64,
+        limit: u32,
+    ) -> Result<Vec<StoredAuditRecord>, ReadError> {
+        self.read(self.store.audit_records(tenant, after, through, limit)).await
+    }
+
+    async fn seal_audit(&self, block: &AuditBlock, head: &AuditHead) -> Result<bool, ReadError> {
+        self.write_if_any(self.store.seal_audit(block, head), |is_written| *is_written).await
     }
 }
 

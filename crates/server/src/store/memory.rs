@@ -1,16 +1,19 @@
 //! Sessions in this process's memory. For tests: everything is gone when it ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
 use super::{
-    Append, CommitError, Deleted, Due, Found, Group, JournalRecord, Lifetimes, Operational, Position, ReadError,
-    Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    Append, AuditMark, AuditStore, CommitError, Deleted, Due, Found, Group, JournalRecord, Lifetimes, Operational,
+    Position, ReadError, Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf,
+    SurveyError,
 };
+use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::clock::millis;
 use crate::idempotency::{Answer, Begin, Entry, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
+use crate::tenant::TenantId;
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -22,6 +25,9 @@ pub struct MemoryStore {
 struct Tables {
     sessions: HashMap<SessionKey, Session>,
     answers: HashMap<IdempotencyKey, Claimed>,
+    audit: Vec<(TenantId, StoredAuditRecord)>,
+    blocks: Vec<AuditBlock>,
+    heads: BTreeMap<TenantId, AuditHead>,
     closed: bool,
 }
 
@@ -57,6 +63,13 @@ impl MemoryStore {
 }
 
 impl Tables {
+    fn audit(&mut self, records: Vec<AuditRecord>) {
+        for AuditRecord { tenant, body, mac, key_id } in records {
+            let position = self.audit.len() as u64 + 1;
+            self.audit.push((tenant, StoredAuditRecord { position, body, mac: mac.to_vec(), key_id }));
+        }
+    }
+
     fn holds(&self, ticket: &Ticket) -> bool {
         self.answers
             .get(&ticket.key)
@@ -74,6 +87,72 @@ impl Tables {
         {
             claimed.answer = Some(answer);
         }
+    }
+}
+
+#[async_trait]
+impl AuditStore for MemoryStore {
+    async fn audit(&self, records: Vec<AuditRecord>) -> Result<(), ReadError> {
+        self.tables().audit(records);
+        Ok(())
+    }
+
+    async fn audit_mark(&self) -> Result<AuditMark, ReadError> {
+        let position = self.tables().audit.len() as u64;
+        Ok(AuditMark { position, next_transaction: 0, oldest_transaction: 0 })
+    }
+
+    async fn unsealed_tenants(&self, through: u64, key_id: &str) -> Result<Vec<TenantId>, ReadError> {
+        let tables = self.tables();
+        let is_unsealed = |tenant: &TenantId, record: &StoredAuditRecord| {
+            let head = tables.heads.get(tenant);
+            let sealed = head.map_or(0, |head| head.through);
+            head.is_some_and(|head| head.key_id != key_id) || (sealed < record.position && record.position <= through)
+        };
+        let unsealed = tables.audit.iter().filter(|(tenant, record)| is_unsealed(tenant, record));
+        let tenants: BTreeSet<TenantId> = unsealed.map(|(tenant, _)| tenant.clone()).collect();
+        Ok(tenants.into_iter().collect())
+    }
+
+    async fn audited_tenants(&self) -> Result<Vec<TenantId>, ReadError> {
+        let tables = self.tables();
+        let logged = tables.audit.iter().map(|(tenant, _)| tenant);
+        let tenants: BTreeSet<&TenantId> = logged.chain(tables.heads.keys()).collect();
+        Ok(tenants.into_iter().cloned().collect())
+    }
+
+    async fn audit_head(&self, tenant: &TenantId) -> Result<Option<AuditHead>, ReadError> {
+        Ok(self.tables().heads.get(tenant).cloned())
+    }
+
+    async fn audit_blocks(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<Vec<AuditBlock>, ReadError> {
+        let tables = self.tables();
+        let later = tables.blocks.iter().filter(|block| block.tenant == *tenant && block.sequence > after);
+        Ok(later.take(limit as usize).cloned().collect())
+    }
+
+    async fn audit_records(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        through: u64,
+        limit: u32,
+    ) -> Result<Vec<StoredAuditRecord>, ReadError> {
+        let tables = self.tables();
+        let own = tables.audit.iter().filter(|(owner, _)| owner == tenant).map(|(_, record)| record);
+        let wanted = own.filter(|record| after < record.position && record.position <= through);
+        Ok(wanted.take(limit as usize).cloned().collect())
+    }
+
+    async fn seal_audit(&self, block: &AuditBlock, head: &AuditHead) -> Result<bool, ReadError> {
+        let mut tables = self.tables();
+        let latest = tables.heads.get(&head.tenant).map_or(0, |head| head.sequence);
+        let is_next = latest + 1 == block.sequence;
+        if is_next {
+            tables.blocks.push(block.clone());
+            tables.heads.insert(head.tenant.clone(), head.clone());
+        }
+        Ok(is_next)
     }
 }
 
@@ -111,6 +190,7 @@ impl SessionStore for MemoryStore {
             }
         }
         session.journal.extend(change.records);
+        tables.audit(change.audit);
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //!
 //! [`open`] chooses by the address: one file of SQLite for one server, PostgreSQL for several.
 
+mod audit;
 #[cfg(test)]
 #[allow(missing_docs)] // Each function's name says what it checks.
 pub(crate) mod conformance;
@@ -17,12 +18,14 @@ pub mod inspection;
 pub mod memory;
 mod migrations;
 pub mod postgres;
+mod postgres_audit;
 mod postgres_batch;
 mod postgres_connect;
 pub mod postgres_listener;
 mod postgres_pool;
 mod postgres_writer;
 pub mod sqlite;
+mod sqlite_audit;
 mod sqlite_file;
 mod sqlite_jobs;
 mod sqlite_writer;
@@ -33,10 +36,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::audit::AuditRecord;
 use crate::encryption::WrappedKey;
 use crate::idempotency::{IdempotencyError, IdempotencyStore};
 use crate::tenant::TenantId;
 
+pub use audit::{AuditMark, AuditStore};
 pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, migrate, open};
 pub use guarded::{DatabaseHealth, GuardedStore, Guards};
 pub use migrations::{AppliedMigration, MigrationError};
@@ -111,6 +116,8 @@ pub struct Append {
     pub purge_history: bool,
     /// The session's data key. With each commit, so that it never stands beside what another one encrypts.
     pub data_key: Box<WrappedKey>,
+    /// What the audit log is to say of it, written in the same transaction.
+    pub audit: Vec<AuditRecord>,
     /// Tells the other servers of this database that the session changed, in the same transaction. Costs the database
     /// more than the change itself, so it is for when there is no better way. A database of one server ignores it.
     pub announce: bool,
@@ -240,10 +247,10 @@ impl From<IdempotencyError> for ReadError {
     }
 }
 
-/// Both halves of a database: sessions, and answers to idempotent requests.
-pub trait Store: SessionStore + IdempotencyStore + 'static {}
+/// All that a database keeps: sessions, answers to idempotent requests, and the audit log.
+pub trait Store: SessionStore + IdempotencyStore + AuditStore + 'static {}
 
-impl<S: SessionStore + IdempotencyStore + 'static> Store for S {}
+impl<S: SessionStore + IdempotencyStore + AuditStore + 'static> Store for S {}
 
 /// A place that keeps sessions.
 #[async_trait]

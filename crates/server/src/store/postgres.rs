@@ -68,7 +68,7 @@ pub struct PostgresSettings {
 #[derive(Debug)]
 pub struct PostgresStore {
     writers: Vec<GroupCommit<Job>>,
-    pool: Pool,
+    pub(super) pool: Pool,
     /// For what may take longer than what buyers wait for.
     surveyors: Pool,
     timeout: Duration,
@@ -77,7 +77,7 @@ pub struct PostgresStore {
 }
 
 /// Why something was not written.
-enum WriteError {
+pub(super) enum WriteError {
     /// Too much waits, or somebody else holds what was to be changed.
     Busy,
     Failed(StoreFault),
@@ -153,7 +153,7 @@ impl PostgresStore {
     }
 
     /// Hands `work` to the writer that everything about `key` goes to.
-    async fn write(&self, key: &impl std::hash::Hash, work: Work) -> Result<Outcome, WriteError> {
+    pub(super) async fn write(&self, key: &impl std::hash::Hash, work: Work) -> Result<Outcome, WriteError> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % self.writers.len().max(1) as u64).unwrap_or(0);
@@ -196,7 +196,7 @@ impl SessionStore for PostgresStore {
     async fn commit(&self, change: Append) -> Result<(), CommitError> {
         change.check()?;
         let key = change.key.clone();
-        match self.write(&key, Work::Commit(change)).await? {
+        match self.write(&key, Work::Commit(Box::new(change))).await? {
             Outcome::Written | Outcome::Begun(_) => Ok(()),
             Outcome::Busy => Err(WriteError::Busy.into()),
             Outcome::Conflict { current_version } => Err(CommitError::Conflict { current_version }),
@@ -514,6 +514,7 @@ pub(super) fn migrations() -> Migrator {
         (5, "order of creation", include_str!("../../migrations/postgres/0005_order_of_creation.sql")),
         (6, "servers", include_str!("../../migrations/postgres/0006_servers.sql")),
         (7, "data keys", include_str!("../../migrations/postgres/0007_data_keys.sql")),
+        (8, "audit", include_str!("../../migrations/postgres/0008_audit.sql")),
     ])
 }
 
@@ -530,7 +531,7 @@ fn is_too_slow(error: &ReadError) -> bool {
     matches!(cause, Some(sqlx::Error::Database(database)) if database.code().as_deref() == Some("57014"))
 }
 
-fn unreadable(during: &'static str) -> impl FnOnce(sqlx::Error) -> ReadError {
+pub(super) fn unreadable(during: &'static str) -> impl FnOnce(sqlx::Error) -> ReadError {
     move |error| ReadError::Unavailable { fault: StoreFault::new(during, error) }
 }
 

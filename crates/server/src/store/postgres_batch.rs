@@ -17,15 +17,17 @@ use sqlx::{Row as _, query};
 
 use super::postgres_listener;
 use super::{Append, SessionKey};
+use crate::audit::AuditRecord;
 use crate::idempotency::{ABANDONED, Answer, Begin, Entry, IdempotencyKey, KEPT, Ticket};
 use crate::tenant::TenantId;
 
 /// What one caller wants written.
 #[derive(Debug)]
 pub(super) enum Work {
-    Commit(Append),
+    Commit(Box<Append>),
     Begin { ticket: Ticket, body_sha256: [u8; 32], now_ms: i64 },
     Finish(Ticket, Answer),
+    Audit(Vec<AuditRecord>),
     Abandon(Ticket),
     Probe,
 }
@@ -120,6 +122,7 @@ async fn write_answers(
     begin(connection, works, &mut outcomes).await?;
     finish(connection, works, is_erased).await?;
     abandon(connection, works).await?;
+    audit(connection, works).await?;
     if works.iter().any(|work| matches!(work, Work::Probe)) {
         probe(connection).await?;
     }
@@ -150,7 +153,7 @@ fn session_of(work: &Work) -> Option<Cow<'_, SessionKey>> {
     match work {
         Work::Commit(change) => Some(Cow::Borrowed(&change.key)),
         Work::Finish(ticket, answer) => told_of(ticket, answer).map(Cow::Owned),
-        Work::Begin { .. } | Work::Abandon(_) | Work::Probe => None,
+        Work::Begin { .. } | Work::Abandon(_) | Work::Audit(_) | Work::Probe => None,
     }
 }
 
@@ -212,6 +215,7 @@ struct Written<'a> {
     /// Everything up to this version loses its content.
     purged_through: Option<u64>,
     announced: bool,
+    audit: Vec<&'a AuditRecord>,
     last: &'a Append,
 }
 
@@ -239,6 +243,7 @@ impl<'a> Plan<'a> {
             records: Vec::new(),
             purged_through: None,
             announced: false,
+            audit: Vec::new(),
             last: change,
         });
         if change.purge_history {
@@ -250,6 +255,7 @@ impl<'a> Plan<'a> {
         written.records.extend(change.records.iter().map(|record| (record.version, record.blob.as_slice())));
         written.version = change.new_version();
         written.announced |= change.announce;
+        written.audit.extend(&change.audit);
         written.last = change;
         Outcome::Written
     }
@@ -359,10 +365,16 @@ const INSERT: &str =
         RETURNING 1),
      recorded AS (
         INSERT INTO journal (tenant, session_id, version, blob)
-        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[]))
+        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[])),
+     audited AS (
+        INSERT INTO audit_log (tenant, position, body, mac, key_id)
+        SELECT told.tenant, nextval('audit_positions'), told.body, told.mac, told.key_id
+        FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction,
+            unnest($25::text[], $26::text[], $27::bytea[], $28::text[]) AS told (tenant, body, mac, key_id)
+        WHERE transaction.id IS NOT NULL)
      SELECT count(*) FROM written";
 
-/// Changes of those sessions that are at the version that is expected ($25), with what all of them add to their journals; how
+/// Changes of those sessions that are at the version that is expected ($29), with what all of them add to their journals; how
 /// many were changed.
 const UPDATE: &str = "WITH written AS (
         UPDATE sessions SET version = new.version, state = new.state, status = new.status,
@@ -375,7 +387,7 @@ const UPDATE: &str = "WITH written AS (
         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
             $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::text[], $24::bytea[],
-            $25::bigint[])
+            $29::bigint[])
             AS new (tenant, session_id, version, state, status, step, funnel_id, funnel_version, created_at_ms,
                 updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
                 email_digest, ended_at_ms, root_key_id, data_key, expected_version)
@@ -384,7 +396,13 @@ const UPDATE: &str = "WITH written AS (
         RETURNING 1),
      recorded AS (
         INSERT INTO journal (tenant, session_id, version, blob)
-        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[]))
+        SELECT * FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bytea[])),
+     audited AS (
+        INSERT INTO audit_log (tenant, position, body, mac, key_id)
+        SELECT told.tenant, nextval('audit_positions'), told.body, told.mac, told.key_id
+        FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction,
+            unnest($25::text[], $26::text[], $27::bytea[], $28::text[]) AS told (tenant, body, mac, key_id)
+        WHERE transaction.id IS NOT NULL)
      SELECT count(*) FROM written";
 
 /// Rows of sessions, turned into one array for each column.
@@ -394,6 +412,7 @@ struct Columns<'a>(&'a [&'a Written<'a>]);
 impl<'a> Columns<'a> {
     fn bind_to(&self, query: Query<'a, Postgres, PgArguments>) -> Query<'a, Postgres, PgArguments> {
         let records = || self.0.iter().flat_map(|row| row.records.iter().map(move |record| (&row.last.key, record)));
+        let audit = || self.0.iter().flat_map(|row| row.audit.iter().copied());
         query
             .bind(self.column(|row| row.last.key.tenant.as_str()))
             .bind(self.column(|row| row.last.key.session_id.as_str()))
@@ -421,11 +440,45 @@ impl<'a> Columns<'a> {
             // Their data keys.
             .bind(self.column(|row| row.last.data_key.root_key_id.as_str()))
             .bind(self.column(|row| row.last.data_key.sealed.as_slice()))
+            // What the audit log says of them.
+            .bind(audit().map(|record| record.tenant.as_str()).collect::<Vec<_>>())
+            .bind(audit().map(|record| record.body.as_str()).collect::<Vec<_>>())
+            .bind(audit().map(|record| record.mac.as_slice()).collect::<Vec<_>>())
+            .bind(audit().map(|record| record.key_id.as_str()).collect::<Vec<_>>())
     }
 
     fn column<T>(&self, value: impl Fn(&'a Written<'a>) -> T) -> Vec<T> {
         self.0.iter().map(|row| value(row)).collect()
     }
+}
+
+/// Adds to the audit log what tells of no session's change.
+async fn audit(connection: &mut PgConnection, works: &[&Work]) -> Result<(), sqlx::Error> {
+    let records: Vec<&AuditRecord> = works
+        .iter()
+        .filter_map(|work| match work {
+            Work::Audit(records) => Some(records),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if records.is_empty() {
+        return Ok(());
+    }
+    query(
+        "INSERT INTO audit_log (tenant, position, body, mac, key_id)
+         SELECT told.tenant, nextval('audit_positions'), told.body, told.mac, told.key_id
+         FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction,
+            unnest($1::text[], $2::text[], $3::bytea[], $4::text[]) AS told (tenant, body, mac, key_id)
+         WHERE transaction.id IS NOT NULL",
+    )
+    .bind(records.iter().map(|record| record.tenant.as_str()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.body.as_str()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.mac.as_slice()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.key_id.as_str()).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Locks the requests that are known already, in the order of their keys, as with sessions.
@@ -434,7 +487,7 @@ async fn lock_answers(connection: &mut PgConnection, works: &[&Work]) -> Result<
         .iter()
         .filter_map(|work| match work {
             Work::Begin { ticket, .. } | Work::Finish(ticket, _) | Work::Abandon(ticket) => Some(ticket),
-            Work::Commit(_) | Work::Probe => None,
+            Work::Commit(_) | Work::Audit(_) | Work::Probe => None,
         })
         .map(|ticket| (ticket.key.tenant.as_str(), ticket.key.scope.as_str(), ticket.key.key.as_str()))
         .collect();
@@ -661,6 +714,10 @@ mod tests {
     use super::*;
     use crate::store::conformance::{append, session};
 
+    fn commit(change: Append) -> Work {
+        Work::Commit(Box::new(change))
+    }
+
     fn at(version: u64) -> Locked {
         Locked { version, erased: false }
     }
@@ -670,7 +727,7 @@ mod tests {
         let key = session("a", "ws_1");
         let mut erasure = append(&key, 4);
         erasure.purge_history = true;
-        let works = [append(&key, 3), append(&key, 3), erasure, append(&key, 5)].map(Work::Commit);
+        let works = [append(&key, 3), append(&key, 3), erasure, append(&key, 5)].map(commit);
         let works: Vec<&Work> = works.iter().collect();
         let plan = Plan::new(&works, &HashMap::from([(key.clone(), at(3))]));
         let conflict = Outcome::Conflict { current_version: 4 };
@@ -690,8 +747,8 @@ mod tests {
             Some(plan.sessions.values().map(|row| (row.expected_version, row.version)).collect::<Vec<_>>())
         };
         let usual = || vec![append(&keys[0], 3), append(&keys[1], 7), append(&keys[0], 4)];
-        let with = |change: Append| usual().into_iter().chain([change]).map(Work::Commit).collect();
-        let mut works: Vec<Work> = usual().into_iter().map(Work::Commit).collect();
+        let with = |change: Append| usual().into_iter().chain([change]).map(commit).collect();
+        let mut works: Vec<Work> = usual().into_iter().map(commit).collect();
         works.push(Work::Probe);
         assert_eq!(expected(works), Some(vec![(3, 5), (7, 8)]));
         assert_eq!(expected(with(append(&session("a", "ws_3"), 0))), None, "it is new");
@@ -706,7 +763,7 @@ mod tests {
     #[test]
     fn what_is_stale_or_unknown_is_not_written() {
         let (stale, unknown) = (session("a", "ws_1"), session("a", "ws_2"));
-        let works = [append(&stale, 1), append(&unknown, 1), append(&stale, 0)].map(Work::Commit);
+        let works = [append(&stale, 1), append(&unknown, 1), append(&stale, 0)].map(commit);
         let works: Vec<&Work> = works.iter().collect();
         let plan = Plan::new(&works, &HashMap::from([(stale, at(2))]));
         let conflict = |current_version| Outcome::Conflict { current_version };

@@ -61,7 +61,7 @@ pub struct SqliteSettings {
 pub struct SqliteStore {
     file: SqliteFile,
     writer: GroupCommit<Box<dyn WriteJob>>,
-    readers: SqlitePool,
+    pub(super) readers: SqlitePool,
     /// Reads what may take longer than what buyers wait for.
     surveyors: SqlitePool,
     /// The latest write failed, so whether writing works has to be found out before it is promised.
@@ -123,7 +123,7 @@ impl SqliteStore {
         }
     }
 
-    async fn answer<T>(
+    pub(super) async fn answer<T>(
         &self,
         make: impl FnOnce(oneshot::Sender<Result<T, StoreFault>>) -> Box<dyn WriteJob>,
     ) -> Result<T, IdempotencyError> {
@@ -361,6 +361,7 @@ pub(super) fn migrations() -> Migrator {
         (6, "listing", include_str!("../../migrations/sqlite/0006_listing.sql")),
         (7, "order of creation", include_str!("../../migrations/sqlite/0007_order_of_creation.sql")),
         (8, "data keys", include_str!("../../migrations/sqlite/0008_data_keys.sql")),
+        (9, "audit", include_str!("../../migrations/sqlite/0009_audit.sql")),
     ])
 }
 
@@ -373,14 +374,17 @@ async fn create_folder(file: &Path) -> Result<(), OpenError> {
     }
 }
 
-async fn bounded<T>(during: &'static str, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, ReadError> {
+pub(super) async fn bounded<T>(
+    during: &'static str,
+    query: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, ReadError> {
     match tokio::time::timeout(QUERY_LIMIT, query).await {
         Ok(outcome) => outcome.map_err(|error| read_error(during, error)),
         Err(elapsed) => Err(ReadError::Unavailable { fault: StoreFault::new(during, elapsed) }),
     }
 }
 
-fn read_error(during: &'static str, error: sqlx::Error) -> ReadError {
+pub(super) fn read_error(during: &'static str, error: sqlx::Error) -> ReadError {
     match error {
         sqlx::Error::PoolTimedOut => ReadError::Overloaded { retry_after: RETRY_AFTER },
         error => ReadError::Unavailable { fault: StoreFault::new(during, error) },

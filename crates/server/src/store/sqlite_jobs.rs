@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::sqlite::{signed, unsigned};
 use super::sqlite_writer::{Verdict, WriteJob};
 use super::{Append, CommitError, Deleted, Due, Rewrapped, SessionKey, StoreFault};
+use crate::audit::{AuditBlock, AuditHead, AuditRecord};
 use crate::idempotency::{Answer, Begin, Entry, Ticket};
 use crate::tenant::TenantId;
 
@@ -53,6 +54,7 @@ impl CommitJob {
                 .execute(&mut *connection)
                 .await?;
         }
+        write_audit(connection, &change.audit).await?;
         Ok(Ok(()))
     }
 }
@@ -75,6 +77,114 @@ impl WriteJob for CommitJob {
 
     fn erases(&self) -> bool {
         self.change.purge_history
+    }
+}
+
+/// Adds to the audit log.
+async fn write_audit(connection: &mut SqliteConnection, records: &[AuditRecord]) -> Result<(), sqlx::Error> {
+    for record in records {
+        sqlx::query("INSERT INTO audit_log (tenant, body, mac, key_id) VALUES (?1, ?2, ?3, ?4)")
+            .bind(record.tenant.as_str())
+            .bind(&record.body)
+            .bind(record.mac.as_slice())
+            .bind(&record.key_id)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Adds to the audit log what tells of no session's change.
+#[derive(Debug)]
+pub(super) struct AuditJob {
+    records: Vec<AuditRecord>,
+    tell: Tell<()>,
+}
+
+impl AuditJob {
+    pub(super) fn new(records: Vec<AuditRecord>, tell: Tell<()>) -> Self {
+        Self { records, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for AuditJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        write_audit(connection, &self.records).await?;
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(()));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+}
+
+/// Writes a block of the audit log and the head that names it.
+#[derive(Debug)]
+pub(super) struct SealAuditJob {
+    block: AuditBlock,
+    head: AuditHead,
+    is_written: bool,
+    tell: Tell<bool>,
+}
+
+impl SealAuditJob {
+    pub(super) fn new(block: AuditBlock, head: AuditHead, tell: Tell<bool>) -> Self {
+        Self { block, head, is_written: false, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for SealAuditJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        let Self { block, head, .. } = self;
+        let write = sqlx::query(
+            "INSERT INTO audit_heads (tenant, sequence, through_position, hash, mac, key_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (tenant) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash, mac = excluded.mac,
+                through_position = excluded.through_position, key_id = excluded.key_id
+             WHERE audit_heads.sequence = excluded.sequence - 1",
+        )
+        .bind(head.tenant.as_str())
+        .bind(signed(head.sequence))
+        .bind(signed(head.through))
+        .bind(head.hash.as_slice())
+        .bind(head.mac.as_slice())
+        .bind(&head.key_id);
+        self.is_written = write.execute(&mut *connection).await?.rows_affected() == 1;
+        if !self.is_written {
+            return Ok(Verdict::Keep);
+        }
+        sqlx::query(
+            "INSERT INTO audit_blocks (tenant, sequence, through_position, records, sealed_at_ms, previous_hash,
+                records_digest, hash, mac, key_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )
+        .bind(block.tenant.as_str())
+        .bind(signed(block.sequence))
+        .bind(signed(block.through))
+        .bind(signed(block.records))
+        .bind(block.sealed_at_ms)
+        .bind(block.previous.as_slice())
+        .bind(block.digest.as_slice())
+        .bind(block.hash.as_slice())
+        .bind(block.mac.as_slice())
+        .bind(&block.key_id)
+        .execute(connection)
+        .await?;
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(self.is_written));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
     }
 }
 

@@ -30,7 +30,8 @@ impl<'a> Batch<'a> {
     }
 
     fn record(&mut self, entry: &mut TailEntry, by: Role, origin: Option<Origin>, event: Event) {
-        let record = Record { version: self.version() + 1, at: self.environment.now, by, origin, event };
+        let caller = entry.issued.as_ref().and_then(|issued| issued.caller.clone());
+        let record = Record { version: self.version() + 1, at: self.environment.now, by, origin, caller, event };
         self.state = evolve(self.state.take(), &record);
         entry.records.push(record);
     }

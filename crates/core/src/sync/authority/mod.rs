@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::frame::{ErrorCode, Hello, PROTOCOL_VERSION, ServerFrame, Submission};
 use crate::command::{Command, Durability};
-use crate::event::{Event, Record};
+use crate::event::{Caller, Event, Record};
 use crate::evolve::evolve;
 use crate::funnel::Funnel;
 use crate::identifier::{ClientId, SessionId};
@@ -98,6 +98,8 @@ pub struct Request {
     pub expected_version: Option<u64>,
     /// Whether it is meant only if the peer's command before it was applied.
     pub only_after_previous: bool,
+    /// Who that is, as far as its server knows.
+    pub caller: Option<Caller>,
     /// When the caller wants it to count as acknowledged, where it says so. What has to be strict stays strict.
     pub durability: Option<Durability>,
 }
@@ -113,6 +115,7 @@ impl Request {
             expected_version: None,
             only_after_previous: false,
             durability: None,
+            caller: None,
         }
     }
 

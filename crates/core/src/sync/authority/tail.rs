@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Credential, Request, Work};
 use crate::command::Command;
-use crate::event::{Event, Record};
+use crate::event::{Caller, Event, Record};
 use crate::identifier::ClientId;
 use crate::permission::Role;
 
@@ -35,6 +35,9 @@ pub struct Issued {
     /// Digest of the claim secret, where it came with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
+    /// Who issued it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
     /// The command; missing where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,
@@ -53,7 +56,7 @@ impl TailEntry {
 
     /// The command, to be decided again.
     pub(super) fn into_work(self) -> Option<Work> {
-        let Issued { client_id, seq, role, claim, command } = self.issued?;
+        let Issued { client_id, seq, role, claim, caller, command } = self.issued?;
         let command = match command {
             Some(command) => Ok(command),
             None => Err(self.records.into_iter().find_map(|record| match record.event {
@@ -61,7 +64,7 @@ impl TailEntry {
                 _ => None,
             })?),
         };
-        let request = Request::new(client_id, Some(seq), command);
+        let request = Request { caller, ..Request::new(client_id, Some(seq), command) };
         let credential = claim.map_or(Credential::Verified, Credential::Claim);
         Some(Work { peer: None, role, credential, request })
     }
@@ -75,6 +78,7 @@ impl Issued {
             Credential::Verified => None,
         };
         let command = request.command.as_ref().ok().cloned();
-        Self { client_id: request.client_id.clone(), seq, role: *role, claim, command }
+        let caller = request.caller.clone();
+        Self { client_id: request.client_id.clone(), seq, role: *role, claim, caller, command }
     }
 }

@@ -704,6 +704,6 @@ fn apply(state: Option<State>, events: Vec<Event>, client_id: &ClientId, seq: u6
     events.into_iter().fold(state, |state, event| {
         let version = state.as_ref().map_or(0, State::version) + 1;
         let origin = Some(Origin { client_id: client_id.clone(), seq });
-        evolve(state, &Record { version, at: now, by: Role::Browser, origin, event })
+        evolve(state, &Record { version, at: now, by: Role::Browser, origin, caller: None, event })
     })
 }

@@ -137,11 +137,11 @@ pub(crate) async fn batch_get(
     principal: Principal,
     JsonBody(BatchIds { ids }): JsonBody<BatchIds>,
 ) -> Result<Response, Problem> {
-    let role = staff(&principal)?;
+    let role = staff(&state, &principal)?;
     check_count(&ids, MAX_IDS)?;
     let results = for_each(ids, async |id| {
         let read = async {
-            let Ok(target) = Target::of(&principal, &id) else { return Ok(None) };
+            let Ok(target) = Target::of(&state, &principal, &id) else { return Ok(None) };
             Ok::<_, Problem>(state.sessions.current(&target.key).await?)
         };
         match read.await {
@@ -172,16 +172,16 @@ pub(crate) async fn batch_delete(
     principal: Principal,
     JsonBody(BatchIds { ids }): JsonBody<BatchIds>,
 ) -> Result<Response, Problem> {
-    staff(&principal)?;
+    staff(&state, &principal)?;
     check_count(&ids, MAX_IDS)?;
     let results = for_each(ids, async |id| {
         let delete = async {
-            let Ok(target) = Target::of(&principal, &id) else { return Ok(false) };
+            let Ok(target) = Target::of(&state, &principal, &id) else { return Ok(false) };
             if state.sessions.current(&target.key).await?.is_none() {
                 return Ok(false);
             }
             let requests = vec![request(&nameless()?, None, Command::Erase {})];
-            all_accepted(state.sessions.execute(&target.key, target.role, requests).await?.answers)?;
+            all_accepted(state.sessions.execute(&target.key, target.role, &target.caller, requests).await?.answers)?;
             Ok::<_, Problem>(true)
         };
         match delete.await {

@@ -141,7 +141,7 @@ pub(crate) async fn commands(
     headers: HeaderMap,
     HashedJsonBody { value: Commands { commands }, sha256 }: HashedJsonBody<Commands>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&principal, &id)?;
+    let target = Target::of(&state, &principal, &id)?;
     if !(1..=MAX_COMMANDS).contains(&commands.len()) {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
             .detail(format!("`commands` holds {}; send 1 to {MAX_COMMANDS}", commands.len()))
@@ -170,7 +170,8 @@ pub(crate) async fn commands(
         }
         existing(&state, &target.key).await?;
         let mut results = Vec::new();
-        let Executed { answers, durable_version } = state.sessions.execute(&target.key, target.role, requests).await?;
+        let Executed { answers, durable_version } =
+            state.sessions.execute(&target.key, target.role, &target.caller, requests).await?;
         for answer in answers {
             match answer {
                 ServerFrame::Accepted { client_id, seq, version, repeated } => {

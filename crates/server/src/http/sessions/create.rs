@@ -9,12 +9,13 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use throughline_core::{
-    Command, Create, Customer, FunnelChoice, ItemRequest, Money, Rejection, RejectionCode, Role, Session, SessionId,
-    Source, Timestamp, json::JsonObject,
+    Caller, Command, Create, Customer, FunnelChoice, ItemRequest, Money, Rejection, RejectionCode, Role, Session,
+    SessionId, Source, Timestamp, json::JsonObject,
 };
 use utoipa::ToSchema;
 
 use super::{TokenAnswer, all_accepted, existing, issue_token, nameless, request, visible};
+use crate::client_address::kept_network;
 use crate::http::body::{HashedJsonBody, customer_is_by_name};
 use crate::http::extract::{ClientAddress, MaybePrincipal};
 use crate::http::idempotent::{Once, Reply};
@@ -111,10 +112,17 @@ pub(crate) async fn create(
     headers: HeaderMap,
     HashedJsonBody { value: new, sha256 }: HashedJsonBody<NewSession>,
 ) -> Result<Response, Problem> {
+    let caller = match &principal {
+        Some(principal) => principal.caller(),
+        None => Caller { key_id: None, network: Some(kept_network(address)) },
+    };
     let (tenant, role, scope) = if let Some(principal) = principal {
         match &principal.role {
             PrincipalRole::Service { tenant, .. } => (tenant.clone(), Role::Service, Some(principal.scope())),
-            PrincipalRole::Browser { .. } | PrincipalRole::Operator { .. } => return Err(wrong_principal()),
+            PrincipalRole::Browser { .. } | PrincipalRole::Operator { .. } => {
+                state.denials.note(principal.denied("createSession", "notPermitted"));
+                return Err(wrong_principal());
+            }
         }
     } else {
         state.creations_per_address.check(address)?;
@@ -132,7 +140,7 @@ pub(crate) async fn create(
         Some(scope) => Once::of(&headers, &tenant, &format!("{scope} create"))?,
         None => Once::never(),
     };
-    let work = create_once(&state, tenant, role, new);
+    let work = create_once(&state, tenant, role, caller, new);
     once.answer(&state, sha256, work).await
 }
 
@@ -170,6 +178,7 @@ async fn create_once(
     state: &Arc<ServerState>,
     tenant: TenantId,
     role: Role,
+    caller: Caller,
     new: NewSession,
 ) -> Result<Reply, Problem> {
     let id = match new.id {
@@ -197,7 +206,7 @@ async fn create_once(
     if state.sessions.current(&key).await?.is_some() {
         return Err(taken());
     }
-    let version = all_accepted(state.sessions.execute(&key, role, requests).await?.answers)?;
+    let version = all_accepted(state.sessions.execute(&key, role, &caller, requests).await?.answers)?;
     let created = existing(state, &key).await?;
     let session = visible(&created, role);
     let TokenAnswer { token, token_expires_at } = issue_token(state, &key)?;

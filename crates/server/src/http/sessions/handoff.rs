@@ -8,11 +8,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use throughline_core::sync::ServerFrame;
-use throughline_core::{ClientId, Command, Role, Timestamp};
+use throughline_core::{Caller, ClientId, Command, Role, Timestamp};
 use utoipa::ToSchema;
 
 use super::{Target, TokenAnswer, all_accepted, erased, existing, request};
+use crate::audit::Denial;
 use crate::claim_secret;
+use crate::client_address::kept_network;
 use crate::http::body::{JsonBody, invalid};
 use crate::http::extract::ClientAddress;
 use crate::http::idempotent::Reply;
@@ -75,7 +77,7 @@ pub(crate) async fn offer(
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&principal, &id)?;
+    let target = Target::of(&state, &principal, &id)?;
     if matches!(principal.role, PrincipalRole::Operator { .. }) {
         tracing::warn!("an operator asked for a session's handoff code");
         return Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
@@ -120,8 +122,10 @@ pub(crate) async fn accept(
 ) -> Result<Response, Problem> {
     state.handoffs_per_address.check(address)?;
     let now_ms = state.clock.now_ms();
-    let claims =
-        state.authenticator.tokens().verify(&code, Purpose::Handoff, now_ms).map_err(|error| refused(&error))?;
+    let claims = state.authenticator.tokens().verify(&code, Purpose::Handoff, now_ms).map_err(|error| {
+        state.denials.note(Denial::of_nobody("useHandoffCode", error.code(), kept_network(address)));
+        refused(&error)
+    })?;
     let digest = |secret: String| {
         claim_secret::digest_of(&secret).ok_or_else(|| invalid("claim", "a claim secret has 32 to 256 bytes"))
     };
@@ -136,14 +140,17 @@ pub(crate) async fn accept(
     // browser. Of the clients that a session remembers, codes are the last to be forgotten.
     let client_id = ClientId::new(format!("{}{}", ClientId::HANDOFF, claims.token_id))
         .map_err(|error| Problem::internal(&error))?;
+    let caller = Caller { key_id: None, network: Some(kept_network(address)) };
     let requests = vec![request(&client_id, Some(1), Command::HandOff { claim: claim.clone(), until })];
-    let answers = state.sessions.execute(&key, Role::System, requests).await?.answers;
+    let answers = state.sessions.execute(&key, Role::System, &caller, requests).await?.answers;
     if answers.iter().any(|answer| matches!(answer, ServerFrame::Accepted { repeated: true, .. })) {
         // Whoever used the code has registered this secret with it: the answer was lost on its way.
         let session = existing(&state, &key).await?;
         let is_same_browser = claim.is_some_and(|digest| session.lent_until(&digest).is_some());
         if !is_same_browser {
             tracing::warn!("a handoff code was used again");
+            let denial = Denial::of(key.tenant.clone(), "nobody", caller, "useHandoffCode", "handoffUsed");
+            state.denials.note(Denial { session: Some(key.session_id.clone()), ..denial });
             return Err(Problem::new(StatusCode::GONE, "handoffUsed", "The code was used")
                 .detail("this code was used already; ask for a new one on the device that has the session")
                 .mendable_by("buyerInput"));

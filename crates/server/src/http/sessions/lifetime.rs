@@ -44,10 +44,10 @@ pub(crate) async fn extend(
     Path(id): Path<String>,
     JsonBody(Extension { ttl_ms }): JsonBody<Extension>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&principal, &id)?;
+    let target = Target::of(&state, &principal, &id)?;
     existing(&state, &target.key).await?;
     let requests = vec![request(&nameless()?, None, Command::Extend { ttl_ms })];
-    all_accepted(state.sessions.execute(&target.key, target.role, requests).await?.answers)?;
+    all_accepted(state.sessions.execute(&target.key, target.role, &target.caller, requests).await?.answers)?;
     let current = existing(&state, &target.key).await?;
     Ok(session_reply(&current, target.role)?.into_response())
 }
@@ -68,10 +68,10 @@ pub(crate) async fn delete(
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&principal, &id)?;
+    let target = Target::of(&state, &principal, &id)?;
     existing(&state, &target.key).await?;
     let requests = vec![request(&nameless()?, None, Command::Erase {})];
-    all_accepted(state.sessions.execute(&target.key, target.role, requests).await?.answers)?;
+    all_accepted(state.sessions.execute(&target.key, target.role, &target.caller, requests).await?.answers)?;
     Ok(Reply::empty().into_response())
 }
 
@@ -91,7 +91,7 @@ pub(crate) async fn renew_token(
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&principal, &id)?;
+    let target = Target::of(&state, &principal, &id)?;
     let current = existing(&state, &target.key).await?;
     if current.erased_at.is_some() {
         return Err(erased());

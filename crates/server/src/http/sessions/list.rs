@@ -89,7 +89,7 @@ pub(crate) async fn list(
     principal: Principal,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let role = staff(&principal)?;
+    let role = staff(&state, &principal)?;
     let query = QueryParameters::read(query.as_deref(), &PARAMETERS)?;
     let search = search(&state, principal.tenant(), &query)?;
     let limit = search.limit;

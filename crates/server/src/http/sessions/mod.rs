@@ -15,7 +15,9 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use serde::Serialize;
 use throughline_core::sync::{Request, ServerFrame};
-use throughline_core::{ClientId, Command, Rejection, RejectionCode, Role, Session, SessionId, State, Timestamp};
+use throughline_core::{
+    Caller, ClientId, Command, Rejection, RejectionCode, Role, Session, SessionId, State, Timestamp,
+};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -76,12 +78,13 @@ fn session_reply(state: &State, role: Role) -> Result<Reply, Problem> {
 ///
 /// # Errors
 /// A problem for a browser, which has one session.
-pub(super) fn staff(principal: &Principal) -> Result<Role, Problem> {
+pub(super) fn staff(state: &ServerState, principal: &Principal) -> Result<Role, Problem> {
     match &principal.role {
         PrincipalRole::Service { .. } => Ok(Role::Service),
         PrincipalRole::Operator { .. } => Ok(Role::Operator),
         PrincipalRole::Browser { .. } => {
             tracing::warn!("a session's token was used for what only services and operators may do");
+            state.denials.note(principal.denied("useServiceRoute", "notPermitted"));
             Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
                 .detail("this is for services and operators; a session's token is for that session alone")
                 .mendable_by("forbidden"))
@@ -93,11 +96,12 @@ pub(super) fn staff(principal: &Principal) -> Result<Role, Problem> {
 pub(super) struct Target {
     pub(super) key: SessionKey,
     role: Role,
+    caller: Caller,
 }
 
 impl Target {
     /// Checks that the principal may reach this session. Knowing an id grants nothing.
-    pub(super) fn of(principal: &Principal, id: &str) -> Result<Self, Problem> {
+    pub(super) fn of(state: &ServerState, principal: &Principal, id: &str) -> Result<Self, Problem> {
         let id = SessionId::new(id).map_err(|_| not_found())?;
         let role = match &principal.role {
             PrincipalRole::Service { .. } => Role::Service,
@@ -105,12 +109,14 @@ impl Target {
             PrincipalRole::Browser { claims } if claims.session_id == id.as_str() => Role::Browser,
             PrincipalRole::Browser { .. } => {
                 tracing::warn!("a token was used for another session than its own");
+                state.denials.note(principal.denied("reachSession", "wrongSession"));
                 return Err(Problem::new(StatusCode::FORBIDDEN, "wrongSession", "Forbidden")
                     .detail("this token is for another session; use the one that came with this session")
                     .mendable_by("forbidden"));
             }
         };
-        Ok(Self { key: SessionKey { tenant: principal.tenant().clone(), session_id: id.into() }, role })
+        let key = SessionKey { tenant: principal.tenant().clone(), session_id: id.into() };
+        Ok(Self { key, role, caller: principal.caller() })
     }
 }
 

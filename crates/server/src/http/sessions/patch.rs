@@ -165,7 +165,7 @@ pub(crate) async fn patch(
     headers: HeaderMap,
     HashedJsonBody { value: patch, sha256 }: HashedJsonBody<SessionPatch>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&principal, &id)?;
+    let target = Target::of(&state, &principal, &id)?;
     let wanted = if_match(&headers)?;
     let once = Once::of(&headers, principal.tenant(), &format!("{} patch {id}", principal.scope()))?;
     let client_id = once.client_id();
@@ -180,7 +180,8 @@ pub(crate) async fn patch(
             if requests.is_empty() {
                 return session_reply(&current, target.role);
             }
-            let Executed { answers, .. } = state.sessions.execute(&target.key, target.role, requests).await?;
+            let Executed { answers, .. } =
+                state.sessions.execute(&target.key, target.role, &target.caller, requests).await?;
             let moved = answers.iter().any(|answer| {
                 matches!(answer, ServerFrame::Rejected { reason, .. }
                     if reason.code == RejectionCode::StaleVersion)
@@ -226,7 +227,7 @@ fn plan(
         }
         for event in events {
             let version = planned.as_ref().map_or(0, Stored::version) + 1;
-            planned = evolve(planned, &Record { version, at: now, by: role, origin: None, event });
+            planned = evolve(planned, &Record { version, at: now, by: role, origin: None, caller: None, event });
         }
         let seq = client_id.map(|_| index as u64 + 1);
         requests.push(Request {

@@ -50,7 +50,7 @@ pub(crate) async fn get(
     Path(id): Path<String>,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&principal, &id)?;
+    let target = Target::of(&state, &principal, &id)?;
     let View { json, version, stale_for } =
         state.sessions.view(&target.key, target.role).await?.ok_or_else(not_found)?;
     let tag = etag(version);
@@ -163,7 +163,7 @@ pub(crate) async fn validate(
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&principal, &id)?;
+    let target = Target::of(&state, &principal, &id)?;
     let Current { state: current, stale_for } = existing_as_known(&state, &target.key).await?;
     let session = &current.session;
     let now = Timestamp::from_millis(state.clock.now_ms());
@@ -243,7 +243,7 @@ pub(crate) async fn events(
     Path(id): Path<String>,
     Query(Range { after, limit }): Query<Range>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&principal, &id)?;
+    let target = Target::of(&state, &principal, &id)?;
     let current = existing(&state, &target.key).await?;
     let limit = limit.unwrap_or(RECORDS);
     if !(1..=MAX_RECORDS).contains(&limit) {

@@ -126,7 +126,7 @@ pub(crate) async fn stats(
     principal: Principal,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    staff(&principal)?;
+    staff(&state, &principal)?;
     let query = QueryParameters::read(query.as_deref(), &PARAMETERS)?;
     // What is created in this very millisecond counts as well.
     let now_ms = state.clock.now_ms().saturating_add(1);

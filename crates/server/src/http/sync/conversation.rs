@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, Request, ServerFrame};
-use throughline_core::{Role, Timestamp};
+use throughline_core::{Caller, Role, Timestamp};
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::end::End;
+use crate::audit::Denial;
 use crate::claim_secret;
+use crate::client_address::kept_network;
 use crate::connection_limit::ConnectionPermit;
 use crate::principal::{AuthenticationError, Role as PrincipalRole};
 use crate::problem::chain;
@@ -39,6 +41,8 @@ struct Proof {
     tenant: TenantId,
     credential: Credential,
     token: Option<Arc<Claims>>,
+    /// What is kept of who this is.
+    caller: Caller,
 }
 
 /// A client that has said hello, and follows its session.
@@ -58,7 +62,7 @@ impl Conversation {
             let message = format!("this server speaks protocol {PROTOCOL_VERSION}, not {}", hello.protocol);
             return Err(End::new(ErrorCode::UnsupportedProtocol, message));
         }
-        let proof = recognise(&state, hello)?;
+        let proof = recognise(&state, hello, address)?;
         let key = SessionKey { tenant: proof.tenant.clone(), session_id: hello.session_id.to_string() };
         if state.sessions.current(&key).await?.is_none() {
             match &proof.credential {
@@ -74,6 +78,7 @@ impl Conversation {
             // Only here it proved nothing, so it used up nobody's allowance but its address's.
             Err(FollowError::Claim) => {
                 tracing::warn!("a claim was refused: it is none of the session's, or its time is over");
+                state.denials.note(Denial::of_nobody("useClaim", "claimMismatch", kept_network(address)));
                 return Err(End::new(ErrorCode::Unauthorized, NOT_YOURS));
             }
         };
@@ -123,7 +128,8 @@ impl Conversation {
     }
 
     /// Hands in commands; the answers come as frames.
-    pub(super) fn submit(&self, requests: Vec<Request>) {
+    pub(super) fn submit(&self, mut requests: Vec<Request>) {
+        requests.iter_mut().for_each(|request| request.caller = Some(self.proof.caller.clone()));
         let span = tracing::debug_span!("commands", count = requests.len(), role = ?self.proof.role);
         span.in_scope(|| self.subscription.submit(requests));
     }
@@ -199,14 +205,17 @@ fn or_end(frame: Box<ServerFrame>) -> Result<Box<ServerFrame>, End> {
 }
 
 /// A token where there is a good one, else the claim secret.
-fn recognise(state: &ServerState, hello: &Hello) -> Result<Proof, End> {
+fn recognise(state: &ServerState, hello: &Hello, address: IpAddr) -> Result<Proof, End> {
     let token = hello.token.as_deref().filter(|token| !token.is_empty());
     let refusal = match token.map(|token| state.authenticator.recognise(token, state.clock.now_ms())) {
         Some(Ok(principal)) => {
             state.request_limits.admit(&principal)?;
+            let principal = principal.at(address);
+            let caller = principal.caller();
             let (role, token) = match principal.role {
-                PrincipalRole::Browser { claims } if claims.session_id != hello.session_id.as_str() => {
+                PrincipalRole::Browser { ref claims } if claims.session_id != hello.session_id.as_str() => {
                     tracing::warn!("a token was used for another session than its own");
+                    state.denials.note(principal.denied("reachSession", "wrongSession"));
                     return Err(End::new(ErrorCode::Unauthorized, "this token is for another session"));
                 }
                 PrincipalRole::Browser { ref claims } => (Role::Browser, Some(claims.clone())),
@@ -214,20 +223,23 @@ fn recognise(state: &ServerState, hello: &Hello) -> Result<Proof, End> {
                 PrincipalRole::Operator { .. } => (Role::Operator, None),
             };
             let tenant = principal.tenant().clone();
-            return Ok(Proof { role, tenant, credential: Credential::Verified, token });
+            return Ok(Proof { role, tenant, credential: Credential::Verified, token, caller });
         }
         Some(Err(error)) => Some(error),
         None => None,
     };
     if let Some(digest) = hello.claim.as_deref().and_then(claim_secret::digest_of) {
         let credential = Credential::Claim(digest);
-        return Ok(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None });
+        let caller = Caller { key_id: None, network: Some(kept_network(address)) };
+        return Ok(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None, caller });
     }
     let code = match &refusal {
         Some(AuthenticationError::Token(TokenError::Expired { .. })) => ErrorCode::TokenExpired,
         _ => ErrorCode::Unauthorized,
     };
-    refusal.as_ref().unwrap_or(&AuthenticationError::Missing).note();
+    let error = refusal.as_ref().unwrap_or(&AuthenticationError::Missing);
+    error.note();
+    state.denials.note(Denial::of_nobody("authenticate", error.code(), kept_network(address)));
     let message = refusal.map_or_else(|| "send a session token, or the claim secret".to_owned(), |e| e.to_string());
     Err(End::new(code, message))
 }

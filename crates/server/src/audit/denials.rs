@@ -1,0 +1,116 @@
+//! What was not allowed. It changes nothing, so there is no transaction to write it with: it is counted, and written once in a
+//! second.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use throughline_core::Caller;
+
+use super::{AuditEntry, Outcome};
+use crate::tenant::TenantId;
+
+/// How many different ones are told apart in one second. A crowd of attackers fills neither memory nor database: what is beyond
+/// is counted as one, without its network.
+const TOLD_APART: usize = 1_000;
+
+/// Somebody was not allowed something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Denial {
+    /// Whose sessions it was about; the single tenant where nobody can tell.
+    pub tenant: TenantId,
+    /// The session of the token that was shown. Never what the caller merely wrote.
+    pub session: Option<String>,
+    /// In which role, or `nobody`.
+    pub by: &'static str,
+    /// The public name of the service key that was shown, if it is one.
+    pub key_id: Option<String>,
+    /// The network of the address that it came from.
+    pub network: Option<String>,
+    /// What was wanted.
+    pub did: &'static str,
+    /// The code of the refusal.
+    pub code: &'static str,
+}
+
+/// Denials that are not written yet.
+#[derive(Debug, Default)]
+pub struct Denials {
+    counted: Mutex<HashMap<Denial, u64>>,
+}
+
+impl Denial {
+    /// Of somebody who proved nothing.
+    #[must_use]
+    pub fn of_nobody(did: &'static str, code: &'static str, network: String) -> Self {
+        let network = Some(network);
+        Self { tenant: TenantId::single(), session: None, by: "nobody", key_id: None, network, did, code }
+    }
+
+    /// Of this caller.
+    #[must_use]
+    pub fn of(tenant: TenantId, by: &'static str, caller: Caller, did: &'static str, code: &'static str) -> Self {
+        let Caller { key_id, network } = caller;
+        Self { tenant, session: None, by, key_id, network, did, code }
+    }
+}
+
+impl Denials {
+    /// Counts one.
+    pub fn note(&self, denial: Denial) {
+        metrics::counter!("throughline_audit_denials_total", "code" => denial.code).increment(1);
+        // An addition is all that is done under the lock: a panic elsewhere leaves a whole map.
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = counted.contains_key(&denial);
+        let denial = if is_known || counted.len() < TOLD_APART {
+            denial
+        } else {
+            let Denial { did, code, .. } = denial;
+            Denial { network: None, ..Denial::of(TenantId::single(), "nobody", Caller::default(), did, code) }
+        };
+        *counted.entry(denial).or_default() += 1;
+    }
+
+    /// Takes what was counted since the last time.
+    #[must_use]
+    pub fn take(&self, now_ms: i64) -> Vec<AuditEntry> {
+        let counted = std::mem::take(&mut *self.counted.lock().unwrap_or_else(PoisonError::into_inner));
+        counted.into_iter().map(|(denial, times)| denial.entry(times, now_ms)).collect()
+    }
+}
+
+impl Denial {
+    fn entry(self, times: u64, now_ms: i64) -> AuditEntry {
+        let Self { tenant, session, by, key_id, network, did, code } = self;
+        AuditEntry {
+            session,
+            outcome: Outcome::Denied,
+            code: Some(code.to_owned()),
+            times: Some(times),
+            ..AuditEntry::done(tenant, did, now_ms).by(by, Caller { key_id, network })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_denial_is_written_once_with_its_count_and_a_crowd_does_not_fill_the_memory() {
+        let denials = Denials::default();
+        for _ in 0..5 {
+            denials.note(Denial::of_nobody("authenticate", "tokenExpired", "203.0.113.0/24".to_owned()));
+        }
+        let taken = denials.take(1_700_000_000_000);
+        assert_eq!(taken.len(), 1);
+        assert_eq!((taken[0].times, taken[0].code.as_deref()), (Some(5), Some("tokenExpired")));
+        assert!(denials.take(0).is_empty(), "taken once");
+        for network in 0..10 * TOLD_APART {
+            denials.note(Denial::of_nobody("authenticate", "tokenMalformed", format!("network {network}")));
+        }
+        let taken = denials.take(0);
+        assert_eq!(taken.len(), TOLD_APART + 1);
+        let sum: u64 = taken.iter().filter_map(|entry| entry.times).sum();
+        assert_eq!(sum, 10 * TOLD_APART as u64, "none is lost");
+    }
+}

@@ -1,0 +1,325 @@
+//! The audit log: that it tells of everything, of no person, and that nobody changes it unnoticed.
+
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::Connection as _;
+use throughline_test_services::buyer::{Buyer, Identity};
+use throughline_test_services::fleet::{Fleet, Node};
+
+use super::fleets::*;
+
+/// How long a log may take to be sealed.
+const SEALED: Duration = Duration::from_secs(10);
+
+fn audit(fleet: &Fleet, database: &str, arguments: &[&str]) -> Output {
+    let (keys, url) = (fleet.keys_file().display().to_string(), fleet.postgres.url(database));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_throughline"));
+    command.arg("audit").args(arguments).args(["--keys-file", &keys, "--database-url", &url]);
+    command.output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{out}{errors}")
+}
+
+fn exported(fleet: &Fleet, arguments: &[&str]) -> Vec<Value> {
+    let output = audit(fleet, "shop", &[&["export"], arguments].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+async fn database(fleet: &Fleet, name: &str) -> sqlx::PgConnection {
+    sqlx::PgConnection::connect(&fleet.postgres.url(name)).await.unwrap()
+}
+
+/// Waits until every record is in some block.
+async fn sealed(fleet: &Fleet) {
+    let mut connection = database(fleet, "shop").await;
+    until("the log is sealed", SEALED, async || {
+        let open: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM audit_log LEFT JOIN audit_heads USING (tenant)
+             WHERE position > coalesce(through_position, 0)",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        open == 0
+    })
+    .await;
+}
+
+/// Changes of sessions of which the log does not tell.
+async fn untold(fleet: &Fleet) -> i64 {
+    let mut connection = database(fleet, "shop").await;
+    sqlx::query_scalar(
+        "WITH told AS (SELECT tenant, body::jsonb ->> 'session' AS session_id, (body::jsonb ->> 'version')::bigint AS version,
+                jsonb_array_length(body::jsonb -> 'did') AS events FROM audit_log)
+         SELECT count(*) FROM journal WHERE NOT EXISTS (
+            SELECT 1 FROM told WHERE told.tenant = journal.tenant AND told.session_id = journal.session_id
+                AND journal.version > told.version - told.events AND journal.version <= told.version)",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap()
+}
+
+async fn status(request: reqwest::RequestBuilder) -> u16 {
+    request.send().await.unwrap().status().as_u16()
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().timeout(LONG).build().unwrap()
+}
+
+#[tokio::test]
+async fn asvs_16_2_1_the_log_tells_who_did_what_from_where_and_what_was_denied() {
+    let fleet = fleet();
+    let node = fleet.node("a", &["--trusted-proxies", "127.0.0.1"]).unwrap();
+    let answer = post(&fleet, &node, "/v1/sessions", &json!({ "email": "ada@example.com" }))
+        .header("x-forwarded-for", "203.0.113.77");
+    let created = answer.send().await.unwrap().json::<Value>().await.unwrap();
+    let (id, token) = (created["session"]["id"].as_str().unwrap().to_owned(), created["token"].as_str().unwrap());
+    let address = |path: &str| format!("http://{}{path}", node.address);
+    let from = |network: &str, request: reqwest::RequestBuilder| request.header("x-forwarded-for", network.to_owned());
+    // The buyer changes something, and is refused something.
+    let commands = json!({ "commands": [{ "type": "setMetadata", "metadata": { "a": 1 } }, { "type": "acceptUpsell", "offer": "none" }] });
+    let request = client().post(address(&format!("/v1/sessions/{id}/commands"))).bearer_auth(token).json(&commands);
+    assert_eq!(status(from("2001:db8:1:2::3", request)).await, 200);
+    // Somebody with this buyer's token wants another session, and others have no token that is good.
+    let other = self::created(&fleet, &node).await;
+    let request = client().get(address(&format!("/v1/sessions/{other}"))).bearer_auth(token);
+    assert_eq!(status(from("198.51.100.9", request)).await, 403);
+    for _ in 0..3 {
+        let request = client().get(address(&format!("/v1/sessions/{id}"))).bearer_auth("no token");
+        assert_eq!(status(from("198.51.100.9", request)).await, 401);
+    }
+    until("denials are written", SEALED, async || {
+        exported(&fleet, &[]).iter().filter(|entry| entry["outcome"] == "denied").count() >= 2
+    })
+    .await;
+
+    let all = exported(&fleet, &[]);
+    assert!(all.iter().all(|entry| entry["authentic"] == true), "{all:?}");
+    until("what the buyer was refused is in the database", SEALED, async || {
+        exported(&fleet, &["--session", &id]).iter().any(|entry| entry["outcome"] == "refused")
+    })
+    .await;
+    let told = exported(&fleet, &["--session", &id]);
+    let fields = |entry: &Value| {
+        let field = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        (field("by"), field("network"), entry["did"].to_string(), field("outcome"), field("code"))
+    };
+    let row = |by: &str, network: &str, did: &str, outcome: &str, code: &str| {
+        (by.to_owned(), network.to_owned(), did.to_owned(), outcome.to_owned(), code.to_owned())
+    };
+    let mut rows: Vec<_> = told.iter().map(fields).collect();
+    rows.sort();
+    let refusal = rows.iter().find(|row| row.3 == "refused").expect("the refused offer is told of").4.clone();
+    assert!(!refusal.is_empty());
+    let mut expected = vec![
+        row("service", "203.0.113.0/24", r#"["created","emailSet"]"#, "done", ""),
+        row("browser", "2001:db8:1::/48", r#"["metadataSet"]"#, "done", ""),
+        row("browser", "2001:db8:1::/48", r#"["commandRejected"]"#, "refused", &refusal),
+        row("browser", "198.51.100.0/24", r#"["reachSession"]"#, "denied", "wrongSession"),
+    ];
+    expected.sort();
+    assert_eq!(rows, expected);
+    assert!(
+        told.iter().any(|entry| entry["keyId"].as_str().is_some_and(|id| id.len() == 8)),
+        "the service key is named"
+    );
+    let of_nobody: Vec<_> = all.iter().filter(|entry| entry["by"] == "nobody").collect();
+    assert_eq!(of_nobody.iter().map(|entry| entry["times"].as_u64().unwrap()).sum::<u64>(), 3, "{of_nobody:?}");
+    assert!(of_nobody.iter().all(|entry| entry["code"] == "tokenMalformed" && entry["network"] == "198.51.100.0/24"));
+    assert!(!format!("{all:?}").contains("ada@"), "of no person");
+    assert_eq!(untold(&fleet).await, 0);
+}
+
+#[tokio::test]
+async fn every_change_is_in_the_log_although_servers_are_killed_and_keys_are_rotated_and_buyers_erased() {
+    let fleet = fleet();
+    let mut nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
+    let addresses: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
+    let mut buyers = Vec::new();
+    for _ in 0..4 {
+        let identity = Identity::new();
+        buyers.push((identity.clone(), Buyer::start(&identity, &addresses, OFTEN)));
+    }
+    all_accepted(&buyers, 20).await;
+    nodes[0].kill().unwrap();
+    all_accepted(&buyers, 20).await;
+    nodes[0].start_again().unwrap();
+    let keys_file = fleet.keys_file().display().to_string();
+    fleet.run(&["keys", "rotate", "--keys-file", &keys_file, "--after", "1s"]).unwrap();
+    nodes.iter().for_each(|node| node.reload().unwrap());
+    all_accepted(&buyers, 20).await;
+    let erased = created(&fleet, &nodes[0]).await;
+    assert_eq!(strict(&fleet, &nodes[0], &erased, "forget-me@example.com").await.0, 200);
+    let path = format!("http://{}/v1/sessions/{erased}", nodes[0].address);
+    assert_eq!(status(client().delete(path).bearer_auth(&fleet.service_key)).await, 204);
+    for buyer in buyers {
+        settled(&fleet, &[&nodes[0], &nodes[1]], vec![buyer]).await;
+    }
+    sealed(&fleet).await;
+    assert_eq!(untold(&fleet).await, 0);
+    let verified = audit(&fleet, "shop", &["verify"]);
+    assert!(verified.status.success(), "{}", text(&verified));
+    let told = exported(&fleet, &["--session", &erased]);
+    assert!(told.iter().any(|entry| entry["did"] == json!(["erased"])), "{told:?}");
+    assert!(exported(&fleet, &[]).iter().any(|entry| entry["did"] == json!(["keyRingChanged"])));
+
+    // A key that is forgotten takes nothing with it but the codes that it made.
+    let old = forgotten(&fleet, &nodes).await;
+    let verified = audit(&fleet, "shop", &["verify", "--json"]);
+    assert!(verified.status.success(), "{}", text(&verified));
+    let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert!(report["verified"]["underForgottenKeys"].as_u64().unwrap() > 0, "{old}: {report}");
+}
+
+/// Retires and forgets the oldest key of the ring; its name.
+async fn forgotten(fleet: &Fleet, nodes: &[Node]) -> String {
+    let (keys_file, url) = (fleet.keys_file().display().to_string(), fleet.postgres.url("shop"));
+    let list = fleet.run(&["keys", "list", "--json", "--keys-file", &keys_file]).unwrap();
+    let keys: Vec<Value> = serde_json::from_str(&list).unwrap();
+    let old = keys.iter().find(|key| key["state"] == "accepted").unwrap()["id"].as_str().unwrap().to_owned();
+    fleet.run(&["keys", "retire", &old, "--force", "--keys-file", &keys_file]).unwrap();
+    nodes.iter().for_each(|node| node.reload().unwrap());
+    until("no session is under it", LONG, async || {
+        fleet.run(&["keys", "forget", &old, "--keys-file", &keys_file, "--database-url", &url]).is_ok()
+    })
+    .await;
+    old
+}
+
+#[tokio::test]
+async fn asvs_16_4_2_the_log_is_append_only_and_whatever_is_changed_in_it_is_found() {
+    let fleet = fleet();
+    let mut node = fleet.node("a", &[]).unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(created(&fleet, &node).await);
+    }
+    sealed(&fleet).await;
+    let anchors = audit(&fleet, "shop", &["anchor"]);
+    let folder = tempfile::tempdir().unwrap();
+    let anchor_file = folder.path().join("anchors.jsonl").display().to_string();
+    std::fs::write(&anchor_file, &anchors.stdout).unwrap();
+    assert!(node.stop().unwrap().success());
+    fleet.postgres.copy_database("earlier", "shop").unwrap();
+    node.start_again().unwrap();
+    for id in &ids {
+        for email in ["ada@example.com", "bob@example.com"] {
+            assert_eq!(strict(&fleet, &node, id, email).await.0, 200);
+        }
+        sealed(&fleet).await;
+    }
+    assert!(node.stop().unwrap().success());
+    drop(node);
+    let clean = audit(&fleet, "shop", &["verify", "--anchors", &anchor_file]);
+    assert!(clean.status.success() && text(&clean).contains("as it was written"), "{}", text(&clean));
+
+    let mut connection = database(&fleet, "shop").await;
+    for change in [
+        "UPDATE audit_log SET body = '{}'",
+        "DELETE FROM audit_log",
+        "TRUNCATE audit_log",
+        "UPDATE audit_blocks SET records = 0",
+        "DELETE FROM audit_blocks",
+        "DELETE FROM audit_heads",
+    ] {
+        let refused = sqlx::query(change).execute(&mut connection).await.unwrap_err().to_string();
+        assert!(refused.contains("append-only"), "{change}: {refused}");
+    }
+    connection.close().await.unwrap();
+
+    // Whoever owns the database can do it all the same.
+    let some = "(SELECT position FROM audit_log ORDER BY md5(position::text || '$seed') LIMIT 1)";
+    let other = "(SELECT position FROM audit_log ORDER BY md5(position::text || '$seed') OFFSET 1 LIMIT 1)";
+    let block = "(SELECT sequence FROM audit_blocks ORDER BY md5(sequence::text || '$seed') LIMIT 1)";
+    let edits = [
+        format!("UPDATE audit_log SET body = overlay(body placing chr(65 + $seed) from 3 for 1) WHERE position = {some}"),
+        format!("UPDATE audit_log SET body = replace(body, 'service', 'operator') WHERE position = {some}"),
+        format!("UPDATE audit_log SET mac = set_byte(mac, $seed, get_byte(mac, $seed) # 1) WHERE position = {some}"),
+        format!("UPDATE audit_log SET mac = substr(mac, 2) WHERE position = {some}"),
+        format!("UPDATE audit_log SET tenant = 'another' WHERE position = {some}"),
+        format!("DELETE FROM audit_log WHERE position = {some}"),
+        format!("UPDATE audit_log SET position = (SELECT max(position) + 1 FROM audit_log) WHERE position = {some}"),
+        format!(
+            "UPDATE audit_log AS one SET body = two.body, mac = two.mac, key_id = two.key_id FROM audit_log AS two
+             WHERE (one.position = {some} AND two.position = {other}) OR (one.position = {other} AND two.position = {some})"
+        ),
+        format!(
+            "INSERT INTO audit_log SELECT tenant, (SELECT max(position) + 1 FROM audit_log), body, mac, key_id FROM audit_log
+             WHERE position = {some}"
+        ),
+        format!("DELETE FROM audit_blocks WHERE sequence = {block}"),
+        format!("UPDATE audit_blocks SET sealed_at_ms = sealed_at_ms + 1 WHERE sequence = {block}"),
+        format!("UPDATE audit_blocks SET hash = set_byte(hash, $seed, get_byte(hash, $seed) # 4) WHERE sequence = {block}"),
+        format!("UPDATE audit_blocks SET through_position = through_position + 1 WHERE sequence = {block}"),
+        "DELETE FROM audit_heads".to_owned(),
+        "UPDATE audit_heads SET sequence = sequence - 1".to_owned(),
+        "DELETE FROM audit_blocks WHERE sequence > (SELECT max(sequence) - 2 FROM audit_blocks)".to_owned(),
+        "WITH cut AS (DELETE FROM audit_blocks WHERE sequence = (SELECT max(sequence) FROM audit_blocks))
+         UPDATE audit_heads SET sequence = block.sequence, through_position = block.through_position, hash = block.hash
+         FROM audit_blocks AS block WHERE block.sequence = (SELECT max(sequence) - 1 FROM audit_blocks)"
+            .to_owned(),
+    ];
+    for (number, edit) in edits.iter().enumerate() {
+        for seed in 0..2 {
+            let name = format!("edit_{number}_{seed}");
+            fleet.postgres.copy_database(&name, "shop").unwrap();
+            let mut connection = database(&fleet, &name).await;
+            sqlx::query("SET session_replication_role = replica").execute(&mut connection).await.unwrap();
+            let edit = edit.replace("$seed", &seed.to_string());
+            let changed = sqlx::query(sqlx::AssertSqlSafe(edit.clone())).execute(&mut connection).await.unwrap();
+            assert!(changed.rows_affected() > 0, "{edit}");
+            connection.close().await.unwrap();
+            let found = audit(&fleet, &name, &["verify"]);
+            assert_eq!(found.status.code(), Some(1), "not found: {edit}\n{}", text(&found));
+            assert!(text(&found).contains("NOT as it was written"), "{edit}\n{}", text(&found));
+        }
+    }
+
+    // What hides from the database itself does not fit the anchor: the whole log is gone, or is one of another time.
+    fleet.postgres.copy_database("emptied", "shop").unwrap();
+    let mut connection = database(&fleet, "emptied").await;
+    sqlx::raw_sql(
+        "SET session_replication_role = replica; DELETE FROM audit_log; DELETE FROM audit_blocks; DELETE FROM audit_heads",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    assert!(audit(&fleet, "emptied", &["verify"]).status.success(), "nothing tells that there was ever a log");
+    let found = audit(&fleet, "emptied", &["verify", "--anchors", &anchor_file]);
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+    let later = audit(&fleet, "shop", &["anchor"]);
+    std::fs::write(&anchor_file, &later.stdout).unwrap();
+    let found = audit(&fleet, "earlier", &["verify", "--anchors", &anchor_file]);
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+}
+
+#[tokio::test]
+async fn a_server_notices_a_chain_that_is_cut_and_does_not_go_on_with_it() {
+    let fleet = fleet();
+    let node = fleet.node("a", &[]).unwrap();
+    created(&fleet, &node).await;
+    sealed(&fleet).await;
+    created(&fleet, &node).await;
+    sealed(&fleet).await;
+    let mut connection = database(&fleet, "shop").await;
+    let cut = "SET session_replication_role = replica;
+        DELETE FROM audit_blocks WHERE sequence = (SELECT max(sequence) FROM audit_blocks);
+        DELETE FROM audit_heads;";
+    sqlx::raw_sql(cut).execute(&mut connection).await.unwrap();
+    let id = created(&fleet, &node).await;
+    until("it is noticed", SEALED, async || node.log().contains("the head of the chain is gone")).await;
+    assert!(node.metric("throughline_audit_broken_chains").await.unwrap() > 0.0);
+    assert_eq!(strict(&fleet, &node, &id, "ada@example.com").await.0, 200, "buyers go on");
+    let found = audit(&fleet, "shop", &["verify"]);
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+}
