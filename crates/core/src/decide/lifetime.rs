@@ -51,7 +51,8 @@ pub fn ended(state: &State, now: Timestamp) -> State {
     let is_due = state.deadline().is_some_and(|deadline| now >= deadline);
     let events = if is_due { expire(&state.session, now).unwrap_or_default() } else { Vec::new() };
     events.into_iter().fold(state.clone(), |state, event| {
-        let record = Record { version: state.version() + 1, at: now, by: Role::System, origin: None, caller: None, event };
+        let record =
+            Record { version: state.version() + 1, at: now, by: Role::System, origin: None, caller: None, event };
         evolve(Some(state.clone()), &record).unwrap_or(state)
     })
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::sync::{ClientFrame, ErrorCode, Hello, ServerFrame, Submission};
 use throughline_core::{
-    Command, CommandKind, Context, Create, Event, Funnel, FunnelChoice, Record, Rejection, RejectionCode, Role,
+    Caller, Command, CommandKind, Context, Create, Event, Funnel, FunnelChoice, Record, Rejection, RejectionCode, Role,
     SessionId, State, Timestamp, decide, evolve,
 };
 
@@ -239,8 +239,12 @@ pub fn server_frames() -> Vec<ServerFrame> {
     }
     let rejection = Rejection::new(RejectionCode::NotPaid, "the session is not paid");
     for event in [Event::CommandRejected { rejection: rejection.clone() }, Event::CommandUnneeded {}] {
-        let record = Record { version: 7, at: START, by: Role::Browser, origin: None, caller: None, event };
+        let caller = Some(Caller { key_id: Some("a3f20c3c".to_owned()), network: Some("203.0.113.0/24".to_owned()) });
+        let record = Record { version: 7, at: START, by: Role::Browser, origin: None, caller, event };
         events.insert(type_of(&record.event), record);
+    }
+    for (kind, record) in &events {
+        assert_eq!(record.event.kind(), kind);
     }
     records.extend(events.into_values());
     let welcome = |funnel: Option<Box<Funnel>>| ServerFrame::Welcome {

@@ -35,7 +35,8 @@ pub(super) fn run(input: &[u8]) -> Outcome {
 fn begun(events: Vec<throughline_core::Event>) {
     let mut state: Option<State> = None;
     for (index, event) in events.into_iter().enumerate() {
-        let record = Record { version: index as u64 + 1, at: NOW, by: Role::Browser, origin: None, caller: None, event };
+        let record =
+            Record { version: index as u64 + 1, at: NOW, by: Role::Browser, origin: None, caller: None, event };
         state = evolve(state, &record);
     }
     let session = state.expect("a session was created").session;

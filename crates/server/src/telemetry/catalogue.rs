@@ -251,6 +251,21 @@ pub const METRICS: &[Metric] = &[
         PLAIN,
     ),
     gauge("throughline_key_ring_readable", "1 if the key ring could be read again when it was tried last.", PLAIN),
+    counter(
+        "throughline_audit_sealed_records_total",
+        "Records of the audit log that this server has made part of a chain.",
+        PLAIN,
+    ),
+    counter(
+        "throughline_audit_forged_records_total",
+        "Records that were found in the audit log, and that nobody with the key ring has written.",
+        PLAIN,
+    ),
+    gauge(
+        "throughline_audit_broken_chains",
+        "Chains of the audit log that are not sealed, because they are not as servers left them.",
+        PLAIN,
+    ),
     // What is ahead of the database.
     gauge("throughline_backlog_commands", "Commands that were accepted and are not in the database yet.", PLAIN),
     gauge("throughline_backlog_limit", "How many there may be (`backlog_limit`).", PLAIN),

@@ -304,6 +304,36 @@ async fn asvs_16_4_2_the_log_is_append_only_and_whatever_is_changed_in_it_is_fou
 }
 
 #[tokio::test]
+async fn a_server_whose_user_may_not_change_the_log_serves_and_seals() {
+    let fleet = fleet();
+    let mut migrated = fleet.node("a", &[]).unwrap();
+    assert!(migrated.stop().unwrap().success());
+    let mut connection = database(&fleet, "shop").await;
+    let rights = "CREATE ROLE serving LOGIN;
+        GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO serving;
+        GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO serving;
+        REVOKE UPDATE, DELETE, TRUNCATE ON audit_log, audit_blocks FROM serving;
+        REVOKE DELETE, TRUNCATE ON audit_heads FROM serving;";
+    sqlx::raw_sql(rights).execute(&mut connection).await.unwrap();
+    let url = fleet.postgres.url("shop").replace("postgres://postgres@", "postgres://serving@");
+    assert!(url.contains("serving"), "{url}");
+    let node = fleet.node_on("b", &url, Some(&fleet.redis.url()), &["--auto-migrate", "false"]).unwrap();
+    let id = created(&fleet, &node).await;
+    assert_eq!(strict(&fleet, &node, &id, "ada@example.com").await.0, 200);
+    sealed(&fleet).await;
+    assert!(audit(&fleet, "shop", &["verify"]).status.success());
+    let mut serving = sqlx::PgConnection::connect(&url).await.unwrap();
+    for change in [
+        "ALTER TABLE audit_log DISABLE TRIGGER append_only",
+        "DELETE FROM audit_log",
+        "UPDATE audit_blocks SET records = 0",
+    ] {
+        let refused = sqlx::query(change).execute(&mut serving).await.unwrap_err().to_string();
+        assert!(refused.contains("permission denied") || refused.contains("must be owner"), "{change}: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_notices_a_chain_that_is_cut_and_does_not_go_on_with_it() {
     let fleet = fleet();
     let node = fleet.node("a", &[]).unwrap();
