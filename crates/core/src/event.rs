@@ -208,6 +208,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
+    /// All tokens and claim secrets of the session ended.
+    AccessRevoked {},
     /// The session is paid and done.
     Completed {},
     /// The session ended unpaid.
@@ -257,6 +259,7 @@ json_tagged!(Event, Ignored, blank Self::Erased {}, {
     ClaimsConfirmed: "claimsConfirmed" {},
     ClaimsRefuted: "claimsRefuted" {},
     HandedOff: "handedOff" { claim: "claim" unless empty, until: "until" unless empty },
+    AccessRevoked: "accessRevoked" {},
     Completed: "completed" {},
     Expired: "expired" {},
     Erased: "erased" {},

@@ -15,6 +15,7 @@ mod poll;
 mod postgres;
 mod process;
 mod rest;
+mod revocation;
 mod security_headers;
 mod slow_reader;
 mod socket;
