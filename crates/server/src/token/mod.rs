@@ -3,6 +3,9 @@
 //! A token is a PASETO `v4.local` text: encrypted and authenticated with one algorithm that
 //! the text cannot choose. The key's id stands in the footer; it only selects a key and is
 //! believed by nobody until the token has been verified with that key.
+//!
+//! What a text can't tell is whether it was revoked: that depends on the session's state, which has to be at the generation
+//! of access that the token carries. Whoever has verified a token asks the session next.
 
 mod issuer;
 

@@ -107,7 +107,7 @@ pub(crate) async fn offer(
     responses(
         (status = 200, description = "The session's id, and a token for it", body = HandedOff),
         BodyProblems,
-        (status = 401, description = "The code is none of this server, was changed, or its time is over", body = ProblemDetails),
+        (status = 401, description = "The code is none of this server, was changed or revoked, or its time is over", body = ProblemDetails),
         (status = 404, description = "The session is gone", body = ProblemDetails),
         (status = 410, description = "The code was used, or the session was erased", body = ProblemDetails),
         (status = 429, description = "Too many attempts from this address", body = ProblemDetails),
