@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow};
 use hdrhistogram::Histogram;
 use sqlx::Connection as _;
 use throughline_core::sync::{Request, ServerFrame};
-use throughline_core::{ClientId, Command, Durability, Role};
+use throughline_core::{Caller, ClientId, Command, Durability, Role};
 use throughline_server::clock::SystemClock;
 use throughline_server::funnels::FunnelLibrary;
 use throughline_server::keys::KeyRing;
@@ -52,7 +52,7 @@ pub async fn memory_reads(count: u64) -> Result<Histogram<u64>> {
     let sessions = hosted(Tiers::single(Arc::new(MemoryStore::default()), KeyRing::generate()?))?;
     let key = key("ws_1_benchmark");
     let create = request("benchmark", 1, Command::Create(Box::default()))?;
-    sessions.execute(&key, Role::Service, vec![create]).await?;
+    sessions.execute(&key, Role::Service, &Caller::default(), vec![create]).await?;
     let mut latencies = Histogram::new_with_bounds(1, 1_000_000_000, 3)?;
     for _ in 0..count {
         let asked = Instant::now();
@@ -133,14 +133,21 @@ pub async fn commands(
         tasks.push(tokio::spawn(async move {
             let key = key(&format!("ws_{round}_{number}"));
             let client = format!("client-{number}");
-            sessions.execute(&key, Role::Service, vec![request(&client, 1, Command::Create(Box::default()))?]).await?;
+            sessions
+                .execute(
+                    &key,
+                    Role::Service,
+                    &Caller::default(),
+                    vec![request(&client, 1, Command::Create(Box::default()))?],
+                )
+                .await?;
             let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
             let mut seq = 1;
             while started.elapsed() < duration {
                 seq += 1;
                 let request = Request { durability: Some(durability), ..request(&client, seq, email(seq))? };
                 let asked = Instant::now();
-                let executed = sessions.execute(&key, Role::Service, vec![request]).await?;
+                let executed = sessions.execute(&key, Role::Service, &Caller::default(), vec![request]).await?;
                 latencies.record(asked.elapsed().as_nanos() as u64)?;
                 if !matches!(executed.answers[0], ServerFrame::Accepted { repeated: false, .. }) {
                     return Err(anyhow!("{:?}", executed.answers));

@@ -160,6 +160,9 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
+    /// Ends every token, claim secret and handoff code of the session. Whoever is to go on with it gets a new token from the
+    /// shop's back end.
+    RevokeAccess {},
     /// Removes all personal data and ends the session for good.
     Erase {},
 }
@@ -307,6 +310,7 @@ command_kinds! {
     ConfirmClaims: "confirmClaims", Strict;
     RefuteClaims: "refuteClaims", Strict;
     HandOff: "handOff", Strict;
+    RevokeAccess: "revokeAccess", Strict;
     Erase: "erase", Strict;
 }
 
@@ -331,6 +335,7 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
     ConfirmClaims: "confirmClaims" { transaction_id: "transactionId" unless empty, amount: "amount" unless empty, vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, charges: "charges" or default unless empty },
     RefuteClaims: "refuteClaims" {},
     HandOff: "handOff" { claim: "claim" unless empty, until: "until" unless empty },
+    RevokeAccess: "revokeAccess" {},
     Erase: "erase" {},
 });
 

@@ -228,6 +228,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
+    /// All tokens and claim secrets of the session ended.
+    AccessRevoked {},
     /// The session is paid and done.
     Completed {},
     /// The session ended unpaid.
@@ -270,6 +272,7 @@ impl Event {
             Self::ClaimsConfirmed {} => "claimsConfirmed",
             Self::ClaimsRefuted {} => "claimsRefuted",
             Self::HandedOff { .. } => "handedOff",
+            Self::AccessRevoked {} => "accessRevoked",
             Self::Completed {} => "completed",
             Self::Expired {} => "expired",
             Self::Erased {} => "erased",
@@ -313,6 +316,7 @@ json_tagged!(Event, Ignored, blank Self::Erased {}, {
     ClaimsConfirmed: "claimsConfirmed" {},
     ClaimsRefuted: "claimsRefuted" {},
     HandedOff: "handedOff" { claim: "claim" unless empty, until: "until" unless empty },
+    AccessRevoked: "accessRevoked" {},
     Completed: "completed" {},
     Expired: "expired" {},
     Erased: "erased" {},

@@ -87,7 +87,17 @@ fn begin(record: &Record) -> Option<State> {
     };
     let idle = idle.map(|span| IdleLimit { span, latest_end: *expires_at });
     let clients = Default::default();
-    Some(State { session, epoch: *epoch, claim: claim.clone(), lent: Vec::new(), clients, idle, erased_at: None })
+    Some(State {
+        session,
+        epoch: *epoch,
+        claim: claim.clone(),
+        lent: Vec::new(),
+        access_generation: 0,
+        revoked_generation: 0,
+        clients,
+        idle,
+        erased_at: None,
+    })
 }
 
 fn note_origin(state: &mut State, record: &Record) {
@@ -147,6 +157,8 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
         Event::PaymentRecorded { transaction_id, amount, vault_id, customer_id, payment_token } => {
             session.status = Status::Processing;
             session.payment.paid_at = Some(at);
+            // A session that is paid is worth more than one that is not: what may have leaked before opens it no longer.
+            state.access_generation = state.access_generation.saturating_add(1);
             session.payment.amount = Some(*amount);
             session.payment.failure = None;
             session.flow.abandoned_at = None;
@@ -197,6 +209,12 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
         Event::ClaimsRefuted {} => {
             session.claims = None;
             session.products.retain(|item| item.price_source != PriceSource::Claimed);
+        }
+        Event::AccessRevoked {} => {
+            state.claim = None;
+            state.lent.clear();
+            state.access_generation = state.access_generation.saturating_add(1);
+            state.revoked_generation = state.access_generation;
         }
         Event::Completed {} => {
             session.status = Status::Completed;

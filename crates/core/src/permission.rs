@@ -59,6 +59,7 @@ pub const PERMISSIONS: &[(CommandKind, &[Role])] = &[
     (C::ConfirmClaims, &[Service]),
     (C::RefuteClaims, &[Service]),
     (C::HandOff, &[System]),
+    (C::RevokeAccess, &[Service]),
     (C::Erase, &[Service, Operator]),
 ];
 
@@ -86,5 +87,13 @@ mod tests {
         {
             assert!(!may_issue(Browser, kind), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn only_a_service_revokes_access() {
+        for role in [Browser, Operator, System] {
+            assert!(!may_issue(role, C::RevokeAccess), "{role:?}");
+        }
+        assert!(may_issue(Service, C::RevokeAccess));
     }
 }

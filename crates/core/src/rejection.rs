@@ -90,6 +90,8 @@ rejection_codes! {
     PriceNotAllowed = "priceNotAllowed" => Forbidden,
     /// Another client has claimed this session.
     ClaimMismatch = "claimMismatch" => Forbidden,
+    /// The token, or the code, was made before the session was paid or its access revoked.
+    TokenRevoked = "tokenRevoked" => Forbidden,
     /// The command can't be read.
     MalformedCommand = "malformedCommand" => Permanent,
     /// There is no session with this id.
@@ -158,6 +160,13 @@ impl Rejection {
     /// A rejection with this code and sentence; the code says who can mend it.
     pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
         Self { code, mendable_by: code.mendable_by(), message: message.into() }
+    }
+
+    /// What is said of a token that was made before the session was paid or its access revoked.
+    pub fn token_revoked() -> Self {
+        let message = "this token was made before the session was paid or its access revoked; come back with the claim \
+                       secret, or ask the shop for a new token";
+        Self::new(RejectionCode::TokenRevoked, message)
     }
 
     /// Takes the message in pieces and is never inlined: there are many places that refuse, and each is small so.

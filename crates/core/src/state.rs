@@ -30,6 +30,14 @@ pub struct State {
     /// Digests of the secrets of other browsers that the session was handed to, and until when they are good; the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lent: Vec<(String, Timestamp)>,
+    /// How often access to the session was revoked or renewed: by `revokeAccess`, and when it was paid. A token carries the
+    /// generation at which it was made, and is good only while it is the session's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub access_generation: u32,
+    /// The generation that the latest `revokeAccess` began. A connection that proved itself in this one or later goes on when
+    /// the session is paid, and gets a new token; one from before it is ended.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revoked_generation: u32,
     /// What was applied from each client.
     #[serde(default)]
     pub clients: OrderedMap<ClientId, ClientLedger>,
@@ -92,6 +100,16 @@ impl State {
         self.lent.iter().rev().find(|(lent, _)| lent == digest).map(|(_, until)| *until)
     }
 
+    /// Whether a token of this generation is good.
+    pub fn accepts(&self, generation: u32) -> bool {
+        generation == self.access_generation
+    }
+
+    /// Whether a connection that began with a token of this generation may go on.
+    pub fn keeps(&self, generation: u32) -> bool {
+        generation >= self.revoked_generation
+    }
+
     /// The session's version.
     pub fn version(&self) -> u64 {
         self.session.version
@@ -113,6 +131,10 @@ impl State {
     pub fn deadline(&self) -> Option<Timestamp> {
         (!self.session.status.is_terminal() && self.erased_at.is_none()).then_some(self.session.expires_at)
     }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Names a state: two servers can have different states of one version, when each has accepted what the other has not
@@ -142,7 +164,7 @@ impl Hasher for Fnv {
     }
 }
 
-json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, erased_at: "erasedAt" unless empty });
+json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, access_generation: "accessGeneration" or default unless empty, revoked_generation: "revokedGeneration" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, erased_at: "erasedAt" unless empty });
 
 json_struct!(IdleLimit, Ignored { span: "span", latest_end: "latestEnd" });
 

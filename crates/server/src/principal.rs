@@ -244,7 +244,8 @@ mod tests {
     }
 
     fn token(fixture: &Fixture, purpose: Purpose) -> String {
-        let grant = Grant { purpose, tenant: "shop-a".parse().unwrap(), session_id: "ws_1_a".to_owned() };
+        let grant =
+            Grant { purpose, tenant: "shop-a".parse().unwrap(), session_id: "ws_1_a".to_owned(), access_generation: 0 };
         fixture.authenticator.tokens().issue(&grant, Lifetimes::default(), NOW_MS).unwrap().text
     }
 

@@ -168,6 +168,7 @@ impl Decider<'_> {
             Command::RefuteClaims {} => self.refute_claims(),
             // That a code lets in one browser alone is a matter of its number; see the server.
             Command::HandOff { claim, until } => Ok(vec![Event::HandedOff { claim: claim.clone(), until: *until }]),
+            Command::RevokeAccess {} => Ok(vec![Event::AccessRevoked {}]),
             // Decided before, with or without a session.
             Command::Create(_) | Command::Erase {} => Ok(vec![]),
             Command::SetEmail { .. }

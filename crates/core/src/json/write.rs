@@ -266,7 +266,6 @@ write_value! {
     i64, this, out => out.integer(*this);
     // Nothing that is written is beyond what a JavaScript number holds.
     u64, this, out => out.integer(i64::try_from(*this).unwrap_or(i64::MAX));
-    u32, this, out => out.integer((*this).into());
     Money, this, out => out.integer(this.minor());
     Rate, this, out => out.integer(this.hundredths_of_percent().into());
     Timestamp, this, out => out.time(*this);
@@ -281,6 +280,16 @@ impl ToJson for String {
 
     fn is_empty(&self) -> bool {
         self.is_empty()
+    }
+}
+
+impl ToJson for u32 {
+    fn write(&self, out: &mut Writer) {
+        out.integer((*self).into());
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == 0
     }
 }
 

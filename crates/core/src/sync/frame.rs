@@ -156,7 +156,7 @@ pub enum ServerFrame {
         /// When to send them again, in milliseconds from now.
         retry_after_ms: u64,
     },
-    /// A new token for the session; the former ones go on until they end.
+    /// A new token for the session; the former ones go on until they end or are revoked.
     Token {
         /// The token.
         token: String,
@@ -210,6 +210,8 @@ pub enum ErrorCode {
     Unauthorized,
     /// The token has ended; get a new one and come back.
     TokenExpired,
+    /// The token was made before the session was paid or its access revoked; prove the session anew.
+    TokenRevoked,
     /// There is no such session.
     SessionNotFound,
     /// Too much of something; come back later.
@@ -224,11 +226,12 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::MalformedFrame,
         Self::UnsupportedProtocol,
         Self::Unauthorized,
         Self::TokenExpired,
+        Self::TokenRevoked,
         Self::SessionNotFound,
         Self::RateLimited,
         Self::SlowReader,
@@ -243,6 +246,7 @@ impl ErrorCode {
             Self::UnsupportedProtocol => 4400,
             Self::Unauthorized => 4401,
             Self::TokenExpired => 4403,
+            Self::TokenRevoked => 4405,
             Self::SessionNotFound => 4404,
             Self::RateLimited => 4429,
             Self::SlowReader => 1008,
@@ -259,6 +263,7 @@ impl ErrorCode {
             | Self::UnsupportedProtocol
             | Self::Unauthorized
             | Self::TokenExpired
+            | Self::TokenRevoked
             | Self::SessionNotFound => false,
         }
     }
@@ -285,6 +290,7 @@ json_enum!(ErrorCode {
     UnsupportedProtocol: "unsupportedProtocol",
     Unauthorized: "unauthorized",
     TokenExpired: "tokenExpired",
+    TokenRevoked: "tokenRevoked",
     SessionNotFound: "sessionNotFound",
     RateLimited: "rateLimited",
     SlowReader: "slowReader",

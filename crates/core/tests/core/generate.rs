@@ -316,6 +316,8 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
             customer_id: None,
             charges: vec![],
         },
+        // Without another throw of the dice, so that all other walks stay as they are.
+        18 if dice.0.is_multiple_of(3) => Command::RevokeAccess {},
         18 => Command::RefuteClaims {},
         19 => Command::HandOff {
             claim: dice.maybe(|_| format!("digest-{CANARY}-lent")),

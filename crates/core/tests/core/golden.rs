@@ -172,7 +172,7 @@ fn verdicts_are_as_they_were_written_down() {
     let all: BTreeSet<_> = CommandKind::ALL.iter().map(|kind| kind.as_str()).collect();
     assert_eq!(kinds, all, "every command is among them");
     // These are not decided, but found out before (the second) or by the protocol.
-    codes.extend(["claimMismatch", "malformedCommand", "staleVersion"].map(str::to_owned));
+    codes.extend(["claimMismatch", "tokenRevoked", "malformedCommand", "staleVersion"].map(str::to_owned));
     let all: BTreeSet<String> = RejectionCode::ALL.iter().map(|code| code.as_str().to_owned()).collect();
     assert_eq!(codes, all, "every rejection is among them");
 }
@@ -329,5 +329,5 @@ fn frames_are_as_they_were_written_down() {
         }
     }
     assert_eq!(kinds.len(), 11, "{kinds:?}");
-    assert_eq!(events.len(), 27, "{events:?}");
+    assert_eq!(events.len(), 28, "{events:?}");
 }

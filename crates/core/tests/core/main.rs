@@ -8,5 +8,6 @@ mod outbox;
 mod patches;
 mod properties;
 mod reading;
+mod revocation;
 mod rules;
 mod sequences;

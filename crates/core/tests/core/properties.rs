@@ -181,6 +181,7 @@ proptest! {
                 stride.command,
                 Command::Create(_) | Command::ConfirmClaims { .. } | Command::RefuteClaims {} | Command::FailPayment { .. }
                     | Command::FailUpsellCharge { .. } | Command::SetMetadata { .. } | Command::HandOff { .. }
+                    | Command::RevokeAccess {}
             );
             if stride.outcome.is_ok() && is_repeatable {
                 let again = walk.issue(stride.role, stride.command);

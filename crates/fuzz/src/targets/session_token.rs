@@ -18,7 +18,7 @@ use crate::Outcome;
 const KEY: &str = "tlr_YSBrZXkgZm9yIHRoZSB0YXJnZXRzIG9ubHksIGV2ZXI";
 
 /// What the server binds into its tokens.
-const ASSERTION: &[u8] = b"throughline-session-token-1";
+const ASSERTION: &[u8] = b"throughline-session-token-2";
 
 /// All tokens that were ever issued with this key.
 const ISSUED: &[&str] = &[

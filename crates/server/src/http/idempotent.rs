@@ -208,7 +208,9 @@ impl Once {
                 Ok(reply.into_response())
             }
             Err(problem) => {
-                let is_final = problem.status().is_client_error() && problem.status() != StatusCode::TOO_MANY_REQUESTS;
+                // Nor what goes better with another credential: a token may have been revoked meanwhile.
+                let may_change = [StatusCode::TOO_MANY_REQUESTS, StatusCode::UNAUTHORIZED];
+                let is_final = problem.status().is_client_error() && !may_change.contains(&problem.status());
                 let kept = if is_final {
                     let headers = vec![(CONTENT_TYPE.to_string(), crate::problem::MEDIA_TYPE.to_owned())];
                     let status = problem.status().as_u16();

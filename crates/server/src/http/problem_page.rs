@@ -35,7 +35,7 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
     (
         401,
         "handoffRefused",
-        "The code for going on in another browser is none of this server, was changed, or its time is over.",
+        "The code for going on in another browser is none of this server, was changed or revoked, or its time is over.",
     ),
     (410, "handoffUsed", "The code for going on in another browser was used already."),
     (401, "tokenWrongAudience", "The token was made for something else."),

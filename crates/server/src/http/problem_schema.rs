@@ -35,7 +35,7 @@ pub(crate) struct SessionProblems;
 impl IntoResponses for SessionProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems([
-            (401, "No credential, or one that proves nothing"),
+            (401, "No credential, or one that proves nothing, or a token that was revoked"),
             (403, "The token is for another session"),
             (404, "There is no such session"),
             (503, "It can't be read or stored just now"),

@@ -5,15 +5,18 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use throughline_core::{MendableBy, Rejection, RejectionCode as Code};
 
+use crate::principal::AuthenticationError;
 use crate::problem::Problem;
 use crate::sessions::SessionError;
 use crate::store::ReadError;
+use crate::token::TokenError;
 
 /// The HTTP status of each rejection. Exhaustive on purpose: a new code has to be placed here.
 #[must_use]
 pub const fn status_of(code: Code) -> StatusCode {
     match code {
         Code::NotPermitted | Code::PriceNotAllowed | Code::ClaimMismatch => StatusCode::FORBIDDEN,
+        Code::TokenRevoked => StatusCode::UNAUTHORIZED,
         Code::SessionNotFound => StatusCode::NOT_FOUND,
         Code::SessionExpired | Code::SessionErased => StatusCode::GONE,
         Code::MalformedCommand
@@ -62,6 +65,9 @@ pub const fn mendable_by(mendable: MendableBy) -> &'static str {
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let Rejection { code, mendable_by: mendable, message } = rejection;
+        if code == Code::TokenRevoked {
+            return AuthenticationError::from(TokenError::Revoked).into();
+        }
         Self::new(status_of(code), code.as_str(), "Refused by the rules")
             .detail(message)
             .mendable_by(mendable_by(mendable))

@@ -35,7 +35,7 @@ use self::flushing::Backlog;
 pub use self::freshness::Announcements;
 use self::freshness::{Links, Stamp};
 use self::hosted::Hosted;
-use self::measures::Measures;
+use self::measures::{Measures, Reason};
 pub use self::overview::{Listed, MemoryStatistics};
 use self::recently_written::RecentlyWritten;
 use self::residents::Residents;
@@ -157,6 +157,8 @@ pub struct View {
     pub json: Bytes,
     /// Its version.
     pub version: u64,
+    /// The generation of its access, which tells what tokens are good.
+    pub access_generation: u32,
     /// For how long nobody could tell whether others have changed it; `None` where it is the latest.
     pub stale_for: Option<Duration>,
 }
@@ -212,9 +214,9 @@ pub enum FollowError {
     /// The session can't be reached.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The claim is none of the session's, or its time is over.
-    #[error("this session was created by somebody else")]
-    Claim,
+    /// The claim is none of the session's, or its time is over; or the token was revoked.
+    #[error("the credential is not good for this session")]
+    Refused,
 }
 
 impl Sessions {
@@ -307,7 +309,17 @@ impl Sessions {
     pub async fn view(&self, key: &SessionKey, role: Role) -> Result<Option<View>, SessionError> {
         let Some((hosted, Current { state, stale_for })) = self.find(key).await? else { return Ok(None) };
         let json = hosted.render(&state, role)?;
-        Ok(Some(View { json, version: state.version(), stale_for }))
+        Ok(Some(View { json, version: state.version(), access_generation: state.access_generation, stale_for }))
+    }
+
+    /// The session as the tiers below have it now, whatever is in memory: somebody has proved to know more.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn read_again(&self, key: &SessionKey) -> Result<Option<Current>, SessionError> {
+        let hosted = self.host(key).await?;
+        hosted.suspect(Reason::Read);
+        hosted.current().await
     }
 
     /// Hands in commands and waits until each is settled; the answers are in their order.
@@ -321,6 +333,21 @@ impl Sessions {
         key: &SessionKey,
         role: Role,
         caller: &Caller,
+        requests: Vec<Request>,
+    ) -> Result<Executed, SessionError> {
+        self.execute_as(key, role, Credential::Verified, caller, requests).await
+    }
+
+    /// The same, for who came with this credential: whether it is good still is seen when the commands are decided.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn execute_as(
+        &self,
+        key: &SessionKey,
+        role: Role,
+        credential: Credential,
+        caller: &Caller,
         mut requests: Vec<Request>,
     ) -> Result<Executed, SessionError> {
         let expected = requests.len();
@@ -330,7 +357,7 @@ impl Sessions {
         let hosted = self.host(key).await?;
         let peer = self.new_peer();
         let mut frames = hosted.listen(peer);
-        hosted.submit_once(peer, role, Credential::Verified, requests);
+        hosted.submit_once(peer, role, credential, requests);
         let answers = async {
             let mut answers = Vec::with_capacity(expected);
             while answers.len() < expected {
@@ -369,7 +396,7 @@ impl Sessions {
             Ok(()) => Ok(Subscription { hosted, peer, frames }),
             Err(JoinRefused) => {
                 hosted.leave(peer);
-                Err(FollowError::Claim)
+                Err(FollowError::Refused)
             }
         }
     }

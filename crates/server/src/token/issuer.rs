@@ -19,7 +19,7 @@ use crate::keys::{KeyRing, Named, RootKey};
 use crate::tenant::TenantId;
 
 /// Bound into each token beside its footer, so that a token of another layout never verifies.
-const IMPLICIT_ASSERTION: &[u8] = b"throughline-session-token-1";
+const IMPLICIT_ASSERTION: &[u8] = b"throughline-session-token-2";
 
 /// How many tokens are remembered; each takes about half a KiB.
 const OPENED_TOKENS: u64 = 10_000;
@@ -66,6 +66,8 @@ struct Payload {
     jti: String,
     renewals: u32,
     ends: String,
+    #[serde(rename = "gen")]
+    generation: u32,
 }
 
 impl TokenIssuer {
@@ -129,16 +131,23 @@ impl TokenIssuer {
         }
     }
 
-    /// Makes the token that follows on `claims`, with the same key. The absolute end stays where it was.
+    /// Makes the token that follows on `claims`, with the same key, for a session whose access is at this generation. The
+    /// absolute end stays where it was.
     ///
     /// # Errors
     /// When the absolute end has come, the key is gone, or the operating system gives no randomness.
-    pub fn renew(&self, claims: &Claims, lifetimes: Lifetimes, now_ms: i64) -> Result<IssuedToken, IssueError> {
+    pub fn renew(
+        &self,
+        claims: &Claims,
+        access_generation: u32,
+        lifetimes: Lifetimes,
+        now_ms: i64,
+    ) -> Result<IssuedToken, IssueError> {
         if now_ms >= claims.ends_at_ms {
             return Err(IssueError::AbsoluteLimit { at_ms: claims.ends_at_ms });
         }
-        let grant =
-            Grant { purpose: claims.purpose, tenant: claims.tenant.clone(), session_id: claims.session_id.clone() };
+        let Claims { purpose, tenant, session_id, .. } = claims.clone();
+        let grant = Grant { purpose, tenant, session_id, access_generation };
         let renewals = claims.renewals.saturating_add(1);
         let key = self.key_of(claims)?;
         self.seal(&key, &grant, lifetimes, renewals, claims.ends_at_ms, now_ms)
@@ -185,6 +194,7 @@ impl TokenIssuer {
             token_id: URL_SAFE_NO_PAD.encode(random),
             renewals,
             ends_at_ms,
+            access_generation: grant.access_generation,
         };
         let payload = serde_json::to_vec(&Payload {
             aud: AUDIENCE.to_owned(),
@@ -196,6 +206,7 @@ impl TokenIssuer {
             jti: claims.token_id.clone(),
             renewals: claims.renewals,
             ends: rfc3339(claims.ends_at_ms),
+            generation: claims.access_generation,
         })
         .map_err(|_| IssueError::Encryption)?;
         let footer = serde_json::to_vec(&Footer { kid: key.id().to_owned() }).map_err(|_| IssueError::Encryption)?;
@@ -242,6 +253,7 @@ impl TokenIssuer {
             session_id: payload.sub,
             token_id: payload.jti,
             renewals: payload.renewals,
+            access_generation: payload.generation,
         })
     }
 }
@@ -264,6 +276,7 @@ mod tests {
             purpose: Purpose::Browser,
             tenant: "shop-a".parse().unwrap(),
             session_id: "ws_loyw3v28_0123456789".to_owned(),
+            access_generation: 3,
         }
     }
 
@@ -279,6 +292,7 @@ mod tests {
         assert_eq!(*claims, issued.claims);
         assert_eq!(claims.tenant.as_str(), "shop-a");
         assert_eq!(claims.session_id, "ws_loyw3v28_0123456789");
+        assert_eq!(claims.access_generation, 3);
         assert_eq!(claims.expires_at_ms, NOW_MS + 30 * 60_000);
     }
 
@@ -380,7 +394,7 @@ mod tests {
         let second = issue(&ring).text;
         assert!(ring.verify(&first, Purpose::Browser, NOW_MS).is_ok());
         let opened = ring.verify(&first, Purpose::Browser, NOW_MS).unwrap();
-        let renewed = ring.renew(&opened, Lifetimes::default(), NOW_MS).unwrap();
+        let renewed = ring.renew(&opened, 3, Lifetimes::default(), NOW_MS).unwrap();
         let handed_on = ring.issue_from(&opened, &grant(), Lifetimes::default(), NOW_MS).unwrap();
         assert_ne!(renewed.claims.key_id, ring.verify(&second, Purpose::Browser, NOW_MS).unwrap().key_id);
         keys.replace(text(&[&new], &[&old])).unwrap();
@@ -390,7 +404,7 @@ mod tests {
             assert_eq!(refused, Err(TokenError::RetiredKey), "what comes of a token ends with its key");
         }
         assert!(!ring.holds(&opened));
-        assert_eq!(ring.renew(&opened, Lifetimes::default(), NOW_MS), Err(IssueError::KeyGone));
+        assert_eq!(ring.renew(&opened, 3, Lifetimes::default(), NOW_MS), Err(IssueError::KeyGone));
         assert_eq!(
             ring.verify(&first, Purpose::Browser, NOW_MS),
             Err(TokenError::RetiredKey),
@@ -405,13 +419,14 @@ mod tests {
         let first = ring.issue(&grant(), lifetimes, NOW_MS).unwrap().claims;
         assert!(!first.renew_due(NOW_MS + 14 * 60_000));
         assert!(first.renew_due(NOW_MS + 15 * 60_000));
-        let second = ring.renew(&first, lifetimes, NOW_MS + 20 * 60_000).unwrap().claims;
-        let third = ring.renew(&second, lifetimes, NOW_MS + 40 * 60_000).unwrap().claims;
+        let second = ring.renew(&first, 3, lifetimes, NOW_MS + 20 * 60_000).unwrap().claims;
+        let third = ring.renew(&second, 4, lifetimes, NOW_MS + 40 * 60_000).unwrap().claims;
         assert_eq!((second.renewals, third.renewals), (1, 2));
+        assert_eq!((second.access_generation, third.access_generation), (3, 4));
         assert_eq!(third.expires_at_ms, NOW_MS + 60 * 60_000);
         assert!(!third.renew_due(NOW_MS + 59 * 60_000), "a renewal would change nothing");
         assert_eq!(
-            ring.renew(&third, lifetimes, NOW_MS + 60 * 60_000),
+            ring.renew(&third, 4, lifetimes, NOW_MS + 60 * 60_000),
             Err(IssueError::AbsoluteLimit { at_ms: NOW_MS + 60 * 60_000 })
         );
     }

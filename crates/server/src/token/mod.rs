@@ -3,6 +3,9 @@
 //! A token is a PASETO `v4.local` text: encrypted and authenticated with one algorithm that
 //! the text cannot choose. The key's id stands in the footer; it only selects a key and is
 //! believed by nobody until the token has been verified with that key.
+//!
+//! What a text can't tell is whether it was revoked: that depends on the session's state, which has to be at the generation
+//! of access that the token carries. Whoever has verified a token asks the session next.
 
 mod issuer;
 
@@ -44,6 +47,8 @@ pub struct Grant {
     pub tenant: TenantId,
     /// The session.
     pub session_id: String,
+    /// The generation of the session's access, as its state has it now.
+    pub access_generation: u32,
 }
 
 /// How long tokens live.
@@ -85,6 +90,8 @@ pub struct Claims {
     pub renewals: u32,
     /// No renewal lasts beyond this time.
     pub ends_at_ms: i64,
+    /// At which generation of the session's access it was made. Whether that is the session's still, only its state tells.
+    pub access_generation: u32,
 }
 
 impl Claims {
@@ -130,6 +137,9 @@ pub enum TokenError {
         /// When it expired, in milliseconds since 1970.
         at_ms: i64,
     },
+    /// The session was paid since it was issued, or its access revoked. Only the session's state tells.
+    #[error("{}", throughline_core::Rejection::token_revoked())]
+    Revoked,
     /// It was issued in the future: a clock is wrong.
     #[error("the token is not valid before {}; check the servers' clocks", crate::clock::rfc3339(*from_ms))]
     NotYetValid {
@@ -156,6 +166,7 @@ impl TokenError {
             Self::UnknownKey => "tokenKeyUnknown",
             Self::RetiredKey => "tokenKeyRetired",
             Self::Expired { .. } => "tokenExpired",
+            Self::Revoked => "tokenRevoked",
             Self::NotYetValid { .. } => "tokenNotYetValid",
             Self::WrongAudience => "tokenWrongAudience",
             Self::WrongPurpose { .. } => "tokenWrongPurpose",

@@ -16,6 +16,7 @@ mod poll;
 mod postgres;
 mod process;
 mod rest;
+mod revocation;
 mod security_headers;
 mod slow_reader;
 mod socket;

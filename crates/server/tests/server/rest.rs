@@ -26,6 +26,12 @@ impl Dev {
         (text(&created["session"]["id"]), text(&created["token"]))
     }
 
+    /// A new token, as the shop gives it to its buyer after the payment.
+    async fn token(&self, id: &str) -> String {
+        let sent = self.as_service(Method::POST, &format!("/v1/sessions/{id}/token")).send().await.unwrap();
+        json_of(sent).await["token"].as_str().unwrap().to_owned()
+    }
+
     async fn command(&self, id: &str, credential: &str, command: Value) -> Value {
         let path = format!("/v1/sessions/{id}/commands");
         let body = json!({ "commands": [command] });
@@ -95,9 +101,9 @@ async fn a_service_names_id_prices_and_adjustments_and_sees_what_a_browser_does_
     let path = format!("/v1/sessions/{id}");
     let seen_by_service = json_of(dev.as_service(Method::GET, &path).send().await.unwrap()).await;
     assert_eq!(seen_by_service["transactionId"], "canary-transaction");
-    let token = created["token"].as_str().unwrap();
+    let token = dev.token(id).await;
     for path in [path.clone(), format!("{path}/events?limit=500")] {
-        let text = dev.ask(Method::GET, &path).bearer_auth(token).send().await.unwrap().text().await.unwrap();
+        let text = dev.ask(Method::GET, &path).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
         assert!(text.contains(id) || text.contains("paymentRecorded"), "{text}");
         assert!(!text.contains("canary"), "{text}");
     }
@@ -108,9 +114,14 @@ async fn a_whole_funnel_goes_over_rest_alone() {
     let dev = dev(&[]);
     let (id, token) = dev.session().await;
     let key = dev.service_key.clone();
+    let done = async |credential: &str, command: Value| {
+        let outcome = dev.command(&id, credential, command.clone()).await;
+        assert_eq!(outcome["outcome"], "accepted", "{command}: {outcome}");
+    };
+    done(&token, json!({ "type": "beginProcessing" })).await;
+    done(&key, json!({ "type": "recordPayment", "transactionId": "t-1", "amount": 7900 })).await;
+    let token = dev.token(&id).await;
     for (credential, command) in [
-        (&token, json!({ "type": "beginProcessing" })),
-        (&key, json!({ "type": "recordPayment", "transactionId": "t-1", "amount": 7900 })),
         (&token, json!({ "type": "acceptUpsell", "offer": "RC6" })),
         (&token, json!({ "type": "acceptUpsell", "offer": "RC6" })),
         (&key, json!({ "type": "recordUpsellCharge", "offer": "RC6", "transactionId": "t-2", "amount": 19900 })),
@@ -118,8 +129,7 @@ async fn a_whole_funnel_goes_over_rest_alone() {
         (&token, json!({ "type": "declineUpsell", "offer": "SG6" })),
         (&token, json!({ "type": "goToStep", "step": "success" })),
     ] {
-        let outcome = dev.command(&id, credential, command.clone()).await;
-        assert_eq!(outcome["outcome"], "accepted", "{command}: {outcome}");
+        done(credential, command).await;
     }
     let path = format!("/v1/sessions/{id}");
     let session = json_of(dev.as_service(Method::GET, &path).send().await.unwrap()).await;
@@ -322,7 +332,7 @@ async fn a_browser_cannot_use_up_the_numbers_of_a_back_end() {
     let paid = dev.command(&id, &dev.service_key, pay).await;
     assert_eq!((&paid["outcome"], &paid["repeated"]), (&json!("accepted"), &json!(false)), "{paid}");
     let disguised = json!({ "clientId": "service:payment-8", "seq": 1, "type": "extend" });
-    assert_eq!(dev.command(&id, &token, disguised).await["reason"]["code"], "notPermitted");
+    assert_eq!(dev.command(&id, &dev.token(&id).await, disguised).await["reason"]["code"], "notPermitted");
 }
 
 #[tokio::test]

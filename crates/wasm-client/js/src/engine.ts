@@ -53,6 +53,9 @@ export interface PendingCommand {
   stage: 'issued' | 'stored' | 'sent' | 'accepted';
 }
 
+/** The token is over, or was revoked, as by a payment: another proof is as good as before. */
+const IS_TOKEN_AT_FAULT = /^token(Expired|Revoked)$/;
+
 /** Clocks that differ by less are kept as they were, in milliseconds: it saves writes. */
 const CLOCK_STEP_MS = 500;
 
@@ -637,7 +640,7 @@ export class Engine {
       this.#connection.reconnectAfter(retryAfterMs ?? 1000 * Math.random());
       return;
     }
-    if (code === 'tokenExpired' && this.#credentials.claim) {
+    if (IS_TOKEN_AT_FAULT.test(code) && this.#credentials.claim) {
       // The claim secret is proof as well; the server gives a new token for it.
       delete this.#credentials.token;
       this.#client.setToken(undefined);
@@ -664,6 +667,7 @@ function errorCodeOf(code: string): SessionError['code'] {
       return code;
     case 'unauthorized':
     case 'tokenExpired':
+    case 'tokenRevoked':
       return 'unauthorized';
     default:
       return 'failed';

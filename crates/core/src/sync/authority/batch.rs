@@ -56,7 +56,11 @@ impl<'a> Batch<'a> {
     /// Judges one command; the answer counts once the batch is accepted.
     pub(super) fn judge(&mut self, session_id: &SessionId, work: &Work, is_void: bool) -> ServerFrame {
         let Work {
-            request: Request { client_id, seq, first, command, expected_version, .. }, role, credential, ..
+            request: Request { client_id, seq, first, command, expected_version, .. },
+            role,
+            credential,
+            is_follower,
+            ..
         } = work;
         let ledger_key = client_id.in_ledger(*role);
         let last_seq = self.state.as_ref().map_or(0, |state| state.last_seq(&ledger_key));
@@ -69,6 +73,13 @@ impl<'a> Batch<'a> {
             let message =
                 "this session was created by somebody else, and is not handed to this browser; start a new one";
             return refuse(Rejection::new(RejectionCode::ClaimMismatch, message));
+        }
+        if let (Credential::Token { generation }, Some(state)) = (credential, &self.state) {
+            let is_good = if *is_follower { state.keeps(*generation) } else { state.accepts(*generation) };
+            if !is_good {
+                // Not recorded: with a new token the same command may be applied.
+                return refuse(Rejection::token_revoked());
+            }
         }
         if !client_id.may_be_used_by(*role) {
             let message =
@@ -167,7 +178,7 @@ impl<'a> Batch<'a> {
         };
         let claim = match credential {
             Credential::Claim(digest) => Some(digest.as_str()),
-            Credential::Verified => None,
+            Credential::Verified | Credential::Token { .. } => None,
         };
         let context = Context {
             now: self.environment.now,

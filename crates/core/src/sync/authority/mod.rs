@@ -77,8 +77,13 @@ pub struct PeerId(pub u64);
 /// With what a peer may act on this session. The shell has verified it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Credential {
-    /// A token or key that is good for this session.
+    /// A key that is good for every session of its tenant, or the server's own doing.
     Verified,
+    /// A token for this session. What its text can't tell is whether it was revoked since.
+    Token {
+        /// At which generation of the session's access it was made.
+        generation: u32,
+    },
     /// Digest of a claim secret: good for a session that was, or is being, created with it.
     Claim(String),
 }
@@ -236,7 +241,8 @@ pub struct News {
     pub durable: Option<StateMark>,
 }
 
-/// A peer may not follow this session: its claim is not the one that the session was created with, nor one that is lent.
+/// A peer may not follow this session: its claim is not the one that the session was created with, nor one that is lent; or
+/// its token was revoked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JoinRefused;
 
@@ -303,6 +309,8 @@ struct Work {
     peer: Option<PeerId>,
     role: Role,
     credential: Credential,
+    /// It came over a connection that had proved itself when it began.
+    is_follower: bool,
     request: Request,
 }
 
@@ -431,7 +439,7 @@ impl Authority {
     /// read it, so that nobody is shown an older session than before.
     ///
     /// # Errors
-    /// [`JoinRefused`] when its claim is not the session's.
+    /// [`JoinRefused`] when its claim is not the session's, or its token was revoked.
     pub fn join(
         &mut self,
         peer: PeerId,
@@ -441,12 +449,13 @@ impl Authority {
         environment: &Environment<'_>,
     ) -> Result<Vec<Effect>, JoinRefused> {
         // What is not known to be the latest does not tell who is let in.
-        if !self.stale && !self.is_entitled(&credential, environment.now) {
+        let is_behind = self.is_behind(hello, &credential);
+        if !self.stale && !is_behind && !self.is_entitled(&credential, environment.now) {
             return Err(JoinRefused);
         }
         let newcomer = Peer::new(role, credential, hello);
         self.leave(peer);
-        if self.stale || self.is_behind(hello) {
+        if self.stale || is_behind {
             let is_late = self.reloading;
             self.greeting.push(Greeting { peer, newcomer, hello: hello.clone(), is_late });
             return Ok(self.reload());
@@ -454,8 +463,14 @@ impl Authority {
         Ok(self.welcome(peer, newcomer, hello, environment))
     }
 
-    /// Whether a peer knows a durable version that this server does not have, or another history.
-    fn is_behind(&self, hello: &Hello) -> bool {
+    /// Whether a peer knows a durable version that this server does not have, or another history, or has a token of a
+    /// generation that this server has not heard of.
+    fn is_behind(&self, hello: &Hello, credential: &Credential) -> bool {
+        if let (Credential::Token { generation }, Some(state)) = (credential, &self.state)
+            && *generation > state.access_generation
+        {
+            return true;
+        }
         let epoch = self.state.as_ref().map(|state| state.epoch);
         hello.known_version.max(hello.durable_version.unwrap_or(0)) > self.version()
             || (hello.epoch.is_some() && hello.epoch != epoch)
@@ -506,7 +521,7 @@ impl Authority {
                 let (role, credential) = (known.role, known.credential.clone());
                 let requests: Vec<Request> = requests.into_iter().collect();
                 requests.iter().for_each(|request| known.add(&request.client_id));
-                self.submit_once(peer, role, credential, requests, environment)
+                self.take(peer, role, credential, true, requests, environment)
             }
             None => Vec::new(),
         }
@@ -521,13 +536,26 @@ impl Authority {
         requests: impl IntoIterator<Item = Request>,
         environment: &Environment<'_>,
     ) -> Vec<Effect> {
+        self.take(peer, role, credential, false, requests, environment)
+    }
+
+    fn take(
+        &mut self,
+        peer: PeerId,
+        role: Role,
+        credential: Credential,
+        is_follower: bool,
+        requests: impl IntoIterator<Item = Request>,
+        environment: &Environment<'_>,
+    ) -> Vec<Effect> {
         let mut effects = Vec::new();
         for request in requests {
             if self.waiting.len() >= MAX_WAITING {
                 effects.push(busy(peer, RETRY_AFTER_MS));
                 break;
             }
-            self.waiting.push_back(Work { peer: Some(peer), role, credential: credential.clone(), request });
+            let credential = credential.clone();
+            self.waiting.push_back(Work { peer: Some(peer), role, credential, is_follower, request });
         }
         effects.extend(self.advance(environment));
         effects
@@ -736,8 +764,9 @@ impl Authority {
             if previous != Some(state.mark()) {
                 return self.suspect();
             }
+            entries.iter().cloned().for_each(|entry| self.extend(entry));
+            effects.extend(self.dismiss_strangers());
             effects.extend(self.tell(&entries));
-            entries.into_iter().for_each(|entry| self.extend(entry));
         } else if !entries.iter().all(|entry| self.agrees_with(entry)) {
             return self.suspect();
         }
@@ -833,26 +862,32 @@ impl Authority {
         peers.into_iter().map(|peer| busy(peer, retry_after_ms)).collect()
     }
 
-    /// Whoever waited with a claim for a session that somebody else has created must not hear of it.
+    /// Whoever waited with a claim for a session that somebody else has created must not hear of it, nor must those whose
+    /// access was revoked hear any more.
     fn dismiss_strangers(&mut self) -> Vec<Effect> {
         let Some(state) = &self.state else { return Vec::new() };
-        // By the claim alone: a connection whose time is over ends by itself.
-        let is_stranger = |peer: &Peer| matches!(&peer.credential, Credential::Claim(digest) if !state.knows(digest));
-        let strangers: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| is_stranger(peer)).map(|(id, _)| *id).collect();
+        let farewell = |peer: &Peer| match &peer.credential {
+            // By the claim alone: a connection whose time is over ends by itself.
+            Credential::Claim(digest) if !state.knows(digest) => Some(stranger()),
+            Credential::Token { generation } if !state.keeps(*generation) => Some(revoked()),
+            _ => None,
+        };
+        let strangers: Vec<(PeerId, ServerFrame)> =
+            self.peers.iter().filter_map(|(id, peer)| Some((*id, farewell(peer)?))).collect();
         strangers
             .into_iter()
-            .map(|peer| {
+            .map(|(peer, frame)| {
                 self.peers.remove(&peer);
-                Effect::Send { peer, frame: stranger() }
+                Effect::Send { peer, frame }
             })
             .collect()
     }
 
     fn is_entitled(&self, credential: &Credential, now: Timestamp) -> bool {
         match (credential, &self.state) {
-            (Credential::Verified, _) | (Credential::Claim(_), None) => true,
+            (Credential::Verified, _) | (_, None) => true,
             (Credential::Claim(digest), Some(state)) => state.admits(digest, now),
+            (Credential::Token { generation }, Some(state)) => state.accepts(*generation),
         }
     }
 
@@ -981,10 +1016,22 @@ fn vanished() -> ServerFrame {
     ServerFrame::Error { code: ErrorCode::SessionNotFound, message, retry_after_ms: None }
 }
 
+fn revoked() -> ServerFrame {
+    ServerFrame::Error {
+        code: ErrorCode::TokenRevoked,
+        message: Rejection::token_revoked().message,
+        retry_after_ms: None,
+    }
+}
+
+fn refusal(credential: &Credential) -> ServerFrame {
+    if let Credential::Token { .. } = credential { revoked() } else { stranger() }
+}
+
 fn stranger() -> ServerFrame {
     let message =
-        "this session is not this browser's, or its time with it is over; start a new one, or ask for a link on \
-                   the device that has the session"
+        "this session is not this browser's, or its time with it is over, or was ended by the shop; start a new \
+                   one, or ask for a link on the device that has the session"
             .to_owned();
     ServerFrame::Error { code: ErrorCode::Unauthorized, message, retry_after_ms: None }
 }

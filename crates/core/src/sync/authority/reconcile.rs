@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Authority, Effect, Environment, Greeting, Peer, Request, TailEntry, Work, snapshot, stranger, unavailable, vanished,
+    Authority, Effect, Environment, Greeting, Peer, Request, TailEntry, Work, refusal, snapshot, unavailable, vanished,
 };
 use crate::command::Durability;
 use crate::event::Record;
@@ -142,7 +142,7 @@ impl Authority {
             effects.extend(self.tell_durable());
         }
         for greeting in std::mem::take(&mut self.greeting) {
-            let is_behind = self.is_behind(&greeting.hello);
+            let is_behind = self.is_behind(&greeting.hello, &greeting.newcomer.credential);
             let is_entitled = self.is_entitled(&greeting.newcomer.credential, environment.now);
             if greeting.is_late && (is_behind || !is_entitled) {
                 self.greeting.push(Greeting { is_late: false, ..greeting });
@@ -153,7 +153,7 @@ impl Authority {
                 // The shared tier may have missed what the peer was told to be durable; the database can't be asked.
                 effects.push(Effect::Send { peer, frame: unavailable(super::RETRY_AFTER_MS) });
             } else if !is_entitled {
-                effects.push(Effect::Send { peer, frame: stranger() });
+                effects.push(Effect::Send { peer, frame: refusal(&newcomer.credential) });
             } else {
                 effects.extend(self.welcome(peer, newcomer, &hello, environment));
             }

@@ -66,7 +66,7 @@ impl TailEntry {
         };
         let request = Request { caller, ..Request::new(client_id, Some(seq), command) };
         let credential = claim.map_or(Credential::Verified, Credential::Claim);
-        Some(Work { peer: None, role, credential, request })
+        Some(Work { peer: None, role, credential, is_follower: false, request })
     }
 }
 
@@ -75,7 +75,8 @@ impl Issued {
         let Work { role, credential, request, .. } = work;
         let claim = match credential {
             Credential::Claim(digest) => Some(digest.clone()),
-            Credential::Verified => None,
+            // What was accepted with a token was accepted while that was good.
+            Credential::Verified | Credential::Token { .. } => None,
         };
         let command = request.command.as_ref().ok().cloned();
         let caller = request.caller.clone();

@@ -181,7 +181,7 @@ pub(crate) async fn batch_delete(
                 return Ok(false);
             }
             let requests = vec![request(&nameless()?, None, Command::Erase {})];
-            all_accepted(state.sessions.execute(&target.key, target.role, &target.caller, requests).await?.answers)?;
+            all_accepted(target.execute(&state, requests).await?.answers)?;
             Ok::<_, Problem>(true)
         };
         match delete.await {

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use throughline_core::sync::{Request, ServerFrame};
-use throughline_core::{ClientId, Command, Durability, Rejection, Session};
+use throughline_core::{ClientId, Command, Durability, Rejection, RejectionCode, Session};
 use utoipa::ToSchema;
 
 use super::{Target, existing, gap, nameless, request, visible};
@@ -148,6 +148,8 @@ pub(crate) async fn commands(
             .with("path", "commands")
             .mendable_by("permanent"));
     }
+    // Before an answer is given that was kept for it.
+    existing(&state, &target).await?;
     let once = Once::of(&headers, principal.tenant(), &format!("{} commands {id}", principal.scope()))?;
     let client_id = once.client_id();
     let work = async {
@@ -168,15 +170,16 @@ pub(crate) async fn commands(
                 }
             });
         }
-        existing(&state, &target.key).await?;
         let mut results = Vec::new();
-        let Executed { answers, durable_version } =
-            state.sessions.execute(&target.key, target.role, &target.caller, requests).await?;
+        let Executed { answers, durable_version } = target.execute(&state, requests).await?;
         for answer in answers {
             match answer {
                 ServerFrame::Accepted { client_id, seq, version, repeated } => {
                     let durable = version <= durable_version;
                     results.push(Outcome::Accepted { client_id, seq, version, repeated, durable });
+                }
+                ServerFrame::Rejected { reason, .. } if reason.code == RejectionCode::TokenRevoked => {
+                    return Err(reason.into());
                 }
                 ServerFrame::Rejected { client_id, seq, reason } => {
                     results.push(Outcome::Rejected { client_id, seq, reason });
@@ -185,7 +188,7 @@ pub(crate) async fn commands(
                 _ => {}
             }
         }
-        let current = existing(&state, &target.key).await?;
+        let current = existing(&state, &target).await?;
         let session = visible(&current, target.role);
         let reply = Reply::json(StatusCode::OK, &Outcomes { results, session })?;
         Ok(reply.version(current.version()).about(&target.key.session_id))

@@ -14,7 +14,7 @@ use throughline_core::{
 };
 use utoipa::ToSchema;
 
-use super::{TokenAnswer, all_accepted, existing, issue_token, nameless, request, visible};
+use super::{TokenAnswer, all_accepted, issue_token, nameless, not_found, request, visible};
 use crate::client_address::kept_network;
 use crate::http::body::{HashedJsonBody, customer_is_by_name};
 use crate::http::extract::{ClientAddress, MaybePrincipal};
@@ -207,9 +207,9 @@ async fn create_once(
         return Err(taken());
     }
     let version = all_accepted(state.sessions.execute(&key, role, &caller, requests).await?.answers)?;
-    let created = existing(state, &key).await?;
+    let created = state.sessions.current(&key).await?.ok_or_else(not_found)?.state;
     let session = visible(&created, role);
-    let TokenAnswer { token, token_expires_at } = issue_token(state, &key)?;
+    let TokenAnswer { token, token_expires_at } = issue_token(state, &key, &created)?;
     let location = format!("/v1/sessions/{}", session.id);
     let body = Created { session, token, token_expires_at };
     Ok(Reply::json(StatusCode::CREATED, &body)?.version(version).location(location).about(&key.session_id))

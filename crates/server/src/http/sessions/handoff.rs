@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use throughline_core::sync::ServerFrame;
+use throughline_core::sync::{Credential, ServerFrame};
 use throughline_core::{Caller, ClientId, Command, Role, Timestamp};
 use utoipa::ToSchema;
 
@@ -84,11 +84,13 @@ pub(crate) async fn offer(
             .detail("the session's browser, or a service, asks for a code; an operator's key is for running the server")
             .mendable_by("forbidden"));
     }
-    if existing(&state, &target.key).await?.erased_at.is_some() {
+    let current = existing(&state, &target).await?;
+    if current.erased_at.is_some() {
         return Err(erased());
     }
     let SessionKey { tenant, session_id } = target.key;
-    let grant = Grant { purpose: Purpose::Handoff, tenant, session_id };
+    let access_generation = current.access_generation;
+    let grant = Grant { purpose: Purpose::Handoff, tenant, session_id, access_generation };
     let lifetimes = Lifetimes { idle: HANDOFF_LIFE, ..state.config.lifetimes };
     let (tokens, now_ms) = (state.authenticator.tokens(), state.clock.now_ms());
     let issued = match &principal.role {
@@ -107,7 +109,7 @@ pub(crate) async fn offer(
     responses(
         (status = 200, description = "The session's id, and a token for it", body = HandedOff),
         BodyProblems,
-        (status = 401, description = "The code is none of this server, was changed, or its time is over", body = ProblemDetails),
+        (status = 401, description = "The code is none of this server, was changed or revoked, or its time is over", body = ProblemDetails),
         (status = 404, description = "The session is gone", body = ProblemDetails),
         (status = 410, description = "The code was used, or the session was erased", body = ProblemDetails),
         (status = 429, description = "Too many attempts from this address", body = ProblemDetails),
@@ -133,36 +135,46 @@ pub(crate) async fn accept(
     // No longer than the token that asked for the code could be renewed.
     let until = claim.is_some().then(|| Timestamp::from_millis(claims.ends_at_ms));
     let key = SessionKey { tenant: claims.tenant.clone(), session_id: claims.session_id.clone() };
-    if existing(&state, &key).await?.erased_at.is_some() {
+    let access_generation = claims.access_generation;
+    // A code ends as a token does: when the session is paid, and when access to it is revoked.
+    let caller = Caller { key_id: None, network: Some(kept_network(address)) };
+    let credential = Credential::Token { generation: access_generation };
+    let target = Target { key, role: Role::System, credential, caller };
+    if existing(&state, &target).await.map_err(of_code)?.erased_at.is_some() {
         return Err(erased());
     }
     // A code is a client with one command: that no command takes effect twice, on whichever server, makes it good for one
     // browser. Of the clients that a session remembers, codes are the last to be forgotten.
     let client_id = ClientId::new(format!("{}{}", ClientId::HANDOFF, claims.token_id))
         .map_err(|error| Problem::internal(&error))?;
-    let caller = Caller { key_id: None, network: Some(kept_network(address)) };
     let requests = vec![request(&client_id, Some(1), Command::HandOff { claim: claim.clone(), until })];
-    let answers = state.sessions.execute(&key, Role::System, &caller, requests).await?.answers;
+    let answers = target.execute(&state, requests).await?.answers;
     if answers.iter().any(|answer| matches!(answer, ServerFrame::Accepted { repeated: true, .. })) {
         // Whoever used the code has registered this secret with it: the answer was lost on its way.
-        let session = existing(&state, &key).await?;
+        let session = existing(&state, &target).await.map_err(of_code)?;
         let is_same_browser = claim.is_some_and(|digest| session.lent_until(&digest).is_some());
         if !is_same_browser {
             tracing::warn!("a handoff code was used again");
-            let denial = Denial::of(key.tenant.clone(), "nobody", caller, "useHandoffCode", "handoffUsed");
-            state.denials.note(Denial { session: Some(key.session_id.clone()), ..denial });
+            let SessionKey { tenant, session_id } = target.key.clone();
+            let denial = Denial::of(tenant, "nobody", target.caller.clone(), "useHandoffCode", "handoffUsed");
+            state.denials.note(Denial { session: Some(session_id), ..denial });
             return Err(Problem::new(StatusCode::GONE, "handoffUsed", "The code was used")
                 .detail("this code was used already; ask for a new one on the device that has the session")
                 .mendable_by("buyerInput"));
         }
     } else {
-        all_accepted(answers)?;
+        all_accepted(answers).map_err(of_code)?;
     }
-    let SessionKey { tenant, session_id } = key;
-    let grant = Grant { purpose: Purpose::Browser, tenant, session_id: session_id.clone() };
+    let SessionKey { tenant, session_id } = target.key;
+    let grant = Grant { purpose: Purpose::Browser, tenant, session_id: session_id.clone(), access_generation };
     let issued = state.authenticator.tokens().issue_from(&claims, &grant, state.config.lifetimes, now_ms);
     let answer = HandedOff { session_id, token: issued.map_err(|error| Problem::internal(&error))?.into() };
     Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
+}
+
+/// What is a revoked token elsewhere is a code here.
+fn of_code(problem: Problem) -> Problem {
+    if problem.code() == TokenError::Revoked.code() { refused(&TokenError::Revoked) } else { problem }
 }
 
 fn refused(error: &TokenError) -> Problem {
@@ -170,6 +182,10 @@ fn refused(error: &TokenError) -> Problem {
     let detail = match error {
         TokenError::Expired { .. } => {
             "the time of this code is over; ask for a new one on the device that has the session"
+        }
+        TokenError::Revoked => {
+            "this code was made before the session was paid or its access revoked; ask for a new one on the device that has \
+             the session"
         }
         _ => "this is no code of this server, or it was changed on its way; ask for a new one",
     };

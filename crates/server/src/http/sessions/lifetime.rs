@@ -45,10 +45,10 @@ pub(crate) async fn extend(
     JsonBody(Extension { ttl_ms }): JsonBody<Extension>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&state, &principal, &id)?;
-    existing(&state, &target.key).await?;
+    existing(&state, &target).await?;
     let requests = vec![request(&nameless()?, None, Command::Extend { ttl_ms })];
-    all_accepted(state.sessions.execute(&target.key, target.role, &target.caller, requests).await?.answers)?;
-    let current = existing(&state, &target.key).await?;
+    all_accepted(target.execute(&state, requests).await?.answers)?;
+    let current = existing(&state, &target).await?;
     Ok(session_reply(&current, target.role)?.into_response())
 }
 
@@ -69,9 +69,9 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&state, &principal, &id)?;
-    existing(&state, &target.key).await?;
+    existing(&state, &target).await?;
     let requests = vec![request(&nameless()?, None, Command::Erase {})];
-    all_accepted(state.sessions.execute(&target.key, target.role, &target.caller, requests).await?.answers)?;
+    all_accepted(target.execute(&state, requests).await?.answers)?;
     Ok(Reply::empty().into_response())
 }
 
@@ -92,13 +92,14 @@ pub(crate) async fn renew_token(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&state, &principal, &id)?;
-    let current = existing(&state, &target.key).await?;
+    let current = existing(&state, &target).await?;
     if current.erased_at.is_some() {
         return Err(erased());
     }
     let answer = match &principal.role {
         PrincipalRole::Browser { claims } => {
-            let renewed = state.authenticator.tokens().renew(claims, state.config.lifetimes, state.clock.now_ms());
+            let (tokens, now_ms) = (state.authenticator.tokens(), state.clock.now_ms());
+            let renewed = tokens.renew(claims, current.access_generation, state.config.lifetimes, now_ms);
             let renewed = renewed.map_err(|error| {
                 Problem::new(StatusCode::UNAUTHORIZED, "tokenTooOld", "Not authenticated")
                     .detail(error.to_string())
@@ -106,7 +107,7 @@ pub(crate) async fn renew_token(
             })?;
             renewed.into()
         }
-        PrincipalRole::Service { .. } | PrincipalRole::Operator { .. } => issue_token(&state, &target.key)?,
+        PrincipalRole::Service { .. } | PrincipalRole::Operator { .. } => issue_token(&state, &target.key, &current)?,
     };
     Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
 }

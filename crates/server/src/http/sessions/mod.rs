@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::Serialize;
-use throughline_core::sync::{Request, ServerFrame};
+use throughline_core::sync::{Credential, Request, ServerFrame};
 use throughline_core::{
     Caller, ClientId, Command, Rejection, RejectionCode, Role, Session, SessionId, State, Timestamp,
 };
@@ -22,12 +22,13 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::audit::Denial;
 use crate::http::idempotent::Reply;
-use crate::principal::{Principal, Role as PrincipalRole};
+use crate::principal::{AuthenticationError, Principal, Role as PrincipalRole};
 use crate::problem::Problem;
-use crate::sessions::Current;
+use crate::sessions::{Current, Executed, SessionError};
 use crate::store::SessionKey;
-use crate::token::{Grant, IssuedToken, Purpose};
+use crate::token::{Grant, IssuedToken, Purpose, TokenError};
 use crate::wiring::ServerState;
 
 pub use handoff::HANDOFFS_PER_MINUTE;
@@ -96,6 +97,7 @@ pub(super) fn staff(state: &ServerState, principal: &Principal) -> Result<Role, 
 pub(super) struct Target {
     pub(super) key: SessionKey,
     role: Role,
+    credential: Credential,
     caller: Caller,
 }
 
@@ -103,10 +105,12 @@ impl Target {
     /// Checks that the principal may reach this session. Knowing an id grants nothing.
     pub(super) fn of(state: &ServerState, principal: &Principal, id: &str) -> Result<Self, Problem> {
         let id = SessionId::new(id).map_err(|_| not_found())?;
-        let role = match &principal.role {
-            PrincipalRole::Service { .. } => Role::Service,
-            PrincipalRole::Operator { .. } => Role::Operator,
-            PrincipalRole::Browser { claims } if claims.session_id == id.as_str() => Role::Browser,
+        let (role, credential) = match &principal.role {
+            PrincipalRole::Service { .. } => (Role::Service, Credential::Verified),
+            PrincipalRole::Operator { .. } => (Role::Operator, Credential::Verified),
+            PrincipalRole::Browser { claims } if claims.session_id == id.as_str() => {
+                (Role::Browser, Credential::Token { generation: claims.access_generation })
+            }
             PrincipalRole::Browser { .. } => {
                 tracing::warn!("a token was used for another session than its own");
                 state.denials.note(principal.denied("reachSession", "wrongSession"));
@@ -116,18 +120,48 @@ impl Target {
             }
         };
         let key = SessionKey { tenant: principal.tenant().clone(), session_id: id.into() };
-        Ok(Self { key, role, caller: principal.caller() })
+        Ok(Self { key, role, credential, caller: principal.caller() })
+    }
+
+    /// Whether the credential is good for a session whose access is at this generation.
+    fn is_accepted_at(&self, access_generation: u32) -> bool {
+        !matches!(self.credential, Credential::Token { generation } if generation != access_generation)
+    }
+
+    /// Hands in commands of this principal.
+    async fn execute(&self, state: &ServerState, requests: Vec<Request>) -> Result<Executed, SessionError> {
+        state.sessions.execute_as(&self.key, self.role, self.credential.clone(), &self.caller, requests).await
     }
 }
 
 /// The session as it is now.
-async fn existing(state: &ServerState, key: &SessionKey) -> Result<Arc<State>, Problem> {
-    Ok(existing_as_known(state, key).await?.state)
+///
+/// # Errors
+/// A problem where there is none, and where the principal's token was revoked.
+async fn existing(state: &ServerState, target: &Target) -> Result<Arc<State>, Problem> {
+    Ok(existing_as_known(state, target).await?.state)
 }
 
 /// The session as it is now, and for how long nobody could tell whether it is.
-async fn existing_as_known(state: &ServerState, key: &SessionKey) -> Result<Current, Problem> {
-    state.sessions.current(key).await?.ok_or_else(not_found)
+///
+/// # Errors
+/// As [`existing`].
+async fn existing_as_known(state: &ServerState, target: &Target) -> Result<Current, Problem> {
+    let mut current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
+    if let Credential::Token { generation } = target.credential
+        && generation > current.state.access_generation
+    {
+        // It was made by a server whose commit this one has not heard of yet.
+        current = state.sessions.read_again(&target.key).await?.ok_or_else(not_found)?;
+    }
+    if !target.is_accepted_at(current.state.access_generation) {
+        let SessionKey { tenant, session_id } = target.key.clone();
+        let code = TokenError::Revoked.code();
+        let denial = Denial::of(tenant, target.role.as_str(), target.caller.clone(), "useToken", code);
+        state.denials.note(Denial { session: Some(session_id), ..denial });
+        return Err(AuthenticationError::from(TokenError::Revoked).into());
+    }
+    Ok(current)
 }
 
 fn not_found() -> Problem {
@@ -171,8 +205,11 @@ fn gap(expected: u64) -> Problem {
         .mendable_by("permanent")
 }
 
-fn issue_token(state: &ServerState, key: &SessionKey) -> Result<TokenAnswer, Problem> {
-    let grant = Grant { purpose: Purpose::Browser, tenant: key.tenant.clone(), session_id: key.session_id.clone() };
+/// A token for the session as it is.
+fn issue_token(state: &ServerState, key: &SessionKey, current: &State) -> Result<TokenAnswer, Problem> {
+    let SessionKey { tenant, session_id } = key.clone();
+    let access_generation = current.access_generation;
+    let grant = Grant { purpose: Purpose::Browser, tenant, session_id, access_generation };
     let issued = state.authenticator.tokens().issue(&grant, state.config.lifetimes, state.clock.now_ms());
     Ok(issued.map_err(|error| Problem::internal(&error))?.into())
 }

@@ -167,11 +167,13 @@ pub(crate) async fn patch(
 ) -> Result<Response, Problem> {
     let target = Target::of(&state, &principal, &id)?;
     let wanted = if_match(&headers)?;
+    // Before an answer is given that was kept for it.
+    existing(&state, &target).await?;
     let once = Once::of(&headers, principal.tenant(), &format!("{} patch {id}", principal.scope()))?;
     let client_id = once.client_id();
     let work = async {
         for _ in 0..MAX_ATTEMPTS {
-            let current = existing(&state, &target.key).await?;
+            let current = existing(&state, &target).await?;
             if let Some(wanted) = wanted.filter(|wanted| *wanted != current.version()) {
                 return Err(stale(wanted, current.version()));
             }
@@ -180,15 +182,14 @@ pub(crate) async fn patch(
             if requests.is_empty() {
                 return session_reply(&current, target.role);
             }
-            let Executed { answers, .. } =
-                state.sessions.execute(&target.key, target.role, &target.caller, requests).await?;
+            let Executed { answers, .. } = target.execute(&state, requests).await?;
             let moved = answers.iter().any(|answer| {
                 matches!(answer, ServerFrame::Rejected { reason, .. }
                     if reason.code == RejectionCode::StaleVersion)
             });
             if !moved {
                 all_accepted(answers)?;
-                let changed = existing(&state, &target.key).await?;
+                let changed = existing(&state, &target).await?;
                 return session_reply(&changed, target.role);
             }
         }

@@ -32,8 +32,8 @@ pub const COMMANDS_AT_ONCE: NonZeroU32 = NonZeroU32::new(2000).unwrap();
 const NO_PLACE: Duration = Duration::from_secs(5);
 
 /// What a client is told whose claim is refused.
-const NOT_YOURS: &str = "this session is not this browser's, or its time with it is over; start a new one, or ask for a \
-                         link on the device that has the session";
+const NOT_YOURS: &str = "this session is not this browser's, or its time with it is over, or was ended by the shop; start \
+                         a new one, or ask for a link on the device that has the session";
 
 /// What a client proved at its hello.
 struct Proof {
@@ -62,25 +62,26 @@ impl Conversation {
             let message = format!("this server speaks protocol {PROTOCOL_VERSION}, not {}", hello.protocol);
             return Err(End::new(ErrorCode::UnsupportedProtocol, message));
         }
-        let proof = recognise(&state, hello, address)?;
+        let mut proof = recognise(&state, hello, address)?;
         let key = SessionKey { tenant: proof.tenant.clone(), session_id: hello.session_id.to_string() };
-        if state.sessions.current(&key).await?.is_none() {
-            match &proof.credential {
-                Credential::Verified => {
-                    return Err(End::new(ErrorCode::SessionNotFound, "there is no session with this id"));
-                }
-                Credential::Claim(_) => state.creations_per_address.check(address)?,
+        match (state.sessions.current(&key).await?, &proof.credential) {
+            (None, Credential::Verified | Credential::Token { .. }) => {
+                return Err(End::new(ErrorCode::SessionNotFound, "there is no session with this id"));
             }
+            (None, Credential::Claim(_)) => state.creations_per_address.check(address)?,
+            // A newer one than this server has heard of lets it read the session again.
+            (Some(current), Credential::Token { generation }) if *generation < current.state.access_generation => {
+                // The claim secret is proof as well, and may be good still.
+                let by_claim = by_claim(hello, address).filter(|claim| claim.tenant == proof.tenant);
+                proof = by_claim.ok_or_else(|| not_admitted(&state, &proof))?;
+            }
+            (Some(_), _) => {}
         }
         let subscription = match state.sessions.follow(&key, proof.role, proof.credential.clone(), hello).await {
             Ok(subscription) => subscription,
             Err(FollowError::Session(error)) => return Err(error.into()),
-            // Only here it proved nothing, so it used up nobody's allowance but its address's.
-            Err(FollowError::Claim) => {
-                tracing::warn!("a claim was refused: it is none of the session's, or its time is over");
-                state.denials.note(Denial::of_nobody("useClaim", "claimMismatch", kept_network(address)));
-                return Err(End::new(ErrorCode::Unauthorized, NOT_YOURS));
-            }
+            // Only here a claim proved nothing, so it used up nobody's allowance but its address's.
+            Err(FollowError::Refused) => return Err(not_admitted(&state, &proof)),
         };
         if let Credential::Claim(_) = &proof.credential {
             state.request_limits.admit_tenant(&proof.tenant)?;
@@ -97,15 +98,34 @@ impl Conversation {
         if hello.session_id.as_str() != self.key.session_id {
             return Err(End::malformed("a socket stays with its session"));
         }
-        let (role, credential) = (self.proof.role, self.proof.credential.clone());
-        match self.state.sessions.follow(&self.key, role, credential, hello).await {
-            Ok(subscription) => {
-                self.subscription = subscription;
-                Ok(())
+        loop {
+            self.keep_up();
+            let (role, credential) = (self.proof.role, self.proof.credential.clone());
+            match self.state.sessions.follow(&self.key, role, credential, hello).await {
+                Ok(subscription) => {
+                    self.subscription = subscription;
+                    return Ok(());
+                }
+                Err(FollowError::Session(error)) => return Err(error.into()),
+                // It may have been paid since the line above.
+                Err(FollowError::Refused) if self.keep_up() => {}
+                Err(FollowError::Refused) => return Err(not_admitted(&self.state, &self.proof)),
             }
-            Err(FollowError::Session(error)) => Err(error.into()),
-            Err(FollowError::Claim) => Err(End::new(ErrorCode::Unauthorized, NOT_YOURS)),
         }
+    }
+
+    /// A connection that was there when the session was paid goes on, as if it had come with the token that it gets; whether
+    /// that is new.
+    fn keep_up(&mut self) -> bool {
+        let (Credential::Token { generation }, Some(state)) = (&mut self.proof.credential, self.subscription.state())
+        else {
+            return false;
+        };
+        let is_new = state.keeps(*generation) && state.access_generation > *generation;
+        if is_new {
+            *generation = state.access_generation;
+        }
+        is_new
     }
 
     /// The next frame for the client. Dropping the future loses none.
@@ -154,7 +174,7 @@ impl Conversation {
     }
 
     /// The token that is due now, if one is. A browser that proved its claim gets one as soon as the session is its own;
-    /// one that has a token gets the next in time.
+    /// one that has a token gets the next in time, and at once when the session is paid.
     pub(super) fn token_due(&mut self) -> Option<ServerFrame> {
         if self.proof.role != Role::Browser {
             return None;
@@ -162,20 +182,27 @@ impl Conversation {
         let now_ms = self.state.clock.now_ms();
         let tokens = self.state.authenticator.tokens();
         let lifetimes = self.state.config.lifetimes;
+        let state = self.subscription.state()?;
+        let access_generation = state.access_generation;
         let issued = match (&self.proof.credential, &self.proof.token) {
             (Credential::Claim(digest), None) => {
-                let state = self.subscription.state()?;
                 if !state.admits(digest, Timestamp::from_millis(now_ms)) {
                     return None;
                 }
                 let SessionKey { tenant, session_id } = self.key.clone();
-                let grant = Grant { purpose: Purpose::Browser, tenant, session_id };
+                let grant = Grant { purpose: Purpose::Browser, tenant, session_id, access_generation };
                 match state.lent_until(digest) {
                     Some(until) => tokens.issue_until(&grant, lifetimes, until.as_millis(), now_ms),
                     None => tokens.issue(&grant, lifetimes, now_ms),
                 }
             }
-            (_, Some(claims)) if claims.renew_due(now_ms) => tokens.renew(claims, lifetimes, now_ms),
+            (_, Some(claims))
+                // Where its access was revoked, it is about to hear of that.
+                if state.keeps(claims.access_generation)
+                    && (claims.renew_due(now_ms) || claims.access_generation < access_generation) =>
+            {
+                tokens.renew(claims, access_generation, lifetimes, now_ms)
+            }
             _ => return None,
         };
         match issued {
@@ -192,6 +219,21 @@ impl Conversation {
     }
 }
 
+/// Why a client may not follow a session for which its credential seemed to be good.
+fn not_admitted(state: &ServerState, proof: &Proof) -> End {
+    let denied = |by, did, code| Denial::of(proof.tenant.clone(), by, proof.caller.clone(), did, code);
+    if let Credential::Token { .. } = proof.credential {
+        let session = proof.token.as_ref().map(|claims| claims.session_id.clone());
+        state.denials.note(Denial { session, ..denied("browser", "useToken", TokenError::Revoked.code()) });
+        let error = AuthenticationError::from(TokenError::Revoked);
+        error.note();
+        return End::new(ErrorCode::TokenRevoked, error.to_string());
+    }
+    tracing::warn!("a claim was refused: it is none of the session's, or its time is over");
+    state.denials.note(denied("nobody", "useClaim", "claimMismatch"));
+    End::new(ErrorCode::Unauthorized, NOT_YOURS)
+}
+
 fn too_slow() -> End {
     End::new(ErrorCode::SlowReader, "frames were not read fast enough; come back and catch up")
 }
@@ -202,6 +244,14 @@ fn or_end(frame: Box<ServerFrame>) -> Result<Box<ServerFrame>, End> {
         ServerFrame::Error { code, message, retry_after_ms } => Err(End { code, message, retry_after_ms }),
         _ => Ok(frame),
     }
+}
+
+/// What the claim secret proves, where there is one.
+fn by_claim(hello: &Hello, address: IpAddr) -> Option<Proof> {
+    let digest = hello.claim.as_deref().and_then(claim_secret::digest_of)?;
+    let credential = Credential::Claim(digest);
+    let caller = Caller { key_id: None, network: Some(kept_network(address)) };
+    Some(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None, caller })
 }
 
 /// A token where there is a good one, else the claim secret.
@@ -223,15 +273,16 @@ fn recognise(state: &ServerState, hello: &Hello, address: IpAddr) -> Result<Proo
                 PrincipalRole::Operator { .. } => (Role::Operator, None),
             };
             let tenant = principal.tenant().clone();
-            return Ok(Proof { role, tenant, credential: Credential::Verified, token, caller });
+            let credential = token.as_ref().map_or(Credential::Verified, |claims: &Arc<Claims>| Credential::Token {
+                generation: claims.access_generation,
+            });
+            return Ok(Proof { role, tenant, credential, token, caller });
         }
         Some(Err(error)) => Some(error),
         None => None,
     };
-    if let Some(digest) = hello.claim.as_deref().and_then(claim_secret::digest_of) {
-        let credential = Credential::Claim(digest);
-        let caller = Caller { key_id: None, network: Some(kept_network(address)) };
-        return Ok(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None, caller });
+    if let Some(proof) = by_claim(hello, address) {
+        return Ok(proof);
     }
     let code = match &refusal {
         Some(AuthenticationError::Token(TokenError::Expired { .. })) => ErrorCode::TokenExpired,
