@@ -10,6 +10,7 @@ use crate::json::{json_struct, json_tagged};
 use crate::money::Money;
 use crate::prelude::*;
 use crate::session::Source;
+use crate::state::Hold;
 use crate::time::Timestamp;
 
 /// A wish to change a session. [`decide`](crate::decide) says whether it may happen.
@@ -163,6 +164,11 @@ pub enum Command {
     /// Ends every token, claim secret and handoff code of the session. Whoever is to go on with it gets a new token from the
     /// shop's back end.
     RevokeAccess {},
+    /// Keeps the session from being erased and deleted, or lets go of it.
+    SetHold {
+        /// Why and until when; nothing to let go of it.
+        hold: Option<Hold>,
+    },
     /// Removes all personal data and ends the session for good.
     Erase {},
 }
@@ -311,6 +317,7 @@ command_kinds! {
     RefuteClaims: "refuteClaims", Strict;
     HandOff: "handOff", Strict;
     RevokeAccess: "revokeAccess", Strict;
+    SetHold: "setHold", Strict;
     Erase: "erase", Strict;
 }
 
@@ -336,6 +343,7 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
     RefuteClaims: "refuteClaims" {},
     HandOff: "handOff" { claim: "claim" unless empty, until: "until" unless empty },
     RevokeAccess: "revokeAccess" {},
+    SetHold: "setHold" { hold: "hold" },
     Erase: "erase" {},
 });
 

@@ -12,6 +12,7 @@ use crate::permission::Role;
 use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::session::{Adjustments, FunnelRef, Item, PaymentFailure, Source};
+use crate::state::Hold;
 use crate::time::{TimeSpan, Timestamp};
 
 /// One entry of a session's journal: an event with who caused it and when.
@@ -230,6 +231,11 @@ pub enum Event {
     },
     /// All tokens and claim secrets of the session ended.
     AccessRevoked {},
+    /// The session is kept from being erased and deleted from now on, or is not any more.
+    HoldSet {
+        /// Why and until when. Never sent to a browser.
+        hold: Option<Hold>,
+    },
     /// The session is paid and done.
     Completed {},
     /// The session ended unpaid.
@@ -273,6 +279,7 @@ impl Event {
             Self::ClaimsRefuted {} => "claimsRefuted",
             Self::HandedOff { .. } => "handedOff",
             Self::AccessRevoked {} => "accessRevoked",
+            Self::HoldSet { .. } => "holdSet",
             Self::Completed {} => "completed",
             Self::Expired {} => "expired",
             Self::Erased {} => "erased",
@@ -317,6 +324,7 @@ json_tagged!(Event, Ignored, blank Self::Erased {}, {
     ClaimsRefuted: "claimsRefuted" {},
     HandedOff: "handedOff" { claim: "claim" unless empty, until: "until" unless empty },
     AccessRevoked: "accessRevoked" {},
+    HoldSet: "holdSet" { hold: "hold" },
     Completed: "completed" {},
     Expired: "expired" {},
     Erased: "erased" {},

@@ -96,6 +96,7 @@ fn begin(record: &Record) -> Option<State> {
         revoked_generation: 0,
         clients,
         idle,
+        hold: None,
         erased_at: None,
     })
 }
@@ -216,6 +217,7 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
             state.access_generation = state.access_generation.saturating_add(1);
             state.revoked_generation = state.access_generation;
         }
+        Event::HoldSet { hold } => state.hold.clone_from(hold),
         Event::Completed {} => {
             session.status = Status::Completed;
             session.flow.completed_at = Some(at);
@@ -271,5 +273,6 @@ fn erase(state: &mut State, at: Timestamp) {
     for ledger in state.clients.values_mut() {
         ledger.rejected.clear();
     }
+    state.hold = None;
     state.erased_at = Some(at);
 }

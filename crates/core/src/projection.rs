@@ -42,6 +42,7 @@ impl State {
             Role::Browser => {
                 self.claim = None;
                 self.lent.clear();
+                self.hold = None;
                 self.clients.retain(|id, _| clients.contains(id));
                 self
             }
@@ -65,6 +66,7 @@ impl Record {
                 match &mut self.event {
                     Event::Created { claim, .. } => *claim = None,
                     Event::HandedOff { claim, .. } => *claim = None,
+                    Event::HoldSet { hold } => *hold = None,
                     Event::PaymentRecorded { transaction_id, vault_id, payment_token, .. } => {
                         *transaction_id = None;
                         *vault_id = None;

@@ -104,6 +104,8 @@ rejection_codes! {
     SessionCompleted = "sessionCompleted" => Permanent,
     /// The session was erased.
     SessionErased = "sessionErased" => Permanent,
+    /// The session is held: it may not be erased.
+    SessionHeld = "sessionHeld" => Permanent,
     /// The session has not reached its end yet.
     NotDue = "notDue" => Retry,
     /// There is no such funnel, or not in this version.

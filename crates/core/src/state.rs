@@ -44,6 +44,9 @@ pub struct State {
     /// After how long it ends when nobody changes it, where its funnel says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<IdleLimit>,
+    /// Why it may be neither erased nor deleted, where the shop has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
     /// When the personal data was erased. Nothing revives an erased session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_at: Option<Timestamp>,
@@ -57,6 +60,20 @@ pub struct IdleLimit {
     pub span: TimeSpan,
     /// When it ends however often it is changed.
     pub latest_end: Timestamp,
+}
+
+/// A session that is kept although somebody may want it erased: the law asks for it, or a dispute is open.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Hold {
+    /// Why, for whoever asks for its erasure: 1 to 200 characters.
+    pub reason: String,
+    /// Until when; for as long as nobody ends it where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub until: Option<Timestamp>,
 }
 
 /// What was applied from one client.
@@ -108,6 +125,11 @@ impl State {
     /// Whether a connection that began with a token of this generation may go on.
     pub fn keeps(&self, generation: u32) -> bool {
         generation >= self.revoked_generation
+    }
+
+    /// What keeps the session from being erased or deleted now, if anything does.
+    pub fn held(&self, now: Timestamp) -> Option<&Hold> {
+        self.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| now < until))
     }
 
     /// The session's version.
@@ -164,7 +186,9 @@ impl Hasher for Fnv {
     }
 }
 
-json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, access_generation: "accessGeneration" or default unless empty, revoked_generation: "revokedGeneration" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, erased_at: "erasedAt" unless empty });
+json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, access_generation: "accessGeneration" or default unless empty, revoked_generation: "revokedGeneration" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, hold: "hold" unless empty, erased_at: "erasedAt" unless empty });
+
+json_struct!(Hold, Refused { reason: "reason", until: "until" unless empty });
 
 json_struct!(IdleLimit, Ignored { span: "span", latest_end: "latestEnd" });
 

@@ -46,6 +46,7 @@ pub fn declarations() -> String {
         crate::Record,
         crate::Origin,
         crate::Caller,
+        crate::Hold,
         crate::Role,
         crate::Rejection,
         crate::RejectionCode,

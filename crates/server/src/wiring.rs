@@ -274,9 +274,7 @@ impl ServerState {
     /// Starts the tasks that end what is overdue and forget what is stale, until the server stops.
     pub fn start_background_tasks(self: &Arc<Self>) {
         self.start_housekeeping();
-        if let Some(retention) = self.config.retention {
-            self.start_deleting(retention);
-        }
+        self.start_deleting();
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             let mut mode = Mode::Normal;
@@ -409,11 +407,13 @@ impl ServerState {
     }
 
     /// Starts the task that deletes what was kept for long enough, until the server stops.
-    fn start_deleting(self: &Arc<Self>, retention: Duration) {
+    fn start_deleting(self: &Arc<Self>) {
+        let retention = self.config.retention;
+        let Some(shortest) = retention.shortest() else { return };
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             // A short retention is for trying things out: then nobody wants to wait for a minute.
-            while state.goes_on_after(retention.min(HOUSEKEEPING)).await {
+            while state.goes_on_after(shortest.min(HOUSEKEEPING)).await {
                 match state.sessions.delete_kept_for(retention).await {
                     Ok(0) => {}
                     Ok(sessions) => tracing::info!(sessions, "sessions that were over for long enough are deleted"),

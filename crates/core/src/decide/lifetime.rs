@@ -2,13 +2,15 @@
 
 use super::offers::lapse;
 use super::{Decider, Decision, reject};
+use crate::customer::{MAX_FIELD_CHARS, is_clean};
 use crate::event::{Event, Record};
 use crate::evolve::evolve;
+use crate::json::digits;
 use crate::permission::Role;
 use crate::prelude::*;
 use crate::rejection::RejectionCode as Code;
 use crate::session::Session;
-use crate::state::State;
+use crate::state::{Hold, State};
 use crate::time::{TimeSpan, Timestamp};
 
 impl Decider<'_> {
@@ -26,6 +28,35 @@ impl Decider<'_> {
         let expires_at = self.context.now.plus(ttl).min(latest);
         Ok(if expires_at <= ends { vec![] } else { vec![Event::Extended { expires_at }] })
     }
+
+    pub(super) fn set_hold(&self, hold: Option<&Hold>) -> Decision {
+        if let Some(Hold { reason, until }) = hold {
+            if reason.trim().is_empty() || !is_clean(reason, MAX_FIELD_CHARS) {
+                let message = &[
+                    "reason has to be 1 to ",
+                    &digits(MAX_FIELD_CHARS as i64),
+                    " characters without control characters",
+                ];
+                return reject(Code::InvalidField, message);
+            }
+            if until.is_some_and(|until| until <= self.context.now) {
+                return reject(Code::InvalidField, &["until has to be in the future; to end a hold, set none"]);
+            }
+        }
+        Ok(if self.hold == hold { vec![] } else { vec![Event::HoldSet { hold: hold.cloned() }] })
+    }
+}
+
+/// Removes the personal data, unless the session is held. Needs no funnel: erasure must not depend on a file that somebody removed.
+pub(crate) fn erase(state: &State, now: Timestamp) -> Decision {
+    if state.erased_at.is_some() {
+        return Ok(vec![]);
+    }
+    if let Some(Hold { reason, until }) = state.held(now) {
+        let until = until.map_or_else(|| "somebody ends that".to_owned(), |until| until.to_string());
+        return reject(Code::SessionHeld, &["the session is held until ", &until, ": ", reason]);
+    }
+    Ok(vec![Event::Erased {}])
 }
 
 /// Ends a session whose time is over. Needs no funnel, so that it works also where the session's funnel is gone.

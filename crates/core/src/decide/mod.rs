@@ -18,11 +18,11 @@ use crate::permission::{Role, may_issue};
 use crate::prelude::*;
 use crate::rejection::{Rejection, RejectionCode as Code};
 use crate::session::{Session, Status};
-use crate::state::{IdleLimit, State};
+use crate::state::{Hold, IdleLimit, State};
 use crate::time::Timestamp;
 use create::decide_create;
 pub use lifetime::ended;
-pub(crate) use lifetime::expire;
+pub(crate) use lifetime::{erase, expire};
 
 /// What a decision depends on beside the state and the command.
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +84,13 @@ fn judge(
         (None, Command::Create(create)) => decide_create(create, role, context),
         (Some(_), Command::Create(_)) => reject(Code::SessionExists, &["there is a session with this id already"]),
         (None, _) => reject(Code::SessionNotFound, &["there is no session with this id"]),
-        (Some(state), Command::Erase {}) => Ok(if state.erased_at.is_some() { vec![] } else { vec![Event::Erased {}] }),
+        (Some(state), Command::Erase {}) => erase(state, context.now),
         (Some(state), _) if state.erased_at.is_some() => {
             reject(Code::SessionErased, &["the personal data of this session was erased; start a new session"])
         }
         (Some(state), command) => {
-            Decider { session: &state.session, idle: state.idle, role, context }.decide(command, other)
+            Decider { session: &state.session, idle: state.idle, hold: state.hold.as_ref(), role, context }
+                .decide(command, other)
         }
     }
 }
@@ -110,6 +111,7 @@ fn check_reference(name: &str, text: &str) -> Result<(), Rejection> {
 struct Decider<'a> {
     session: &'a Session,
     idle: Option<IdleLimit>,
+    hold: Option<&'a Hold>,
     role: Role,
     context: &'a Context<'a>,
 }
@@ -169,6 +171,7 @@ impl Decider<'_> {
             // That a code lets in one browser alone is a matter of its number; see the server.
             Command::HandOff { claim, until } => Ok(vec![Event::HandedOff { claim: claim.clone(), until: *until }]),
             Command::RevokeAccess {} => Ok(vec![Event::AccessRevoked {}]),
+            Command::SetHold { hold } => self.set_hold(hold.as_ref()),
             // Decided before, with or without a session.
             Command::Create(_) | Command::Erase {} => Ok(vec![]),
             Command::SetEmail { .. }

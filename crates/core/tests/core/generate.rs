@@ -6,8 +6,8 @@ use throughline_core::funnel::{
 use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::{
     Address, ClaimedItem, ClaimedUpsell, Claims, ClientId, Command, Context, Create, Customer, Funnel, FunnelChoice,
-    ItemRequest, Money, OfferId, OfferState, Origin, Rate, Record, Rejection, Role, SessionId, Source, State, Status,
-    StepId, TimeSpan, Timestamp, decide, evolve,
+    Hold, ItemRequest, Money, OfferId, OfferState, Origin, Rate, Record, Rejection, Role, SessionId, Source, State,
+    Status, StepId, TimeSpan, Timestamp, decide, evolve,
 };
 
 /// Noon in the year of the fixtures.
@@ -318,6 +318,10 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
         },
         // Without another throw of the dice, so that all other walks stay as they are.
         18 if dice.0.is_multiple_of(3) => Command::RevokeAccess {},
+        18 if dice.0 % 3 == 1 => {
+            let hold = Hold { reason: "invoices are kept".to_owned(), until: None };
+            Command::SetHold { hold: (dice.0 % 2 == 0).then_some(hold) }
+        }
         18 => Command::RefuteClaims {},
         19 => Command::HandOff {
             claim: dice.maybe(|_| format!("digest-{CANARY}-lent")),

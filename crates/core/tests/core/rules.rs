@@ -769,3 +769,25 @@ fn the_latest_eight_browsers_that_a_session_was_handed_to_may_come_back_until_th
     walk.issue(Role::Service, Command::Erase {}).outcome.unwrap();
     assert!(walk.state.as_ref().unwrap().admits("digest-9", early));
 }
+
+#[test]
+fn a_session_that_is_held_is_not_erased_until_it_is_let_go_of_or_the_time_is_over() {
+    let hold = |until: Option<&str>| json!({"type": "setHold", "hold": {"reason": "invoices are kept for 8 years", "until": until}});
+    for refused in [
+        json!({"type": "setHold", "hold": {"reason": " "}}),
+        json!({"type": "setHold", "hold": {"reason": "x".repeat(201)}}),
+        json!({"type": "setHold", "hold": {"reason": "over", "until": "2020-01-01T00:00:00.000Z"}}),
+    ] {
+        Shop::filled().refuses(Role::Service, refused, Code::InvalidField);
+    }
+    let mut held = Shop::filled().service(hold(None));
+    held.refuses(Role::Service, json!({"type": "erase"}), Code::SessionHeld);
+    held.refuses(Role::Operator, json!({"type": "erase"}), Code::SessionHeld);
+    held.refuses(Role::Browser, json!({"type": "setHold", "hold": null}), Code::NotPermitted);
+    assert_eq!(held.0.state.as_ref().unwrap().clone().project(Role::Browser, &[]).hold, None);
+    let mut in_a_year = Shop::filled().service(hold(Some("2027-11-20T00:00:00.000Z")));
+    in_a_year.refuses(Service, json!({"type": "erase"}), Code::SessionHeld);
+    in_a_year.later(366 * 24 * 3_600_000).service(json!({"type": "erase"}));
+    let let_go = held.service(json!({"type": "setHold", "hold": null})).service(json!({"type": "erase"}));
+    assert!(let_go.0.state.as_ref().unwrap().erased_at.is_some());
+}

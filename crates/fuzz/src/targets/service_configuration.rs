@@ -21,7 +21,7 @@ pub(super) fn run(input: &[u8]) -> Outcome {
             Ok((config, _)) => {
                 assert!(!config.dev, "a file switched on the development mode");
                 assert!(!config.lifetimes.idle.is_zero() && config.lifetimes.idle <= config.lifetimes.absolute);
-                assert!(config.retention.is_none_or(|retention| retention >= config.lifetimes.absolute));
+                assert!(config.retention.shortest().is_none_or(|shortest| shortest >= config.lifetimes.absolute));
                 assert!(config.database.writers < config.database.connections);
                 assert!(config.max_connections > 0 && config.max_requests > 0 && config.body_limit > 0);
                 assert!(!config.flush_interval.is_zero() && config.flush_interval.as_secs_f64() <= 1.0);

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::client_address::TrustedProxies;
 use crate::http::origin::AllowedOrigins;
 use crate::rate_limit::RequestRates;
-use crate::sessions::SessionLimits;
+use crate::sessions::{Retention, SessionLimits};
 use crate::shared_cache::SharedCacheSettings;
 use crate::store::group_commit::GroupCommitLimits;
 use crate::store::{DatabaseSettings, DatabaseUrl, DatabaseUrlError};
@@ -38,7 +38,7 @@ pub struct Config {
     /// How often what is ahead of the database is brought there.
     pub flush_interval: Duration,
     /// How long sessions are kept after they are over; for ever where nothing is said.
-    pub retention: Option<Duration>,
+    pub retention: Retention,
     /// The folder of funnel definitions, if there is one beside the built-in funnel.
     pub funnels: Option<PathBuf>,
     /// Which web pages may talk to this server.
@@ -218,8 +218,13 @@ impl Config {
             let why = "a token cannot live longer than `token_max_age` allows all its renewals";
             return Err(ConfigError::OutOfRange { option: "token_ttl", why });
         }
-        let retention = options.retention.map(Duration::from);
-        if retention.is_some_and(|retention| retention < lifetimes.absolute) {
+        let kept = |own: Option<humantime::Duration>| own.or(options.retention).map(Duration::from);
+        let retention = Retention {
+            completed: kept(options.retention_completed),
+            failed: kept(options.retention_failed),
+            expired: kept(options.retention_expired),
+        };
+        if retention.shortest().is_some_and(|retention| retention < lifetimes.absolute) {
             // A browser that still has its token could begin the session anew under its old id.
             let why = "it must be at least `token_max_age`, so that no token outlives its session";
             return Err(ConfigError::OutOfRange { option: "retention", why });

@@ -262,6 +262,26 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub retention: Option<humantime::Duration>,
 
+    /// How long completed sessions are kept, where that is not `retention`
+    #[arg(
+        long,
+        help_heading = "Sessions and limits",
+        env = "THROUGHLINE_RETENTION_COMPLETED",
+        value_name = "DURATION"
+    )]
+    #[serde(deserialize_with = "text")]
+    pub retention_completed: Option<humantime::Duration>,
+
+    /// How long failed sessions are kept, where that is not `retention`
+    #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_RETENTION_FAILED", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub retention_failed: Option<humantime::Duration>,
+
+    /// How long expired sessions are kept, where that is not `retention`
+    #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_RETENTION_EXPIRED", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub retention_expired: Option<humantime::Duration>,
+
     /// The largest request body. All that are not answered yet may have as much as `max_requests` of that size, beyond 4 KiB each
     #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_BODY_LIMIT", value_name = "SIZE")]
     #[serde(deserialize_with = "text")]
@@ -418,6 +438,9 @@ impl ServeOptions {
             keys_file: self.keys_file.or(other.keys_file),
             keys_command: self.keys_command.or(other.keys_command),
             retention: self.retention.or(other.retention),
+            retention_completed: self.retention_completed.or(other.retention_completed),
+            retention_failed: self.retention_failed.or(other.retention_failed),
+            retention_expired: self.retention_expired.or(other.retention_expired),
             service_key_hashes_file: self.service_key_hashes_file.or(other.service_key_hashes_file),
             allowed_origins: self.allowed_origins.or(other.allowed_origins),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),

@@ -31,6 +31,7 @@ pub const fn status_of(code: Code) -> StatusCode {
         | Code::AmountMismatch
         | Code::MetadataTooLarge => StatusCode::UNPROCESSABLE_ENTITY,
         Code::SessionExists
+        | Code::SessionHeld
         | Code::SessionCompleted
         | Code::NotDue
         | Code::StepNotAllowed

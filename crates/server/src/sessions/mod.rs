@@ -100,6 +100,25 @@ impl Default for SessionLimits {
     }
 }
 
+/// For how long sessions are kept after they are over and unchanged, by what they ended as; `None` for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// Completed ones.
+    pub completed: Option<Duration>,
+    /// Failed ones.
+    pub failed: Option<Duration>,
+    /// Expired ones.
+    pub expired: Option<Duration>,
+}
+
+impl Retention {
+    /// The shortest of them.
+    #[must_use]
+    pub fn shortest(self) -> Option<Duration> {
+        [self.completed, self.failed, self.expired].into_iter().flatten().min()
+    }
+}
+
 /// All sessions that this process hosts.
 #[derive(Debug)]
 pub struct Sessions {

@@ -1,16 +1,20 @@
 //! What is known of many sessions: lists, sums, the memory tier as a whole; and what is done to many: forgetting and
 //! reading them again, and deleting what was kept for long enough.
 
+use std::time::Duration;
+
 use throughline_core::State;
 
 use super::measures::{self, Reason};
 use super::shared_tier;
-use super::stored::open_session;
-use super::{SessionError, Sessions};
+use super::stored::{deletion_record, open_session};
+use super::{Retention, SessionError, Sessions};
 use crate::clock::millis;
 use crate::email_lookup::EmailLookup;
 use crate::problem::chain;
-use crate::store::{Deleted, Found, Position, Search, SessionKey, Summary, SummaryOf, SurveyError};
+use crate::store::{
+    Deleted, Deletion, EndedBefore, Found, Position, Search, SessionKey, Summary, SummaryOf, SurveyError,
+};
 
 /// How many sessions are deleted at a time, so that each time is quick.
 const DELETED_AT_ONCE: u32 = 200;
@@ -131,13 +135,13 @@ impl Sessions {
         Ok(self.current(key).await?.is_some())
     }
 
-    /// Deletes sessions that have been over and unchanged for `retention`, from all tiers; answers how many.
+    /// Deletes sessions that have been over and unchanged for as long as they are to be kept, from all tiers; answers how many.
     ///
     /// Several servers may do this at the same time: each session goes once.
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub async fn delete_kept_for(&self, retention: std::time::Duration) -> Result<usize, SessionError> {
+    pub async fn delete_kept_for(&self, retention: Retention) -> Result<usize, SessionError> {
         let environment = &self.environment;
         let mut count = 0;
         // It can wait: what is deleted while the shared tier is away would still be found there afterwards.
@@ -146,13 +150,27 @@ impl Sessions {
             has_cache && !environment.database.is_away()
         };
         while is_possible() {
-            let before_ms = environment.clock.now_ms().saturating_sub(millis(retention));
-            let deleting = environment.store.delete_ended(before_ms, DELETED_AT_ONCE);
-            let deleted = measures::database("delete_ended", deleting).await?;
+            let now_ms = environment.clock.now_ms();
+            let before = |kept: Option<Duration>| kept.map(|kept| now_ms.saturating_sub(millis(kept)));
+            let before = EndedBefore {
+                completed_ms: before(retention.completed),
+                failed_ms: before(retention.failed),
+                expired_ms: before(retention.expired),
+            };
+            let looking = environment.store.ended(before, now_ms, DELETED_AT_ONCE);
+            let ended = measures::database("ended", looking).await?;
+            let is_last = ended.len() < DELETED_AT_ONCE as usize;
+            let mut deletions = Vec::with_capacity(ended.len());
+            for session in ended {
+                let audit = deletion_record(&session, &environment.keys, now_ms)?;
+                deletions.push(Deletion { session, audit });
+            }
+            let deleted = measures::database("delete", environment.store.delete(deletions)).await?;
             self.forget_deleted(&deleted).await;
             count += deleted.len();
             metrics::counter!("throughline_deleted_sessions_total").increment(deleted.len() as u64);
-            if deleted.len() < DELETED_AT_ONCE as usize {
+            // Of what others delete or change at the same time, the next round sees to the rest.
+            if is_last || deleted.is_empty() {
                 break;
             }
         }

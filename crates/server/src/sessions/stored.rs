@@ -7,11 +7,11 @@ use std::sync::Arc;
 use throughline_core::sync::{Commit, News, TailEntry};
 use throughline_core::{Record, Role, State, Status};
 
-use crate::audit::{self, AuditRecord};
+use crate::audit::{self, AuditEntry, AuditRecord};
 use crate::email_lookup::EmailLookup;
 use crate::encryption::{NotAuthentic, Part, SessionCipher, WrappedKey};
 use crate::keys::KeyRing;
-use crate::store::{Append, JournalRecord, Operational, SessionKey, Stored};
+use crate::store::{Append, Deleted, JournalRecord, Operational, SessionKey, Stored};
 
 /// The store has something under a session's key that this version of the server can't read, or something can't be written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -160,6 +160,17 @@ pub(super) fn audit_records(
     entries.map(|entry| AuditRecord::new(&entry, keys, now_ms).map_err(unreadable("audit record"))).collect()
 }
 
+/// What the audit log says of a session that was kept for long enough.
+pub(super) fn deletion_record(session: &Deleted, keys: &KeyRing, now_ms: i64) -> Result<AuditRecord, Unreadable> {
+    let SessionKey { tenant, session_id } = session.key.clone();
+    let entry = AuditEntry {
+        session: Some(session_id),
+        version: Some(session.version),
+        ..AuditEntry::done(tenant, "deleted", now_ms)
+    };
+    AuditRecord::new(&entry, keys, now_ms).map_err(unreadable("audit record"))
+}
+
 /// What is written for a commit, encrypted by `cipher`, and what the audit log says of it. `announce`: the shared tier can't tell the other servers, so the
 /// database has to.
 pub(super) fn append(
@@ -200,6 +211,7 @@ pub(super) fn append(
             expires_at_ms: session.expires_at.as_millis(),
             completed_at_ms: session.flow.completed_at.map(|at| at.as_millis()),
             ended_at_ms: is_over.then_some(session.updated_at.as_millis()),
+            held_until_ms: state.hold.as_ref().map(|hold| hold.until.map_or(i64::MAX, |until| until.as_millis())),
             deadline_at_ms: state.deadline().map(|deadline| deadline.as_millis()),
             erased: state.erased_at.is_some(),
             currency: session.currency.to_string(),

@@ -9,10 +9,15 @@ pub(crate) mod surveys;
 pub use audits::*;
 pub use surveys::*;
 
-use super::{Append, CommitError, Deleted, Due, JournalRecord, Operational, Rewrapped, SessionKey, Store, Stored};
+use super::{
+    Append, CommitError, Deleted, Deletion, Due, EndedBefore, JournalRecord, Operational, Rewrapped, SessionKey, Store,
+    Stored,
+};
+use crate::audit::{AuditEntry, AuditRecord};
 use crate::clock::millis;
 use crate::encryption::WrappedKey;
 use crate::idempotency::{ABANDONED, Answer, Begin, IdempotencyKey, KEPT, Ticket};
+use crate::keys::KeyRing;
 use crate::tenant::TenantId;
 
 /// Hands the names of all functions below to the macro `$then`, after `$argument`.
@@ -93,6 +98,7 @@ pub fn columns() -> Operational {
         expires_at_ms: 9_000,
         completed_at_ms: None,
         ended_at_ms: None,
+        held_until_ms: None,
         deadline_at_ms: None,
         erased: false,
         currency: "EUR".to_owned(),
@@ -364,19 +370,48 @@ pub async fn a_commit_ends_the_claim_on_its_session(store: Arc<impl Store>) {
 
 pub async fn sessions_that_are_over_are_deleted_with_all_that_tells_of_them(store: Arc<impl Store>) {
     let tenant = TenantId::single();
-    for (id, ended_at_ms) in [("ws_1", Some(10)), ("ws_2", None), ("ws_3", Some(20)), ("ws_4", Some(30))] {
+    let all = [
+        ("ws_1", "expired", Some(10), None),
+        ("ws_2", "pending", None, None),
+        ("ws_3", "expired", Some(20), None),
+        ("ws_4", "expired", Some(30), None),
+        ("ws_5", "completed", Some(10), None),
+        ("ws_6", "failed", Some(10), None),
+        ("ws_7", "expired", Some(10), Some(1_000)),
+    ];
+    for (id, status, ended_at_ms, held_until_ms) in all {
         let mut change = append(&session(tenant.as_str(), id), 0);
+        status.clone_into(&mut change.columns.status);
         change.columns.ended_at_ms = ended_at_ms;
+        change.columns.held_until_ms = held_until_ms;
         store.commit(change).await.unwrap();
         let ticket = start(&store, id, 0).await;
         store.finish(ticket, Answer { session_id: Some(id.to_owned()), ..answer("about it") }).await.unwrap();
     }
-    let deleted = |id| vec![Deleted { key: session(tenant.as_str(), id), version: 1 }];
-    assert_eq!(store.delete_ended(10, 10).await.unwrap(), []);
-    let oldest = store.delete_ended(30, 1).await.unwrap();
-    assert_eq!(oldest, deleted("ws_1"), "at most as many as asked for, the oldest first");
-    assert_eq!(store.delete_ended(30, 10).await.unwrap(), deleted("ws_3"));
-    assert_eq!(store.delete_ended(30, 10).await.unwrap(), []);
+    let deleted = |id: &str| Deleted { key: session(tenant.as_str(), id), version: 1 };
+    let expired = |before_ms| EndedBefore { expired_ms: Some(before_ms), ..EndedBefore::default() };
+    assert_eq!(store.ended(EndedBefore::default(), 500, 10).await.unwrap(), [], "without a time all are kept");
+    assert_eq!(store.ended(expired(10), 500, 10).await.unwrap(), []);
+    let oldest = store.ended(expired(30), 500, 1).await.unwrap();
+    assert_eq!(oldest, [deleted("ws_1")], "at most as many as asked for, the oldest first");
+    assert_eq!(store.ended(expired(30), 500, 10).await.unwrap(), [deleted("ws_1"), deleted("ws_3")]);
+    let let_go = store.ended(expired(11), 1_000, 10).await.unwrap();
+    assert!(let_go.contains(&deleted("ws_7")), "its hold is over: {let_go:?}");
+    let by_status = EndedBefore { completed_ms: Some(11), failed_ms: Some(10), expired_ms: None };
+    assert_eq!(store.ended(by_status, 500, 10).await.unwrap(), [deleted("ws_5")]);
+
+    let keys = KeyRing::generate().unwrap();
+    let deletion = |id: &str, version| Deletion {
+        session: Deleted { version, ..deleted(id) },
+        audit: AuditRecord::new(&AuditEntry::done(tenant.clone(), id, 0), &keys, 0).unwrap(),
+    };
+    let gone = store.delete(vec![deletion("ws_1", 1), deletion("ws_2", 7), deletion("ws_3", 1)]).await.unwrap();
+    let mut ids: Vec<&str> = gone.iter().map(|gone| gone.key.session_id.as_str()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["ws_1", "ws_3"], "only what is at the version that it was found at");
+    let told = store.audit_records(&tenant, 0, u64::MAX >> 1, 10).await.unwrap();
+    assert_eq!(told.len(), 2, "nothing is told of what stays: {told:?}");
+    assert_eq!(store.ended(expired(30), 500, 10).await.unwrap(), []);
     for (id, gone) in [("ws_1", true), ("ws_2", false), ("ws_3", true), ("ws_4", false)] {
         let key = session(tenant.as_str(), id);
         assert_eq!(store.load(&key).await.unwrap().is_none(), gone, "{id}");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Append, AuditMark, AuditStore, CommitError, Deleted, Due, Found, JournalRecord, ReadError, Rewrapped, Search,
-    SessionKey, SessionStore, Store, StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    Append, AuditMark, AuditStore, CommitError, Deleted, Deletion, Due, EndedBefore, Found, JournalRecord, ReadError,
+    Rewrapped, Search, SessionKey, SessionStore, Store, StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::breaker::{Attempt, Breaker, BreakerSettings, Kind, Open};
@@ -198,8 +198,12 @@ impl SessionStore for GuardedStore {
         self.write_if_any(self.store.claim_due(now_ms, lease_ms, limit), |due| !due.is_empty()).await
     }
 
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
-        self.write_if_any(self.store.delete_ended(before_ms, limit), |deleted| !deleted.is_empty()).await
+    async fn ended(&self, before: EndedBefore, now_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
+        self.read(self.store.ended(before, now_ms, limit)).await
+    }
+
+    async fn delete(&self, deletions: Vec<Deletion>) -> Result<Vec<Deleted>, ReadError> {
+        self.write_if_any(self.store.delete(deletions), |deleted| !deleted.is_empty()).await
     }
 
     async fn wrapped_by(

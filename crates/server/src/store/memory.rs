@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Append, AuditMark, AuditStore, CommitError, Deleted, Due, Found, Group, JournalRecord, Lifetimes, Operational,
-    Position, ReadError, Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf,
-    SurveyError,
+    Append, AuditMark, AuditStore, CommitError, Deleted, Deletion, Due, EndedBefore, Found, Group, JournalRecord,
+    Lifetimes, Operational, Position, ReadError, Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored,
+    Summary, SummaryOf, SurveyError,
 };
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::clock::millis;
@@ -232,24 +232,45 @@ impl SessionStore for MemoryStore {
         Ok(due)
     }
 
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
-        let mut tables = self.tables();
-        let mut ended: Vec<(i64, SessionKey)> = tables
+    async fn ended(&self, before: EndedBefore, now_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
+        let [_, completed, failed, expired] = before.bounds();
+        let tables = self.tables();
+        let is_over = |columns: &Operational| {
+            let before_ms = match columns.status.as_str() {
+                "completed" => completed,
+                "failed" => failed,
+                _ => expired,
+            };
+            let is_held = columns.held_until_ms.is_some_and(|until_ms| until_ms > now_ms);
+            columns.ended_at_ms.filter(|ended_at_ms| *ended_at_ms < before_ms && !is_held)
+        };
+        let mut ended: Vec<(i64, Deleted)> = tables
             .sessions
             .iter()
-            .filter_map(|(key, session)| Some((session.columns.ended_at_ms?, key.clone())))
-            .filter(|(ended_at_ms, _)| *ended_at_ms < before_ms)
+            .filter_map(|(key, session)| {
+                let deleted = Deleted { key: key.clone(), version: session.stored.version };
+                Some((is_over(&session.columns)?, deleted))
+            })
             .collect();
-        ended.sort();
+        ended.sort_by(|(one, _), (other, _)| one.cmp(other));
         ended.truncate(limit as usize);
-        let mut deleted = Vec::with_capacity(ended.len());
-        for (_, key) in ended {
-            tables.answers.retain(|request, claimed| !claimed.tells_of(request, &key));
-            if let Some(session) = tables.sessions.remove(&key) {
-                deleted.push(Deleted { key, version: session.stored.version });
+        Ok(ended.into_iter().map(|(_, deleted)| deleted).collect())
+    }
+
+    async fn delete(&self, deletions: Vec<Deletion>) -> Result<Vec<Deleted>, ReadError> {
+        let mut tables = self.tables();
+        let mut gone = Vec::with_capacity(deletions.len());
+        for Deletion { session, audit } in deletions {
+            let is_unchanged = |known: &Session| known.stored.version == session.version;
+            if !tables.sessions.get(&session.key).is_some_and(is_unchanged) {
+                continue;
             }
+            tables.answers.retain(|request, claimed| !claimed.tells_of(request, &session.key));
+            tables.sessions.remove(&session.key);
+            tables.audit(vec![audit]);
+            gone.push(session);
         }
-        Ok(deleted)
+        Ok(gone)
     }
 
     async fn wrapped_by(

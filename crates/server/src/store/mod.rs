@@ -87,6 +87,8 @@ pub struct Operational {
     pub completed_at_ms: Option<i64>,
     /// Since when it is over, if it is.
     pub ended_at_ms: Option<i64>,
+    /// Until when it may be neither erased nor deleted, if it is held; the end of all time where that is open.
+    pub held_until_ms: Option<i64>,
     /// When something must be done about it without being asked, if anything must.
     pub deadline_at_ms: Option<i64>,
     /// Whether its personal data was erased.
@@ -165,6 +167,27 @@ pub struct Deleted {
     pub key: SessionKey,
     /// The last version that it had.
     pub version: u64,
+}
+
+/// A session that is to be deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// Which one, at which version.
+    pub session: Deleted,
+    /// What the audit log is to say of it, written in the same transaction.
+    pub audit: AuditRecord,
+}
+
+/// For how long sessions that are over are kept: those that ended before these times are to go, in milliseconds since 1970, by
+/// what they ended as. `None` keeps all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EndedBefore {
+    /// Completed ones.
+    pub completed_ms: Option<i64>,
+    /// Failed ones.
+    pub failed_ms: Option<i64>,
+    /// Expired ones.
+    pub expired_ms: Option<i64>,
 }
 
 /// What went wrong below the store. Shared, because one fault fails a whole batch.
@@ -290,13 +313,19 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn claim_due(&self, now_ms: i64, lease_ms: i64, limit: u32) -> Result<Vec<Due>, ReadError>;
 
-    /// Deletes at most `limit` sessions that are over (completed, failed, expired) and did not change since
-    /// `before_ms`, with their journals and the answers that tell of them. Returns which; as many as `limit` means
-    /// that there may be more.
+    /// At most `limit` sessions that ended before these times, did not change since, and are not held at `now_ms`; the ones
+    /// that ended first come first.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError>;
+    async fn ended(&self, before: EndedBefore, now_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError>;
+
+    /// Deletes those of these sessions that are at these versions still, with their journals and the answers that tell of
+    /// them. Returns which.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn delete(&self, deletions: Vec<Deletion>) -> Result<Vec<Deleted>, ReadError>;
 
     /// At most `limit` sessions of all tenants whose data keys are wrapped by this root key, in the order of their keys,
     /// from the one after `after` on.
@@ -374,6 +403,22 @@ pub(crate) const ROOT_KEYS: &str = "WITH RECURSIVE found (id) AS (
         UNION ALL
         SELECT (SELECT min(root_key_id) FROM sessions WHERE root_key_id > found.id) FROM found WHERE found.id IS NOT NULL)
      SELECT id FROM found WHERE id IS NOT NULL";
+
+/// Asks for sessions that are over for long enough. A bound for all of them is what the index is asked for.
+pub(crate) const ENDED: &str = "SELECT tenant, session_id, version FROM sessions
+     WHERE ended_at_ms < $1
+        AND ended_at_ms < CASE status WHEN 'completed' THEN $2 WHEN 'failed' THEN $3 ELSE $4 END
+        AND (held_until_ms IS NULL OR held_until_ms <= $5)
+     ORDER BY ended_at_ms LIMIT $6";
+
+impl EndedBefore {
+    /// The latest of the times, then each, as they are asked for.
+    pub(crate) fn bounds(self) -> [i64; 4] {
+        let [completed, failed, expired] =
+            [self.completed_ms, self.failed_ms, self.expired_ms].map(|at_ms| at_ms.unwrap_or(i64::MIN));
+        [completed.max(failed).max(expired), completed, failed, expired]
+    }
+}
 
 /// All statuses that a session can have.
 pub(crate) const STATUSES: [&str; 5] = ["pending", "processing", "completed", "failed", "expired"];

@@ -26,8 +26,9 @@ use super::postgres_pool::Pool;
 use super::postgres_writer::{Job, PostgresWriter};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ROOT_KEYS, ReadError, Rewrapped, Search,
-    SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError, postgres_listener,
+    Append, CommitError, Deleted, Deletion, Due, ENDED, EndedBefore, Found, JournalRecord, OpenError, ROOT_KEYS,
+    ReadError, Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    postgres_listener,
 };
 use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
@@ -284,19 +285,52 @@ impl SessionStore for PostgresStore {
         Ok(due)
     }
 
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
+    async fn ended(&self, before: EndedBefore, now_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
+        const DURING: &str = "looking for sessions that are over";
+        let select = || {
+            let select = query(ENDED).persistent(KEEP_PREPARED);
+            let select = before.bounds().into_iter().fold(select, |select, bound| select.bind(bound));
+            select.bind(now_ms).bind(i64::from(limit))
+        };
+        let rows = self.pool.rows(DURING, select).await?;
+        rows.iter()
+            .map(|row| Ok(Deleted { key: key_of(row)?, version: unsigned(row.try_get(2)?) }))
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(unreadable(DURING))
+    }
+
+    async fn delete(&self, deletions: Vec<Deletion>) -> Result<Vec<Deleted>, ReadError> {
         const DURING: &str = "deleting sessions that are over";
-        const DELETE: &str = "WITH ended AS MATERIALIZED (
-                SELECT tenant, session_id FROM sessions
-                WHERE ended_at_ms < $1 ORDER BY ended_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED),
-             records AS (DELETE FROM journal USING ended
-                WHERE journal.tenant = ended.tenant AND journal.session_id = ended.session_id),
-             answers AS (DELETE FROM idempotency USING ended
-                WHERE idempotency.tenant = ended.tenant AND idempotency.session_id = ended.session_id)
-             DELETE FROM sessions USING ended
-                WHERE sessions.tenant = ended.tenant AND sessions.session_id = ended.session_id
+        // In the order of the keys, as with commits; what somebody changes just now has its turn next time.
+        const DELETE: &str = "WITH wanted AS MATERIALIZED (
+                SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[])
+                    AS row (tenant, session_id, version, body, mac, key_id)),
+             free AS MATERIALIZED (
+                SELECT sessions.tenant, sessions.session_id FROM sessions
+                JOIN wanted ON sessions.tenant = wanted.tenant AND sessions.session_id = wanted.session_id
+                    AND sessions.version = wanted.version
+                ORDER BY sessions.tenant, sessions.session_id FOR UPDATE OF sessions SKIP LOCKED),
+             records AS (DELETE FROM journal USING free
+                WHERE journal.tenant = free.tenant AND journal.session_id = free.session_id),
+             answers AS (DELETE FROM idempotency USING free
+                WHERE idempotency.tenant = free.tenant AND idempotency.session_id = free.session_id),
+             audited AS (
+                INSERT INTO audit_log (tenant, position, body, mac, key_id)
+                SELECT wanted.tenant, nextval('audit_positions'), wanted.body, wanted.mac, wanted.key_id
+                FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction, wanted JOIN free USING (tenant, session_id)
+                WHERE transaction.id IS NOT NULL)
+             DELETE FROM sessions USING free
+                WHERE sessions.tenant = free.tenant AND sessions.session_id = free.session_id
              RETURNING sessions.tenant, sessions.session_id, sessions.version";
-        let delete = || query(DELETE).persistent(KEEP_PREPARED).bind(before_ms).bind(i64::from(limit));
+        let delete = || {
+            query(DELETE)
+                .bind(deletions.iter().map(|deletion| deletion.session.key.tenant.as_str()).collect::<Vec<_>>())
+                .bind(deletions.iter().map(|deletion| deletion.session.key.session_id.as_str()).collect::<Vec<_>>())
+                .bind(deletions.iter().map(|deletion| signed(deletion.session.version)).collect::<Vec<_>>())
+                .bind(deletions.iter().map(|deletion| deletion.audit.body.as_str()).collect::<Vec<_>>())
+                .bind(deletions.iter().map(|deletion| deletion.audit.mac.as_slice()).collect::<Vec<_>>())
+                .bind(deletions.iter().map(|deletion| deletion.audit.key_id.as_str()).collect::<Vec<_>>())
+        };
         let rows = self.pool.rows(DURING, delete).await?;
         rows.iter()
             .map(|row| Ok(Deleted { key: key_of(row)?, version: unsigned(row.try_get(2)?) }))
@@ -515,6 +549,7 @@ pub(super) fn migrations() -> Migrator {
         (6, "servers", include_str!("../../migrations/postgres/0006_servers.sql")),
         (7, "data keys", include_str!("../../migrations/postgres/0007_data_keys.sql")),
         (8, "audit", include_str!("../../migrations/postgres/0008_audit.sql")),
+        (10, "holds", include_str!("../../migrations/postgres/0010_holds.sql")),
     ])
 }
 

@@ -355,10 +355,10 @@ const INSERT: &str =
     "WITH written AS (
         INSERT INTO sessions (tenant, session_id, version, state, status, step, funnel_id, funnel_version,
             created_at_ms, updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
-            email_digest, ended_at_ms, root_key_id, data_key)
+            email_digest, ended_at_ms, root_key_id, data_key, held_until_ms)
         SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
-            $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::text[], $24::bytea[])
+            $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::text[], $24::bytea[], $29::bigint[])
             AS new (tenant, session_id)
         ORDER BY new.tenant COLLATE \"C\", new.session_id COLLATE \"C\"
         ON CONFLICT DO NOTHING
@@ -374,7 +374,7 @@ const INSERT: &str =
         WHERE transaction.id IS NOT NULL)
      SELECT count(*) FROM written";
 
-/// Changes of those sessions that are at the version that is expected ($29), with what all of them add to their journals; how
+/// Changes of those sessions that are at the version that is expected ($30), with what all of them add to their journals; how
 /// many were changed.
 const UPDATE: &str = "WITH written AS (
         UPDATE sessions SET version = new.version, state = new.state, status = new.status,
@@ -383,14 +383,14 @@ const UPDATE: &str = "WITH written AS (
             completed_at_ms = new.completed_at_ms, deadline_at_ms = new.deadline_at_ms, erased = new.erased,
             currency = new.currency, amount_minor = new.amount_minor, email_digest = new.email_digest,
             ended_at_ms = new.ended_at_ms, claimed_until_ms = NULL,
-            root_key_id = new.root_key_id, data_key = new.data_key
+            root_key_id = new.root_key_id, data_key = new.data_key, held_until_ms = new.held_until_ms
         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
             $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::text[], $24::bytea[],
-            $29::bigint[])
+            $29::bigint[], $30::bigint[])
             AS new (tenant, session_id, version, state, status, step, funnel_id, funnel_version, created_at_ms,
                 updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
-                email_digest, ended_at_ms, root_key_id, data_key, expected_version)
+                email_digest, ended_at_ms, root_key_id, data_key, held_until_ms, expected_version)
         WHERE sessions.tenant = new.tenant AND sessions.session_id = new.session_id
             AND sessions.version = new.expected_version
         RETURNING 1),
@@ -445,6 +445,8 @@ impl<'a> Columns<'a> {
             .bind(audit().map(|record| record.body.as_str()).collect::<Vec<_>>())
             .bind(audit().map(|record| record.mac.as_slice()).collect::<Vec<_>>())
             .bind(audit().map(|record| record.key_id.as_str()).collect::<Vec<_>>())
+            // Their holds.
+            .bind(self.column(|row| row.last.columns.held_until_ms))
     }
 
     fn column<T>(&self, value: impl Fn(&'a Written<'a>) -> T) -> Vec<T> {

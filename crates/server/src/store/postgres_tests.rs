@@ -380,7 +380,7 @@ async fn ask_everything(store: &PostgresStore, keys: &[SessionKey], version: u64
         store.journal(&keys[0], 0, 10),
         store.versions(keys),
         store.claim_due(0, 0, 1),
-        store.delete_ended(0, 1),
+        store.delete(Vec::new()),
         store.ping(),
         store.begin(request, [0; 32], 0),
         store.sweep(0),

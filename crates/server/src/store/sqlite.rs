@@ -21,14 +21,13 @@ use super::group_commit::{GroupCommit, GroupCommitLimits, SubmitError};
 use super::migrations::{AppliedMigration, Tables, embedded};
 use super::sqlite_file::SqliteFile;
 use super::sqlite_jobs::{
-    AbandonJob, BeginJob, ClaimDueJob, CommitJob, DeleteEndedJob, DropAnswersJob, FinishJob, ProbeJob, RewrapJob,
-    key_of,
+    AbandonJob, BeginJob, ClaimDueJob, CommitJob, DeleteJob, DropAnswersJob, FinishJob, ProbeJob, RewrapJob, key_of,
 };
 use super::sqlite_writer::{SqliteWriter, WriteJob};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Deleted, Due, Found, JournalRecord, OpenError, ROOT_KEYS, ReadError, Rewrapped, Search,
-    SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    Append, CommitError, Deleted, Deletion, Due, ENDED, EndedBefore, Found, JournalRecord, OpenError, ROOT_KEYS,
+    ReadError, Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
 };
 use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
@@ -216,9 +215,16 @@ impl SessionStore for SqliteStore {
         claim.await.map_err(ReadError::from)
     }
 
-    async fn delete_ended(&self, before_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
-        let delete = self.answer(|tell| Box::new(DeleteEndedJob::new(before_ms, limit, tell)));
-        delete.await.map_err(ReadError::from)
+    async fn ended(&self, before: EndedBefore, now_ms: i64, limit: u32) -> Result<Vec<Deleted>, ReadError> {
+        const DURING: &str = "looking for sessions that are over";
+        let select = before.bounds().into_iter().fold(sqlx::query(ENDED), |select, bound| select.bind(bound));
+        let rows = bounded(DURING, select.bind(now_ms).bind(i64::from(limit)).fetch_all(&self.readers)).await?;
+        let read = |row: &SqliteRow| Ok(Deleted { key: key_of(row)?, version: unsigned(row.try_get(2)?) });
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(|error| read_error(DURING, error))
+    }
+
+    async fn delete(&self, deletions: Vec<Deletion>) -> Result<Vec<Deleted>, ReadError> {
+        self.answer(|tell| Box::new(DeleteJob::new(deletions, tell))).await.map_err(ReadError::from)
     }
 
     async fn wrapped_by(
@@ -362,6 +368,7 @@ pub(super) fn migrations() -> Migrator {
         (7, "order of creation", include_str!("../../migrations/sqlite/0007_order_of_creation.sql")),
         (8, "data keys", include_str!("../../migrations/sqlite/0008_data_keys.sql")),
         (9, "audit", include_str!("../../migrations/sqlite/0009_audit.sql")),
+        (11, "holds", include_str!("../../migrations/sqlite/0011_holds.sql")),
     ])
 }
 

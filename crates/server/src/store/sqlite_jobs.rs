@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::sqlite::{signed, unsigned};
 use super::sqlite_writer::{Verdict, WriteJob};
-use super::{Append, CommitError, Deleted, Due, Rewrapped, SessionKey, StoreFault};
+use super::{Append, CommitError, Deleted, Deletion, Due, Rewrapped, SessionKey, StoreFault};
 use crate::audit::{AuditBlock, AuditHead, AuditRecord};
 use crate::idempotency::{Answer, Begin, Entry, Ticket};
 use crate::tenant::TenantId;
@@ -192,15 +192,16 @@ impl WriteJob for SealAuditJob {
 async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Result<bool, sqlx::Error> {
     const INSERT: &str = "INSERT INTO sessions (version, state, status, step, funnel_id, funnel_version,
             created_at_ms, updated_at_ms, expires_at_ms, deadline_at_ms, erased, currency,
-            amount_minor, completed_at_ms, ended_at_ms, email_digest, tenant, session_id, root_key_id, data_key)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+            amount_minor, completed_at_ms, ended_at_ms, email_digest, tenant, session_id, root_key_id, data_key,
+            held_until_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
          ON CONFLICT DO NOTHING";
     const UPDATE: &str = "UPDATE sessions SET version = ?1, state = ?2, status = ?3, step = ?4, funnel_id = ?5,
             funnel_version = ?6, created_at_ms = ?7, updated_at_ms = ?8, expires_at_ms = ?9,
             deadline_at_ms = ?10, erased = ?11, currency = ?12, amount_minor = ?13,
             completed_at_ms = ?14, ended_at_ms = ?15, email_digest = ?16, claimed_until_ms = NULL,
-            root_key_id = ?19, data_key = ?20
-         WHERE tenant = ?17 AND session_id = ?18 AND version = ?21";
+            root_key_id = ?19, data_key = ?20, held_until_ms = ?21
+         WHERE tenant = ?17 AND session_id = ?18 AND version = ?22";
     let columns = &change.columns;
     let creates = change.expected_version == 0;
     let mut query = sqlx::query(if creates { INSERT } else { UPDATE })
@@ -223,7 +224,8 @@ async fn write_state(connection: &mut SqliteConnection, change: &Append) -> Resu
         .bind(change.key.tenant.as_str())
         .bind(&change.key.session_id)
         .bind(&change.data_key.root_key_id)
-        .bind(&change.data_key.sealed);
+        .bind(&change.data_key.sealed)
+        .bind(columns.held_until_ms);
     if !creates {
         query = query.bind(signed(change.expected_version));
     }
@@ -508,42 +510,41 @@ impl WriteJob for RewrapJob {
     }
 }
 
-/// Deletes sessions that are over.
+/// Deletes sessions that nobody has changed meanwhile.
 #[derive(Debug)]
-pub(super) struct DeleteEndedJob {
-    before_ms: i64,
-    limit: u32,
+pub(super) struct DeleteJob {
+    deletions: Vec<Deletion>,
     deleted: Vec<Deleted>,
     tell: Tell<Vec<Deleted>>,
 }
 
-impl DeleteEndedJob {
-    pub(super) fn new(before_ms: i64, limit: u32, tell: Tell<Vec<Deleted>>) -> Self {
-        Self { before_ms, limit, deleted: Vec::new(), tell }
+impl DeleteJob {
+    pub(super) fn new(deletions: Vec<Deletion>, tell: Tell<Vec<Deleted>>) -> Self {
+        Self { deletions, deleted: Vec::new(), tell }
     }
 }
 
 #[async_trait]
-impl WriteJob for DeleteEndedJob {
+impl WriteJob for DeleteJob {
     async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
-        const DELETE: &str = "DELETE FROM sessions WHERE (tenant, session_id) IN
-                (SELECT tenant, session_id FROM sessions
-                 WHERE ended_at_ms < ?1 ORDER BY ended_at_ms LIMIT ?2)
-             RETURNING tenant, session_id, version";
-        let rows =
-            sqlx::query(DELETE).bind(self.before_ms).bind(i64::from(self.limit)).fetch_all(&mut *connection).await?;
         // A batch that is tried again begins anew.
         self.deleted.clear();
-        for row in &rows {
-            let (tenant, session_id): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        for Deletion { session, audit } in &self.deletions {
+            let Deleted { key, version } = session;
+            let (tenant, session_id) = (key.tenant.as_str(), &key.session_id);
+            let delete = sqlx::query("DELETE FROM sessions WHERE tenant = ?1 AND session_id = ?2 AND version = ?3");
+            let delete = delete.bind(tenant).bind(session_id).bind(signed(*version));
+            if delete.execute(&mut *connection).await?.rows_affected() == 0 {
+                continue;
+            }
             for statement in [
                 "DELETE FROM journal WHERE tenant = ?1 AND session_id = ?2",
                 "DELETE FROM idempotency WHERE tenant = ?1 AND session_id = ?2",
             ] {
-                sqlx::query(statement).bind(&tenant).bind(&session_id).execute(&mut *connection).await?;
+                sqlx::query(statement).bind(tenant).bind(session_id).execute(&mut *connection).await?;
             }
-            let tenant = TenantId::try_from(tenant).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-            self.deleted.push(Deleted { key: SessionKey { tenant, session_id }, version: unsigned(row.try_get(2)?) });
+            write_audit(connection, std::slice::from_ref(audit)).await?;
+            self.deleted.push(session.clone());
         }
         Ok(Verdict::Keep)
     }

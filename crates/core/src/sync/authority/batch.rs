@@ -3,7 +3,7 @@
 use super::tail::{Issued, TailEntry};
 use super::{Credential, Environment, Request, Work};
 use crate::command::{Command, CommandKind};
-use crate::decide::{Context, decide, expire};
+use crate::decide::{Context, decide, erase, expire};
 use crate::event::{Event, Origin, Record};
 use crate::evolve::evolve;
 use crate::identifier::{FunnelId, SessionId};
@@ -170,8 +170,8 @@ impl<'a> Batch<'a> {
         };
         let Some(entry) = entry else {
             // Erasure must not depend on a file that somebody removed.
-            if command.kind() == CommandKind::Erase && self.state.is_some() {
-                return Ok(vec![Event::Erased {}]);
+            if let (CommandKind::Erase, Some(state)) = (command.kind(), &self.state) {
+                return erase(state, self.environment.now);
             }
             let message = "this server does not have the session's funnel; its operator has to load that version";
             return Err(Rejection::new(RejectionCode::UnknownFunnel, message));
