@@ -240,8 +240,8 @@ async fn what_one_server_revokes_is_refused_by_all_and_stays_refused() {
     let credentials = json!({ "token": token, "knownVersion": known["version"], "epoch": known["epoch"] });
     let waiting = shop.poll(&there, id, credentials, 10_000);
     let revoked = async {
-        // Until the request waits.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let is_there = async || there.metric("throughline_polls").await.is_ok_and(|polls| polls >= 1.0);
+        until("the request waits", LONG, is_there).await;
         shop.revoke(&here, id).await;
         let begun = Instant::now();
         until("the other server refuses it", EVERYWHERE, async || shop.status(&there, id, &token).await == 401).await;
