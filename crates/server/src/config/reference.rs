@@ -20,7 +20,10 @@ const FORMS: &[(&str, &str)] = &[
     ("DURATION", "a number and a unit: `250ms`, `10s`, `30m`, `1h 30m`"),
     ("COUNT", "a whole number, 1 or more"),
     ("SIZE", "a number of bytes: `65536`, `64KiB`, `1MiB`"),
-    ("ORIGIN,…", "`https://shop.example`, several separated by commas; a list in the file"),
+    (
+        "ORIGIN,…",
+        "`https://shop.example`, or `https://shop-a.example=shop-a` with its tenant, several separated by commas; a list in the file",
+    ),
     ("CIDR,…", "`10.0.0.0/8`, `2001:db8::1`, several separated by commas; a list in the file"),
     ("BOOL", "`true` or `false`"),
     ("FILTER", "`info`, `warn,throughline_server=debug`"),

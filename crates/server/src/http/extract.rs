@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 
 use crate::principal::{AuthenticationError, Principal};
 use crate::problem::Problem;
+use crate::service_keys::ServiceKeyRefusal;
 use crate::wiring::ServerState;
 
 impl FromRequestParts<Arc<ServerState>> for Principal {
@@ -43,8 +44,10 @@ fn recognise(state: &ServerState, parts: &Parts) -> Result<Principal, Problem> {
             Ok(principal)
         }
         Err(error) => {
-            // What comes without any credential has been counted by the layers around the routes.
-            if error != AuthenticationError::Missing {
+            // What comes without any credential has been counted by the layers around the routes, and a key that can't be judged
+            // just now is nobody's attempt.
+            let unavailable = AuthenticationError::ServiceKey(ServiceKeyRefusal::Unavailable);
+            if error != AuthenticationError::Missing && error != unavailable {
                 let address = state.config.trusted_proxies.client(peer(&parts.extensions), &parts.headers);
                 state.request_limits.refuse_credential(address)?;
             }

@@ -22,6 +22,7 @@ mod postgres_connect;
 pub mod postgres_listener;
 mod postgres_pool;
 mod postgres_writer;
+mod service_keys;
 pub mod sqlite;
 mod sqlite_file;
 mod sqlite_jobs;
@@ -41,6 +42,7 @@ pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, m
 pub use guarded::{DatabaseHealth, GuardedStore, Guards};
 pub use migrations::{AppliedMigration, MigrationError};
 pub use postgres_listener::{ChangeListener, ListenerEvent};
+pub use service_keys::{Revocation, ServiceKeyChanges, ServiceKeyStore, StoredServiceKey, USES_APART};
 pub use survey::{Found, Group, Lifetimes, Position, Search, Summary, SummaryOf, SurveyError, TimeRange};
 
 /// Names one session of one tenant.
@@ -240,10 +242,10 @@ impl From<IdempotencyError> for ReadError {
     }
 }
 
-/// Both halves of a database: sessions, and answers to idempotent requests.
-pub trait Store: SessionStore + IdempotencyStore + 'static {}
+/// All of a database: sessions, answers to idempotent requests, and service keys.
+pub trait Store: SessionStore + IdempotencyStore + ServiceKeyStore + 'static {}
 
-impl<S: SessionStore + IdempotencyStore + 'static> Store for S {}
+impl<S: SessionStore + IdempotencyStore + ServiceKeyStore + 'static> Store for S {}
 
 /// A place that keeps sessions.
 #[async_trait]

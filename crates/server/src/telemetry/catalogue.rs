@@ -251,6 +251,11 @@ pub const METRICS: &[Metric] = &[
         PLAIN,
     ),
     gauge("throughline_key_ring_readable", "1 if the key ring could be read again when it was tried last.", PLAIN),
+    gauge(
+        "throughline_service_keys_readable",
+        "1 if the database's service keys could be read when that was tried last, every half second.",
+        PLAIN,
+    ),
     // What is ahead of the database.
     gauge("throughline_backlog_commands", "Commands that were accepted and are not in the database yet.", PLAIN),
     gauge("throughline_backlog_limit", "How many there may be (`backlog_limit`).", PLAIN),

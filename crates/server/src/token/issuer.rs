@@ -66,6 +66,8 @@ struct Payload {
     jti: String,
     renewals: u32,
     ends: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
 }
 
 impl TokenIssuer {
@@ -101,7 +103,7 @@ impl TokenIssuer {
     /// Makes a token for `grant` out of another one: with the same key and no longer than that can be renewed.
     ///
     /// With the same key, because it is good for no more than that: were somebody to forge one with a key that has leaked,
-    /// what comes of it would outlive the key otherwise.
+    /// what comes of it would outlive the key otherwise. It also counts as made by the service key that had the other one made.
     ///
     /// # Errors
     /// When the key is gone, or the operating system gives no randomness.
@@ -113,7 +115,8 @@ impl TokenIssuer {
         now_ms: i64,
     ) -> Result<IssuedToken, IssueError> {
         let key = self.key_of(claims)?;
-        self.seal(&key, grant, lifetimes, 0, claims.ends_at_ms, now_ms)
+        let grant = Grant { issued_by: claims.issued_by.clone(), ..grant.clone() };
+        self.seal(&key, &grant, lifetimes, 0, claims.ends_at_ms, now_ms)
     }
 
     /// Whether the key with which a token was made is still good.
@@ -137,8 +140,12 @@ impl TokenIssuer {
         if now_ms >= claims.ends_at_ms {
             return Err(IssueError::AbsoluteLimit { at_ms: claims.ends_at_ms });
         }
-        let grant =
-            Grant { purpose: claims.purpose, tenant: claims.tenant.clone(), session_id: claims.session_id.clone() };
+        let grant = Grant {
+            purpose: claims.purpose,
+            tenant: claims.tenant.clone(),
+            session_id: claims.session_id.clone(),
+            issued_by: claims.issued_by.clone(),
+        };
         let renewals = claims.renewals.saturating_add(1);
         let key = self.key_of(claims)?;
         self.seal(&key, &grant, lifetimes, renewals, claims.ends_at_ms, now_ms)
@@ -185,6 +192,7 @@ impl TokenIssuer {
             token_id: URL_SAFE_NO_PAD.encode(random),
             renewals,
             ends_at_ms,
+            issued_by: grant.issued_by.clone(),
         };
         let payload = serde_json::to_vec(&Payload {
             aud: AUDIENCE.to_owned(),
@@ -196,6 +204,7 @@ impl TokenIssuer {
             jti: claims.token_id.clone(),
             renewals: claims.renewals,
             ends: rfc3339(claims.ends_at_ms),
+            by: claims.issued_by.clone(),
         })
         .map_err(|_| IssueError::Encryption)?;
         let footer = serde_json::to_vec(&Footer { kid: key.id().to_owned() }).map_err(|_| IssueError::Encryption)?;
@@ -242,6 +251,7 @@ impl TokenIssuer {
             session_id: payload.sub,
             token_id: payload.jti,
             renewals: payload.renewals,
+            issued_by: payload.by,
         })
     }
 }
@@ -264,6 +274,7 @@ mod tests {
             purpose: Purpose::Browser,
             tenant: "shop-a".parse().unwrap(),
             session_id: "ws_loyw3v28_0123456789".to_owned(),
+            issued_by: None,
         }
     }
 
@@ -280,6 +291,19 @@ mod tests {
         assert_eq!(claims.tenant.as_str(), "shop-a");
         assert_eq!(claims.session_id, "ws_loyw3v28_0123456789");
         assert_eq!(claims.expires_at_ms, NOW_MS + 30 * 60_000);
+    }
+
+    #[test]
+    fn all_that_is_made_out_of_a_token_names_the_service_key_that_had_it_made() {
+        let ring = ring();
+        let by = Some("0123456789abcdef".to_owned());
+        let asked = Grant { purpose: Purpose::Handoff, issued_by: by.clone(), ..grant() };
+        let code = ring.issue(&asked, Lifetimes::default(), NOW_MS).unwrap();
+        let code = ring.verify(&code.text, Purpose::Handoff, NOW_MS).unwrap();
+        let token = ring.issue_from(&code, &grant(), Lifetimes::default(), NOW_MS).unwrap();
+        let renewed = ring.renew(&token.claims, Lifetimes::default(), NOW_MS).unwrap();
+        let renewed = ring.verify(&renewed.text, Purpose::Browser, NOW_MS).unwrap();
+        assert_eq!([&code.issued_by, &token.claims.issued_by, &renewed.issued_by], [&by; 3]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Grant {
     pub tenant: TenantId,
     /// The session.
     pub session_id: String,
+    /// The public short name of the service key on whose request it is made, if it is one that asked.
+    pub issued_by: Option<String>,
 }
 
 /// How long tokens live.
@@ -85,6 +87,9 @@ pub struct Claims {
     pub renewals: u32,
     /// No renewal lasts beyond this time.
     pub ends_at_ms: i64,
+    /// The public short name of the service key on whose request it was made, if it was one that asked. It is refused when that
+    /// key is revoked, and so is all that is made out of it.
+    pub issued_by: Option<String>,
 }
 
 impl Claims {
@@ -124,6 +129,9 @@ pub enum TokenError {
     /// Its key is good for nothing any more.
     #[error("the token was issued with a key that is retired")]
     RetiredKey,
+    /// The service key that had it made is revoked.
+    #[error("the token was made on request of a service key that is revoked; ask the shop for a new one")]
+    Revoked,
     /// Its time is over.
     #[error("the token expired at {}", crate::clock::rfc3339(*at_ms))]
     Expired {
@@ -155,6 +163,7 @@ impl TokenError {
             Self::Malformed => "tokenMalformed",
             Self::UnknownKey => "tokenKeyUnknown",
             Self::RetiredKey => "tokenKeyRetired",
+            Self::Revoked => "tokenRevoked",
             Self::Expired { .. } => "tokenExpired",
             Self::NotYetValid { .. } => "tokenNotYetValid",
             Self::WrongAudience => "tokenWrongAudience",

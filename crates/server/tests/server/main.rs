@@ -16,6 +16,7 @@ mod postgres;
 mod process;
 mod rest;
 mod security_headers;
+mod service_keys;
 mod slow_reader;
 mod socket;
 mod tiers;

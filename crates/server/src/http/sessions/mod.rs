@@ -23,6 +23,7 @@ use utoipa_axum::routes;
 use crate::http::idempotent::Reply;
 use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::sessions::Current;
 use crate::store::SessionKey;
 use crate::token::{Grant, IssuedToken, Purpose};
@@ -72,18 +73,18 @@ fn session_reply(state: &State, role: Role) -> Result<Reply, Problem> {
     Ok(Reply::json(StatusCode::OK, &visible(state, role))?.version(state.version()).about(state.session.id.as_str()))
 }
 
-/// The rights of a principal that may see all sessions of its tenant.
+/// The rights of a service key on what concerns more than one session, where it has the scope that this asks for.
 ///
 /// # Errors
-/// A problem for a browser, which has one session.
-pub(super) fn staff(principal: &Principal) -> Result<Role, Problem> {
+/// A problem for a key without it, and for a browser, which has one session.
+pub(super) fn staff(principal: &Principal, scope: Scope) -> Result<Role, Problem> {
+    principal.require(scope)?;
     match &principal.role {
         PrincipalRole::Service { .. } => Ok(Role::Service),
-        PrincipalRole::Operator { .. } => Ok(Role::Operator),
         PrincipalRole::Browser { .. } => {
-            tracing::warn!("a session's token was used for what only services and operators may do");
+            tracing::warn!("a session's token was used for what only service keys may do");
             Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
-                .detail("this is for services and operators; a session's token is for that session alone")
+                .detail("this is for service keys; a session's token is for that session alone")
                 .mendable_by("forbidden"))
         }
     }
@@ -96,12 +97,18 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Checks that the principal may reach this session. Knowing an id grants nothing.
-    pub(super) fn of(principal: &Principal, id: &str) -> Result<Self, Problem> {
+    /// Checks that the principal may reach this session, and that a service key has the scope that this asks for. Knowing an id
+    /// grants nothing.
+    pub(super) fn of(principal: &Principal, id: &str, scope: Scope) -> Result<Self, Problem> {
+        principal.require(scope)?;
+        Self::reached(principal, id)
+    }
+
+    /// The same where each command asks for a scope of its own.
+    fn reached(principal: &Principal, id: &str) -> Result<Self, Problem> {
         let id = SessionId::new(id).map_err(|_| not_found())?;
         let role = match &principal.role {
             PrincipalRole::Service { .. } => Role::Service,
-            PrincipalRole::Operator { .. } => Role::Operator,
             PrincipalRole::Browser { claims } if claims.session_id == id.as_str() => Role::Browser,
             PrincipalRole::Browser { .. } => {
                 tracing::warn!("a token was used for another session than its own");
@@ -165,8 +172,10 @@ fn gap(expected: u64) -> Problem {
         .mendable_by("permanent")
 }
 
-fn issue_token(state: &ServerState, key: &SessionKey) -> Result<TokenAnswer, Problem> {
-    let grant = Grant { purpose: Purpose::Browser, tenant: key.tenant.clone(), session_id: key.session_id.clone() };
+/// A token for the session's browser; `issued_by` is the service key that asks, if one does.
+fn issue_token(state: &ServerState, key: &SessionKey, issued_by: Option<String>) -> Result<TokenAnswer, Problem> {
+    let SessionKey { tenant, session_id } = key.clone();
+    let grant = Grant { purpose: Purpose::Browser, tenant, session_id, issued_by };
     let issued = state.authenticator.tokens().issue(&grant, state.config.lifetimes, state.clock.now_ms());
     Ok(issued.map_err(|error| Problem::internal(&error))?.into())
 }

@@ -1,20 +1,23 @@
 //! What a client and its server tell each other, whichever way the frames come and go: `socket.rs` and `poll.rs` carry
 //! them.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, Request, ServerFrame};
-use throughline_core::{Role, Timestamp};
+use throughline_core::{Rejection, RejectionCode, Role, Timestamp};
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::watch;
 
+use super::Comer;
 use super::end::End;
 use crate::claim_secret;
 use crate::connection_limit::ConnectionPermit;
-use crate::principal::{AuthenticationError, Role as PrincipalRole};
+use crate::principal::{AuthenticationError, Principal, Role as PrincipalRole};
 use crate::problem::chain;
+use crate::scope::Scope;
+use crate::service_keys::ServiceKeyRefusal;
 use crate::sessions::{FollowError, Subscription};
 use crate::store::SessionKey;
 use crate::tenant::TenantId;
@@ -39,6 +42,8 @@ struct Proof {
     tenant: TenantId,
     credential: Credential,
     token: Option<Arc<Claims>>,
+    /// Who it is, where a service key says so.
+    service: Option<Principal>,
 }
 
 /// A client that has said hello, and follows its session.
@@ -47,18 +52,23 @@ pub(super) struct Conversation {
     key: SessionKey,
     subscription: Subscription,
     proof: Proof,
+    /// Tells when a service key may have come to its end.
+    ends: watch::Receiver<u64>,
     /// One of the session's places, for as long as this goes on.
     _place: ConnectionPermit<SessionKey>,
 }
 
 impl Conversation {
     /// Checks what the client proves, and lets it follow its session. The first frame is the welcome.
-    pub(super) async fn begin(state: Arc<ServerState>, hello: &Hello, address: IpAddr) -> Result<Self, End> {
+    pub(super) async fn begin(state: Arc<ServerState>, hello: &Hello, comer: Comer) -> Result<Self, End> {
         if hello.protocol != PROTOCOL_VERSION {
             let message = format!("this server speaks protocol {PROTOCOL_VERSION}, not {}", hello.protocol);
             return Err(End::new(ErrorCode::UnsupportedProtocol, message));
         }
-        let proof = recognise(&state, hello)?;
+        let Comer { address, tenant } = comer;
+        // Before the key is looked up: what ends it from here on is told.
+        let ends = state.authenticator.service_keys().follow_ends();
+        let proof = recognise(&state, hello, tenant)?;
         let key = SessionKey { tenant: proof.tenant.clone(), session_id: hello.session_id.to_string() };
         if state.sessions.current(&key).await?.is_none() {
             match &proof.credential {
@@ -84,7 +94,7 @@ impl Conversation {
             .sockets_per_session
             .open(key.clone())
             .map_err(|error| End::new(ErrorCode::RateLimited, error.to_string()).retry_after(NO_PLACE))?;
-        Ok(Self { state, key, subscription, proof, _place: place })
+        Ok(Self { state, key, subscription, proof, ends, _place: place })
     }
 
     /// The client says hello again, to catch up.
@@ -105,8 +115,14 @@ impl Conversation {
 
     /// The next frame for the client. Dropping the future loses none.
     pub(super) async fn next(&mut self) -> Result<Box<ServerFrame>, End> {
-        let frame = self.subscription.frames.recv().await;
-        frame.map_or_else(|| Err(too_slow()), or_end)
+        loop {
+            tokio::select! {
+                // First, so that nobody is told more because there is always more to tell.
+                biased;
+                Ok(()) = self.ends.changed() => self.check_time()?,
+                frame = self.subscription.frames.recv() => return frame.map_or_else(|| Err(too_slow()), or_end),
+            }
+        }
     }
 
     /// The frames that are there already. What is being told just now is waited for, so that nothing is torn apart that
@@ -122,20 +138,36 @@ impl Conversation {
         }
     }
 
-    /// Hands in commands; the answers come as frames.
-    pub(super) fn submit(&self, requests: Vec<Request>) {
+    /// Hands in commands; the answers come as frames. Those for which a service key lacks the scope are refused in their turn.
+    pub(super) fn submit(&self, mut requests: Vec<Request>) {
+        if let Some(service) = &self.proof.service {
+            for request in &mut requests {
+                let scope = request.command.as_ref().ok().map(|command| Scope::of_command(command.kind()));
+                if let Some(Err(missing)) = scope.map(|scope| service.require(scope)) {
+                    request.command = Err(Rejection::new(RejectionCode::NotPermitted, missing.to_string()));
+                }
+            }
+        }
         let span = tracing::debug_span!("commands", count = requests.len(), role = ?self.proof.role);
         span.in_scope(|| self.subscription.submit(requests));
     }
 
-    /// Ends the conversation of a browser whose token can't be renewed any more, or whose key is retired.
+    /// Ends the conversation of a browser whose token can't be renewed any more, whose key is retired, or which a service key had
+    /// made that is revoked; and that of a service whose key is refused.
     pub(super) fn check_time(&self) -> Result<(), End> {
         let now_ms = self.state.clock.now_ms();
+        let authenticator = &self.state.authenticator;
+        if let Some(PrincipalRole::Service { key_id, .. }) = self.proof.service.as_ref().map(|service| &service.role) {
+            authenticator.service_keys().check(key_id, now_ms).map_err(refused_key)?;
+        }
+        if self.proof.token.as_ref().is_some_and(|claims| authenticator.is_revoked(claims)) {
+            return Err(End::new(ErrorCode::TokenExpired, TokenError::Revoked.to_string()));
+        }
         if self.proof.token.as_ref().is_some_and(|claims| now_ms >= claims.ends_at_ms) {
             let message = "the time is over for which this token could be renewed; come back with another proof";
             return Err(End::new(ErrorCode::TokenExpired, message));
         }
-        if self.proof.token.as_ref().is_some_and(|claims| !self.state.authenticator.tokens().holds(claims)) {
+        if self.proof.token.as_ref().is_some_and(|claims| !authenticator.tokens().holds(claims)) {
             let message = "the key with which this token was made is retired; come back with another proof";
             return Err(End::new(ErrorCode::TokenExpired, message));
         }
@@ -163,7 +195,7 @@ impl Conversation {
                     return None;
                 }
                 let SessionKey { tenant, session_id } = self.key.clone();
-                let grant = Grant { purpose: Purpose::Browser, tenant, session_id };
+                let grant = Grant { purpose: Purpose::Browser, tenant, session_id, issued_by: None };
                 match state.lent_until(digest) {
                     Some(until) => tokens.issue_until(&grant, lifetimes, until.as_millis(), now_ms),
                     None => tokens.issue(&grant, lifetimes, now_ms),
@@ -186,6 +218,15 @@ impl Conversation {
     }
 }
 
+fn refused_key(refusal: ServiceKeyRefusal) -> End {
+    match refusal {
+        ServiceKeyRefusal::Unavailable => {
+            End::new(ErrorCode::Unavailable, refusal.to_string()).retry_after(Duration::from_secs(2))
+        }
+        _ => End::new(ErrorCode::Unauthorized, refusal.to_string()),
+    }
+}
+
 fn too_slow() -> End {
     End::new(ErrorCode::SlowReader, "frames were not read fast enough; come back and catch up")
 }
@@ -198,33 +239,36 @@ fn or_end(frame: Box<ServerFrame>) -> Result<Box<ServerFrame>, End> {
     }
 }
 
-/// A token where there is a good one, else the claim secret.
-fn recognise(state: &ServerState, hello: &Hello) -> Result<Proof, End> {
+/// A token where there is a good one, else the claim secret, for a session of the tenant that the page's origin belongs to.
+fn recognise(state: &ServerState, hello: &Hello, tenant_of_page: TenantId) -> Result<Proof, End> {
     let token = hello.token.as_deref().filter(|token| !token.is_empty());
     let refusal = match token.map(|token| state.authenticator.recognise(token, state.clock.now_ms())) {
         Some(Ok(principal)) => {
             state.request_limits.admit(&principal)?;
-            let (role, token) = match principal.role {
+            principal
+                .require(Scope::SessionsRead)
+                .map_err(|missing| End::new(ErrorCode::Unauthorized, missing.to_string()))?;
+            let tenant = principal.tenant().clone();
+            let (role, token, service) = match &principal.role {
                 PrincipalRole::Browser { claims } if claims.session_id != hello.session_id.as_str() => {
                     tracing::warn!("a token was used for another session than its own");
                     return Err(End::new(ErrorCode::Unauthorized, "this token is for another session"));
                 }
-                PrincipalRole::Browser { ref claims } => (Role::Browser, Some(claims.clone())),
-                PrincipalRole::Service { .. } => (Role::Service, None),
-                PrincipalRole::Operator { .. } => (Role::Operator, None),
+                PrincipalRole::Browser { claims } => (Role::Browser, Some(claims.clone()), None),
+                PrincipalRole::Service { .. } => (Role::Service, None, Some(principal)),
             };
-            let tenant = principal.tenant().clone();
-            return Ok(Proof { role, tenant, credential: Credential::Verified, token });
+            return Ok(Proof { role, tenant, credential: Credential::Verified, token, service });
         }
         Some(Err(error)) => Some(error),
         None => None,
     };
     if let Some(digest) = hello.claim.as_deref().and_then(claim_secret::digest_of) {
         let credential = Credential::Claim(digest);
-        return Ok(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None });
+        return Ok(Proof { role: Role::Browser, tenant: tenant_of_page, credential, token: None, service: None });
     }
     let code = match &refusal {
         Some(AuthenticationError::Token(TokenError::Expired { .. })) => ErrorCode::TokenExpired,
+        Some(AuthenticationError::ServiceKey(ServiceKeyRefusal::Unavailable)) => ErrorCode::Unavailable,
         _ => ErrorCode::Unauthorized,
     };
     refusal.as_ref().unwrap_or(&AuthenticationError::Missing).note();
