@@ -134,11 +134,11 @@ Keys are never flags, which everybody on the machine can read, and never in the 
 | what | variable | or a file |
 | --- | --- | --- |
 | the [key ring](operations/keys.md), from which all other keys are derived | `THROUGHLINE_KEYS` | `--keys-file`, or the output of `--keys-command` |
-| hashes of service keys | `THROUGHLINE_SERVICE_KEY_HASHES`, separated by commas | `--service-key-hashes-file`, one a line |
+| hashes of bootstrap service keys | `THROUGHLINE_SERVICE_KEY_HASHES`, separated by commas | `--service-key-hashes-file`, one a line |
 | the password of PostgreSQL | `PGPASSWORD`, or in `THROUGHLINE_DATABASE_URL` | `PGPASSFILE` |
 | the password of Redis | in `THROUGHLINE_REDIS_URL` | |
 
-`throughline keys generate` makes keys.
+`throughline keys generate` makes keys. [Service keys](operations/service-keys.md) that have scopes and can be revoked are in the database.
 ";
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ fn service_key(tenant: &str, number: u8) -> StoredServiceKey {
     }
 }
 
-pub async fn service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever(store: Arc<dyn Store>) {
+pub async fn service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever(store: Arc<impl Store>) {
     let (one, other) = (service_key("shop-a", 1), service_key("shop-b", 2));
     for key in [&one, &other, &one] {
         store.add_service_key(key).await.unwrap();
@@ -110,7 +110,7 @@ pub async fn service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever(st
     assert_eq!(store.service_keys(None).await.unwrap(), [revoked, other]);
 }
 
-pub async fn changes_of_service_keys_are_told_once_and_their_use_is_none(store: Arc<dyn Store>) {
+pub async fn changes_of_service_keys_are_told_once_and_their_use_is_none(store: Arc<impl Store>) {
     let nothing = store.service_key_changes(0).await.unwrap();
     assert!(nothing.keys.is_empty());
     let (one, other) = (service_key("shop-a", 1), service_key("shop-b", 2));
@@ -133,7 +133,7 @@ pub async fn changes_of_service_keys_are_told_once_and_their_use_is_none(store: 
     assert_eq!(store.service_key_changes(0).await.unwrap().keys.len(), 2);
 }
 
-pub async fn of_many_changes_of_service_keys_at_once_none_is_missed(store: Arc<dyn Store>) {
+pub async fn of_many_changes_of_service_keys_at_once_none_is_missed(store: Arc<impl Store>) {
     const KEYS: u8 = 24;
     let adding = (0..KEYS).map(|number| {
         let store = Arc::clone(&store);

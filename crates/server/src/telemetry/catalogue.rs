@@ -394,7 +394,7 @@ pub fn reference() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
          Written by `throughline config metrics`; change `crates/server/src/telemetry/catalogue.rs` instead.\n\n\
-         `/metrics` needs a service or operator key, unless `open_metrics` is set. No label holds personal data or an id,\n\
+         `/metrics` needs a service key with the scope `sessions:read`, unless `open_metrics` is set. No label holds personal data or an id,\n\
          and all label values come from short fixed lists.\n\n\
          | metric | kind | what it tells |\n| --- | --- | --- |\n",
     );
