@@ -20,6 +20,7 @@ use crate::keys_command::{KeysCommand, KeysError, development_keys};
 use crate::migrate_command::{self, MigrateCommand};
 use crate::problem::chain;
 use crate::serve::{serve, stop_signal};
+use crate::service_keys_command::{ServiceKeysCommand, ServiceKeysError};
 use crate::store::{self, DatabaseUrl, OpenError};
 use crate::telemetry::{self, TelemetryError};
 use crate::tls::{Tls, TlsError};
@@ -28,7 +29,8 @@ use crate::wiring::{ServerState, WiringError};
 const EXAMPLES: &str = "\
 Examples:
   throughline serve --dev                      try it out; prints a service key
-  throughline keys generate                    make keys for production
+  throughline keys generate                    make a key ring for production, and a first service key
+  throughline service-keys create --name backend --scope sessions:read --scope sessions:write
   throughline doctor --config throughline.toml say whether everything is as it should be
   throughline funnel check funnels/*.toml      check funnel definitions
   throughline audit verify --config throughline.toml  say whether the audit log is as it was written
@@ -79,12 +81,15 @@ enum Command {
     Config(ConfigCommand),
     /// Bring the tables of a database up to date, and print what was done
     Migrate(MigrateCommand),
-    /// Make, rotate and retire keys
+    /// Make, rotate and retire the keys of the key ring, and make bootstrap service keys for the configuration
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Verify and print the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Make, list and revoke the service keys of the database
+    #[command(subcommand)]
+    ServiceKeys(ServiceKeysCommand),
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
@@ -121,6 +126,8 @@ enum CommandError {
     Keys(#[from] KeysError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    ServiceKeys(#[from] ServiceKeysError),
     #[error("the outcome cannot be written as JSON")]
     Json(#[from] serde_json::Error),
     #[error("the server cannot listen on {address}; is another process using it? Choose one with --listen")]
@@ -151,6 +158,9 @@ pub fn run() -> ExitCode {
             command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
         }
         Command::Audit(command) => return audit(&command).unwrap_or_else(|error| failed(&error)),
+        Command::ServiceKeys(command) => {
+            command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
+        }
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
     match outcome {

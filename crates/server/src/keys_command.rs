@@ -13,11 +13,14 @@ use crate::config::{self, ConfigError, ServeOptions};
 use crate::keys::ring_text::{RingText, VARIABLE};
 use crate::keys::source::{KeySource, KeySourceError, write_file};
 use crate::keys::{KeyRing, KeyRingError, RootKey, RootKeyError};
-use crate::service_key::{Scope, ServiceKey, ServiceKeyError};
+use crate::service_key::{BootstrapRole, ServiceKey, ServiceKeyError};
 use crate::store::{self, DatabaseSettings, OpenError, ReadError};
 use crate::tenant::TenantId;
 
 const GENERATE_EXAMPLES: &str = "\
+The service key is a bootstrap key: its hash stands in the configuration, it never expires, and taking it away needs a restart
+of every server. For keys with a name, scopes and an end, which are revoked within a second: `throughline service-keys create`.
+
 Examples:
   throughline keys generate > throughline.env
   throughline keys generate --keys-file /run/secrets/throughline-keys
@@ -52,7 +55,7 @@ Examples:
 /// Keys.
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
-    /// Print a new key ring and a new service key, each shown only this once
+    /// Print a new key ring and a bootstrap service key for the configuration, each shown only this once
     #[command(after_help = GENERATE_EXAMPLES)]
     Generate(Generate),
     /// Say which keys the ring has, what each is used for, and how many sessions are under it; no secrets
@@ -71,10 +74,10 @@ pub enum KeysCommand {
 /// What is to be made.
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Whose sessions the service key reaches
+    /// Whose sessions the bootstrap key reaches
     #[arg(long, default_value = "default", value_name = "NAME")]
     pub tenant: TenantId,
-    /// Make an operator's key instead of a shop back end's
+    /// Let the service key do everything (all scopes) instead of what a shop's back end needs (all but `operator`)
     #[arg(long)]
     pub operator: bool,
     /// Write the key ring into this new file, readable for its owner alone, instead of printing it
@@ -239,8 +242,8 @@ fn generate(command: &Generate) -> Result<String, KeysError> {
     let root = RootKey::generate(None)?;
     let (id, secret) = (root.id().to_owned(), root.reveal());
     let service_key = ServiceKey::generate()?;
-    let scope = if *operator { Scope::Operator } else { Scope::Service };
-    let service_key_hash = service_key.known_as(tenant.clone(), scope).to_string();
+    let role = if *operator { BootstrapRole::Operator } else { BootstrapRole::Service };
+    let service_key_hash = service_key.known_as(tenant.clone(), role).to_string();
     if let Some(file) = keys_file {
         if file.exists() {
             return Err(KeysError::Exists { file: file.clone() });
@@ -526,7 +529,7 @@ mod tests {
         let options = crate::config::ServeOptions::default();
         let secrets = crate::config::Secrets::load(&options, value).unwrap();
         let (_, key) = lines.rsplit_once(": ").unwrap();
-        assert!(secrets.service_keys.recognise(key.trim()).is_some());
+        assert!(secrets.service_keys.recognise(key.trim(), NOW_MS).is_ok());
     }
 
     #[test]

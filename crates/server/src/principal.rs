@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
@@ -10,9 +11,14 @@ use throughline_core::Caller;
 use crate::audit::Denial;
 use crate::client_address::kept_network;
 use crate::problem::Problem;
-use crate::service_key::{PREFIX, Scope, ServiceKeys};
+use crate::scope::{Scope, Scopes};
+use crate::service_key::PREFIX;
+use crate::service_keys::{RecognisedKey, ServiceKeyRefusal, ServiceKeys};
 use crate::tenant::TenantId;
 use crate::token::{Claims, Purpose, TokenError, TokenIssuer};
+
+/// When to come back where nobody can tell whether a service key is good.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 
 /// A proven identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,19 +37,15 @@ pub enum Role {
         /// The verified claims of its token.
         claims: Arc<Claims>,
     },
-    /// A shop's back end: all sessions of its tenant.
+    /// Who has a service key: a shop's back end, or whoever runs the server. All sessions of its tenant, for what its scopes
+    /// allow.
     Service {
         /// Its tenant.
         tenant: TenantId,
         /// The public short name of its key.
         key_id: String,
-    },
-    /// Whoever runs the server: all sessions of the tenant, and the operator's routes.
-    Operator {
-        /// Its tenant.
-        tenant: TenantId,
-        /// The public short name of its key.
-        key_id: String,
+        /// What it may do.
+        scopes: Scopes,
     },
 }
 
@@ -56,9 +58,9 @@ pub enum AuthenticationError {
     /// The header is there, once too often or in another form.
     #[error("the `Authorization` header must be sent once, as `Bearer` and one credential")]
     Form,
-    /// It looks like a service key and is not a known one.
-    #[error("the service key is not known to this server; it may have been rotated")]
-    UnknownServiceKey,
+    /// The service key was refused.
+    #[error(transparent)]
+    ServiceKey(#[from] ServiceKeyRefusal),
     /// The session token was refused.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -71,7 +73,7 @@ impl AuthenticationError {
         match self {
             Self::Missing => "credentialMissing",
             Self::Form => "credentialMalformed",
-            Self::UnknownServiceKey => "serviceKeyUnknown",
+            Self::ServiceKey(refusal) => refusal.code(),
             Self::Token(error) => error.code(),
         }
     }
@@ -90,7 +92,7 @@ impl Principal {
     pub fn tenant(&self) -> &TenantId {
         match &self.role {
             Role::Browser { claims } => &claims.tenant,
-            Role::Service { tenant, .. } | Role::Operator { tenant, .. } => tenant,
+            Role::Service { tenant, .. } => tenant,
         }
     }
 
@@ -105,7 +107,7 @@ impl Principal {
     pub fn caller(&self) -> Caller {
         let key_id = match &self.role {
             Role::Browser { .. } => None,
-            Role::Service { key_id, .. } | Role::Operator { key_id, .. } => Some(key_id.clone()),
+            Role::Service { key_id, .. } => Some(key_id.clone()),
         };
         Caller { key_id, network: self.network.clone() }
     }
@@ -116,11 +118,10 @@ impl Principal {
         let by = match &self.role {
             Role::Browser { .. } => "browser",
             Role::Service { .. } => "service",
-            Role::Operator { .. } => "operator",
         };
         let session = match &self.role {
             Role::Browser { claims } => Some(claims.session_id.clone()),
-            Role::Service { .. } | Role::Operator { .. } => None,
+            Role::Service { .. } => None,
         };
         Denial { session, ..Denial::of(self.tenant().clone(), by, self.caller(), did, code) }
     }
@@ -132,8 +133,60 @@ impl Principal {
         match &self.role {
             Role::Browser { claims } => format!("browser:{}", claims.session_id),
             Role::Service { key_id, .. } => format!("service:{key_id}"),
-            Role::Operator { key_id, .. } => format!("operator:{key_id}"),
         }
+    }
+
+    /// The service key on whose request tokens are made, where it is one that asks.
+    #[must_use]
+    pub fn issuing_key(&self) -> Option<String> {
+        match &self.role {
+            Role::Browser { .. } => None,
+            Role::Service { key_id, .. } => Some(key_id.clone()),
+        }
+    }
+
+    /// Asks a service key for `scope`. A browser has no scopes: which session is its own says what it may do.
+    ///
+    /// # Errors
+    /// When the key does not have it.
+    pub fn require(&self, scope: Scope) -> Result<(), ScopeMissing> {
+        match &self.role {
+            Role::Service { scopes, key_id, .. } if !scopes.contains(scope) => {
+                let denial = Box::new(self.denied(scope.as_str(), ScopeMissing::CODE));
+                Err(ScopeMissing { scope, key_id: key_id.clone(), denial })
+            }
+            Role::Service { .. } | Role::Browser { .. } => Ok(()),
+        }
+    }
+}
+
+/// A service key does not have what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this asks for the scope {scope}, which the service key {key_id} does not have; an operator makes a key that has it, with `throughline service-keys create --scope {scope}`"
+)]
+pub struct ScopeMissing {
+    /// What it was asked for.
+    pub scope: Scope,
+    /// The public short name of the key.
+    pub key_id: String,
+    /// What the audit log is to say of it.
+    pub denial: Box<Denial>,
+}
+
+impl ScopeMissing {
+    /// The stable code that the outside sees.
+    pub const CODE: &str = "scopeMissing";
+}
+
+impl From<ScopeMissing> for Problem {
+    fn from(missing: ScopeMissing) -> Self {
+        tracing::warn!(scope = missing.scope.as_str(), key_id = missing.key_id, "a service key lacks a scope");
+        Self::new(StatusCode::FORBIDDEN, ScopeMissing::CODE, "Scope missing")
+            .detail(missing.to_string())
+            .with("scope", missing.scope.as_str())
+            .mendable_by("forbidden")
+            .denial(*missing.denial)
     }
 }
 
@@ -155,6 +208,28 @@ impl Authenticator {
     #[must_use]
     pub fn tokens(&self) -> &TokenIssuer {
         &self.tokens
+    }
+
+    /// The service keys that it recognises.
+    #[must_use]
+    pub fn service_keys(&self) -> &ServiceKeys {
+        &self.service_keys
+    }
+
+    /// Says what a token claims, once it is proven, and the key that had it made is not revoked.
+    ///
+    /// # Errors
+    /// See [`TokenError`]; anything in doubt is refused.
+    pub fn verify(&self, token: &str, expected: Purpose, now_ms: i64) -> Result<Arc<Claims>, TokenError> {
+        let claims = self.tokens.verify(token, expected, now_ms)?;
+        if self.is_revoked(&claims) { Err(TokenError::RevokedIssuer) } else { Ok(claims) }
+    }
+
+    /// Whether the service key that had the token made is revoked. That it expired says nothing: whoever revokes a key distrusts
+    /// what was done with it, and a key that expires was good for all that it did.
+    #[must_use]
+    pub fn is_revoked(&self, claims: &Claims) -> bool {
+        claims.issued_by.as_deref().is_some_and(|key_id| self.service_keys.is_revoked(key_id))
     }
 
     /// Who sent these headers.
@@ -182,15 +257,10 @@ impl Authenticator {
     /// When the credential proves nothing.
     pub fn recognise(&self, credential: &str, now_ms: i64) -> Result<Principal, AuthenticationError> {
         if credential.starts_with(PREFIX) {
-            let known = self.service_keys.recognise(credential).ok_or(AuthenticationError::UnknownServiceKey)?;
-            let (tenant, key_id) = (known.tenant.clone(), known.id());
-            let role = match known.scope {
-                Scope::Service => Role::Service { tenant, key_id },
-                Scope::Operator => Role::Operator { tenant, key_id },
-            };
-            return Ok(Principal { role, network: None });
+            let RecognisedKey { tenant, id: key_id, scopes } = self.service_keys.recognise(credential, now_ms)?;
+            return Ok(Principal { role: Role::Service { tenant, key_id, scopes }, network: None });
         }
-        let claims = self.tokens.verify(credential, Purpose::Browser, now_ms)?;
+        let claims = self.verify(credential, Purpose::Browser, now_ms)?;
         Ok(Principal { role: Role::Browser { claims }, network: None })
     }
 }
@@ -201,11 +271,18 @@ impl From<AuthenticationError> for Problem {
         let challenge = match error {
             AuthenticationError::Missing => "Bearer",
             AuthenticationError::Form => "Bearer error=\"invalid_request\"",
-            AuthenticationError::UnknownServiceKey | AuthenticationError::Token(_) => "Bearer error=\"invalid_token\"",
+            AuthenticationError::ServiceKey(ServiceKeyRefusal::Unavailable) => {
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), "Service keys unavailable")
+                    .detail(error.to_string())
+                    .retry_after(UNAVAILABLE_RETRY)
+                    .mendable_by("retry");
+            }
+            AuthenticationError::ServiceKey(_) | AuthenticationError::Token(_) => "Bearer error=\"invalid_token\"",
         };
         Self::new(StatusCode::UNAUTHORIZED, error.code(), "Not authenticated")
             .detail(error.to_string())
             .mendable_by("forbidden")
+            .denial(Denial::of_nobody("authenticate", error.code()))
             .header(axum::http::header::WWW_AUTHENTICATE, axum::http::HeaderValue::from_static(challenge))
     }
 }
@@ -216,7 +293,8 @@ mod tests {
 
     use super::*;
     use crate::keys::KeyRing;
-    use crate::service_key::ServiceKey;
+    use crate::service_key::{BootstrapRole, ServiceKey};
+    use crate::store::memory::MemoryStore;
     use crate::token::{Grant, Lifetimes};
 
     const NOW_MS: i64 = 1_700_000_000_000;
@@ -230,8 +308,8 @@ mod tests {
     fn fixture() -> Fixture {
         let (service, operator) = (ServiceKey::generate().unwrap(), ServiceKey::generate().unwrap());
         let keys = ServiceKeys::new(vec![
-            service.known_as("shop-a".parse().unwrap(), Scope::Service),
-            operator.known_as(TenantId::single(), Scope::Operator),
+            service.known_as("shop-a".parse().unwrap(), BootstrapRole::Service),
+            operator.known_as(TenantId::single(), BootstrapRole::Operator),
         ]);
         let ring = TokenIssuer::new(KeyRing::generate().unwrap());
         Fixture { authenticator: Authenticator::new(ring, keys), service, operator }
@@ -244,8 +322,8 @@ mod tests {
     }
 
     fn token(fixture: &Fixture, purpose: Purpose) -> String {
-        let grant =
-            Grant { purpose, tenant: "shop-a".parse().unwrap(), session_id: "ws_1_a".to_owned(), access_generation: 0 };
+        let (tenant, session_id) = ("shop-a".parse().unwrap(), "ws_1_a".to_owned());
+        let grant = Grant { purpose, tenant, session_id, access_generation: 0, issued_by: None };
         fixture.authenticator.tokens().issue(&grant, Lifetimes::default(), NOW_MS).unwrap().text
     }
 
@@ -257,7 +335,7 @@ mod tests {
             .authenticate(&headers(&format!("Bearer {}", fixture.service.reveal())), NOW_MS)
             .unwrap();
         assert_eq!(principal.tenant().as_str(), "shop-a");
-        assert!(matches!(principal.role, Role::Service { .. }));
+        assert_eq!(Scope::ALL.map(|scope| principal.require(scope).is_ok()), [true, true, true, true, false]);
     }
 
     #[test]
@@ -267,7 +345,7 @@ mod tests {
             .authenticator
             .authenticate(&headers(&format!("bearer {}", fixture.operator.reveal())), NOW_MS)
             .unwrap();
-        assert!(matches!(principal.role, Role::Operator { .. }));
+        assert_eq!(Scope::ALL.map(|scope| principal.require(scope).is_ok()), [true; 5]);
     }
 
     #[test]
@@ -289,14 +367,20 @@ mod tests {
         );
     }
 
-    #[test]
-    fn everything_else_is_nobody() {
+    #[tokio::test]
+    async fn everything_else_is_nobody() {
         let Fixture { authenticator, service, .. } = fixture();
+        assert_eq!(
+            authenticator.recognise("tls_no", NOW_MS),
+            Err(ServiceKeyRefusal::Unavailable.into()),
+            "the database was not read yet"
+        );
+        authenticator.service_keys().read_again(&MemoryStore::default()).await.unwrap();
         let refused = |headers: &HeaderMap| authenticator.authenticate(headers, NOW_MS).unwrap_err();
         assert_eq!(refused(&HeaderMap::new()), AuthenticationError::Missing);
         assert_eq!(refused(&headers("Bearer")), AuthenticationError::Form);
         assert_eq!(refused(&headers("Basic dXNlcjpwYXNz")), AuthenticationError::Form);
-        assert_eq!(refused(&headers("Bearer tls_no")), AuthenticationError::UnknownServiceKey);
+        assert_eq!(refused(&headers("Bearer tls_no")), ServiceKeyRefusal::Unknown.into());
         assert_eq!(
             refused(&headers("Bearer ws_1_a")),
             AuthenticationError::Token(TokenError::Malformed),

@@ -13,6 +13,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
+use crate::audit::Denial;
 use crate::http::request_id::RequestId;
 
 /// The media type of a problem.
@@ -32,7 +33,12 @@ struct Members {
     retry_after: Option<Duration>,
     extra: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    denial: Option<Denial>,
 }
+
+/// An answer that denies somebody something, so that the audit log hears of it.
+#[derive(Debug, Clone)]
+pub struct Denied(pub Denial);
 
 impl Problem {
     /// A problem with a stable `code` and a `title` that is the same for each of its kind.
@@ -47,6 +53,7 @@ impl Problem {
             retry_after: None,
             extra: Map::new(),
             headers: Vec::new(),
+            denial: None,
         }))
     }
 
@@ -126,6 +133,14 @@ impl Problem {
         self
     }
 
+    /// Says what the audit log is to say of it, beside where the request came from. Without, it says that somebody was denied
+    /// an answer (401, 403) with this code.
+    #[must_use]
+    pub fn denial(mut self, denial: Denial) -> Self {
+        self.0.denial = Some(denial);
+        self
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -180,8 +195,14 @@ impl IntoResponse for Problem {
         if let Some(after) = self.0.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
-        for (name, value) in self.0.headers {
+        let members = *self.0;
+        for (name, value) in members.headers {
             headers.insert(name, value);
+        }
+        let is_denial = matches!(members.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let of_nobody = is_denial.then(|| Denial::of_nobody("request", members.code));
+        if let Some(denial) = members.denial.or(of_nobody) {
+            response.extensions_mut().insert(Denied(denial));
         }
         response
     }

@@ -237,7 +237,7 @@ impl RequestLimits {
     pub fn admit(&self, principal: &Principal) -> Result<(), TooManyRequests> {
         match &principal.role {
             Role::Browser { claims } => self.per_session.check(&(&claims.tenant, &claims.session_id))?,
-            Role::Service { key_id, .. } | Role::Operator { key_id, .. } => self.per_service_key.check(key_id)?,
+            Role::Service { key_id, .. } => self.per_service_key.check(key_id)?,
         }
         self.admit_tenant(principal.tenant())
     }
@@ -264,6 +264,7 @@ impl From<TooManyRequests> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scope::Scopes;
 
     fn number(number: u32) -> NonZeroU32 {
         NonZeroU32::new(number).unwrap()
@@ -323,7 +324,7 @@ mod tests {
         let limits = RequestLimits::new(rates);
         let by = |outcome: Result<(), TooManyRequests>| outcome.map_err(|refusal| refusal.by);
         let service = |key_id: &str| {
-            let role = Role::Service { tenant: TenantId::single(), key_id: key_id.to_owned() };
+            let role = Role::Service { tenant: TenantId::single(), key_id: key_id.to_owned(), scopes: Scopes::all() };
             by(limits.admit(&Principal { role, network: None }))
         };
         assert_eq!([(); 3].map(|()| service("a")), [Ok(()); 3]);

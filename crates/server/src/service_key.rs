@@ -1,4 +1,5 @@
-//! Service keys: long-lived keys for a shop's back end and for operators.
+//! Service keys: long-lived keys for a shop's back end and for operators. Here is what one looks like, and the bootstrap keys
+//! whose hashes stand in the configuration; `service_keys.rs` has those of the database, and recognises both.
 //!
 //! Only hashes are stored. A key holds 256 random bits, so one round of SHA-256 is enough:
 //! there is nothing to guess that a slow hash would protect.
@@ -9,8 +10,8 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
+use crate::scope::{Scope, Scopes};
 use crate::tenant::{TenantId, TenantIdError};
 
 /// What each service key begins with, so that leaked ones can be searched for.
@@ -24,16 +25,27 @@ pub struct ServiceKey(String);
 #[error("the operating system's random number source failed; no key was made")]
 pub struct ServiceKeyError;
 
-/// What a service key may do.
+/// What a bootstrap key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
+pub enum BootstrapRole {
     /// The shop's back end.
     Service,
     /// A person or a job that runs the server.
     Operator,
 }
 
-/// One known key: whose it is, what it may do, and its hash.
+impl BootstrapRole {
+    /// What such a key may do: all that a shop needs, or everything.
+    #[must_use]
+    pub fn scopes(self) -> Scopes {
+        match self {
+            Self::Service => Scope::ALL.into_iter().filter(|scope| *scope != Scope::Operator).collect(),
+            Self::Operator => Scopes::all(),
+        }
+    }
+}
+
+/// One bootstrap key, as it stands in the configuration: whose it is, what it is for, and its hash.
 ///
 /// Text form: `sha256:<64 hex digits>` for the single tenant, `shop-a=sha256:…` for another,
 /// `shop-a/operator=sha256:…` for an operator.
@@ -41,9 +53,10 @@ pub enum Scope {
 pub struct KnownKey {
     /// Whose sessions it reaches.
     pub tenant: TenantId,
-    /// What it may do.
-    pub scope: Scope,
-    hash: [u8; 32],
+    /// What it is for.
+    pub role: BootstrapRole,
+    /// Its hash.
+    pub sha256: [u8; 32],
 }
 
 /// Why a text does not name a known key.
@@ -55,9 +68,9 @@ pub enum KnownKeyError {
     /// The tenant's name is not one.
     #[error(transparent)]
     Tenant(#[from] TenantIdError),
-    /// The word after the tenant is not a scope.
-    #[error("a service key's scope must be `service` or `operator`")]
-    Scope,
+    /// The word after the tenant is neither.
+    #[error("a service key in the configuration is for `service` or `operator`")]
+    Role,
     /// Someone pasted the key where its hash belongs.
     #[error("this is a service key itself, not its hash; store only the `sha256:…` line and treat the key as exposed")]
     KeyInsteadOfHash,
@@ -82,8 +95,8 @@ impl ServiceKey {
 
     /// The entry that lets a server recognise this key.
     #[must_use]
-    pub fn known_as(&self, tenant: TenantId, scope: Scope) -> KnownKey {
-        KnownKey { tenant, scope, hash: hash(&self.0) }
+    pub fn known_as(&self, tenant: TenantId, role: BootstrapRole) -> KnownKey {
+        KnownKey { tenant, role, sha256: sha256_of(&self.0) }
     }
 }
 
@@ -97,18 +110,18 @@ impl KnownKey {
     /// A short public name for logs and the audit trail: the first 8 hex digits of the hash.
     #[must_use]
     pub fn id(&self) -> String {
-        hex(&self.hash[..4])
+        hex(&self.sha256[..4])
     }
 }
 
 impl fmt::Display for KnownKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.scope {
-            Scope::Service if self.tenant == TenantId::single() => {}
-            Scope::Service => write!(f, "{}=", self.tenant)?,
-            Scope::Operator => write!(f, "{}/operator=", self.tenant)?,
+        match self.role {
+            BootstrapRole::Service if self.tenant == TenantId::single() => {}
+            BootstrapRole::Service => write!(f, "{}=", self.tenant)?,
+            BootstrapRole::Operator => write!(f, "{}/operator=", self.tenant)?,
         }
-        write!(f, "sha256:{}", hex(&self.hash))
+        write!(f, "sha256:{}", hex(&self.sha256))
     }
 }
 
@@ -121,63 +134,26 @@ impl FromStr for KnownKey {
         if hash.starts_with(PREFIX) || owner.starts_with(PREFIX) {
             return Err(KnownKeyError::KeyInsteadOfHash);
         }
-        let (tenant, scope) = match owner.split_once('/') {
-            Some((tenant, "operator")) => (tenant, Scope::Operator),
-            Some((tenant, "service")) => (tenant, Scope::Service),
-            Some(_) => return Err(KnownKeyError::Scope),
-            None => (owner, Scope::Service),
+        let (tenant, role) = match owner.split_once('/') {
+            Some((tenant, "operator")) => (tenant, BootstrapRole::Operator),
+            Some((tenant, "service")) => (tenant, BootstrapRole::Service),
+            Some(_) => return Err(KnownKeyError::Role),
+            None => (owner, BootstrapRole::Service),
         };
         let tenant = if tenant.is_empty() { TenantId::single() } else { tenant.parse()? };
         let digits = hash.strip_prefix("sha256:").ok_or(KnownKeyError::Hash)?;
-        let hash = unhex(digits).ok_or(KnownKeyError::Hash)?;
-        Ok(Self { tenant, scope, hash })
+        let sha256 = unhex(digits).ok_or(KnownKeyError::Hash)?;
+        Ok(Self { tenant, role, sha256 })
     }
 }
 
-/// All keys that a server recognises.
-#[derive(Debug, Clone, Default)]
-pub struct ServiceKeys {
-    known: Vec<KnownKey>,
-}
-
-impl ServiceKeys {
-    /// A set of `known` keys; an empty one recognises nobody.
-    #[must_use]
-    pub fn new(known: Vec<KnownKey>) -> Self {
-        Self { known }
-    }
-
-    /// Whether there is no key at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-
-    /// The known key that `presented` is, if it is one.
-    ///
-    /// Every entry is compared, each in constant time, so that the answer's time says
-    /// neither which entry nor how many of its bytes matched.
-    #[must_use]
-    pub fn recognise(&self, presented: &str) -> Option<&KnownKey> {
-        if !presented.starts_with(PREFIX) || presented.len() > 256 {
-            return None;
-        }
-        let presented = hash(presented);
-        let mut found = None;
-        for known in &self.known {
-            if bool::from(known.hash.ct_eq(&presented)) {
-                found = Some(known);
-            }
-        }
-        found
-    }
-}
-
-fn hash(text: &str) -> [u8; 32] {
+/// The hash by which a key is known.
+pub(crate) fn sha256_of(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -201,37 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_recognised_with_its_tenant_and_scope() {
-        let key = ServiceKey::generate().unwrap();
-        let keys = ServiceKeys::new(vec![
-            ServiceKey::generate().unwrap().known_as(tenant("shop-b"), Scope::Service),
-            key.known_as(tenant("shop-a"), Scope::Operator),
-        ]);
-        let known = keys.recognise(key.reveal()).unwrap();
-        assert_eq!((known.tenant.as_str(), known.scope), ("shop-a", Scope::Operator));
-    }
-
-    #[test]
-    fn other_keys_are_not_recognised() {
-        let key = ServiceKey::generate().unwrap();
-        let keys = ServiceKeys::new(vec![key.known_as(TenantId::single(), Scope::Service)]);
-        let stranger = ServiceKey::generate().unwrap();
-        assert!(keys.recognise(stranger.reveal()).is_none());
-        assert!(keys.recognise(&key.reveal()[..key.reveal().len() - 1]).is_none());
-        assert!(keys.recognise("").is_none());
-        assert!(ServiceKeys::default().recognise(key.reveal()).is_none());
-    }
-
-    #[test]
     fn a_known_key_survives_being_written_and_read() {
         let key = ServiceKey::generate().unwrap();
-        for (name, scope) in [
-            ("default", Scope::Service),
-            ("default", Scope::Operator),
-            ("shop-a", Scope::Service),
-            ("shop-a", Scope::Operator),
+        for (name, role) in [
+            ("default", BootstrapRole::Service),
+            ("default", BootstrapRole::Operator),
+            ("shop-a", BootstrapRole::Service),
+            ("shop-a", BootstrapRole::Operator),
         ] {
-            let known = key.known_as(tenant(name), scope);
+            let known = key.known_as(tenant(name), role);
             assert_eq!(known.to_string().parse::<KnownKey>().unwrap(), known);
         }
     }
@@ -242,7 +196,7 @@ mod tests {
         assert_eq!(key.reveal().parse::<KnownKey>(), Err(KnownKeyError::KeyInsteadOfHash));
         assert_eq!(format!("shop-a={}", key.reveal()).parse::<KnownKey>(), Err(KnownKeyError::KeyInsteadOfHash));
         assert_eq!("sha256:12".parse::<KnownKey>(), Err(KnownKeyError::Hash));
-        assert_eq!(format!("a/root=sha256:{}", "0".repeat(64)).parse::<KnownKey>(), Err(KnownKeyError::Scope));
+        assert_eq!(format!("a/root=sha256:{}", "0".repeat(64)).parse::<KnownKey>(), Err(KnownKeyError::Role));
     }
 
     #[test]

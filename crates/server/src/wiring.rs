@@ -24,6 +24,7 @@ use crate::keys::source::KeySource;
 use crate::mode::{self, Mode};
 use crate::principal::Authenticator;
 use crate::rate_limit::{AddressLimit, RequestLimits};
+use crate::service_keys::{self, ServiceKeys};
 use crate::sessions::{Announcements, RewrapWalk, Sessions, Tiers};
 use crate::shared_cache::{CacheEvent, SettingsError, SharedCache};
 use crate::store::{
@@ -166,6 +167,17 @@ async fn check_keys(store: &dyn Store, keys: &KeyRing) -> Result<(), WiringError
     Ok(())
 }
 
+/// Reads the service keys of the database for the first time. Where that fails, they are refused until it is done.
+async fn read_service_keys(store: &dyn Store, service_keys: &ServiceKeys) {
+    if let Err(error) = service_keys.read_again(store).await {
+        tracing::warn!(error = %crate::problem::chain(&error), "the service keys of the database can't be read now");
+    } else if service_keys.has_none() {
+        tracing::warn!(
+            "there is no service key, so no back end can authenticate: make one with `throughline service-keys create`"
+        );
+    }
+}
+
 /// Where what other servers tell arrives.
 struct TierEvents {
     listener: Option<ChangeListener>,
@@ -206,6 +218,7 @@ impl ServerState {
         telemetry::metrics()?;
         let (tiers, events) = open_tiers(&config, secrets.keys.clone()).await?;
         check_keys(&*tiers.store, &secrets.keys).await?;
+        read_service_keys(&*tiers.store, &secrets.service_keys).await;
         let state = Self::with(config, secrets, tiers, Arc::new(SystemClock))?;
         state.start_listening(events);
         Ok(state)
@@ -224,6 +237,7 @@ impl ServerState {
         let metrics = telemetry::metrics()?;
         // It was read at the start.
         metrics::gauge!("throughline_key_ring_readable").set(1.0);
+        metrics::gauge!("throughline_service_keys_readable").set(1.0);
         let funnels = Arc::new(FunnelLibrary::load(config.funnels.as_deref())?);
         let tasks = TaskTracker::new();
         let (store, database, cache) = (Arc::clone(&tiers.store), tiers.database.clone(), tiers.cache.clone());
@@ -288,6 +302,7 @@ impl ServerState {
         });
         self.start_following_keys();
         self.start_sealing();
+        self.start_following_service_keys();
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             while state.goes_on_after(state.config.flush_interval).await {
@@ -364,6 +379,31 @@ impl ServerState {
                 }
                 if !goes_on {
                     return;
+                }
+            }
+        });
+    }
+
+    /// Starts the task that reads the service keys of the database again, and writes down their use.
+    fn start_following_service_keys(self: &Arc<Self>) {
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut is_readable = true;
+            while state.goes_on_after(service_keys::READ_EVERY).await {
+                let known = state.authenticator.service_keys();
+                let read = known.read_again(&*state.store).await;
+                metrics::gauge!("throughline_service_keys_readable").set(if read.is_ok() { 1.0 } else { 0.0 });
+                let was_readable = std::mem::replace(&mut is_readable, read.is_ok());
+                if let Err(error) = &read
+                    && was_readable
+                {
+                    tracing::warn!(error = %crate::problem::chain(error), "the service keys of the database can't be read; those that are known stay good for a while");
+                }
+                known.look_for_ends(state.clock.now_ms());
+                if read.is_ok()
+                    && let Err(error) = known.note_uses(&*state.store).await
+                {
+                    tracing::debug!(error = %crate::problem::chain(&error), "when service keys were used is not written down now");
                 }
             }
         });

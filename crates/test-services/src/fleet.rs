@@ -55,7 +55,7 @@ impl Fleet {
         let binary = binary.into();
         postgres.create_database("shop")?;
         let folder = tempfile::Builder::new().prefix("throughline-fleet-").tempdir()?;
-        let made = command(&binary).args(["keys", "generate"]).output()?;
+        let made = command(&binary).args(["keys", "generate", "--operator"]).output()?;
         let made = String::from_utf8(made.stdout).map_err(io::Error::other)?;
         let value = |name: &str| made.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| other(name));
         std::fs::write(folder.path().join("keys"), value("THROUGHLINE_KEYS=")?)?;

@@ -2,7 +2,7 @@
 
 use http::header::ORIGIN;
 use http::{HeaderMap, HeaderValue};
-use throughline_server::http::origin::{AllowedOrigins, Origin};
+use throughline_server::http::origin::{AllowedOrigin, AllowedOrigins};
 
 use crate::Outcome;
 
@@ -11,17 +11,20 @@ pub(super) fn run(input: &[u8]) -> Outcome {
     let list = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
     let mut origins = Vec::new();
     for text in list.split(' ') {
-        match text.parse::<Origin>() {
+        match text.parse::<AllowedOrigin>() {
             Ok(origin) => {
-                assert_eq!(origin.to_string(), text.trim(), "an origin is kept as it was written");
+                let written = origin.to_string();
+                assert_eq!(written, text.trim().trim_end_matches("=default"), "an origin is kept as it was written");
+                assert_eq!(written.parse().as_ref(), Ok(&origin));
                 assert!(!text.contains('*'), "a wildcard is allowed: {text}");
                 origins.push(origin);
             }
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     }
-    let texts: Vec<String> = origins.iter().map(ToString::to_string).collect();
-    let allowed = AllowedOrigins::new(origins);
+    let listed = |origin: &AllowedOrigin| origin.to_string().split('=').map(str::to_owned).next().unwrap_or_default();
+    let texts: Vec<String> = origins.iter().map(listed).collect();
+    let Ok(allowed) = AllowedOrigins::new(origins) else { return Outcome::Refused };
     assert_eq!(allowed.values().count(), texts.len());
     let mut headers = HeaderMap::new();
     for line in lines.take(10) {

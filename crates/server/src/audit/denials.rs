@@ -1,12 +1,15 @@
 //! What was not allowed. It changes nothing, so there is no transaction to write it with: it is counted, and written once in a
 //! second.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use throughline_core::Caller;
 
 use super::{AuditEntry, Outcome};
+use crate::client_address::kept_network;
 use crate::tenant::TenantId;
 
 /// How many different ones are told apart in one second. A crowd of attackers fills neither memory nor database: what is beyond
@@ -29,7 +32,7 @@ pub struct Denial {
     /// What was wanted.
     pub did: &'static str,
     /// The code of the refusal.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
 }
 
 /// Denials that are not written yet.
@@ -41,16 +44,27 @@ pub struct Denials {
 impl Denial {
     /// Of somebody who proved nothing.
     #[must_use]
-    pub fn of_nobody(did: &'static str, code: &'static str, network: String) -> Self {
-        let network = Some(network);
-        Self { tenant: TenantId::single(), session: None, by: "nobody", key_id: None, network, did, code }
+    pub fn of_nobody(did: &'static str, code: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(TenantId::single(), "nobody", Caller::default(), did, code)
     }
 
     /// Of this caller.
     #[must_use]
-    pub fn of(tenant: TenantId, by: &'static str, caller: Caller, did: &'static str, code: &'static str) -> Self {
+    pub fn of(
+        tenant: TenantId,
+        by: &'static str,
+        caller: Caller,
+        did: &'static str,
+        code: impl Into<Cow<'static, str>>,
+    ) -> Self {
         let Caller { key_id, network } = caller;
-        Self { tenant, session: None, by, key_id, network, did, code }
+        Self { tenant, session: None, by, key_id, network, did, code: code.into() }
+    }
+
+    /// The same, at this address.
+    #[must_use]
+    pub fn at(self, address: IpAddr) -> Self {
+        Self { network: Some(kept_network(address)), ..self }
     }
 }
 
@@ -83,7 +97,7 @@ impl Denial {
         AuditEntry {
             session,
             outcome: Outcome::Denied,
-            code: Some(code.to_owned()),
+            code: Some(code.into_owned()),
             times: Some(times),
             ..AuditEntry::done(tenant, did, now_ms).by(by, Caller { key_id, network })
         }
@@ -98,14 +112,15 @@ mod tests {
     fn the_same_denial_is_written_once_with_its_count_and_a_crowd_does_not_fill_the_memory() {
         let denials = Denials::default();
         for _ in 0..5 {
-            denials.note(Denial::of_nobody("authenticate", "tokenExpired", "203.0.113.0/24".to_owned()));
+            denials.note(Denial::of_nobody("authenticate", "tokenExpired").at("203.0.113.7".parse().unwrap()));
         }
         let taken = denials.take(1_700_000_000_000);
         assert_eq!(taken.len(), 1);
         assert_eq!((taken[0].times, taken[0].code.as_deref()), (Some(5), Some("tokenExpired")));
         assert!(denials.take(0).is_empty(), "taken once");
         for network in 0..10 * TOLD_APART {
-            denials.note(Denial::of_nobody("authenticate", "tokenMalformed", format!("network {network}")));
+            let network = Some(format!("network {network}"));
+            denials.note(Denial { network, ..Denial::of_nobody("authenticate", "tokenMalformed") });
         }
         let taken = denials.take(0);
         assert_eq!(taken.len(), TOLD_APART + 1);

@@ -280,7 +280,12 @@ impl Config {
                 auto_migrate: given("auto_migrate", &options.auto_migrate)?,
             },
             funnels: options.funnels.clone(),
-            allowed_origins: AllowedOrigins::new(options.allowed_origins.clone().unwrap_or_default()),
+            allowed_origins: AllowedOrigins::new(options.allowed_origins.clone().unwrap_or_default()).map_err(
+                |_| {
+                    let why = "an origin is listed for two tenants; nobody could tell whose sessions its pages create";
+                    ConfigError::OutOfRange { option: "allowed_origins", why }
+                },
+            )?,
             trusted_proxies: TrustedProxies::new(options.trusted_proxies.clone().unwrap_or_default()),
             lifetimes,
             session_creations_per_minute: given("session_creations_per_minute", &options.session_creations_per_minute)?,
@@ -451,6 +456,7 @@ mod tests {
             ("json_depth_limit = 101", "json_depth_limit"),
             ("tls_certificate_file = \"a.pem\"", "tls_key_file"),
             ("tls_key_file = \"a.pem\"", "tls_certificate_file"),
+            ("allowed_origins = [\"https://a.example=a\", \"https://a.example=b\"]", "allowed_origins"),
         ] {
             let (_file, options) = file(text);
             let error = Config::resolve(options).unwrap_err();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::ConfigError;
 use crate::client_address::TrustedProxy;
-use crate::http::origin::Origin;
+use crate::http::origin::AllowedOrigin;
 
 /// What holds where nothing else is said, as a file of options.
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
@@ -76,7 +76,7 @@ pub struct ServeOptions {
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
-    /// Make a service key for this process and print it, and a key ring beside the SQLite file unless one is given. Never for
+    /// Make a service key with all scopes for this process and print it, and a key ring beside the SQLite file unless one is given. Never for
     /// production
     #[arg(long, help_heading = "General", env = "THROUGHLINE_DEV", value_parser = BoolishValueParser::new())]
     #[serde(skip)]
@@ -88,7 +88,7 @@ pub struct ServeOptions {
     pub listen: Option<SocketAddr>,
 
     /// Origins of web pages that may talk to this server, exactly as browsers send them. Without it, no web
-    /// page may
+    /// page may. What a page of `https://shop-a.example=shop-a` begins without a credential is of the tenant `shop-a`
     #[arg(
         long,
         help_heading = "Listening",
@@ -97,7 +97,7 @@ pub struct ServeOptions {
         value_delimiter = ','
     )]
     #[serde(deserialize_with = "texts")]
-    pub allowed_origins: Option<Vec<Origin>>,
+    pub allowed_origins: Option<Vec<AllowedOrigin>>,
 
     /// Proxies whose X-Forwarded-For is believed: addresses or networks. Without it, none
     #[arg(
@@ -363,7 +363,7 @@ pub struct ServeOptions {
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_KEYS_COMMAND", value_name = "COMMAND")]
     pub keys_command: Option<String>,
 
-    /// A file with hashes of service keys, one a line.
+    /// A file with hashes of bootstrap service keys, one a line; other service keys are in the database.
     /// Instead of it: the variable THROUGHLINE_SERVICE_KEY_HASHES, separated by commas
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_SERVICE_KEY_HASHES_FILE", value_name = "FILE")]
     pub service_key_hashes_file: Option<PathBuf>,

@@ -20,7 +20,10 @@ const FORMS: &[(&str, &str)] = &[
     ("DURATION", "a number and a unit: `250ms`, `10s`, `30m`, `1h 30m`"),
     ("COUNT", "a whole number, 1 or more"),
     ("SIZE", "a number of bytes: `65536`, `64KiB`, `1MiB`"),
-    ("ORIGIN,…", "`https://shop.example`, several separated by commas; a list in the file"),
+    (
+        "ORIGIN,…",
+        "`https://shop.example`, or `https://shop-a.example=shop-a` with its tenant, several separated by commas; a list in the file",
+    ),
     ("CIDR,…", "`10.0.0.0/8`, `2001:db8::1`, several separated by commas; a list in the file"),
     ("BOOL", "`true` or `false`"),
     ("FILTER", "`info`, `warn,throughline_server=debug`"),
@@ -131,11 +134,11 @@ Keys are never flags, which everybody on the machine can read, and never in the 
 | what | variable | or a file |
 | --- | --- | --- |
 | the [key ring](operations/keys.md), from which all other keys are derived | `THROUGHLINE_KEYS` | `--keys-file`, or the output of `--keys-command` |
-| hashes of service keys | `THROUGHLINE_SERVICE_KEY_HASHES`, separated by commas | `--service-key-hashes-file`, one a line |
+| hashes of bootstrap service keys | `THROUGHLINE_SERVICE_KEY_HASHES`, separated by commas | `--service-key-hashes-file`, one a line |
 | the password of PostgreSQL | `PGPASSWORD`, or in `THROUGHLINE_DATABASE_URL` | `PGPASSFILE` |
 | the password of Redis | in `THROUGHLINE_REDIS_URL` | |
 
-`throughline keys generate` makes keys.
+`throughline keys generate` makes keys. [Service keys](operations/service-keys.md) that have scopes and can be revoked are in the database.
 ";
 
 #[cfg(test)]

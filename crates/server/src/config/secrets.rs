@@ -7,7 +7,8 @@ use super::ServeOptions;
 use crate::keys::ring_text::VARIABLE as KEYS;
 use crate::keys::source::{KeySource, KeySourceError};
 use crate::keys::{KeyRing, KeyRingError, RootKeyError};
-use crate::service_key::{KnownKey, KnownKeyError, Scope, ServiceKey, ServiceKeyError, ServiceKeys};
+use crate::service_key::{BootstrapRole, KnownKey, KnownKeyError, ServiceKey, ServiceKeyError};
+use crate::service_keys::ServiceKeys;
 use crate::tenant::TenantId;
 
 const SERVICE_KEY_HASHES: &str = "THROUGHLINE_SERVICE_KEY_HASHES";
@@ -19,7 +20,7 @@ pub struct Secrets {
     pub keys: KeyRing,
     /// Where that is read again; `None` where it was made for this process.
     pub key_source: Option<KeySource>,
-    /// Which service keys are known.
+    /// Which service keys are known: those of the configuration, until the database has been read.
     pub service_keys: ServiceKeys,
     /// The service key that was made for this process, with `--dev` only.
     pub dev_service_key: Option<ServiceKey>,
@@ -33,11 +34,6 @@ pub enum SecretsError {
         "there is no key ring, and there is no default one: make one with `throughline keys generate`, then set {KEYS}, --keys-file or --keys-command. To try things out, `--dev` makes keys of its own"
     )]
     NoKeys,
-    /// No service key.
-    #[error(
-        "there is no service key, so no back end could authenticate: make keys with `throughline keys generate`, then set {SERVICE_KEY_HASHES} or --service-key-hashes-file"
-    )]
-    NoServiceKey,
     /// Two sources for the same thing.
     #[error("both {variable} and {flag} are set; keep the one that is meant")]
     Ambiguous {
@@ -117,11 +113,8 @@ impl Secrets {
         let mut dev_service_key = None;
         if options.dev {
             let key = ServiceKey::generate()?;
-            known.push(key.known_as(TenantId::single(), Scope::Service));
+            known.push(key.known_as(TenantId::single(), BootstrapRole::Operator));
             dev_service_key = Some(key);
-        }
-        if known.is_empty() {
-            return Err(SecretsError::NoServiceKey);
         }
         Ok(Self { keys, key_source, service_keys: ServiceKeys::new(known), dev_service_key })
     }
@@ -171,7 +164,7 @@ mod tests {
 
     fn hash() -> String {
         let key = ServiceKey::generate().unwrap();
-        key.known_as(TenantId::single(), Scope::Service).to_string()
+        key.known_as(TenantId::single(), BootstrapRole::Service).to_string()
     }
 
     fn key() -> String {
@@ -183,7 +176,8 @@ mod tests {
         let options = ServeOptions::default();
         assert!(matches!(load(None, None, &options), Err(SecretsError::NoKeys)));
         assert!(matches!(load(Some(" "), Some(&hash()), &options), Err(SecretsError::NoKeys)));
-        assert!(matches!(load(Some(&key()), None, &options), Err(SecretsError::NoServiceKey)));
+        let secrets = load(Some(&key()), None, &options).unwrap();
+        assert!(secrets.service_keys.has_none() && secrets.dev_service_key.is_none());
     }
 
     #[test]
@@ -191,7 +185,7 @@ mod tests {
         let options = ServeOptions { dev: true, ..ServeOptions::default() };
         let secrets = load(None, None, &options).unwrap();
         let key = secrets.dev_service_key.unwrap();
-        assert!(secrets.service_keys.recognise(key.reveal()).is_some());
+        assert!(secrets.service_keys.recognise(key.reveal(), 0).is_ok());
         assert!(!format!("{key:?}").contains(key.reveal()));
     }
 

@@ -17,6 +17,7 @@ use super::sessions::batch::{check_count, for_each};
 use super::sessions::{Target, staff};
 use crate::principal::Principal;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::sessions::SessionError;
 use crate::store::SessionKey;
 use crate::wiring::ServerState;
@@ -123,13 +124,13 @@ pub(crate) enum CacheOutcome {
 #[utoipa::path(
     get, path = "/v1/cache", tag = "cache",
     responses((status = 200, description = "How they do", body = CacheStatistics), StaffProblems),
-    security(("serviceKey" = [])),
+    security(("serviceKey" = ["operator"])),
 )]
 pub(crate) async fn statistics(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
 ) -> Result<Response, Problem> {
-    staff(&state, &principal)?;
+    staff(&principal, Scope::Operator)?;
     let memory = state.sessions.statistics();
     let uses = memory.hits + memory.misses;
     let statistics = CacheStatistics {
@@ -162,14 +163,14 @@ pub(crate) async fn statistics(
         StaffProblems,
         BodyProblems,
     ),
-    security(("serviceKey" = [])),
+    security(("serviceKey" = ["operator"])),
 )]
 pub(crate) async fn invalidate(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     JsonBody(CacheIds { ids }): JsonBody<CacheIds>,
 ) -> Result<Response, Problem> {
-    outcomes(&state, &principal, ids, async |key| state.sessions.invalidate(&key).await).await
+    outcomes(&principal, ids, async |key| state.sessions.invalidate(&key).await).await
 }
 
 /// Reads sessions into this server's memory, and into Redis, before somebody asks for them.
@@ -181,26 +182,25 @@ pub(crate) async fn invalidate(
         StaffProblems,
         BodyProblems,
     ),
-    security(("serviceKey" = [])),
+    security(("serviceKey" = ["operator"])),
 )]
 pub(crate) async fn warm(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     JsonBody(CacheIds { ids }): JsonBody<CacheIds>,
 ) -> Result<Response, Problem> {
-    outcomes(&state, &principal, ids, async |key| state.sessions.warm(&key).await).await
+    outcomes(&principal, ids, async |key| state.sessions.warm(&key).await).await
 }
 
 async fn outcomes<F: Future<Output = Result<bool, SessionError>>>(
-    state: &ServerState,
     principal: &Principal,
     ids: Vec<String>,
     work: impl Fn(SessionKey) -> F,
 ) -> Result<Response, Problem> {
-    staff(state, principal)?;
+    staff(principal, Scope::Operator)?;
     check_count(&ids, MAX_IDS)?;
     let results = for_each(ids, async |id| {
-        let Ok(target) = Target::of(state, principal, &id) else { return CacheOutcome::NotFound { id } };
+        let Ok(target) = Target::of(principal, &id, Scope::Operator) else { return CacheOutcome::NotFound { id } };
         match work(target.key).await {
             Ok(true) => CacheOutcome::Done { id },
             Ok(false) => CacheOutcome::NotFound { id },

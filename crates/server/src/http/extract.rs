@@ -8,10 +8,9 @@ use axum::http::Extensions;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
-use crate::audit::Denial;
-use crate::client_address::kept_network;
 use crate::principal::{AuthenticationError, Principal};
 use crate::problem::Problem;
+use crate::service_keys::ServiceKeyRefusal;
 use crate::wiring::ServerState;
 
 impl FromRequestParts<Arc<ServerState>> for Principal {
@@ -46,9 +45,10 @@ fn recognise(state: &ServerState, parts: &Parts) -> Result<Principal, Problem> {
             Ok(principal.at(address))
         }
         Err(error) => {
-            state.denials.note(Denial::of_nobody("authenticate", error.code(), kept_network(address)));
-            // What comes without any credential has been counted by the layers around the routes.
-            if error != AuthenticationError::Missing {
+            // What comes without any credential has been counted by the layers around the routes, and a key that can't be judged
+            // just now is nobody's attempt.
+            let unavailable = AuthenticationError::ServiceKey(ServiceKeyRefusal::Unavailable);
+            if error != AuthenticationError::Missing && error != unavailable {
                 state.request_limits.refuse_credential(address)?;
             }
             Err(error.into())

@@ -3,6 +3,7 @@
 //! problems.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use super::request_id::{self, RequestId};
 use super::request_measures::RequestMeasures;
 use super::waiting::{self, Held, Waited};
 use crate::config::HeadLimits;
-use crate::problem::{self, Problem};
+use crate::problem::{self, Denied, Problem};
 use crate::wiring::ServerState;
 
 /// How long a browser may remember the answer to a preflight request.
@@ -105,6 +106,7 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let method = known_method(request.method());
     let is_api = request.uri().path().starts_with("/v1/");
+    let address = around.address(&request);
     let span = tracing::info_span!("request", id = id.as_str(), method, route);
     let answering = async {
         let response = share(&around, request, started, next).await;
@@ -121,6 +123,9 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
         (response, elapsed)
     };
     let (mut response, elapsed) = id.scope(answering.instrument(span)).await;
+    if let Some(Denied(denial)) = response.extensions_mut().remove::<Denied>() {
+        around.state.denials.note(denial.at(address));
+    }
     around.measures.answered(method, route, response.status(), elapsed);
     // For all that follow, at once.
     response.headers_mut().reserve(8);
@@ -130,6 +135,12 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
 }
 
 impl Surroundings {
+    /// The address that a request came from, seen through trusted proxies only.
+    fn address(&self, request: &Request) -> IpAddr {
+        let proxies = &self.state.config.trusted_proxies;
+        proxies.client(extract::peer(request.extensions()), request.headers())
+    }
+
     /// Judges a request by its head alone, before anything is done for it.
     fn admit(&self, request: &Request) -> Result<(), Problem> {
         let ServerState { config, request_limits, .. } = &*self.state;
@@ -137,7 +148,7 @@ impl Surroundings {
         if is_operators(request) {
             return Ok(());
         }
-        let address = config.trusted_proxies.client(extract::peer(request.extensions()), request.headers());
+        let address = self.address(request);
         request_limits.admit_address(address, request.headers().contains_key(AUTHORIZATION))?;
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! `/metrics` for Prometheus. Metrics hold no personal data, yet they tell a competitor how
-//! a shop is doing, so by default they are for whoever holds a service or operator key.
+//! a shop is doing, so by default they are for service keys with the scope `sessions:read`, as statistics are.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use axum::routing::get;
 
 use crate::principal::Role;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::wiring::ServerState;
 
 pub(super) fn routes() -> Router<Arc<ServerState>> {
@@ -24,6 +25,7 @@ async fn scrape(State(state): State<Arc<ServerState>>, headers: HeaderMap) -> Re
         if let Role::Browser { .. } = principal.role {
             return Err(Problem::of_status(StatusCode::FORBIDDEN));
         }
+        principal.require(Scope::SessionsRead)?;
     }
     let text = state.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())

@@ -35,8 +35,8 @@ pub(crate) struct SessionProblems;
 impl IntoResponses for SessionProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems([
-            (401, "No credential, or one that proves nothing, or a token that was revoked"),
-            (403, "The token is for another session"),
+            (401, "No credential, or one that proves nothing, or one that was revoked"),
+            (403, "The token is for another session, or the service key lacks the scope"),
             (404, "There is no such session"),
             (503, "It can't be read or stored just now"),
         ])
@@ -65,7 +65,7 @@ impl IntoResponses for StaffProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems([
             (401, "No credential, or one that proves nothing"),
-            (403, "This is for services and operators, not for browsers"),
+            (403, "This is for service keys with the scope, not for browsers"),
             (503, "The database can't be asked just now"),
         ])
     }

@@ -9,12 +9,12 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use serde_json::Value;
 use utoipa::openapi::OpenApi;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{cache, description, funnels, problem_page, sessions, sync};
+use super::{cache, description, funnels, problem_page, service_keys, sessions, sync};
 use crate::wiring::ServerState;
 
 #[derive(utoipa::OpenApi)]
@@ -27,6 +27,7 @@ use crate::wiring::ServerState;
     tags(
         (name = "sessions", description = "Sessions over REST"),
         (name = "sync", description = "The socket, and requests instead of it; the frames are described in PROTOCOL.md"),
+        (name = "service keys", description = "Keys of back ends and operators: made, listed, revoked"),
         (name = "cache", description = "The tiers above the database"),
         (name = "funnels", description = "Funnel definitions"),
     ),
@@ -39,8 +40,15 @@ struct Credentials;
 impl Modify for Credentials {
     fn modify(&self, description: &mut OpenApi) {
         let components = description.components.get_or_insert_default();
-        for name in ["serviceKey", "sessionToken"] {
-            components.add_security_scheme(name, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        for (name, what) in [
+            (
+                "serviceKey",
+                "A service key. What a route lists are the scopes that it needs; `scopeMissing` names one that is missing.",
+            ),
+            ("sessionToken", "A session's token: for that session alone."),
+        ] {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(what)).build();
+            components.add_security_scheme(name, SecurityScheme::Http(scheme));
         }
     }
 }
@@ -52,6 +60,7 @@ pub fn described() -> (Router<Arc<ServerState>>, Value) {
         .merge(sync::routes())
         .merge(funnels::routes())
         .merge(cache::routes())
+        .merge(service_keys::routes())
         .split_for_parts();
     (routes, description::completed(described))
 }

@@ -10,8 +10,8 @@ pub use audits::*;
 pub use surveys::*;
 
 use super::{
-    Append, CommitError, Deleted, Deletion, Due, EndedBefore, JournalRecord, Operational, Rewrapped, SessionKey, Store,
-    Stored,
+    Append, CommitError, Deleted, Deletion, Due, EndedBefore, JournalRecord, Operational, Revocation, Rewrapped,
+    SessionKey, Store, Stored, StoredServiceKey,
 };
 use crate::audit::{AuditEntry, AuditRecord};
 use crate::clock::millis;
@@ -56,6 +56,9 @@ macro_rules! all {
             audit_records_are_written_with_their_change_or_not_at_all,
             audit_records_are_sealed_block_after_block,
             of_two_blocks_with_one_number_the_first_one_stays,
+            service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever,
+            changes_of_service_keys_are_told_once_and_their_use_is_none,
+            of_many_changes_of_service_keys_at_once_none_is_missed,
         );
     };
 }
@@ -82,6 +85,84 @@ macro_rules! tests_of {
     };
 }
 pub(crate) use tests_of;
+
+fn service_key(tenant: &str, number: u8) -> StoredServiceKey {
+    StoredServiceKey {
+        id: format!("{number:016x}"),
+        tenant: tenant.parse().unwrap(),
+        name: "Back end, München".to_owned(),
+        sha256: [number; 32],
+        scopes: "sessions:read payments".parse().unwrap(),
+        created_at_ms: 1_000 + i64::from(number),
+        created_by: "cli".to_owned(),
+        expires_at_ms: number.is_multiple_of(2).then_some(9_000),
+        revoked_at_ms: None,
+        last_used_at_ms: None,
+    }
+}
+
+pub async fn service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever(store: Arc<impl Store>) {
+    let (one, other) = (service_key("shop-a", 1), service_key("shop-b", 2));
+    for key in [&one, &other, &one] {
+        store.add_service_key(key).await.unwrap();
+    }
+    let (shop_a, shop_b) = (one.tenant.clone(), other.tenant.clone());
+    assert_eq!(store.service_keys(Some(&shop_a)).await.unwrap(), std::slice::from_ref(&one));
+    assert_eq!(store.service_keys(None).await.unwrap(), [one.clone(), other.clone()]);
+    assert_eq!(store.revoke_service_key(Some(&shop_b), &one.id, 5_000).await.unwrap(), Revocation::Unknown);
+    assert_eq!(store.revoke_service_key(None, "unknown", 5_000).await.unwrap(), Revocation::Unknown);
+    assert_eq!(store.revoke_service_key(Some(&shop_a), &one.id, 5_000).await.unwrap(), Revocation::Revoked);
+    assert_eq!(store.revoke_service_key(None, &one.id, 6_000).await.unwrap(), Revocation::WasRevoked);
+    let revoked = StoredServiceKey { revoked_at_ms: Some(5_000), ..one };
+    assert_eq!(store.service_keys(None).await.unwrap(), [revoked, other]);
+}
+
+pub async fn changes_of_service_keys_are_told_once_and_their_use_is_none(store: Arc<impl Store>) {
+    let nothing = store.service_key_changes(0).await.unwrap();
+    assert!(nothing.keys.is_empty());
+    let (one, other) = (service_key("shop-a", 1), service_key("shop-b", 2));
+    store.add_service_key(&one).await.unwrap();
+    let first = store.service_key_changes(nothing.version).await.unwrap();
+    assert!(first.version > nothing.version && first.keys == [one.clone()]);
+    store.add_service_key(&other).await.unwrap();
+    let second = store.service_key_changes(first.version).await.unwrap();
+    assert_eq!(second.keys, std::slice::from_ref(&other));
+    for (at_ms, is_noted) in [(100_000, true), (159_999, false), (160_000, true), (100_000, false)] {
+        assert_eq!(store.note_service_key_use(&one.id, at_ms).await.unwrap(), is_noted, "{at_ms}");
+    }
+    assert!(!store.note_service_key_use("unknown", 1).await.unwrap());
+    let unchanged = store.service_key_changes(second.version).await.unwrap();
+    assert_eq!((unchanged.version, unchanged.keys.len()), (second.version, 0));
+    store.revoke_service_key(None, &one.id, 5_000).await.unwrap();
+    let third = store.service_key_changes(second.version).await.unwrap();
+    let revoked = StoredServiceKey { revoked_at_ms: Some(5_000), last_used_at_ms: Some(160_000), ..one };
+    assert_eq!(third.keys, [revoked]);
+    assert_eq!(store.service_key_changes(0).await.unwrap().keys.len(), 2);
+}
+
+pub async fn of_many_changes_of_service_keys_at_once_none_is_missed(store: Arc<impl Store>) {
+    const KEYS: u8 = 24;
+    let adding = (0..KEYS).map(|number| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.add_service_key(&service_key("shop-a", number)).await })
+    });
+    let adding: Vec<_> = adding.collect();
+    let (mut seen, mut version) = (std::collections::BTreeSet::new(), 0);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while seen.len() < usize::from(KEYS) {
+        assert!(std::time::Instant::now() < deadline, "a change was missed: {seen:?}");
+        let changes = store.service_key_changes(version).await.unwrap();
+        assert!(changes.version >= version);
+        version = changes.version;
+        for key in changes.keys {
+            assert!(seen.insert(key.id.clone()), "{} was told twice", key.id);
+        }
+        tokio::task::yield_now().await;
+    }
+    for added in adding {
+        added.await.unwrap().unwrap();
+    }
+}
 
 pub fn session(tenant: &str, id: &str) -> SessionKey {
     SessionKey { tenant: tenant.parse().unwrap(), session_id: id.to_owned() }

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use super::{
     Append, AuditMark, AuditStore, CommitError, Deleted, Deletion, Due, EndedBefore, Found, JournalRecord, ReadError,
-    Rewrapped, Search, SessionKey, SessionStore, Store, StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, Store, StoreFault,
+    Stored, StoredServiceKey, Summary, SummaryOf, SurveyError,
 };
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::breaker::{Attempt, Breaker, BreakerSettings, Kind, Open};
@@ -313,6 +314,35 @@ impl IdempotencyStore for GuardedStore {
 
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
         self.write_if_any(self.store.sweep(now_ms), |dropped| *dropped > 0).await
+    }
+}
+
+#[async_trait]
+impl ServiceKeyStore for GuardedStore {
+    async fn add_service_key(&self, key: &StoredServiceKey) -> Result<(), ReadError> {
+        self.write(self.store.add_service_key(key)).await
+    }
+
+    async fn revoke_service_key(
+        &self,
+        tenant: Option<&TenantId>,
+        id: &str,
+        now_ms: i64,
+    ) -> Result<Revocation, ReadError> {
+        let has_changed = |revocation: &Revocation| *revocation == Revocation::Revoked;
+        self.write_if_any(self.store.revoke_service_key(tenant, id, now_ms), has_changed).await
+    }
+
+    async fn service_keys(&self, tenant: Option<&TenantId>) -> Result<Vec<StoredServiceKey>, ReadError> {
+        self.read(self.store.service_keys(tenant)).await
+    }
+
+    async fn service_key_changes(&self, since: u64) -> Result<ServiceKeyChanges, ReadError> {
+        self.read(self.store.service_key_changes(since)).await
+    }
+
+    async fn note_service_key_use(&self, id: &str, at_ms: i64) -> Result<bool, ReadError> {
+        self.write_if_any(self.store.note_service_key_use(id, at_ms), |noted| *noted).await
     }
 }
 

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::{
     Append, AuditMark, AuditStore, CommitError, Deleted, Deletion, Due, EndedBefore, Found, Group, JournalRecord,
-    Lifetimes, Operational, Position, ReadError, Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored,
-    Summary, SummaryOf, SurveyError,
+    Lifetimes, Operational, Position, ReadError, Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore,
+    SessionKey, SessionStore, StoreFault, Stored, StoredServiceKey, Summary, SummaryOf, SurveyError, USES_APART,
 };
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::clock::millis;
@@ -28,6 +28,9 @@ struct Tables {
     audit: Vec<(TenantId, StoredAuditRecord)>,
     blocks: Vec<AuditBlock>,
     heads: BTreeMap<TenantId, AuditHead>,
+    /// In the order in which they were made, each with the number of its latest change.
+    service_keys: Vec<(StoredServiceKey, u64)>,
+    service_key_changes: u64,
     closed: bool,
 }
 
@@ -428,6 +431,62 @@ impl IdempotencyStore for MemoryStore {
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
         let before_ms = now_ms.saturating_sub(millis(KEPT));
         Ok(self.drop_answers(|_, claimed| claimed.started_at_ms <= before_ms))
+    }
+}
+
+#[async_trait]
+impl ServiceKeyStore for MemoryStore {
+    async fn add_service_key(&self, key: &StoredServiceKey) -> Result<(), ReadError> {
+        let mut tables = self.tables();
+        if !tables.service_keys.iter().any(|(known, _)| known.id == key.id) {
+            tables.service_key_changes += 1;
+            let changed = tables.service_key_changes;
+            tables.service_keys.push((key.clone(), changed));
+        }
+        Ok(())
+    }
+
+    async fn revoke_service_key(
+        &self,
+        tenant: Option<&TenantId>,
+        id: &str,
+        now_ms: i64,
+    ) -> Result<Revocation, ReadError> {
+        let mut tables = self.tables();
+        let next = tables.service_key_changes + 1;
+        let is_it = |key: &StoredServiceKey| key.id == id && tenant.is_none_or(|tenant| *tenant == key.tenant);
+        let Some((key, changed)) = tables.service_keys.iter_mut().find(|(key, _)| is_it(key)) else {
+            return Ok(Revocation::Unknown);
+        };
+        if key.revoked_at_ms.is_some() {
+            return Ok(Revocation::WasRevoked);
+        }
+        (key.revoked_at_ms, *changed) = (Some(now_ms), next);
+        tables.service_key_changes = next;
+        Ok(Revocation::Revoked)
+    }
+
+    async fn service_keys(&self, tenant: Option<&TenantId>) -> Result<Vec<StoredServiceKey>, ReadError> {
+        let tables = self.tables();
+        let keys = tables.service_keys.iter().map(|(key, _)| key);
+        Ok(keys.filter(|key| tenant.is_none_or(|tenant| *tenant == key.tenant)).cloned().collect())
+    }
+
+    async fn service_key_changes(&self, since: u64) -> Result<ServiceKeyChanges, ReadError> {
+        let tables = self.tables();
+        let changed = tables.service_keys.iter().filter(|(_, changed)| *changed > since);
+        let keys = changed.map(|(key, _)| key.clone()).collect();
+        Ok(ServiceKeyChanges { version: tables.service_key_changes, keys })
+    }
+
+    async fn note_service_key_use(&self, id: &str, at_ms: i64) -> Result<bool, ReadError> {
+        let mut tables = self.tables();
+        let is_due = |key: &StoredServiceKey| {
+            key.id == id && key.last_used_at_ms.is_none_or(|last_ms| at_ms - last_ms >= millis(USES_APART))
+        };
+        let Some((key, _)) = tables.service_keys.iter_mut().find(|(key, _)| is_due(key)) else { return Ok(false) };
+        key.last_used_at_ms = Some(at_ms);
+        Ok(true)
     }
 }
 

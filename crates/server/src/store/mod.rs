@@ -24,6 +24,7 @@ mod postgres_connect;
 pub mod postgres_listener;
 mod postgres_pool;
 mod postgres_writer;
+mod service_keys;
 pub mod sqlite;
 mod sqlite_audit;
 mod sqlite_file;
@@ -46,6 +47,7 @@ pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, m
 pub use guarded::{DatabaseHealth, GuardedStore, Guards};
 pub use migrations::{AppliedMigration, MigrationError};
 pub use postgres_listener::{ChangeListener, ListenerEvent};
+pub use service_keys::{Revocation, ServiceKeyChanges, ServiceKeyStore, StoredServiceKey, USES_APART};
 pub use survey::{Found, Group, Lifetimes, Position, Search, Summary, SummaryOf, SurveyError, TimeRange};
 
 /// Names one session of one tenant.
@@ -270,10 +272,10 @@ impl From<IdempotencyError> for ReadError {
     }
 }
 
-/// All that a database keeps: sessions, answers to idempotent requests, and the audit log.
-pub trait Store: SessionStore + IdempotencyStore + AuditStore + 'static {}
+/// All that a database keeps: sessions, answers to idempotent requests, the audit log, and service keys.
+pub trait Store: SessionStore + IdempotencyStore + AuditStore + ServiceKeyStore + 'static {}
 
-impl<S: SessionStore + IdempotencyStore + AuditStore + 'static> Store for S {}
+impl<S: SessionStore + IdempotencyStore + AuditStore + ServiceKeyStore + 'static> Store for S {}
 
 /// A place that keeps sessions.
 #[async_trait]

@@ -24,14 +24,17 @@ use super::postgres_batch::{Outcome, Work, key_of, signed, told_of, unsigned};
 use super::postgres_connect::Connector;
 use super::postgres_pool::Pool;
 use super::postgres_writer::{Job, PostgresWriter};
+use super::service_keys::{COLUMNS, changes_statement, read_changes, read_key};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
     Append, CommitError, Deleted, Deletion, Due, ENDED, EndedBefore, Found, JournalRecord, OpenError, ROOT_KEYS,
-    ReadError, Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
-    postgres_listener,
+    ReadError, Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, StoreFault,
+    Stored, StoredServiceKey, Summary, SummaryOf, SurveyError, USES_APART, postgres_listener,
 };
+use crate::clock::millis;
 use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
+use crate::tenant::TenantId;
 
 pub use super::postgres_connect::PostgresAddress;
 
@@ -519,6 +522,88 @@ impl IdempotencyStore for PostgresStore {
     }
 }
 
+#[async_trait]
+impl ServiceKeyStore for PostgresStore {
+    async fn add_service_key(&self, key: &StoredServiceKey) -> Result<(), ReadError> {
+        const DURING: &str = "adding a service key";
+        // Counting first takes the lock, so that changes become visible in the order of their numbers.
+        const INSERT: &str = "WITH step AS (UPDATE service_key_changes SET version = version + 1 RETURNING version)
+             INSERT INTO service_keys (id, tenant, name, sha256, scopes, created_at_ms, created_by, expires_at_ms,
+                revoked_at_ms, last_used_at_ms, changed)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, step.version FROM step
+             ON CONFLICT (id) DO UPDATE SET id = excluded.id WHERE service_keys.sha256 = excluded.sha256
+             RETURNING 1";
+        let insert = || {
+            query(INSERT)
+                .bind(&key.id)
+                .bind(key.tenant.as_str())
+                .bind(&key.name)
+                .bind(key.sha256.as_slice())
+                .bind(key.scopes.to_string())
+                .bind(key.created_at_ms)
+                .bind(&key.created_by)
+                .bind(key.expires_at_ms)
+                .bind(key.revoked_at_ms)
+                .bind(key.last_used_at_ms)
+        };
+        if self.pool.rows(DURING, insert).await?.is_empty() {
+            let fault = StoreFault::new(DURING, "another key has the same name; make a new one");
+            return Err(ReadError::Unavailable { fault });
+        }
+        Ok(())
+    }
+
+    async fn revoke_service_key(
+        &self,
+        tenant: Option<&TenantId>,
+        id: &str,
+        now_ms: i64,
+    ) -> Result<Revocation, ReadError> {
+        const DURING: &str = "revoking a service key";
+        const REVOKE: &str = "WITH found AS (
+                SELECT revoked_at_ms FROM service_keys WHERE id = $1 AND ($2::text IS NULL OR tenant = $2)),
+             step AS (
+                UPDATE service_key_changes SET version = version + 1
+                WHERE EXISTS (SELECT 1 FROM found WHERE revoked_at_ms IS NULL) RETURNING version),
+             revoked AS (
+                UPDATE service_keys SET revoked_at_ms = $3, changed = step.version FROM step
+                WHERE service_keys.id = $1 AND service_keys.revoked_at_ms IS NULL RETURNING 1)
+             SELECT EXISTS (SELECT 1 FROM found), EXISTS (SELECT 1 FROM revoked)";
+        let revoke = || query(REVOKE).bind(id).bind(tenant.map(TenantId::as_str)).bind(now_ms);
+        let rows = self.pool.rows(DURING, revoke).await?;
+        let read = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
+        match rows.first().map_or(Ok((false, false)), read).map_err(unreadable(DURING))? {
+            (false, _) => Ok(Revocation::Unknown),
+            (true, true) => Ok(Revocation::Revoked),
+            (true, false) => Ok(Revocation::WasRevoked),
+        }
+    }
+
+    async fn service_keys(&self, tenant: Option<&TenantId>) -> Result<Vec<StoredServiceKey>, ReadError> {
+        const DURING: &str = "listing service keys";
+        let select = format!(
+            "SELECT {COLUMNS} FROM service_keys WHERE $1::text IS NULL OR tenant = $1 ORDER BY created_at_ms, id"
+        );
+        let select = || query(sqlx::AssertSqlSafe(select.clone())).bind(tenant.map(TenantId::as_str));
+        let rows = self.pool.rows(DURING, select).await?;
+        rows.iter().map(|row| read_key!(row)).collect::<Result<_, _>>().map_err(unreadable(DURING))
+    }
+
+    async fn service_key_changes(&self, since: u64) -> Result<ServiceKeyChanges, ReadError> {
+        const DURING: &str = "looking for changes of service keys";
+        let select = || query(sqlx::AssertSqlSafe(changes_statement())).bind(signed(since));
+        let rows = self.pool.rows(DURING, select).await?;
+        read_changes!(rows, unsigned).map_err(unreadable(DURING))
+    }
+
+    async fn note_service_key_use(&self, id: &str, at_ms: i64) -> Result<bool, ReadError> {
+        const UPDATE: &str = "UPDATE service_keys SET last_used_at_ms = $2
+             WHERE id = $1 AND (last_used_at_ms IS NULL OR last_used_at_ms <= $2 - $3::bigint) RETURNING 1";
+        let update = || query(UPDATE).bind(id).bind(at_ms).bind(millis(USES_APART));
+        Ok(!self.pool.rows("writing down that a service key was used", update).await?.is_empty())
+    }
+}
+
 /// Brings the database's tables up to date.
 pub(super) async fn migrate(address: &PostgresAddress) -> Result<Vec<AppliedMigration>, OpenError> {
     with_tables(address, async |tables, connection| tables.migrate(connection).await).await
@@ -549,6 +634,7 @@ pub(super) fn migrations() -> Migrator {
         (6, "servers", include_str!("../../migrations/postgres/0006_servers.sql")),
         (7, "data keys", include_str!("../../migrations/postgres/0007_data_keys.sql")),
         (8, "audit", include_str!("../../migrations/postgres/0008_audit.sql")),
+        (9, "service keys", include_str!("../../migrations/postgres/0009_service_keys.sql")),
         (10, "holds", include_str!("../../migrations/postgres/0010_holds.sql")),
     ])
 }

@@ -19,18 +19,22 @@ use tokio::sync::oneshot;
 
 use super::group_commit::{GroupCommit, GroupCommitLimits, SubmitError};
 use super::migrations::{AppliedMigration, Tables, embedded};
+use super::service_keys::{COLUMNS, changes_statement, read_changes, read_key};
 use super::sqlite_file::SqliteFile;
 use super::sqlite_jobs::{
-    AbandonJob, BeginJob, ClaimDueJob, CommitJob, DeleteJob, DropAnswersJob, FinishJob, ProbeJob, RewrapJob, key_of,
+    AbandonJob, AddServiceKeyJob, BeginJob, ClaimDueJob, CommitJob, DeleteJob, DropAnswersJob, FinishJob,
+    NoteServiceKeyUseJob, ProbeJob, RevokeServiceKeyJob, RewrapJob, key_of,
 };
 use super::sqlite_writer::{SqliteWriter, WriteJob};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
     Append, CommitError, Deleted, Deletion, Due, ENDED, EndedBefore, Found, JournalRecord, OpenError, ROOT_KEYS,
-    ReadError, Rewrapped, Search, SessionKey, SessionStore, StoreFault, Stored, Summary, SummaryOf, SurveyError,
+    ReadError, Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, StoreFault,
+    Stored, StoredServiceKey, Summary, SummaryOf, SurveyError,
 };
 use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
+use crate::tenant::TenantId;
 
 /// How long SQLite waits for a lock that some other process holds on the file.
 pub(super) const BUSY_LIMIT: Duration = Duration::from_secs(2);
@@ -325,6 +329,46 @@ impl IdempotencyStore for SqliteStore {
     }
 }
 
+#[async_trait]
+impl ServiceKeyStore for SqliteStore {
+    async fn add_service_key(&self, key: &StoredServiceKey) -> Result<(), ReadError> {
+        let key = key.clone();
+        self.answer(|tell| Box::new(AddServiceKeyJob::new(key, tell))).await.map_err(ReadError::from)
+    }
+
+    async fn revoke_service_key(
+        &self,
+        tenant: Option<&TenantId>,
+        id: &str,
+        now_ms: i64,
+    ) -> Result<Revocation, ReadError> {
+        let (tenant, id) = (tenant.cloned(), id.to_owned());
+        let revoke = self.answer(|tell| Box::new(RevokeServiceKeyJob::new(tenant, id, now_ms, tell)));
+        revoke.await.map_err(ReadError::from)
+    }
+
+    async fn service_keys(&self, tenant: Option<&TenantId>) -> Result<Vec<StoredServiceKey>, ReadError> {
+        const DURING: &str = "listing service keys";
+        let select =
+            format!("SELECT {COLUMNS} FROM service_keys WHERE ?1 IS NULL OR tenant = ?1 ORDER BY created_at_ms, id");
+        let query = sqlx::query(sqlx::AssertSqlSafe(select)).bind(tenant.map(TenantId::as_str));
+        let rows = bounded(DURING, query.fetch_all(&self.readers)).await?;
+        rows.iter().map(|row| read_key!(row)).collect::<Result<_, _>>().map_err(|error| read_error(DURING, error))
+    }
+
+    async fn service_key_changes(&self, since: u64) -> Result<ServiceKeyChanges, ReadError> {
+        const DURING: &str = "looking for changes of service keys";
+        let query = sqlx::query(sqlx::AssertSqlSafe(changes_statement())).bind(signed(since));
+        let rows = bounded(DURING, query.fetch_all(&self.readers)).await?;
+        read_changes!(rows, unsigned).map_err(|error| read_error(DURING, error))
+    }
+
+    async fn note_service_key_use(&self, id: &str, at_ms: i64) -> Result<bool, ReadError> {
+        let id = id.to_owned();
+        self.answer(|tell| Box::new(NoteServiceKeyUseJob::new(id, at_ms, tell))).await.map_err(ReadError::from)
+    }
+}
+
 /// Brings the tables of the file up to date, creating it when it is missing.
 pub(super) async fn migrate(file: &Path) -> Result<Vec<AppliedMigration>, OpenError> {
     let mut connection = connect(file).await?;
@@ -368,6 +412,7 @@ pub(super) fn migrations() -> Migrator {
         (7, "order of creation", include_str!("../../migrations/sqlite/0007_order_of_creation.sql")),
         (8, "data keys", include_str!("../../migrations/sqlite/0008_data_keys.sql")),
         (9, "audit", include_str!("../../migrations/sqlite/0009_audit.sql")),
+        (10, "service keys", include_str!("../../migrations/sqlite/0010_service_keys.sql")),
         (11, "holds", include_str!("../../migrations/sqlite/0011_holds.sql")),
     ])
 }

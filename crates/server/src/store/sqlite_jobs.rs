@@ -7,8 +7,12 @@ use tokio::sync::oneshot;
 
 use super::sqlite::{signed, unsigned};
 use super::sqlite_writer::{Verdict, WriteJob};
-use super::{Append, CommitError, Deleted, Deletion, Due, Rewrapped, SessionKey, StoreFault};
+use super::{
+    Append, CommitError, Deleted, Deletion, Due, Revocation, Rewrapped, SessionKey, StoreFault, StoredServiceKey,
+    USES_APART,
+};
 use crate::audit::{AuditBlock, AuditHead, AuditRecord};
+use crate::clock::millis;
 use crate::idempotency::{Answer, Begin, Entry, Ticket};
 use crate::tenant::TenantId;
 
@@ -559,6 +563,154 @@ impl WriteJob for DeleteJob {
 
     fn erases(&self) -> bool {
         !self.deleted.is_empty()
+    }
+}
+
+/// Adds a service key.
+#[derive(Debug)]
+pub(super) struct AddServiceKeyJob {
+    key: StoredServiceKey,
+    tell: Tell<()>,
+}
+
+impl AddServiceKeyJob {
+    pub(super) fn new(key: StoredServiceKey, tell: Tell<()>) -> Self {
+        Self { key, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for AddServiceKeyJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        let key = &self.key;
+        let known = sqlx::query("SELECT 1 FROM service_keys WHERE id = ?1 AND sha256 = ?2")
+            .bind(&key.id)
+            .bind(key.sha256.as_slice())
+            .fetch_optional(&mut *connection)
+            .await?;
+        if known.is_some() {
+            return Ok(Verdict::Keep);
+        }
+        let changed = next_service_key_change(connection).await?;
+        sqlx::query(
+            "INSERT INTO service_keys (id, tenant, name, sha256, scopes, created_at_ms, created_by, expires_at_ms,
+                revoked_at_ms, last_used_at_ms, changed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )
+        .bind(&key.id)
+        .bind(key.tenant.as_str())
+        .bind(&key.name)
+        .bind(key.sha256.as_slice())
+        .bind(key.scopes.to_string())
+        .bind(key.created_at_ms)
+        .bind(&key.created_by)
+        .bind(key.expires_at_ms)
+        .bind(key.revoked_at_ms)
+        .bind(key.last_used_at_ms)
+        .bind(changed)
+        .execute(connection)
+        .await?;
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(()));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+}
+
+/// Counts a change of service keys.
+async fn next_service_key_change(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    let query = sqlx::query("UPDATE service_key_changes SET version = version + 1 RETURNING version");
+    query.fetch_one(connection).await?.try_get(0)
+}
+
+/// Revokes a service key.
+#[derive(Debug)]
+pub(super) struct RevokeServiceKeyJob {
+    tenant: Option<TenantId>,
+    id: String,
+    now_ms: i64,
+    outcome: Revocation,
+    tell: Tell<Revocation>,
+}
+
+impl RevokeServiceKeyJob {
+    pub(super) fn new(tenant: Option<TenantId>, id: String, now_ms: i64, tell: Tell<Revocation>) -> Self {
+        Self { tenant, id, now_ms, outcome: Revocation::Unknown, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for RevokeServiceKeyJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        let found = sqlx::query("SELECT revoked_at_ms FROM service_keys WHERE id = ?1 AND (?2 IS NULL OR tenant = ?2)")
+            .bind(&self.id)
+            .bind(self.tenant.as_ref().map(TenantId::as_str))
+            .fetch_optional(&mut *connection)
+            .await?;
+        self.outcome = match found.map(|row| row.try_get::<Option<i64>, _>(0)).transpose()? {
+            None => Revocation::Unknown,
+            Some(Some(_)) => Revocation::WasRevoked,
+            Some(None) => {
+                let changed = next_service_key_change(connection).await?;
+                sqlx::query("UPDATE service_keys SET revoked_at_ms = ?2, changed = ?3 WHERE id = ?1")
+                    .bind(&self.id)
+                    .bind(self.now_ms)
+                    .bind(changed)
+                    .execute(connection)
+                    .await?;
+                Revocation::Revoked
+            }
+        };
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(self.outcome));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
+    }
+}
+
+/// Writes down that a service key was used.
+#[derive(Debug)]
+pub(super) struct NoteServiceKeyUseJob {
+    id: String,
+    at_ms: i64,
+    is_noted: bool,
+    tell: Tell<bool>,
+}
+
+impl NoteServiceKeyUseJob {
+    pub(super) fn new(id: String, at_ms: i64, tell: Tell<bool>) -> Self {
+        Self { id, at_ms, is_noted: false, tell }
+    }
+}
+
+#[async_trait]
+impl WriteJob for NoteServiceKeyUseJob {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
+        let query = sqlx::query(
+            "UPDATE service_keys SET last_used_at_ms = ?2
+             WHERE id = ?1 AND (last_used_at_ms IS NULL OR last_used_at_ms <= ?2 - ?3)",
+        );
+        let query = query.bind(&self.id).bind(self.at_ms).bind(millis(USES_APART));
+        self.is_noted = query.execute(connection).await?.rows_affected() > 0;
+        Ok(Verdict::Keep)
+    }
+
+    fn done(self: Box<Self>) {
+        let _ = self.tell.send(Ok(self.is_noted));
+    }
+
+    fn failed(self: Box<Self>, fault: StoreFault) {
+        let _ = self.tell.send(Err(fault));
     }
 }
 

@@ -266,6 +266,11 @@ pub const METRICS: &[Metric] = &[
         "Chains of the audit log that are not sealed, because they are not as servers left them.",
         PLAIN,
     ),
+    gauge(
+        "throughline_service_keys_readable",
+        "1 if the database's service keys could be read when that was tried last, every half second.",
+        PLAIN,
+    ),
     // What is ahead of the database.
     gauge("throughline_backlog_commands", "Commands that were accepted and are not in the database yet.", PLAIN),
     gauge("throughline_backlog_limit", "How many there may be (`backlog_limit`).", PLAIN),
@@ -404,7 +409,7 @@ pub fn reference() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
          Written by `throughline config metrics`; change `crates/server/src/telemetry/catalogue.rs` instead.\n\n\
-         `/metrics` needs a service or operator key, unless `open_metrics` is set. No label holds personal data or an id,\n\
+         `/metrics` needs a service key with the scope `sessions:read`, unless `open_metrics` is set. No label holds personal data or an id,\n\
          and all label values come from short fixed lists.\n\n\
          | metric | kind | what it tells |\n| --- | --- | --- |\n",
     );

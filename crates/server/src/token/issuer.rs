@@ -68,6 +68,8 @@ struct Payload {
     ends: String,
     #[serde(rename = "gen")]
     generation: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
 }
 
 impl TokenIssuer {
@@ -103,7 +105,7 @@ impl TokenIssuer {
     /// Makes a token for `grant` out of another one: with the same key and no longer than that can be renewed.
     ///
     /// With the same key, because it is good for no more than that: were somebody to forge one with a key that has leaked,
-    /// what comes of it would outlive the key otherwise.
+    /// what comes of it would outlive the key otherwise. It also counts as made by the service key that had the other one made.
     ///
     /// # Errors
     /// When the key is gone, or the operating system gives no randomness.
@@ -115,7 +117,8 @@ impl TokenIssuer {
         now_ms: i64,
     ) -> Result<IssuedToken, IssueError> {
         let key = self.key_of(claims)?;
-        self.seal(&key, grant, lifetimes, 0, claims.ends_at_ms, now_ms)
+        let grant = Grant { issued_by: claims.issued_by.clone(), ..grant.clone() };
+        self.seal(&key, &grant, lifetimes, 0, claims.ends_at_ms, now_ms)
     }
 
     /// Whether the key with which a token was made is still good.
@@ -146,8 +149,8 @@ impl TokenIssuer {
         if now_ms >= claims.ends_at_ms {
             return Err(IssueError::AbsoluteLimit { at_ms: claims.ends_at_ms });
         }
-        let Claims { purpose, tenant, session_id, .. } = claims.clone();
-        let grant = Grant { purpose, tenant, session_id, access_generation };
+        let Claims { purpose, tenant, session_id, issued_by, .. } = claims.clone();
+        let grant = Grant { purpose, tenant, session_id, access_generation, issued_by };
         let renewals = claims.renewals.saturating_add(1);
         let key = self.key_of(claims)?;
         self.seal(&key, &grant, lifetimes, renewals, claims.ends_at_ms, now_ms)
@@ -195,6 +198,7 @@ impl TokenIssuer {
             renewals,
             ends_at_ms,
             access_generation: grant.access_generation,
+            issued_by: grant.issued_by.clone(),
         };
         let payload = serde_json::to_vec(&Payload {
             aud: AUDIENCE.to_owned(),
@@ -207,6 +211,7 @@ impl TokenIssuer {
             renewals: claims.renewals,
             ends: rfc3339(claims.ends_at_ms),
             generation: claims.access_generation,
+            by: claims.issued_by.clone(),
         })
         .map_err(|_| IssueError::Encryption)?;
         let footer = serde_json::to_vec(&Footer { kid: key.id().to_owned() }).map_err(|_| IssueError::Encryption)?;
@@ -254,6 +259,7 @@ impl TokenIssuer {
             token_id: payload.jti,
             renewals: payload.renewals,
             access_generation: payload.generation,
+            issued_by: payload.by,
         })
     }
 }
@@ -277,6 +283,7 @@ mod tests {
             tenant: "shop-a".parse().unwrap(),
             session_id: "ws_loyw3v28_0123456789".to_owned(),
             access_generation: 3,
+            issued_by: None,
         }
     }
 
@@ -294,6 +301,19 @@ mod tests {
         assert_eq!(claims.session_id, "ws_loyw3v28_0123456789");
         assert_eq!(claims.access_generation, 3);
         assert_eq!(claims.expires_at_ms, NOW_MS + 30 * 60_000);
+    }
+
+    #[test]
+    fn all_that_is_made_out_of_a_token_names_the_service_key_that_had_it_made() {
+        let ring = ring();
+        let by = Some("0123456789abcdef".to_owned());
+        let asked = Grant { purpose: Purpose::Handoff, issued_by: by.clone(), ..grant() };
+        let code = ring.issue(&asked, Lifetimes::default(), NOW_MS).unwrap();
+        let code = ring.verify(&code.text, Purpose::Handoff, NOW_MS).unwrap();
+        let token = ring.issue_from(&code, &grant(), Lifetimes::default(), NOW_MS).unwrap();
+        let renewed = ring.renew(&token.claims, 0, Lifetimes::default(), NOW_MS).unwrap();
+        let renewed = ring.verify(&renewed.text, Purpose::Browser, NOW_MS).unwrap();
+        assert_eq!([&code.issued_by, &token.claims.issued_by, &renewed.issued_by], [&by; 3]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Grant {
     pub session_id: String,
     /// The generation of the session's access, as its state has it now.
     pub access_generation: u32,
+    /// The public short name of the service key on whose request it is made, if it is one that asked.
+    pub issued_by: Option<String>,
 }
 
 /// How long tokens live.
@@ -92,6 +94,9 @@ pub struct Claims {
     pub ends_at_ms: i64,
     /// At which generation of the session's access it was made. Whether that is the session's still, only its state tells.
     pub access_generation: u32,
+    /// The public short name of the service key on whose request it was made, if it was one that asked. It is refused when that
+    /// key is revoked, and so is all that is made out of it.
+    pub issued_by: Option<String>,
 }
 
 impl Claims {
@@ -131,6 +136,9 @@ pub enum TokenError {
     /// Its key is good for nothing any more.
     #[error("the token was issued with a key that is retired")]
     RetiredKey,
+    /// The service key that had it made is revoked.
+    #[error("the token was made on request of a service key that is revoked; ask the shop for a new one")]
+    RevokedIssuer,
     /// Its time is over.
     #[error("the token expired at {}", crate::clock::rfc3339(*at_ms))]
     Expired {
@@ -165,8 +173,8 @@ impl TokenError {
             Self::Malformed => "tokenMalformed",
             Self::UnknownKey => "tokenKeyUnknown",
             Self::RetiredKey => "tokenKeyRetired",
+            Self::Revoked | Self::RevokedIssuer => "tokenRevoked",
             Self::Expired { .. } => "tokenExpired",
-            Self::Revoked => "tokenRevoked",
             Self::NotYetValid { .. } => "tokenNotYetValid",
             Self::WrongAudience => "tokenWrongAudience",
             Self::WrongPurpose { .. } => "tokenWrongPurpose",

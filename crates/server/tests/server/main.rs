@@ -18,6 +18,7 @@ mod process;
 mod rest;
 mod revocation;
 mod security_headers;
+mod service_keys;
 mod slow_reader;
 mod socket;
 mod tiers;

@@ -6,7 +6,7 @@ const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// A server as in production, with its address and a service key.
 fn production() -> (Server, String, String) {
-    let output = throughline(&["keys", "generate"]).output().unwrap();
+    let output = throughline(&["keys", "generate", "--operator"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     let folder = tempfile::tempdir().unwrap();

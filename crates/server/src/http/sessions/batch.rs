@@ -17,6 +17,7 @@ use crate::http::idempotent::Reply;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, StaffProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::wiring::ServerState;
 
 /// How many ids one request names at most.
@@ -130,18 +131,18 @@ pub(crate) async fn for_each<T, F: Future<Output = T>>(ids: Vec<String>, work: i
         StaffProblems,
         BodyProblems,
     ),
-    security(("serviceKey" = [])),
+    security(("serviceKey" = ["sessions:read"])),
 )]
 pub(crate) async fn batch_get(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     JsonBody(BatchIds { ids }): JsonBody<BatchIds>,
 ) -> Result<Response, Problem> {
-    let role = staff(&state, &principal)?;
+    let role = staff(&principal, Scope::SessionsRead)?;
     check_count(&ids, MAX_IDS)?;
     let results = for_each(ids, async |id| {
         let read = async {
-            let Ok(target) = Target::of(&state, &principal, &id) else { return Ok(None) };
+            let Ok(target) = Target::of(&principal, &id, Scope::SessionsRead) else { return Ok(None) };
             Ok::<_, Problem>(state.sessions.current(&target.key).await?)
         };
         match read.await {
@@ -165,18 +166,18 @@ pub(crate) async fn batch_get(
         StaffProblems,
         BodyProblems,
     ),
-    security(("serviceKey" = [])),
+    security(("serviceKey" = ["privacy"])),
 )]
 pub(crate) async fn batch_delete(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     JsonBody(BatchIds { ids }): JsonBody<BatchIds>,
 ) -> Result<Response, Problem> {
-    staff(&state, &principal)?;
+    staff(&principal, Scope::Privacy)?;
     check_count(&ids, MAX_IDS)?;
     let results = for_each(ids, async |id| {
         let delete = async {
-            let Ok(target) = Target::of(&state, &principal, &id) else { return Ok(false) };
+            let Ok(target) = Target::of(&principal, &id, Scope::Privacy) else { return Ok(false) };
             if state.sessions.current(&target.key).await?.is_none() {
                 return Ok(false);
             }

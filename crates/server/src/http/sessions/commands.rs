@@ -18,6 +18,7 @@ use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::sessions::Executed;
 use crate::wiring::ServerState;
 
@@ -118,7 +119,9 @@ pub(crate) enum Outcome {
     },
 }
 
-/// Issues commands. Each is judged by itself; the answer says what became of each.
+/// Issues commands. Each is judged by itself; the answer says what became of each. A service key needs the scope of each of them
+/// (`payments` for what the payment gateway says, `privacy` for `erase`, `sessions:write` for the rest); where it lacks one, none
+/// is done.
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/commands", tag = "sessions", request_body = Commands,
     params(
@@ -132,7 +135,7 @@ pub(crate) enum Outcome {
         (status = 409, description = "Numbers are missing between the last command and these", body = ProblemDetails),
         (status = 422, description = "A command can't be read, or the key was used with another body", body = ProblemDetails),
     ),
-    security(("serviceKey" = []), ("sessionToken" = [])),
+    security(("serviceKey" = ["sessions:write", "payments", "privacy"]), ("sessionToken" = [])),
 )]
 pub(crate) async fn commands(
     State(state): State<Arc<ServerState>>,
@@ -141,12 +144,16 @@ pub(crate) async fn commands(
     headers: HeaderMap,
     HashedJsonBody { value: Commands { commands }, sha256 }: HashedJsonBody<Commands>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&state, &principal, &id)?;
+    let target = Target::reached(&principal, &id)?;
     if !(1..=MAX_COMMANDS).contains(&commands.len()) {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
             .detail(format!("`commands` holds {}; send 1 to {MAX_COMMANDS}", commands.len()))
             .with("path", "commands")
             .mendable_by("permanent"));
+    }
+    // All of them, before any is done.
+    for numbered in &commands {
+        principal.require(Scope::of_command(numbered.command.kind()))?;
     }
     // Before an answer is given that was kept for it.
     existing(&state, &target).await?;

@@ -20,8 +20,9 @@ use crate::http::body::{HashedJsonBody, customer_is_by_name};
 use crate::http::extract::{ClientAddress, MaybePrincipal};
 use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails};
-use crate::principal::Role as PrincipalRole;
+use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::store::SessionKey;
 use crate::tenant::TenantId;
 use crate::wiring::ServerState;
@@ -88,8 +89,8 @@ pub(crate) struct Created {
 
 /// Creates a session.
 ///
-/// Without a credential it is a browser's: limited per address, priced by the catalogue. With a service key it may
-/// carry prices, adjustments and a wanted id.
+/// Without a credential it is a browser's: limited per address, priced by the catalogue, of the tenant that the page's origin
+/// belongs to. With a service key it may carry prices, adjustments and a wanted id.
 #[utoipa::path(
     post, path = "/v1/sessions", tag = "sessions", request_body = NewSession,
     params(("Idempotency-Key" = Option<String>, Header, description = "With a service key: replays the first answer for 24 hours")),
@@ -97,13 +98,13 @@ pub(crate) struct Created {
         (status = 201, description = "It was created", body = Created),
         BodyProblems,
         (status = 401, description = "The credential proves nothing", body = ProblemDetails),
-        (status = 403, description = "Only service principals may send this", body = ProblemDetails),
+        (status = 403, description = "Only service keys may send this, with the scope `sessions:write`", body = ProblemDetails),
         (status = 409, description = "The id is taken, or the key's first request is still running", body = ProblemDetails),
         (status = 422, description = "A field is wrong, or the key was used with another body", body = ProblemDetails),
         (status = 429, description = "This address creates too many sessions", body = ProblemDetails),
         (status = 503, description = "It could not be stored just now", body = ProblemDetails),
     ),
-    security((), ("serviceKey" = [])),
+    security((), ("serviceKey" = ["sessions:write"])),
 )]
 pub(crate) async fn create(
     State(state): State<Arc<ServerState>>,
@@ -116,17 +117,20 @@ pub(crate) async fn create(
         Some(principal) => principal.caller(),
         None => Caller { key_id: None, network: Some(kept_network(address)) },
     };
-    let (tenant, role, scope) = if let Some(principal) = principal {
-        match &principal.role {
-            PrincipalRole::Service { tenant, .. } => (tenant.clone(), Role::Service, Some(principal.scope())),
-            PrincipalRole::Browser { .. } | PrincipalRole::Operator { .. } => {
-                state.denials.note(principal.denied("createSession", "notPermitted"));
-                return Err(wrong_principal());
+    let (tenant, role) = match &principal {
+        Some(principal) => {
+            principal.require(Scope::SessionsWrite)?;
+            match &principal.role {
+                PrincipalRole::Service { tenant, .. } => (tenant.clone(), Role::Service),
+                PrincipalRole::Browser { .. } => {
+                    return Err(wrong_principal().denial(principal.denied("createSession", "notPermitted")));
+                }
             }
         }
-    } else {
-        state.creations_per_address.check(address)?;
-        (TenantId::single(), Role::Browser, None)
+        None => {
+            state.creations_per_address.check(address)?;
+            (state.config.allowed_origins.tenant_of(&headers), Role::Browser)
+        }
     };
     if role == Role::Browser && (new.id.is_some() || new.adjustments.is_some() || new.source.is_some()) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
@@ -136,11 +140,12 @@ pub(crate) async fn create(
     check_id(new.id.as_ref())?;
     // Without a credential nobody can tell whose key it is, and the answer holds a token: it is not kept.
     check_adjustments(new.adjustments)?;
-    let once = match scope {
-        Some(scope) => Once::of(&headers, &tenant, &format!("{scope} create"))?,
+    let once = match &principal {
+        Some(principal) => Once::of(&headers, &tenant, &format!("{} create", principal.scope()))?,
         None => Once::never(),
     };
-    let work = create_once(&state, tenant, role, caller, new);
+    let issued_by = principal.as_ref().and_then(Principal::issuing_key);
+    let work = create_once(&state, tenant, Issuer { role, caller, issued_by }, new);
     once.answer(&state, sha256, work).await
 }
 
@@ -174,13 +179,21 @@ fn wrong_principal() -> Problem {
         .mendable_by("forbidden")
 }
 
+/// Who creates a session.
+struct Issuer {
+    role: Role,
+    caller: Caller,
+    /// The service key that asks, if one does.
+    issued_by: Option<String>,
+}
+
 async fn create_once(
     state: &Arc<ServerState>,
     tenant: TenantId,
-    role: Role,
-    caller: Caller,
+    issuer: Issuer,
     new: NewSession,
 ) -> Result<Reply, Problem> {
+    let Issuer { role, caller, issued_by } = issuer;
     let id = match new.id {
         Some(id) => id,
         None => new_id(state)?,
@@ -209,7 +222,7 @@ async fn create_once(
     let version = all_accepted(state.sessions.execute(&key, role, &caller, requests).await?.answers)?;
     let created = state.sessions.current(&key).await?.ok_or_else(not_found)?.state;
     let session = visible(&created, role);
-    let TokenAnswer { token, token_expires_at } = issue_token(state, &key, &created)?;
+    let TokenAnswer { token, token_expires_at } = issue_token(state, &key, &created, issued_by)?;
     let location = format!("/v1/sessions/{}", session.id);
     let body = Created { session, token, token_expires_at };
     Ok(Reply::json(StatusCode::CREATED, &body)?.version(version).location(location).about(&key.session_id))

@@ -21,6 +21,7 @@ use crate::http::idempotent::Reply;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::store::SessionKey;
 use crate::token::{Grant, HANDOFF_LIFE, Lifetimes, Purpose, TokenError};
 use crate::wiring::ServerState;
@@ -67,36 +68,30 @@ pub(crate) struct HandoffCode {
     responses(
         (status = 201, description = "A code", body = Handoff),
         SessionProblems,
-        (status = 403, description = "Operators don't go on with sessions", body = ProblemDetails),
         (status = 410, description = "The session was erased", body = ProblemDetails),
     ),
-    security(("serviceKey" = []), ("sessionToken" = [])),
+    security(("serviceKey" = ["sessions:write"]), ("sessionToken" = [])),
 )]
 pub(crate) async fn offer(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&state, &principal, &id)?;
-    if matches!(principal.role, PrincipalRole::Operator { .. }) {
-        tracing::warn!("an operator asked for a session's handoff code");
-        return Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
-            .detail("the session's browser, or a service, asks for a code; an operator's key is for running the server")
-            .mendable_by("forbidden"));
-    }
+    let target = Target::of(&principal, &id, Scope::SessionsWrite)?;
     let current = existing(&state, &target).await?;
     if current.erased_at.is_some() {
         return Err(erased());
     }
     let SessionKey { tenant, session_id } = target.key;
     let access_generation = current.access_generation;
-    let grant = Grant { purpose: Purpose::Handoff, tenant, session_id, access_generation };
+    let issued_by = principal.issuing_key();
+    let grant = Grant { purpose: Purpose::Handoff, tenant, session_id, access_generation, issued_by };
     let lifetimes = Lifetimes { idle: HANDOFF_LIFE, ..state.config.lifetimes };
     let (tokens, now_ms) = (state.authenticator.tokens(), state.clock.now_ms());
     let issued = match &principal.role {
         // Who goes on elsewhere does not go on for longer.
         PrincipalRole::Browser { claims } => tokens.issue_from(claims, &grant, lifetimes, now_ms),
-        PrincipalRole::Service { .. } | PrincipalRole::Operator { .. } => tokens.issue(&grant, lifetimes, now_ms),
+        PrincipalRole::Service { .. } => tokens.issue(&grant, lifetimes, now_ms),
     };
     let issued = issued.map_err(|error| Problem::internal(&error))?;
     let expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
@@ -124,9 +119,9 @@ pub(crate) async fn accept(
 ) -> Result<Response, Problem> {
     state.handoffs_per_address.check(address)?;
     let now_ms = state.clock.now_ms();
-    let claims = state.authenticator.tokens().verify(&code, Purpose::Handoff, now_ms).map_err(|error| {
-        state.denials.note(Denial::of_nobody("useHandoffCode", error.code(), kept_network(address)));
-        refused(&error)
+    let claims = state.authenticator.verify(&code, Purpose::Handoff, now_ms).map_err(|error| {
+        let denial = Denial::of_nobody("useHandoffCode", error.code());
+        refused(&error).denial(denial)
     })?;
     let digest = |secret: String| {
         claim_secret::digest_of(&secret).ok_or_else(|| invalid("claim", "a claim secret has 32 to 256 bytes"))
@@ -157,16 +152,17 @@ pub(crate) async fn accept(
             tracing::warn!("a handoff code was used again");
             let SessionKey { tenant, session_id } = target.key.clone();
             let denial = Denial::of(tenant, "nobody", target.caller.clone(), "useHandoffCode", "handoffUsed");
-            state.denials.note(Denial { session: Some(session_id), ..denial });
             return Err(Problem::new(StatusCode::GONE, "handoffUsed", "The code was used")
                 .detail("this code was used already; ask for a new one on the device that has the session")
-                .mendable_by("buyerInput"));
+                .mendable_by("buyerInput")
+                .denial(Denial { session: Some(session_id), ..denial }));
         }
     } else {
         all_accepted(answers).map_err(of_code)?;
     }
     let SessionKey { tenant, session_id } = target.key;
-    let grant = Grant { purpose: Purpose::Browser, tenant, session_id: session_id.clone(), access_generation };
+    let session = session_id.clone();
+    let grant = Grant { purpose: Purpose::Browser, tenant, session_id: session, access_generation, issued_by: None };
     let issued = state.authenticator.tokens().issue_from(&claims, &grant, state.config.lifetimes, now_ms);
     let answer = HandedOff { session_id, token: issued.map_err(|error| Problem::internal(&error))?.into() };
     Ok(Reply::json(StatusCode::OK, &answer)?.into_response())

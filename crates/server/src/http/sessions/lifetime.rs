@@ -15,6 +15,7 @@ use crate::http::idempotent::Reply;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::wiring::ServerState;
 
 /// How long to extend.
@@ -36,7 +37,7 @@ pub(crate) struct Extension {
         (status = 409, description = "It is completed, or has reached its longest life", body = ProblemDetails),
         (status = 410, description = "It has expired or was erased", body = ProblemDetails),
     ),
-    security(("serviceKey" = []), ("sessionToken" = [])),
+    security(("serviceKey" = ["sessions:write"]), ("sessionToken" = [])),
 )]
 pub(crate) async fn extend(
     State(state): State<Arc<ServerState>>,
@@ -44,7 +45,7 @@ pub(crate) async fn extend(
     Path(id): Path<String>,
     JsonBody(Extension { ttl_ms }): JsonBody<Extension>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&state, &principal, &id)?;
+    let target = Target::of(&principal, &id, Scope::SessionsWrite)?;
     existing(&state, &target).await?;
     let requests = vec![request(&nameless()?, None, Command::Extend { ttl_ms })];
     all_accepted(target.execute(&state, requests).await?.answers)?;
@@ -59,16 +60,16 @@ pub(crate) async fn extend(
     responses(
         (status = 204, description = "It is gone, or was before"),
         SessionProblems,
-        (status = 403, description = "Only services and operators delete sessions", body = ProblemDetails),
+        (status = 403, description = "Only service keys delete sessions, with the scope `privacy`", body = ProblemDetails),
     ),
-    security(("serviceKey" = [])),
+    security(("serviceKey" = ["privacy"])),
 )]
 pub(crate) async fn delete(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&state, &principal, &id)?;
+    let target = Target::of(&principal, &id, Scope::Privacy)?;
     existing(&state, &target).await?;
     let requests = vec![request(&nameless()?, None, Command::Erase {})];
     all_accepted(target.execute(&state, requests).await?.answers)?;
@@ -84,14 +85,14 @@ pub(crate) async fn delete(
         SessionProblems,
         (status = 410, description = "The session was erased", body = ProblemDetails),
     ),
-    security(("serviceKey" = []), ("sessionToken" = [])),
+    security(("serviceKey" = ["sessions:write"]), ("sessionToken" = [])),
 )]
 pub(crate) async fn renew_token(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&state, &principal, &id)?;
+    let target = Target::of(&principal, &id, Scope::SessionsWrite)?;
     let current = existing(&state, &target).await?;
     if current.erased_at.is_some() {
         return Err(erased());
@@ -107,7 +108,7 @@ pub(crate) async fn renew_token(
             })?;
             renewed.into()
         }
-        PrincipalRole::Service { .. } | PrincipalRole::Operator { .. } => issue_token(&state, &target.key, &current)?,
+        PrincipalRole::Service { .. } => issue_token(&state, &target.key, &current, principal.issuing_key())?,
     };
     Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
 }

@@ -18,6 +18,7 @@ use crate::http::problem_schema::{ProblemDetails, StaffProblems};
 use crate::http::query::{QueryParameters, refused};
 use crate::principal::Principal;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::store::{Position, Search, TimeRange};
 use crate::tenant::TenantId;
 use crate::wiring::ServerState;
@@ -82,14 +83,14 @@ pub(crate) struct SessionList {
                 "detail": "the query parameter `statsu` is wrong: it is not known here", "parameter": "statsu", "mendableBy": "permanent" })),
         (status = 422, description = "The database would have to look at too much", body = ProblemDetails),
     ),
-    security(("serviceKey" = [])),
+    security(("serviceKey" = ["sessions:read"])),
 )]
 pub(crate) async fn list(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let role = staff(&state, &principal)?;
+    let role = staff(&principal, Scope::SessionsRead)?;
     let query = QueryParameters::read(query.as_deref(), &PARAMETERS)?;
     let search = search(&state, principal.tenant(), &query)?;
     let limit = search.limit;

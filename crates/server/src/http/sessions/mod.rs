@@ -26,6 +26,7 @@ use crate::audit::Denial;
 use crate::http::idempotent::Reply;
 use crate::principal::{AuthenticationError, Principal, Role as PrincipalRole};
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::sessions::{Current, Executed, SessionError};
 use crate::store::SessionKey;
 use crate::token::{Grant, IssuedToken, Purpose, TokenError};
@@ -75,20 +76,20 @@ fn session_reply(state: &State, role: Role) -> Result<Reply, Problem> {
     Ok(Reply::json(StatusCode::OK, &visible(state, role))?.version(state.version()).about(state.session.id.as_str()))
 }
 
-/// The rights of a principal that may see all sessions of its tenant.
+/// The rights of a service key on what concerns more than one session, where it has the scope that this asks for.
 ///
 /// # Errors
-/// A problem for a browser, which has one session.
-pub(super) fn staff(state: &ServerState, principal: &Principal) -> Result<Role, Problem> {
+/// A problem for a key without it, and for a browser, which has one session.
+pub(super) fn staff(principal: &Principal, scope: Scope) -> Result<Role, Problem> {
+    principal.require(scope)?;
     match &principal.role {
         PrincipalRole::Service { .. } => Ok(Role::Service),
-        PrincipalRole::Operator { .. } => Ok(Role::Operator),
         PrincipalRole::Browser { .. } => {
-            tracing::warn!("a session's token was used for what only services and operators may do");
-            state.denials.note(principal.denied("useServiceRoute", "notPermitted"));
+            tracing::warn!("a session's token was used for what only service keys may do");
             Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
-                .detail("this is for services and operators; a session's token is for that session alone")
-                .mendable_by("forbidden"))
+                .detail("this is for service keys; a session's token is for that session alone")
+                .mendable_by("forbidden")
+                .denial(principal.denied(scope.as_str(), "notPermitted")))
         }
     }
 }
@@ -102,21 +103,27 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Checks that the principal may reach this session. Knowing an id grants nothing.
-    pub(super) fn of(state: &ServerState, principal: &Principal, id: &str) -> Result<Self, Problem> {
+    /// Checks that the principal may reach this session, and that a service key has the scope that this asks for. Knowing an id
+    /// grants nothing.
+    pub(super) fn of(principal: &Principal, id: &str, scope: Scope) -> Result<Self, Problem> {
+        principal.require(scope)?;
+        Self::reached(principal, id)
+    }
+
+    /// The same where each command asks for a scope of its own.
+    fn reached(principal: &Principal, id: &str) -> Result<Self, Problem> {
         let id = SessionId::new(id).map_err(|_| not_found())?;
         let (role, credential) = match &principal.role {
             PrincipalRole::Service { .. } => (Role::Service, Credential::Verified),
-            PrincipalRole::Operator { .. } => (Role::Operator, Credential::Verified),
             PrincipalRole::Browser { claims } if claims.session_id == id.as_str() => {
                 (Role::Browser, Credential::Token { generation: claims.access_generation })
             }
             PrincipalRole::Browser { .. } => {
                 tracing::warn!("a token was used for another session than its own");
-                state.denials.note(principal.denied("reachSession", "wrongSession"));
                 return Err(Problem::new(StatusCode::FORBIDDEN, "wrongSession", "Forbidden")
                     .detail("this token is for another session; use the one that came with this session")
-                    .mendable_by("forbidden"));
+                    .mendable_by("forbidden")
+                    .denial(principal.denied("reachSession", "wrongSession")));
             }
         };
         let key = SessionKey { tenant: principal.tenant().clone(), session_id: id.into() };
@@ -158,8 +165,8 @@ async fn existing_as_known(state: &ServerState, target: &Target) -> Result<Curre
         let SessionKey { tenant, session_id } = target.key.clone();
         let code = TokenError::Revoked.code();
         let denial = Denial::of(tenant, target.role.as_str(), target.caller.clone(), "useToken", code);
-        state.denials.note(Denial { session: Some(session_id), ..denial });
-        return Err(AuthenticationError::from(TokenError::Revoked).into());
+        let problem = Problem::from(AuthenticationError::from(TokenError::Revoked));
+        return Err(problem.denial(Denial { session: Some(session_id), ..denial }));
     }
     Ok(current)
 }
@@ -205,11 +212,16 @@ fn gap(expected: u64) -> Problem {
         .mendable_by("permanent")
 }
 
-/// A token for the session as it is.
-fn issue_token(state: &ServerState, key: &SessionKey, current: &State) -> Result<TokenAnswer, Problem> {
+/// A token for the browser of a session as it is; `issued_by` is the service key that asks, if one does.
+fn issue_token(
+    state: &ServerState,
+    key: &SessionKey,
+    current: &State,
+    issued_by: Option<String>,
+) -> Result<TokenAnswer, Problem> {
     let SessionKey { tenant, session_id } = key.clone();
     let access_generation = current.access_generation;
-    let grant = Grant { purpose: Purpose::Browser, tenant, session_id, access_generation };
+    let grant = Grant { purpose: Purpose::Browser, tenant, session_id, access_generation, issued_by };
     let issued = state.authenticator.tokens().issue(&grant, state.config.lifetimes, state.clock.now_ms());
     Ok(issued.map_err(|error| Problem::internal(&error))?.into())
 }

@@ -23,6 +23,7 @@ use crate::http::idempotent::Once;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
 use crate::principal::Principal;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::sessions::Executed;
 use crate::wiring::ServerState;
 
@@ -156,7 +157,7 @@ fn read_customer(patch: Map<String, Value>) -> Result<Customer, Problem> {
         (status = 412, description = "The session is not at the version of `If-Match`", body = ProblemDetails),
         (status = 422, description = "A field is wrong, or the key was used with another body", body = ProblemDetails),
     ),
-    security(("serviceKey" = []), ("sessionToken" = [])),
+    security(("serviceKey" = ["sessions:write"]), ("sessionToken" = [])),
 )]
 pub(crate) async fn patch(
     State(state): State<Arc<ServerState>>,
@@ -165,7 +166,7 @@ pub(crate) async fn patch(
     headers: HeaderMap,
     HashedJsonBody { value: patch, sha256 }: HashedJsonBody<SessionPatch>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&state, &principal, &id)?;
+    let target = Target::of(&principal, &id, Scope::SessionsWrite)?;
     let wanted = if_match(&headers)?;
     // Before an answer is given that was kept for it.
     existing(&state, &target).await?;

@@ -21,6 +21,7 @@ use crate::http::problem_schema::{ProblemDetails, SessionProblems};
 use crate::http::query::refused;
 use crate::principal::Principal;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::sessions::{Current, View};
 use crate::wiring::ServerState;
 
@@ -42,7 +43,7 @@ const MAX_RECORDS: u32 = 500;
         (status = 304, description = "It has not changed"),
         SessionProblems,
     ),
-    security(("serviceKey" = []), ("sessionToken" = [])),
+    security(("serviceKey" = ["sessions:read"]), ("sessionToken" = [])),
 )]
 pub(crate) async fn get(
     State(state): State<Arc<ServerState>>,
@@ -50,7 +51,7 @@ pub(crate) async fn get(
     Path(id): Path<String>,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&state, &principal, &id)?;
+    let target = Target::of(&principal, &id, Scope::SessionsRead)?;
     let View { json, version, stale_for, .. } = loop {
         let view = state.sessions.view(&target.key, target.role).await?.ok_or_else(not_found)?;
         if target.is_accepted_at(view.access_generation) {
@@ -162,14 +163,14 @@ impl Obstacle {
         (status = 200, description = "What is known", body = Validity),
         SessionProblems,
     ),
-    security(("serviceKey" = []), ("sessionToken" = [])),
+    security(("serviceKey" = ["sessions:read"]), ("sessionToken" = [])),
 )]
 pub(crate) async fn validate(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&state, &principal, &id)?;
+    let target = Target::of(&principal, &id, Scope::SessionsRead)?;
     let Current { state: current, stale_for } = existing_as_known(&state, &target).await?;
     let session = &current.session;
     let now = Timestamp::from_millis(state.clock.now_ms());
@@ -241,7 +242,7 @@ pub(crate) struct Journal {
         SessionProblems,
         (status = 400, description = "The query can't be read", body = ProblemDetails),
     ),
-    security(("serviceKey" = []), ("sessionToken" = [])),
+    security(("serviceKey" = ["sessions:read"]), ("sessionToken" = [])),
 )]
 pub(crate) async fn events(
     State(state): State<Arc<ServerState>>,
@@ -249,7 +250,7 @@ pub(crate) async fn events(
     Path(id): Path<String>,
     Query(Range { after, limit }): Query<Range>,
 ) -> Result<Response, Problem> {
-    let target = Target::of(&state, &principal, &id)?;
+    let target = Target::of(&principal, &id, Scope::SessionsRead)?;
     let current = existing(&state, &target).await?;
     let limit = limit.unwrap_or(RECORDS);
     if !(1..=MAX_RECORDS).contains(&limit) {

@@ -18,6 +18,7 @@ use crate::http::problem_schema::{ProblemDetails, StaffProblems};
 use crate::http::query::{QueryParameters, refused};
 use crate::principal::Principal;
 use crate::problem::Problem;
+use crate::scope::Scope;
 use crate::store::{Group, Summary, SummaryOf};
 use crate::wiring::ServerState;
 
@@ -119,14 +120,14 @@ pub(crate) struct LifetimeStatistics {
         (status = 400, description = "A parameter is unknown or wrong", body = ProblemDetails),
         (status = 422, description = "The database would have to look at too much", body = ProblemDetails),
     ),
-    security(("serviceKey" = [])),
+    security(("serviceKey" = ["sessions:read"])),
 )]
 pub(crate) async fn stats(
     State(state): State<Arc<ServerState>>,
     principal: Principal,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    staff(&state, &principal)?;
+    staff(&principal, Scope::SessionsRead)?;
     let query = QueryParameters::read(query.as_deref(), &PARAMETERS)?;
     // What is created in this very millisecond counts as well.
     let now_ms = state.clock.now_ms().saturating_add(1);

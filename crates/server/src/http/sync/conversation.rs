@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use throughline_core::sync::{Credential, ErrorCode, Hello, PROTOCOL_VERSION, Request, ServerFrame};
-use throughline_core::{Caller, Role, Timestamp};
+use throughline_core::{Caller, Rejection, RejectionCode, Role, Timestamp};
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::watch;
 
+use super::Comer;
 use super::end::End;
 use crate::audit::Denial;
 use crate::claim_secret;
 use crate::client_address::kept_network;
 use crate::connection_limit::ConnectionPermit;
-use crate::principal::{AuthenticationError, Role as PrincipalRole};
+use crate::principal::{AuthenticationError, Principal, Role as PrincipalRole, ScopeMissing};
 use crate::problem::chain;
+use crate::scope::Scope;
+use crate::service_keys::ServiceKeyRefusal;
 use crate::sessions::{FollowError, Subscription};
 use crate::store::SessionKey;
 use crate::tenant::TenantId;
@@ -41,6 +45,8 @@ struct Proof {
     tenant: TenantId,
     credential: Credential,
     token: Option<Arc<Claims>>,
+    /// Who it is, where a service key says so.
+    service: Option<Principal>,
     /// What is kept of who this is.
     caller: Caller,
 }
@@ -51,18 +57,23 @@ pub(super) struct Conversation {
     key: SessionKey,
     subscription: Subscription,
     proof: Proof,
+    /// Tells when a service key may have come to its end.
+    ends: watch::Receiver<u64>,
     /// One of the session's places, for as long as this goes on.
     _place: ConnectionPermit<SessionKey>,
 }
 
 impl Conversation {
     /// Checks what the client proves, and lets it follow its session. The first frame is the welcome.
-    pub(super) async fn begin(state: Arc<ServerState>, hello: &Hello, address: IpAddr) -> Result<Self, End> {
+    pub(super) async fn begin(state: Arc<ServerState>, hello: &Hello, comer: Comer) -> Result<Self, End> {
         if hello.protocol != PROTOCOL_VERSION {
             let message = format!("this server speaks protocol {PROTOCOL_VERSION}, not {}", hello.protocol);
             return Err(End::new(ErrorCode::UnsupportedProtocol, message));
         }
-        let mut proof = recognise(&state, hello, address)?;
+        let Comer { address, tenant } = comer;
+        // Before the key is looked up: what ends it from here on is told.
+        let ends = state.authenticator.service_keys().follow_ends();
+        let mut proof = recognise(&state, hello, address, &tenant)?;
         let key = SessionKey { tenant: proof.tenant.clone(), session_id: hello.session_id.to_string() };
         match (state.sessions.current(&key).await?, &proof.credential) {
             (None, Credential::Verified | Credential::Token { .. }) => {
@@ -72,7 +83,7 @@ impl Conversation {
             // A newer one than this server has heard of lets it read the session again.
             (Some(current), Credential::Token { generation }) if *generation < current.state.access_generation => {
                 // The claim secret is proof as well, and may be good still.
-                let by_claim = by_claim(hello, address).filter(|claim| claim.tenant == proof.tenant);
+                let by_claim = by_claim(hello, address, &proof.tenant).filter(|claim| claim.tenant == proof.tenant);
                 proof = by_claim.ok_or_else(|| not_admitted(&state, &proof))?;
             }
             (Some(_), _) => {}
@@ -90,7 +101,7 @@ impl Conversation {
             .sockets_per_session
             .open(key.clone())
             .map_err(|error| End::new(ErrorCode::RateLimited, error.to_string()).retry_after(NO_PLACE))?;
-        Ok(Self { state, key, subscription, proof, _place: place })
+        Ok(Self { state, key, subscription, proof, ends, _place: place })
     }
 
     /// The client says hello again, to catch up.
@@ -130,8 +141,14 @@ impl Conversation {
 
     /// The next frame for the client. Dropping the future loses none.
     pub(super) async fn next(&mut self) -> Result<Box<ServerFrame>, End> {
-        let frame = self.subscription.frames.recv().await;
-        frame.map_or_else(|| Err(too_slow()), or_end)
+        loop {
+            tokio::select! {
+                // First, so that nobody is told more because there is always more to tell.
+                biased;
+                Ok(()) = self.ends.changed() => self.check_time()?,
+                frame = self.subscription.frames.recv() => return frame.map_or_else(|| Err(too_slow()), or_end),
+            }
+        }
     }
 
     /// The frames that are there already. What is being told just now is waited for, so that nothing is torn apart that
@@ -147,21 +164,38 @@ impl Conversation {
         }
     }
 
-    /// Hands in commands; the answers come as frames.
+    /// Hands in commands; the answers come as frames. Those for which a service key lacks the scope are refused in their turn.
     pub(super) fn submit(&self, mut requests: Vec<Request>) {
-        requests.iter_mut().for_each(|request| request.caller = Some(self.proof.caller.clone()));
+        for request in &mut requests {
+            request.caller = Some(self.proof.caller.clone());
+            let scope = request.command.as_ref().ok().map(|command| Scope::of_command(command.kind()));
+            if let (Some(service), Some(scope)) = (&self.proof.service, scope)
+                && let Err(missing) = service.require(scope)
+            {
+                self.state.denials.note(service.denied("command", ScopeMissing::CODE));
+                request.command = Err(Rejection::new(RejectionCode::NotPermitted, missing.to_string()));
+            }
+        }
         let span = tracing::debug_span!("commands", count = requests.len(), role = ?self.proof.role);
         span.in_scope(|| self.subscription.submit(requests));
     }
 
-    /// Ends the conversation of a browser whose token can't be renewed any more, or whose key is retired.
+    /// Ends the conversation of a browser whose token can't be renewed any more, whose key is retired, or which a service key had
+    /// made that is revoked; and that of a service whose key is refused.
     pub(super) fn check_time(&self) -> Result<(), End> {
         let now_ms = self.state.clock.now_ms();
+        let authenticator = &self.state.authenticator;
+        if let Some(PrincipalRole::Service { key_id, .. }) = self.proof.service.as_ref().map(|service| &service.role) {
+            authenticator.service_keys().check(key_id, now_ms).map_err(refused_key)?;
+        }
+        if self.proof.token.as_ref().is_some_and(|claims| authenticator.is_revoked(claims)) {
+            return Err(End::new(ErrorCode::TokenExpired, TokenError::RevokedIssuer.to_string()));
+        }
         if self.proof.token.as_ref().is_some_and(|claims| now_ms >= claims.ends_at_ms) {
             let message = "the time is over for which this token could be renewed; come back with another proof";
             return Err(End::new(ErrorCode::TokenExpired, message));
         }
-        if self.proof.token.as_ref().is_some_and(|claims| !self.state.authenticator.tokens().holds(claims)) {
+        if self.proof.token.as_ref().is_some_and(|claims| !authenticator.tokens().holds(claims)) {
             let message = "the key with which this token was made is retired; come back with another proof";
             return Err(End::new(ErrorCode::TokenExpired, message));
         }
@@ -190,7 +224,7 @@ impl Conversation {
                     return None;
                 }
                 let SessionKey { tenant, session_id } = self.key.clone();
-                let grant = Grant { purpose: Purpose::Browser, tenant, session_id, access_generation };
+                let grant = Grant { purpose: Purpose::Browser, tenant, session_id, access_generation, issued_by: None };
                 match state.lent_until(digest) {
                     Some(until) => tokens.issue_until(&grant, lifetimes, until.as_millis(), now_ms),
                     None => tokens.issue(&grant, lifetimes, now_ms),
@@ -234,6 +268,15 @@ fn not_admitted(state: &ServerState, proof: &Proof) -> End {
     End::new(ErrorCode::Unauthorized, NOT_YOURS)
 }
 
+fn refused_key(refusal: ServiceKeyRefusal) -> End {
+    match refusal {
+        ServiceKeyRefusal::Unavailable => {
+            End::new(ErrorCode::Unavailable, refusal.to_string()).retry_after(Duration::from_secs(2))
+        }
+        _ => End::new(ErrorCode::Unauthorized, refusal.to_string()),
+    }
+}
+
 fn too_slow() -> End {
     End::new(ErrorCode::SlowReader, "frames were not read fast enough; come back and catch up")
 }
@@ -246,51 +289,56 @@ fn or_end(frame: Box<ServerFrame>) -> Result<Box<ServerFrame>, End> {
     }
 }
 
-/// What the claim secret proves, where there is one.
-fn by_claim(hello: &Hello, address: IpAddr) -> Option<Proof> {
+/// What the claim secret proves, where there is one, for a session of the tenant that the page's origin belongs to.
+fn by_claim(hello: &Hello, address: IpAddr, tenant_of_page: &TenantId) -> Option<Proof> {
     let digest = hello.claim.as_deref().and_then(claim_secret::digest_of)?;
     let credential = Credential::Claim(digest);
     let caller = Caller { key_id: None, network: Some(kept_network(address)) };
-    Some(Proof { role: Role::Browser, tenant: TenantId::single(), credential, token: None, caller })
+    let tenant = tenant_of_page.clone();
+    Some(Proof { role: Role::Browser, tenant, credential, token: None, service: None, caller })
 }
 
 /// A token where there is a good one, else the claim secret.
-fn recognise(state: &ServerState, hello: &Hello, address: IpAddr) -> Result<Proof, End> {
+fn recognise(state: &ServerState, hello: &Hello, address: IpAddr, tenant_of_page: &TenantId) -> Result<Proof, End> {
     let token = hello.token.as_deref().filter(|token| !token.is_empty());
     let refusal = match token.map(|token| state.authenticator.recognise(token, state.clock.now_ms())) {
         Some(Ok(principal)) => {
             state.request_limits.admit(&principal)?;
             let principal = principal.at(address);
             let caller = principal.caller();
-            let (role, token) = match principal.role {
-                PrincipalRole::Browser { ref claims } if claims.session_id != hello.session_id.as_str() => {
+            principal.require(Scope::SessionsRead).map_err(|missing| {
+                state.denials.note(principal.denied("followSession", ScopeMissing::CODE));
+                End::new(ErrorCode::Unauthorized, missing.to_string())
+            })?;
+            let tenant = principal.tenant().clone();
+            let (role, token, service) = match &principal.role {
+                PrincipalRole::Browser { claims } if claims.session_id != hello.session_id.as_str() => {
                     tracing::warn!("a token was used for another session than its own");
                     state.denials.note(principal.denied("reachSession", "wrongSession"));
                     return Err(End::new(ErrorCode::Unauthorized, "this token is for another session"));
                 }
-                PrincipalRole::Browser { ref claims } => (Role::Browser, Some(claims.clone())),
-                PrincipalRole::Service { .. } => (Role::Service, None),
-                PrincipalRole::Operator { .. } => (Role::Operator, None),
+                PrincipalRole::Browser { claims } => (Role::Browser, Some(claims.clone()), None),
+                PrincipalRole::Service { .. } => (Role::Service, None, Some(principal)),
             };
-            let tenant = principal.tenant().clone();
             let credential = token.as_ref().map_or(Credential::Verified, |claims: &Arc<Claims>| Credential::Token {
                 generation: claims.access_generation,
             });
-            return Ok(Proof { role, tenant, credential, token, caller });
+            return Ok(Proof { role, tenant, credential, token, service, caller });
         }
         Some(Err(error)) => Some(error),
         None => None,
     };
-    if let Some(proof) = by_claim(hello, address) {
+    if let Some(proof) = by_claim(hello, address, tenant_of_page) {
         return Ok(proof);
     }
     let code = match &refusal {
         Some(AuthenticationError::Token(TokenError::Expired { .. })) => ErrorCode::TokenExpired,
+        Some(AuthenticationError::ServiceKey(ServiceKeyRefusal::Unavailable)) => ErrorCode::Unavailable,
         _ => ErrorCode::Unauthorized,
     };
     let error = refusal.as_ref().unwrap_or(&AuthenticationError::Missing);
     error.note();
-    state.denials.note(Denial::of_nobody("authenticate", error.code(), kept_network(address)));
+    state.denials.note(Denial::of_nobody("authenticate", error.code()).at(address));
     let message = refusal.map_or_else(|| "send a session token, or the claim secret".to_owned(), |e| e.to_string());
     Err(End::new(code, message))
 }

@@ -7,6 +7,7 @@ mod incoming;
 mod poll;
 mod socket;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::HttpBody as _;
@@ -25,6 +26,7 @@ use super::problem_schema::{BodyProblems, ProblemDetails};
 use super::waiting::Held;
 use crate::problem::Problem;
 use crate::serve::OpenConnection;
+use crate::tenant::TenantId;
 use crate::wiring::ServerState;
 pub use conversation::{COMMANDS_AT_ONCE, COMMANDS_PER_SECOND};
 pub use incoming::Incoming;
@@ -43,6 +45,13 @@ pub const SUBPROTOCOL: &str = "throughline.v1";
 /// The frame with which the conversation ends.
 pub fn read_frame(text: &str, depth: usize) -> Result<Incoming, ServerFrame> {
     incoming::read_frame(text, depth).map_err(ServerFrame::from)
+}
+
+/// From where a client comes.
+struct Comer {
+    address: IpAddr,
+    /// Whose sessions the page creates, where no credential says whose it is about.
+    tenant: TenantId,
 }
 
 /// The route, with its description.
@@ -67,7 +76,7 @@ async fn upgrade(
     connection: Result<Extension<OpenConnection>, ExtensionRejection>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Problem> {
-    state.config.allowed_origins.judge(&headers)?;
+    let tenant = state.config.allowed_origins.judge(&headers)?;
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     if !offered.any(|name| name.trim() == SUBPROTOCOL) {
@@ -90,7 +99,7 @@ async fn upgrade(
         tasks.track_future(async move {
             let _counted = counted;
             metrics::gauge!("throughline_sockets").increment(1.0);
-            Socket::new(Arc::clone(&state), socket).hold(address).await;
+            Socket::new(Arc::clone(&state), socket).hold(Comer { address, tenant }).await;
             metrics::gauge!("throughline_sockets").decrement(1.0);
         })
     }))
@@ -117,14 +126,14 @@ async fn poll(
     ClientAddress(address): ClientAddress,
     request: Request,
 ) -> Result<Response, Problem> {
-    state.config.allowed_origins.judge(request.headers())?;
+    let tenant = state.config.allowed_origins.judge(request.headers())?;
     // All of it is here, see `request_body.rs`. A frame is no larger than on a socket, whatever other bodies may be.
     if request.body().size_hint().lower() > state.config.frame_limit as u64 {
         return Err(Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE));
     }
     let held = request.extensions().get::<Held>().cloned();
     let JsonBody(poll) = JsonBody::from_request(request, &state).await?;
-    let (answer, waited) = poll::answer(&state, address, poll, held).await;
+    let (answer, waited) = poll::answer(&state, Comer { address, tenant }, poll, held).await;
     let mut response = Json(answer).into_response();
     response.extensions_mut().insert(waited);
     Ok(response)

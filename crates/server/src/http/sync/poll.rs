@@ -1,7 +1,6 @@
 //! One request of a client that has no WebSocket: it says hello, submits, and waits for what happens. Nothing is kept
 //! from one request to the next, so any server may answer the next one.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Moment};
@@ -12,6 +11,7 @@ use throughline_core::sync::{Hello, Request, ServerFrame};
 use tokio::time::{Instant, timeout, timeout_at};
 use utoipa::ToSchema;
 
+use super::Comer;
 use super::conversation::Conversation;
 use super::end::{End, not_in_time, restarting};
 use super::incoming::{Incoming, read_value};
@@ -98,13 +98,13 @@ impl Drop for Open {
 /// Answers a poll, and says for how long it waited.
 pub(super) async fn answer(
     state: &Arc<ServerState>,
-    address: IpAddr,
+    comer: Comer,
     poll: Poll,
     held: Option<Held>,
 ) -> (PollAnswer, Waited) {
     let _open = Open::count();
     let mut answering = Answering { until: Instant::now() + poll.wait_ms.0, held, waits: None, told: Vec::new() };
-    let conversing = answering.converse(state, address, poll.frames);
+    let conversing = answering.converse(state, comer, poll.frames);
     let outcome = state.shutdown.run_until_cancelled(conversing).await;
     if let Err(end) = outcome.unwrap_or_else(|| Err(restarting())) {
         let code = end.code;
@@ -156,10 +156,10 @@ struct Answering {
 }
 
 impl Answering {
-    async fn converse(&mut self, state: &Arc<ServerState>, address: IpAddr, frames: Vec<Value>) -> Result<(), End> {
+    async fn converse(&mut self, state: &Arc<ServerState>, comer: Comer, frames: Vec<Value>) -> Result<(), End> {
         let Asked { hello, commands, pings } = Asked::read(frames)?;
         let knows_durable = hello.known_version > 0;
-        let mut conversation = match timeout(ANSWER_LIMIT, self.work(state, address, hello, commands, pings)).await {
+        let mut conversation = match timeout(ANSWER_LIMIT, self.work(state, comer, hello, commands, pings)).await {
             Ok(conversation) => conversation?,
             Err(_) => return Err(not_in_time()),
         };
@@ -192,12 +192,13 @@ impl Answering {
     async fn work(
         &mut self,
         state: &Arc<ServerState>,
-        address: IpAddr,
+        comer: Comer,
         hello: Hello,
         commands: Vec<Request>,
         pings: usize,
     ) -> Result<Conversation, End> {
-        let mut conversation = Conversation::begin(Arc::clone(state), &hello, address).await?;
+        let address = comer.address;
+        let mut conversation = Conversation::begin(Arc::clone(state), &hello, comer).await?;
         // Nothing can be submitted by whom the session does not know yet.
         let welcome = conversation.next().await?;
         self.tell(&mut conversation, *welcome);

@@ -1,6 +1,5 @@
 //! One WebSocket from its hello to its end.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use throughline_core::sync::{ErrorCode, Hello, ServerFrame};
 use tokio::time::Instant;
 
+use super::Comer;
 use super::conversation::{COMMANDS_AT_ONCE, COMMANDS_PER_SECOND, Conversation};
 use super::end::{End, restarting, transport_end};
 use super::incoming::{Incoming, read_frame, read_hello};
@@ -46,8 +46,8 @@ impl Socket {
     }
 
     /// Until one side ends it.
-    pub(super) async fn hold(mut self, address: IpAddr) {
-        let end = self.converse(address).await;
+    pub(super) async fn hold(mut self, comer: Comer) {
+        let end = self.converse(comer).await;
         let Some(end) = end else { return };
         let code = end.code;
         tracing::debug!(?code, "a socket is closed");
@@ -80,7 +80,7 @@ impl Socket {
     }
 
     /// The whole conversation; `None` when the client has left.
-    async fn converse(&mut self, address: IpAddr) -> Option<End> {
+    async fn converse(&mut self, comer: Comer) -> Option<End> {
         let shutdown = self.state.shutdown.clone();
         let hello = tokio::select! {
             () = shutdown.cancelled() => return Some(restarting()),
@@ -91,7 +91,7 @@ impl Socket {
             Ok(Err(end)) => return end,
             Err(_) => return Some(End::malformed("no hello came within 10 s")),
         };
-        match Conversation::begin(Arc::clone(&self.state), &hello, address).await {
+        match Conversation::begin(Arc::clone(&self.state), &hello, comer).await {
             Ok(conversation) => self.exchange(conversation).await,
             Err(end) => Some(end),
         }

@@ -78,8 +78,7 @@ pub async fn audit_records_are_sealed_block_after_block(store: Arc<impl Store>) 
     let change = Append { audit: vec![record(&keys, "a", "second")], ..append(&key, 0) };
     store.commit(change).await.unwrap();
     let denials = Denials::default();
-    denials
-        .note(Denial { tenant: tenant("a"), ..Denial::of_nobody("authenticate", "tokenExpired", "::/48".to_owned()) });
+    denials.note(Denial { tenant: tenant("a"), ..Denial::of_nobody("authenticate", "tokenExpired") });
     sealer.work(&denials, NOW_MS).await.unwrap();
     // Another server finds the rest, and goes on where the first one was.
     seal(&store, &mut Sealer::new(store.clone(), keys.clone()), &keys).await;
