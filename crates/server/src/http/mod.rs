@@ -11,6 +11,7 @@ pub mod idempotent;
 pub mod layers;
 pub mod metrics;
 pub mod origin;
+pub mod privacy;
 pub mod problem_page;
 pub mod problem_schema;
 pub mod query;

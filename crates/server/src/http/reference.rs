@@ -14,7 +14,7 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{cache, description, funnels, problem_page, service_keys, sessions, sync};
+use super::{cache, description, funnels, privacy, problem_page, service_keys, sessions, sync};
 use crate::wiring::ServerState;
 
 #[derive(utoipa::OpenApi)]
@@ -61,6 +61,7 @@ pub fn described() -> (Router<Arc<ServerState>>, Value) {
         .merge(funnels::routes())
         .merge(cache::routes())
         .merge(service_keys::routes())
+        .merge(privacy::routes())
         .split_for_parts();
     (routes, description::completed(described))
 }

@@ -255,7 +255,7 @@ impl SessionStore for MemoryStore {
                 Some((is_over(&session.columns)?, deleted))
             })
             .collect();
-        ended.sort_by(|(one, _), (other, _)| one.cmp(other));
+        ended.sort_by_key(|(ended_at_ms, _)| *ended_at_ms);
         ended.truncate(limit as usize);
         Ok(ended.into_iter().map(|(_, deleted)| deleted).collect())
     }

@@ -14,6 +14,7 @@ mod metrics;
 mod origins;
 mod poll;
 mod postgres;
+mod privacy;
 mod process;
 mod rest;
 mod revocation;

@@ -70,9 +70,7 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id, Scope::Privacy)?;
-    existing(&state, &target).await?;
-    let requests = vec![request(&nameless()?, None, Command::Erase {})];
-    all_accepted(target.execute(&state, requests).await?.answers)?;
+    target.carry_out(&state, Command::Erase {}).await?;
     Ok(Reply::empty().into_response())
 }
 

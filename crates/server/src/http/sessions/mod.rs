@@ -135,6 +135,17 @@ impl Target {
         !matches!(self.credential, Credential::Token { generation } if generation != access_generation)
     }
 
+    /// Carries out one command of this principal on a session that there is; the session after it.
+    ///
+    /// # Errors
+    /// A problem where there is none, or the command is refused.
+    pub(super) async fn carry_out(&self, state: &ServerState, command: Command) -> Result<Arc<State>, Problem> {
+        existing(state, self).await?;
+        let requests = vec![request(&nameless()?, None, command)];
+        all_accepted(self.execute(state, requests).await?.answers)?;
+        existing(state, self).await
+    }
+
     /// Hands in commands of this principal.
     async fn execute(&self, state: &ServerState, requests: Vec<Request>) -> Result<Executed, SessionError> {
         state.sessions.execute_as(&self.key, self.role, self.credential.clone(), &self.caller, requests).await
