@@ -133,6 +133,14 @@ pub enum AuditError {
         #[source]
         source: serde_json::Error,
     },
+    /// A head is not one that a server has written.
+    #[error(
+        "no anchor is made: the chains of {tenants} do not end as a server with this key ring has left them; `throughline audit verify` says more"
+    )]
+    Unbelievable {
+        /// Of which tenants.
+        tenants: String,
+    },
     /// Nothing can be printed.
     #[error("standard output cannot be written to")]
     Output(#[from] io::Error),
@@ -171,7 +179,7 @@ struct Report {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PrintedFault {
-    tenant: TenantId,
+    tenant: String,
     fault: String,
 }
 
@@ -191,7 +199,11 @@ impl AuditCommand {
                 Self::Verify(command) => command.verify(&*store, &keys, now_ms, out).await?,
                 Self::Export(command) => command.export(&*store, &keys, out).await?,
                 Self::Anchor(source) => {
-                    for anchor in verification::anchors(&*store, now_ms).await? {
+                    let (anchors, unbelievable) = verification::anchors(&*store, &keys, now_ms).await?;
+                    if !unbelievable.is_empty() {
+                        return Err(AuditError::Unbelievable { tenants: unbelievable.join(", ") });
+                    }
+                    for anchor in anchors {
                         if source.tenant.as_ref().is_none_or(|tenant| *tenant == anchor.tenant) {
                             writeln!(out, "{}", serde_json::to_string(&anchor)?)?;
                         }
@@ -254,11 +266,14 @@ impl Verify {
             for PrintedFault { tenant, fault } in &report.faults {
                 writeln!(out, "{tenant}: {fault}")?;
             }
-            let Verified { tenants, blocks, records, unsealed, under_forgotten_keys } = report.verified;
+            let Verified { tenants, blocks, records, unsealed, unsealed_since, under_forgotten_keys } = report.verified;
             writeln!(
                 out,
                 "{records} records in {blocks} blocks of {tenants} tenants, {unsealed} of them not sealed yet"
             )?;
+            if let Some(since) = unsealed_since {
+                writeln!(out, "the oldest of these waits since {since}: no server runs, or it can't seal")?;
+            }
             if under_forgotten_keys > 0 {
                 writeln!(out, "{under_forgotten_keys} records are under forgotten keys; their blocks hold them")?;
             }
@@ -274,7 +289,9 @@ impl Verify {
 
 impl Export {
     async fn export(&self, store: &dyn Store, keys: &KeyRing, out: &mut impl Write) -> Result<ExitCode, AuditError> {
-        for tenant in store.audited_tenants().await? {
+        for name in store.audited_tenants().await? {
+            // What is under another name was put in; `audit verify` tells of it.
+            let Ok(tenant) = TenantId::try_from(name) else { continue };
             if self.source.tenant.as_ref().is_some_and(|only| *only != tenant) {
                 continue;
             }

@@ -324,6 +324,18 @@ impl Ring {
         })
     }
 
+    /// Under which keys the chains of the audit log are sealed.
+    fn audit_heads(&self) -> Result<Vec<String>, KeysError> {
+        let settings = DatabaseSettings { auto_migrate: false, ..config::database_settings(self.options()?)? };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(KeysError::System)?;
+        runtime.block_on(async {
+            let store = store::open(&settings).await?;
+            let heads = store.audit_heads().await?;
+            store.close().await;
+            Ok(heads.into_iter().map(|(_, head)| head.key_id).collect())
+        })
+    }
+
     fn list(&self, now_ms: i64) -> Result<String, KeysError> {
         let ring = KeyRing::of(self.source()?.read()?)?;
         let (current, counts) = (ring.current(now_ms), self.sessions()?);
@@ -456,6 +468,12 @@ impl Forget {
                 return needed(format!(
                     "{count} sessions are under it; running servers bring them under the newest key within minutes"
                 ));
+            }
+            if self.ring.audit_heads()?.contains(&self.id) {
+                return needed(
+                    "the audit log is sealed under it; a running server brings it under the newest key within seconds"
+                        .to_owned(),
+                );
             }
         }
         ring.retired.remove(place);

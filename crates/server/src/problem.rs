@@ -34,6 +34,7 @@ struct Members {
     extra: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
     denial: Option<Denial>,
+    is_journaled: bool,
 }
 
 /// An answer that denies somebody something, so that the audit log hears of it.
@@ -54,6 +55,7 @@ impl Problem {
             extra: Map::new(),
             headers: Vec::new(),
             denial: None,
+            is_journaled: false,
         }))
     }
 
@@ -141,6 +143,13 @@ impl Problem {
         self
     }
 
+    /// Says that the session's journal tells of it, and with that the audit log.
+    #[must_use]
+    pub fn journaled(mut self) -> Self {
+        self.0.is_journaled = true;
+        self
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -199,7 +208,8 @@ impl IntoResponse for Problem {
         for (name, value) in members.headers {
             headers.insert(name, value);
         }
-        let is_denial = matches!(members.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let is_denial =
+            matches!(members.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && !members.is_journaled;
         let of_nobody = is_denial.then(|| Denial::of_nobody("request", members.code));
         if let Some(denial) = members.denial.or(of_nobody) {
             response.extensions_mut().insert(Denied(denial));

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use throughline_core::Caller;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::sealing::Sealer;
+use crate::audit::sealing::{Sealer, SealingError};
 use crate::audit::{AuditEntry, AuditRecord, Denials};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secrets};
@@ -436,14 +435,19 @@ impl ServerState {
     async fn audit_key_ring(&self, current: &str) {
         let now_ms = self.clock.now_ms();
         let entry = AuditEntry::done(TenantId::single(), "keyRingChanged", now_ms);
-        let entry = entry.by("system", Caller { key_id: Some(current.to_owned()), network: None });
-        let written = match AuditRecord::new(&entry, &self.keys, now_ms) {
-            Ok(record) => self.store.audit(vec![record]).await.map_err(|error| crate::problem::chain(&error)),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = written {
-            tracing::warn!(error, "the audit log does not tell that the key ring has changed");
+        let entry = AuditEntry { subject: Some(current.to_owned()), ..entry };
+        if let Err(error) = self.audit(&entry).await {
+            tracing::warn!(error = %crate::problem::chain(&error), "the audit log does not tell that the key ring has changed");
         }
+    }
+
+    /// Writes down what somebody has done that changes no session.
+    ///
+    /// # Errors
+    /// See [`SealingError`].
+    pub async fn audit(&self, entry: &AuditEntry) -> Result<(), SealingError> {
+        let record = AuditRecord::new(entry, &self.keys, self.clock.now_ms())?;
+        Ok(self.store.audit(vec![record]).await?)
     }
 
     /// Starts the task that deletes what was kept for long enough, until the server stops.

@@ -320,7 +320,7 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
         18 if dice.0.is_multiple_of(3) => Command::RevokeAccess {},
         18 if dice.0 % 3 == 1 => {
             let hold = Hold { reason: "invoices are kept".to_owned(), until: None };
-            Command::SetHold { hold: (dice.0 % 2 == 0).then_some(hold) }
+            Command::SetHold { hold: dice.0.is_multiple_of(2).then_some(hold) }
         }
         18 => Command::RefuteClaims {},
         19 => Command::HandOff {

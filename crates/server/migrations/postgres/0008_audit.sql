@@ -22,12 +22,12 @@ CREATE TABLE audit_blocks (
     -- It is about the records after those of the block before, up to this position.
     through_position BIGINT           NOT NULL,
     records          BIGINT           NOT NULL,
+    -- Those among them that nobody with the key ring had written.
+    foreign_records  BIGINT           NOT NULL,
     sealed_at_ms     BIGINT           NOT NULL,
     previous_hash    BYTEA            NOT NULL,
     records_digest   BYTEA            NOT NULL,
     hash             BYTEA            NOT NULL,
-    mac              BYTEA            NOT NULL,
-    key_id           TEXT COLLATE "C" NOT NULL,
     PRIMARY KEY (tenant, sequence)
 );
 

@@ -18,12 +18,12 @@ CREATE TABLE audit_blocks (
     -- It is about the records after those of the block before, up to this position.
     through_position INTEGER NOT NULL,
     records          INTEGER NOT NULL,
+    -- Those among them that nobody with the key ring had written.
+    foreign_records  INTEGER NOT NULL,
     sealed_at_ms     INTEGER NOT NULL,
     previous_hash    BLOB    NOT NULL,
     records_digest   BLOB    NOT NULL,
     hash             BLOB    NOT NULL,
-    mac              BLOB    NOT NULL,
-    key_id           TEXT    NOT NULL,
     PRIMARY KEY (tenant, sequence)
 ) STRICT, WITHOUT ROWID;
 

@@ -5,12 +5,13 @@
 //! | record's code | HMAC-SHA256 of `record`, tenant, body |
 //! | record's digest | SHA-256 of `record`, tenant, position, body |
 //! | block's digest | SHA-256 of its records' digests, in the order of their positions |
-//! | block's hash | SHA-256 of `block`, tenant, sequence, last position, count, time, the hash before, the block's digest |
-//! | block's code | HMAC-SHA256 of `block`, its hash |
+//! | block's hash | SHA-256 of `block`, tenant, sequence, last position, count, count of foreign ones, time, the hash before, the block's digest |
 //! | head's code | HMAC-SHA256 of `head`, tenant, sequence, last position, hash |
 //!
 //! Words and tenants end with a line feed, which neither holds; numbers are 8 bytes, the largest first. The HMAC key is derived
-//! from a root key of the key ring. Hashes need no key: a block under a key that was forgotten is held by the one after it.
+//! from a root key of the key ring. Blocks need no code: each is held by the hash in the one after it, and the last one by the
+//! head, which is what has to be authentic. So is a record whose key was forgotten: its block says that it was not foreign when
+//! it was sealed.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
@@ -60,6 +61,8 @@ pub struct AuditBlock {
     pub through: u64,
     /// How many records.
     pub records: u64,
+    /// How many of them nobody with the key ring had written: forged ones, or such under keys that the server does not know.
+    pub foreign: u64,
     /// When it was made, in milliseconds since 1970.
     pub sealed_at_ms: i64,
     /// The hash of the block before; zeros for the first.
@@ -68,10 +71,6 @@ pub struct AuditBlock {
     pub digest: SealedHash,
     /// Of the block.
     pub hash: SealedHash,
-    /// The code by which it is authentic.
-    pub mac: SealedHash,
-    /// The public name of the root key that the code was made with.
-    pub key_id: String,
 }
 
 /// Which block of a tenant is the latest.
@@ -133,11 +132,13 @@ impl StoredAuditRecord {
 pub struct RecordsDigest {
     hasher: Sha256,
     records: u64,
+    foreign: u64,
 }
 
 impl RecordsDigest {
-    /// Adds the next one.
-    pub fn add(&mut self, tenant: &TenantId, record: &StoredAuditRecord) {
+    /// Adds the next one, and whether it is foreign.
+    pub fn add(&mut self, tenant: &TenantId, record: &StoredAuditRecord, is_foreign: bool) {
+        self.foreign += u64::from(is_foreign);
         let mut hasher = Sha256::new();
         hasher.update(b"record\n");
         hasher.update(tenant.as_str());
@@ -158,31 +159,21 @@ impl RecordsDigest {
 impl AuditBlock {
     /// Seals records up to a position into the block after `head`.
     #[must_use]
-    pub fn seal(
-        tenant: &TenantId,
-        head: Option<&AuditHead>,
-        through: u64,
-        digest: RecordsDigest,
-        keys: &KeyRing,
-        now_ms: i64,
-    ) -> Self {
+    pub fn seal(tenant: &TenantId, head: Option<&AuditHead>, through: u64, digest: RecordsDigest, now_ms: i64) -> Self {
+        let foreign = digest.foreign;
         let (records, digest) = digest.finish();
         let mut block = Self {
             tenant: tenant.clone(),
             sequence: head.map_or(0, |head| head.sequence) + 1,
             through,
             records,
+            foreign,
             sealed_at_ms: now_ms,
             previous: head.map_or([0; 32], |head| head.hash),
             digest,
             hash: [0; 32],
-            mac: [0; 32],
-            key_id: String::new(),
         };
         block.hash = block.computed_hash();
-        let key = keys.current(now_ms);
-        block.mac = block_mac(&key, &block.hash);
-        key.id().clone_into(&mut block.key_id);
         block
     }
 
@@ -193,19 +184,13 @@ impl AuditBlock {
         hasher.update(b"block\n");
         hasher.update(self.tenant.as_str());
         hasher.update(b"\n");
-        for number in [self.sequence, self.through, self.records] {
+        for number in [self.sequence, self.through, self.records, self.foreign] {
             hasher.update(number.to_be_bytes());
         }
         hasher.update(self.sealed_at_ms.to_be_bytes());
         hasher.update(self.previous);
         hasher.update(self.digest);
         hasher.finalize().into()
-    }
-
-    /// Whether its hash is authentic; whether the block has that hash is another question.
-    #[must_use]
-    pub fn authenticity(&self, keys: &KeyRing) -> Authenticity {
-        judge(keys, &self.key_id, &self.mac, |key| block_mac(key, &self.hash))
     }
 }
 
@@ -237,10 +222,6 @@ fn judge(keys: &KeyRing, key_id: &str, mac: &[u8], expected: impl Fn(&RootKey) -
 
 fn record_mac(key: &RootKey, tenant: &TenantId, body: &str) -> SealedHash {
     mac(key, &[b"record\n", tenant.as_str().as_bytes(), b"\n", body.as_bytes()])
-}
-
-fn block_mac(key: &RootKey, hash: &SealedHash) -> SealedHash {
-    mac(key, &[b"block\n", hash])
 }
 
 fn head_mac(key: &RootKey, head: &AuditHead) -> SealedHash {

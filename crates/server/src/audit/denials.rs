@@ -14,7 +14,7 @@ use crate::tenant::TenantId;
 
 /// How many different ones are told apart in one second. A crowd of attackers fills neither memory nor database: what is beyond
 /// is counted as one, without its network.
-const TOLD_APART: usize = 1_000;
+const TOLD_APART: usize = 100;
 
 /// Somebody was not allowed something.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -71,6 +71,10 @@ impl Denial {
 impl Denials {
     /// Counts one.
     pub fn note(&self, denial: Denial) {
+        self.add(denial, 1);
+    }
+
+    fn add(&self, denial: Denial, times: u64) {
         // An addition is all that is done under the lock: a panic elsewhere leaves a whole map.
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = counted.contains_key(&denial);
@@ -80,20 +84,26 @@ impl Denials {
             let Denial { did, code, .. } = denial;
             Denial { network: None, ..Denial::of(TenantId::single(), "nobody", Caller::default(), did, code) }
         };
-        *counted.entry(denial).or_default() += 1;
+        *counted.entry(denial).or_default() += times;
+    }
+
+    /// Takes back what could not be written.
+    pub(super) fn put_back(&self, denials: Vec<(Denial, u64)>) {
+        denials.into_iter().for_each(|(denial, times)| self.add(denial, times));
     }
 
     /// Takes what was counted since the last time.
     #[must_use]
-    pub fn take(&self, now_ms: i64) -> Vec<AuditEntry> {
+    pub fn take(&self) -> Vec<(Denial, u64)> {
         let counted = std::mem::take(&mut *self.counted.lock().unwrap_or_else(PoisonError::into_inner));
-        counted.into_iter().map(|(denial, times)| denial.entry(times, now_ms)).collect()
+        counted.into_iter().collect()
     }
 }
 
 impl Denial {
-    fn entry(self, times: u64, now_ms: i64) -> AuditEntry {
-        let Self { tenant, session, by, key_id, network, did, code } = self;
+    /// What the log is to say of it: another entry each time, so that what is written twice is no copy.
+    pub(super) fn entry(&self, times: u64, now_ms: i64) -> AuditEntry {
+        let Self { tenant, session, by, key_id, network, did, code } = self.clone();
         AuditEntry {
             session,
             outcome: Outcome::Denied,
@@ -114,17 +124,20 @@ mod tests {
         for _ in 0..5 {
             denials.note(Denial::of_nobody("authenticate", "tokenExpired").at("203.0.113.7".parse().unwrap()));
         }
-        let taken = denials.take(1_700_000_000_000);
+        let taken = denials.take();
         assert_eq!(taken.len(), 1);
-        assert_eq!((taken[0].times, taken[0].code.as_deref()), (Some(5), Some("tokenExpired")));
-        assert!(denials.take(0).is_empty(), "taken once");
+        let entry = taken[0].0.entry(taken[0].1, 1_700_000_000_000);
+        assert_eq!((entry.times, entry.code.as_deref()), (Some(5), Some("tokenExpired")));
+        assert!(denials.take().is_empty(), "taken once");
+        denials.put_back(taken);
+        assert_eq!(denials.take()[0].1, 5, "what could not be written is not lost");
         for network in 0..10 * TOLD_APART {
             let network = Some(format!("network {network}"));
             denials.note(Denial { network, ..Denial::of_nobody("authenticate", "tokenMalformed") });
         }
-        let taken = denials.take(0);
+        let taken = denials.take();
         assert_eq!(taken.len(), TOLD_APART + 1);
-        let sum: u64 = taken.iter().filter_map(|entry| entry.times).sum();
+        let sum: u64 = taken.iter().map(|(_, times)| times).sum();
         assert_eq!(sum, 10 * TOLD_APART as u64, "none is lost");
     }
 }

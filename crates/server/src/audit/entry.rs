@@ -24,6 +24,9 @@ pub struct AuditEntry {
     /// The session's version after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+    /// What it is about where that is no session: the public name of a service key, or of a root key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// In which role: `browser`, `service`, `operator`, `system` (the server itself), or `nobody` where no credential held.
     pub by: String,
     /// The public name of the service key.
@@ -66,6 +69,7 @@ impl AuditEntry {
             tenant,
             session: None,
             version: None,
+            subject: None,
             by: Role::System.as_str().to_owned(),
             key_id: None,
             network: None,

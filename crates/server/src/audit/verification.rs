@@ -1,11 +1,11 @@
 //! Verification: whether the log is as it was written.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::{Authenticity, RecordsDigest};
+use super::chain::{Authenticity, RecordsDigest, SealedHash};
 use super::{AuditBlock, AuditHead, StoredAuditRecord};
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::keys::KeyRing;
@@ -36,8 +36,8 @@ pub struct Anchor {
 /// Something that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// In whose log.
-    pub tenant: TenantId,
+    /// In whose log: a tenant's name, or what stands in its place.
+    pub tenant: String,
     /// What it is.
     pub what: Fault,
 }
@@ -55,6 +55,15 @@ pub enum Fault {
         /// The position of the later one.
         position: u64,
     },
+    /// Records were there when a block was made that nobody with the key ring had written.
+    ForeignRecords {
+        /// The block's number.
+        sequence: u64,
+        /// How many.
+        records: u64,
+    },
+    /// There are records, blocks or a head under a name that no tenant can have.
+    NoTenant,
     /// A block's records are not those that it was made of.
     OtherRecords {
         /// The block's number.
@@ -89,6 +98,11 @@ pub enum Fault {
     MissingHead,
     /// The head was changed, or made by somebody without the key.
     ForgedHead,
+    /// The head is under a key that the key ring does not have, so nothing in the chain can be believed.
+    HeadOfUnknownKey {
+        /// The key's public name, as the head says.
+        key_id: String,
+    },
     /// There are blocks after the one that the head names.
     BlocksAfterHead {
         /// The block that the head names.
@@ -98,13 +112,6 @@ pub enum Fault {
     AnotherChain {
         /// The block that the anchor names.
         sequence: u64,
-    },
-    /// A record was not sealed for too long: no server runs, or it can't.
-    Unsealed {
-        /// How many records.
-        records: u64,
-        /// Since when the oldest one waits.
-        since: String,
     },
 }
 
@@ -122,6 +129,14 @@ impl fmt::Display for Fault {
             Self::BrokenLink { sequence } => write!(f, "block {sequence} does not follow on the one before it"),
             Self::MissingBlocks { from, through } => write!(f, "blocks {from} to {through} are missing"),
             Self::MissingHead => f.write_str("the head of the chain is missing"),
+            Self::ForeignRecords { sequence, records } => {
+                write!(f, "block {sequence} was sealed with {records} records that were put in")
+            }
+            Self::NoTenant => f.write_str("no tenant can have this name: it was put in"),
+            Self::HeadOfUnknownKey { key_id } => write!(
+                f,
+                "the head of the chain is under the key {key_id}, which this key ring does not have: it is forged, or the ring is another one"
+            ),
             Self::ForgedHead => f.write_str("the head of the chain was changed, or put in"),
             Self::BlocksAfterHead { sequence } => {
                 write!(f, "there are blocks after block {sequence}, which the head names as the latest")
@@ -132,10 +147,6 @@ impl fmt::Display for Fault {
                     "an anchor names block {sequence} with another hash, or it is gone: the chain was cut or written anew"
                 )
             }
-            Self::Unsealed { records, since } => write!(
-                f,
-                "{records} records are not sealed, the oldest since {since}: no server runs, it can't seal, or they were put in"
-            ),
         }
     }
 }
@@ -152,11 +163,14 @@ pub struct Verified {
     pub records: u64,
     /// Records that are not sealed yet. Until they are, their removal is not found.
     pub unsealed: u64,
+    /// When the oldest of them was written, where that is more than a minute ago: no server runs, or it can't seal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsealed_since: Option<String>,
     /// Records whose own code says nothing, because their key was forgotten; their blocks hold them.
     pub under_forgotten_keys: u64,
 }
 
-/// Verifies the log of all tenants, or of one. It takes about 20 bytes of memory for each record of the largest tenant. `found` hears of each fault as it is found, `progress` how many records were looked
+/// Verifies the log of all tenants, or of one. It takes about 50 bytes of memory for each record of the largest tenant. `found` hears of each fault as it is found, `progress` how many records were looked
 /// at.
 ///
 /// # Errors
@@ -170,46 +184,53 @@ pub async fn verify(
     mut found: impl FnMut(Finding),
     mut progress: impl FnMut(u64),
 ) -> Result<Verified, ReadError> {
-    let mut tenants = store.audited_tenants().await?;
-    // A chain of which nothing is left is known by its anchor.
+    let mut names = store.audited_tenants().await?;
+    let mut anchored: BTreeMap<&TenantId, Vec<&Anchor>> = BTreeMap::new();
     for anchor in anchors {
-        if !tenants.contains(&anchor.tenant) {
-            tenants.push(anchor.tenant.clone());
-        }
+        anchored.entry(&anchor.tenant).or_default().push(anchor);
     }
+    // A chain of which nothing is left is known by its anchor.
+    let known: HashSet<&str> = names.iter().map(String::as_str).collect();
+    let vanished: Vec<String> =
+        anchored.keys().filter(|tenant| !known.contains(tenant.as_str())).map(ToString::to_string).collect();
+    names.extend(vanished);
     let mut verified = Verified::default();
-    for tenant in tenants.into_iter().filter(|tenant| only.is_none_or(|only| only == tenant)) {
-        verified.tenants += 1;
-        let anchors: HashMap<u64, &str> =
-            anchors.iter().filter(|anchor| anchor.tenant == tenant).map(|a| (a.sequence, a.hash.as_str())).collect();
-        let mut chain = ChainCheck {
-            store,
-            keys,
-            tenant: &tenant,
-            verified: &mut verified,
-            seen: HashSet::new(),
-            faults: Vec::new(),
+    for name in names {
+        let Ok(tenant) = TenantId::try_from(name.clone()) else {
+            found(Finding { tenant: name, what: Fault::NoTenant });
+            continue;
         };
-        chain.check(anchors, now_ms, &mut progress).await?;
+        if only.is_some_and(|only| *only != tenant) {
+            continue;
+        }
+        verified.tenants += 1;
+        let anchors = anchored.remove(&tenant).unwrap_or_default();
+        let (seen, faults) = (HashSet::new(), Vec::new());
+        let mut chain = ChainCheck { store, keys, tenant: &tenant, verified: &mut verified, seen, faults };
+        chain.check(&anchors, now_ms, &mut progress).await?;
         for what in chain.faults {
-            found(Finding { tenant: tenant.clone(), what });
+            found(Finding { tenant: name.clone(), what });
         }
     }
     Ok(verified)
 }
 
-/// The latest blocks of all tenants, to be kept elsewhere.
+/// The latest blocks of all tenants, to be kept elsewhere, and the tenants whose heads are not to be believed.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn anchors(store: &dyn Store, now_ms: i64) -> Result<Vec<Anchor>, ReadError> {
-    let mut anchors = Vec::new();
-    for tenant in store.audited_tenants().await? {
-        if let Some(AuditHead { sequence, hash, .. }) = store.audit_head(&tenant).await? {
-            anchors.push(Anchor { tenant, sequence, hash: hex(&hash), at: rfc3339(now_ms) });
+pub async fn anchors(store: &dyn Store, keys: &KeyRing, now_ms: i64) -> Result<(Vec<Anchor>, Vec<String>), ReadError> {
+    let (mut anchors, mut unbelievable) = (Vec::new(), Vec::new());
+    for (name, head) in store.audit_heads().await? {
+        match TenantId::try_from(name.clone()) {
+            Ok(tenant) if head.authenticity(keys) == Authenticity::Authentic => {
+                let AuditHead { sequence, hash, .. } = head;
+                anchors.push(Anchor { tenant, sequence, hash: hex(&hash), at: rfc3339(now_ms) });
+            }
+            _ => unbelievable.push(name),
         }
     }
-    Ok(anchors)
+    Ok((anchors, unbelievable))
 }
 
 struct ChainCheck<'a> {
@@ -225,14 +246,15 @@ struct ChainCheck<'a> {
 impl ChainCheck<'_> {
     async fn check(
         &mut self,
-        mut anchors: HashMap<u64, &str>,
+        anchors: &[&Anchor],
         now_ms: i64,
         progress: &mut impl FnMut(u64),
     ) -> Result<(), ReadError> {
         // The head first: what is sealed meanwhile comes after it.
         let head = self.store.audit_head(self.tenant).await?;
         let (mut sequence, mut through, mut previous) = (0, 0, [0; 32]);
-        let is_past_head = |sequence: u64| head.as_ref().is_some_and(|head| sequence >= head.sequence);
+        let mut anchors: Vec<&Anchor> = anchors.to_vec();
+        let is_past_head = |sequence: u64| head.as_ref().is_none_or(|head| sequence >= head.sequence);
         'blocks: while !is_past_head(sequence) {
             let blocks = self.store.audit_blocks(self.tenant, sequence, PAGE).await?;
             if blocks.is_empty() {
@@ -246,40 +268,66 @@ impl ChainCheck<'_> {
                     self.faults.push(Fault::BrokenLink { sequence: block.sequence });
                 }
                 self.block(&block, through, progress).await?;
-                if anchors.remove(&block.sequence).is_some_and(|hash| hash != hex(&block.hash)) {
+                let hash = hex(&block.hash);
+                if anchors.iter().any(|anchor| anchor.sequence == block.sequence && anchor.hash != hash) {
                     self.faults.push(Fault::AnotherChain { sequence: block.sequence });
                 }
+                anchors.retain(|anchor| anchor.sequence != block.sequence);
                 (sequence, through, previous) = (block.sequence, block.through, block.hash);
                 if is_past_head(sequence) {
                     break 'blocks;
                 }
             }
         }
-        self.faults.extend(anchors.into_keys().map(|sequence| Fault::AnotherChain { sequence }));
-        match &head {
-            None if sequence > 0 => self.faults.push(Fault::MissingHead),
-            None => {}
-            Some(head) if head.authenticity(self.keys) == Authenticity::Forged => self.faults.push(Fault::ForgedHead),
-            Some(head) if head.sequence > sequence => {
-                self.faults.push(Fault::MissingBlocks { from: sequence + 1, through: head.sequence });
+        let gone: BTreeSet<u64> = anchors.iter().map(|anchor| anchor.sequence).collect();
+        self.faults.extend(gone.into_iter().map(|sequence| Fault::AnotherChain { sequence }));
+        self.end(head.as_ref(), (sequence, through, previous)).await?;
+        self.unsealed(through, now_ms, progress).await
+    }
+
+    /// Whether the chain ends as its head says. All blocks hang on that: each is held by the hash in the one after it.
+    async fn end(&mut self, head: Option<&AuditHead>, last: (u64, u64, SealedHash)) -> Result<(), ReadError> {
+        let (sequence, through, hash) = last;
+        let Some(head) = head else {
+            // The first block may have been made just now, and then there is a head as well.
+            let has_blocks = !self.store.audit_blocks(self.tenant, 0, 1).await?.is_empty();
+            if has_blocks && self.store.audit_head(self.tenant).await?.is_none() {
+                self.faults.push(Fault::MissingHead);
             }
-            Some(head) if (head.hash, head.through) != (previous, through) => self.faults.push(Fault::ForgedHead),
-            Some(head) => {
-                // A server may have sealed more meanwhile, and then the head has moved on as well.
-                let later = !self.store.audit_blocks(self.tenant, head.sequence, 1).await?.is_empty();
-                let is_still = self.store.audit_head(self.tenant).await?.as_ref() == Some(head);
-                if later && is_still {
-                    self.faults.push(Fault::BlocksAfterHead { sequence: head.sequence });
-                }
+            return Ok(());
+        };
+        match head.authenticity(self.keys) {
+            Authenticity::Authentic => {}
+            Authenticity::Forged => {
+                self.faults.push(Fault::ForgedHead);
+                return Ok(());
+            }
+            Authenticity::KeyGone => {
+                self.faults.push(Fault::HeadOfUnknownKey { key_id: head.key_id.clone() });
+                return Ok(());
             }
         }
-        self.unsealed(through, now_ms, progress).await
+        if head.sequence > sequence {
+            self.faults.push(Fault::MissingBlocks { from: sequence + 1, through: head.sequence });
+        } else if (head.hash, head.through) != (hash, through) {
+            self.faults.push(Fault::ForgedHead);
+        } else {
+            // A server may have sealed more meanwhile, and then the head has moved on as well.
+            let is_later = !self.store.audit_blocks(self.tenant, head.sequence, 1).await?.is_empty();
+            if is_later && self.store.audit_head(self.tenant).await?.as_ref() == Some(head) {
+                self.faults.push(Fault::BlocksAfterHead { sequence: head.sequence });
+            }
+        }
+        Ok(())
     }
 
     async fn block(&mut self, block: &AuditBlock, after: u64, progress: &mut impl FnMut(u64)) -> Result<(), ReadError> {
         self.verified.blocks += 1;
-        if block.computed_hash() != block.hash || block.authenticity(self.keys) == Authenticity::Forged {
+        if block.computed_hash() != block.hash {
             self.faults.push(Fault::ForgedBlock { sequence: block.sequence });
+        }
+        if block.foreign > 0 {
+            self.faults.push(Fault::ForeignRecords { sequence: block.sequence, records: block.foreign });
         }
         let mut digest = RecordsDigest::default();
         let mut position = after;
@@ -288,7 +336,7 @@ impl ChainCheck<'_> {
             for record in &page {
                 position = record.position;
                 self.judge(record);
-                digest.add(self.tenant, record);
+                digest.add(self.tenant, record, false);
             }
             self.verified.records += page.len() as u64;
             progress(self.verified.records);
@@ -320,18 +368,20 @@ impl ChainCheck<'_> {
 
     /// What comes after the last block.
     async fn unsealed(&mut self, after: u64, now_ms: i64, progress: &mut impl FnMut(u64)) -> Result<(), ReadError> {
-        let (mut position, mut late, mut oldest) = (after, 0, None::<i64>);
+        let (mut position, mut oldest) = (after, None::<i64>);
         loop {
             let page = self.store.audit_records(self.tenant, position, u64::MAX >> 1, PAGE).await?;
             for record in &page {
                 position = record.position;
-                let authenticity = self.judge(record);
-                // Only what is authentic says when it was written.
-                let entry = serde_json::from_str::<super::AuditEntry>(&record.body).ok();
-                let at_ms = entry.and_then(|entry| parse_rfc3339(&entry.at)).unwrap_or(0);
-                if authenticity != Authenticity::Forged && at_ms < now_ms.saturating_sub(SEALED_WITHIN_MS) {
-                    late += 1;
-                    oldest = Some(oldest.map_or(at_ms, |oldest| oldest.min(at_ms)));
+                match self.judge(record) {
+                    Authenticity::Authentic => {
+                        let entry = serde_json::from_str::<super::AuditEntry>(&record.body).ok();
+                        let at_ms = entry.and_then(|entry| parse_rfc3339(&entry.at)).unwrap_or(now_ms);
+                        oldest = Some(oldest.map_or(at_ms, |oldest| oldest.min(at_ms)));
+                    }
+                    // No block says that it was none when it was sealed.
+                    Authenticity::KeyGone => self.faults.push(Fault::ForgedRecord { position }),
+                    Authenticity::Forged => {}
                 }
             }
             self.verified.records += page.len() as u64;
@@ -341,8 +391,12 @@ impl ChainCheck<'_> {
                 break;
             }
         }
-        if let Some(oldest) = oldest {
-            self.faults.push(Fault::Unsealed { records: late, since: rfc3339(oldest) });
+        if let Some(oldest) = oldest.filter(|at_ms| *at_ms < now_ms.saturating_sub(SEALED_WITHIN_MS)) {
+            let since = rfc3339(oldest);
+            let is_older = self.verified.unsealed_since.as_ref().is_none_or(|known| since < *known);
+            if is_older {
+                self.verified.unsealed_since = Some(since);
+            }
         }
         Ok(())
     }

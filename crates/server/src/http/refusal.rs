@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use throughline_core::{MendableBy, Rejection, RejectionCode as Code};
 
+use crate::audit::sealing::SealingError;
 use crate::principal::AuthenticationError;
 use crate::problem::Problem;
 use crate::sessions::SessionError;
@@ -72,6 +73,16 @@ impl From<Rejection> for Problem {
         Self::new(status_of(code), code.as_str(), "Refused by the rules")
             .detail(message)
             .mendable_by(mendable_by(mendable))
+            .journaled()
+    }
+}
+
+impl From<SealingError> for Problem {
+    fn from(error: SealingError) -> Self {
+        match error {
+            SealingError::Read(error) => error.into(),
+            SealingError::Entry(error) => Self::internal(&error),
+        }
     }
 }
 

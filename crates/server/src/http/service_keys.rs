@@ -16,6 +16,7 @@ use super::idempotent::Reply;
 use super::problem_schema::{BodyProblems, ProblemDetails, StaffProblems};
 use super::query::QueryParameters;
 use super::sessions::staff;
+use crate::audit::AuditEntry;
 use crate::principal::Principal;
 use crate::problem::{Problem, chain};
 use crate::scope::Scope;
@@ -141,6 +142,8 @@ pub(crate) async fn create(
         CreateError::Store(error) => error.into(),
     })?;
     tracing::info!(id = stored.id, scopes = %stored.scopes, by = stored.created_by, "a service key was made");
+    // Where that is not written down, nobody gets the key.
+    audit(&state, &principal, "serviceKeyCreated", &stored.id).await?;
     learn(&state).await;
     let created = CreatedServiceKey { key: key.reveal().to_owned(), entry: stored.into() };
     Ok(Reply::json(StatusCode::CREATED, &created)?.into_response())
@@ -191,6 +194,7 @@ pub(crate) async fn revoke(
             )
             .mendable_by("permanent"));
     }
+    audit(&state, &principal, "serviceKeyRevoked", &id).await?;
     let revocation = service_keys::revoke(&*state.store, Some(principal.tenant()), &id, state.clock.now_ms()).await?;
     if revocation == Revocation::Unknown {
         return Err(Problem::new(StatusCode::NOT_FOUND, "serviceKeyNotFound", "Service key not found")
@@ -202,6 +206,17 @@ pub(crate) async fn revoke(
     }
     learn(&state).await;
     Ok(Reply::empty().into_response())
+}
+
+/// Writes down who made or revoked which key.
+async fn audit(state: &ServerState, principal: &Principal, did: &str, id: &str) -> Result<(), Problem> {
+    // A name that somebody merely wrote may be anything.
+    let is_name = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let entry = AuditEntry {
+        subject: is_name.then(|| id.to_owned()),
+        ..AuditEntry::done(principal.tenant().clone(), did, state.clock.now_ms()).by("operator", principal.caller())
+    };
+    state.audit(&entry).await.map_err(Problem::from)
 }
 
 /// So that this server acts by it from the answer on. Where that fails, it does within a second, as the others.

@@ -35,17 +35,24 @@ pub trait AuditStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn audit_mark(&self) -> Result<AuditMark, ReadError>;
 
-    /// The tenants that have records after their heads and up to this position, or heads under another key than this one.
+    /// The names of the tenants that have records after their heads and up to this position. Names, because somebody may have
+    /// put in what is none of a tenant.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn unsealed_tenants(&self, through: u64, key_id: &str) -> Result<Vec<TenantId>, ReadError>;
+    async fn unsealed_tenants(&self, through: u64) -> Result<Vec<String>, ReadError>;
 
-    /// All tenants of whom the log, its blocks or its heads tell.
+    /// The heads of all chains, by their tenants' names.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn audited_tenants(&self) -> Result<Vec<TenantId>, ReadError>;
+    async fn audit_heads(&self) -> Result<Vec<(String, AuditHead)>, ReadError>;
+
+    /// The names of all tenants of whom the log, its blocks or its heads tell.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn audited_tenants(&self) -> Result<Vec<String>, ReadError>;
 
     /// A tenant's latest block, as its head says.
     ///
@@ -98,17 +105,9 @@ pub(super) const UNSEALED_TENANTS: &str = "WITH RECURSIVE logged (tenant) AS (
         UNION ALL
         SELECT (SELECT min(tenant) FROM audit_log WHERE tenant > logged.tenant) FROM logged WHERE logged.tenant IS NOT NULL)
      SELECT logged.tenant FROM logged LEFT JOIN audit_heads AS head ON head.tenant = logged.tenant
-     WHERE logged.tenant IS NOT NULL AND (head.key_id <> $2 OR EXISTS (
+     WHERE logged.tenant IS NOT NULL AND EXISTS (
         SELECT 1 FROM audit_log AS new WHERE new.tenant = logged.tenant
-            AND new.position > coalesce(head.through_position, 0) AND new.position <= $1))";
-
-/// A tenant out of the first column.
-macro_rules! tenant_in {
-    ($row:expr) => {{
-        let tenant = crate::tenant::TenantId::try_from(sqlx::Row::try_get::<String, _>($row, 0)?);
-        tenant.map_err(|error| sqlx::Error::Decode(Box::new(error)))
-    }};
-}
+            AND new.position > coalesce(head.through_position, 0) AND new.position <= $1)";
 
 /// A head out of a row of either database; its tenant is known.
 macro_rules! head_in {
@@ -124,6 +123,17 @@ macro_rules! head_in {
     };
 }
 
+/// A head with the name of its tenant, which stands in the sixth column. Where that is none of a tenant, neither is the head's.
+macro_rules! named_head {
+    ($row:expr) => {{
+        let name: String = sqlx::Row::try_get($row, 5)?;
+        let tenant =
+            crate::tenant::TenantId::try_from(name.clone()).unwrap_or_else(|_| crate::tenant::TenantId::single());
+        let head = head_in!($row, tenant)?;
+        Ok::<_, sqlx::Error>((name, head))
+    }};
+}
+
 /// A block out of a row of either database; its tenant is known.
 macro_rules! block_in {
     ($row:expr, $tenant:expr) => {
@@ -132,12 +142,11 @@ macro_rules! block_in {
             sequence: unsigned(sqlx::Row::try_get($row, 0)?),
             through: unsigned(sqlx::Row::try_get($row, 1)?),
             records: unsigned(sqlx::Row::try_get($row, 2)?),
-            sealed_at_ms: sqlx::Row::try_get($row, 3)?,
-            previous: crate::store::audit::hash_of(sqlx::Row::try_get($row, 4)?)?,
-            digest: crate::store::audit::hash_of(sqlx::Row::try_get($row, 5)?)?,
-            hash: crate::store::audit::hash_of(sqlx::Row::try_get($row, 6)?)?,
-            mac: crate::store::audit::hash_of(sqlx::Row::try_get($row, 7)?)?,
-            key_id: sqlx::Row::try_get($row, 8)?,
+            foreign: unsigned(sqlx::Row::try_get($row, 3)?),
+            sealed_at_ms: sqlx::Row::try_get($row, 4)?,
+            previous: crate::store::audit::hash_of(sqlx::Row::try_get($row, 5)?)?,
+            digest: crate::store::audit::hash_of(sqlx::Row::try_get($row, 6)?)?,
+            hash: crate::store::audit::hash_of(sqlx::Row::try_get($row, 7)?)?,
         })
     };
 }
@@ -154,7 +163,7 @@ macro_rules! record_in {
     };
 }
 
-pub(super) use {block_in, head_in, record_in, tenant_in};
+pub(super) use {block_in, head_in, named_head, record_in};
 
 /// A hash as it is stored. One of another length is none that was ever written, so it fits nothing.
 pub(super) fn hash_of(bytes: Vec<u8>) -> Result<SealedHash, sqlx::Error> {
@@ -167,11 +176,15 @@ pub(super) fn hash_of(bytes: Vec<u8>) -> Result<SealedHash, sqlx::Error> {
     Ok(hash)
 }
 
+/// Heads with their tenants, in the order of a head's columns and the tenant after them.
+pub(super) const HEADS: &str =
+    "SELECT sequence, through_position, hash, mac, key_id, tenant FROM audit_heads ORDER BY tenant";
+
 pub(super) const HEAD: &str = "SELECT sequence, through_position, hash, mac, key_id FROM audit_heads WHERE tenant = $1";
 
 pub(super) const BLOCKS: &str =
-    "SELECT sequence, through_position, records, sealed_at_ms, previous_hash, records_digest, hash, mac,
-        key_id FROM audit_blocks WHERE tenant = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
+    "SELECT sequence, through_position, records, foreign_records, sealed_at_ms, previous_hash, records_digest,
+        hash FROM audit_blocks WHERE tenant = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
 
 pub(super) const RECORDS: &str = "SELECT position, body, mac, key_id FROM audit_log
      WHERE tenant = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4";

@@ -105,23 +105,27 @@ impl AuditStore for MemoryStore {
         Ok(AuditMark { position, next_transaction: 0, oldest_transaction: 0 })
     }
 
-    async fn unsealed_tenants(&self, through: u64, key_id: &str) -> Result<Vec<TenantId>, ReadError> {
+    async fn unsealed_tenants(&self, through: u64) -> Result<Vec<String>, ReadError> {
         let tables = self.tables();
         let is_unsealed = |tenant: &TenantId, record: &StoredAuditRecord| {
-            let head = tables.heads.get(tenant);
-            let sealed = head.map_or(0, |head| head.through);
-            head.is_some_and(|head| head.key_id != key_id) || (sealed < record.position && record.position <= through)
+            let sealed = tables.heads.get(tenant).map_or(0, |head| head.through);
+            sealed < record.position && record.position <= through
         };
         let unsealed = tables.audit.iter().filter(|(tenant, record)| is_unsealed(tenant, record));
-        let tenants: BTreeSet<TenantId> = unsealed.map(|(tenant, _)| tenant.clone()).collect();
-        Ok(tenants.into_iter().collect())
+        let tenants: BTreeSet<&TenantId> = unsealed.map(|(tenant, _)| tenant).collect();
+        Ok(tenants.into_iter().map(ToString::to_string).collect())
     }
 
-    async fn audited_tenants(&self) -> Result<Vec<TenantId>, ReadError> {
+    async fn audit_heads(&self) -> Result<Vec<(String, AuditHead)>, ReadError> {
+        let tables = self.tables();
+        Ok(tables.heads.iter().map(|(tenant, head)| (tenant.to_string(), head.clone())).collect())
+    }
+
+    async fn audited_tenants(&self) -> Result<Vec<String>, ReadError> {
         let tables = self.tables();
         let logged = tables.audit.iter().map(|(tenant, _)| tenant);
         let tenants: BTreeSet<&TenantId> = logged.chain(tables.heads.keys()).collect();
-        Ok(tenants.into_iter().cloned().collect())
+        Ok(tenants.into_iter().map(ToString::to_string).collect())
     }
 
     async fn audit_head(&self, tenant: &TenantId) -> Result<Option<AuditHead>, ReadError> {

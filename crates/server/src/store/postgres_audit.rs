@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use sqlx::{Row as _, query};
 
 use super::audit::{
-    AUDITED_TENANTS, AuditMark, AuditStore, BLOCKS, HEAD, RECORDS, UNSEALED_TENANTS, block_in, head_in, record_in,
-    tenant_in,
+    AUDITED_TENANTS, AuditMark, AuditStore, BLOCKS, HEAD, HEADS, RECORDS, UNSEALED_TENANTS, block_in, head_in,
+    named_head, record_in,
 };
 use super::postgres::{PostgresStore, unreadable};
 use super::postgres_batch::{Work, signed, unsigned};
@@ -47,16 +47,22 @@ impl AuditStore for PostgresStore {
         read().map_err(unreadable(DURING))
     }
 
-    async fn unsealed_tenants(&self, through: u64, key_id: &str) -> Result<Vec<TenantId>, ReadError> {
+    async fn unsealed_tenants(&self, through: u64) -> Result<Vec<String>, ReadError> {
         const DURING: &str = "looking for what is not sealed";
-        let rows = self.pool.rows(DURING, || query(UNSEALED_TENANTS).bind(signed(through)).bind(key_id)).await?;
-        rows.iter().map(|row| tenant_in!(row)).collect::<Result<_, _>>().map_err(unreadable(DURING))
+        let rows = self.pool.rows(DURING, || query(UNSEALED_TENANTS).bind(signed(through))).await?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable(DURING))
     }
 
-    async fn audited_tenants(&self) -> Result<Vec<TenantId>, ReadError> {
+    async fn audited_tenants(&self) -> Result<Vec<String>, ReadError> {
         const DURING: &str = "looking for audited tenants";
         let rows = self.pool.rows(DURING, || query(AUDITED_TENANTS)).await?;
-        rows.iter().map(|row| tenant_in!(row)).collect::<Result<_, _>>().map_err(unreadable(DURING))
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable(DURING))
+    }
+
+    async fn audit_heads(&self) -> Result<Vec<(String, AuditHead)>, ReadError> {
+        const DURING: &str = "reading the heads of audit chains";
+        let rows = self.pool.rows(DURING, || query(HEADS)).await?;
+        rows.iter().map(|row| named_head!(row)).collect::<Result<_, _>>().map_err(unreadable(DURING))
     }
 
     async fn audit_head(&self, tenant: &TenantId) -> Result<Option<AuditHead>, ReadError> {
@@ -91,14 +97,14 @@ impl AuditStore for PostgresStore {
     async fn seal_audit(&self, block: &AuditBlock, head: &AuditHead) -> Result<bool, ReadError> {
         // Of two that seal at once, the second one finds the first one's block.
         const SEAL: &str = "WITH sealed AS (
-                INSERT INTO audit_blocks (tenant, sequence, through_position, records, sealed_at_ms, previous_hash,
-                    records_digest, hash, mac, key_id)
-                SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
+                INSERT INTO audit_blocks (tenant, sequence, through_position, records, foreign_records, sealed_at_ms,
+                    previous_hash, records_digest, hash)
+                SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
                 WHERE coalesce((SELECT sequence FROM audit_heads WHERE tenant = $1), 0) = $2 - 1
                 ON CONFLICT DO NOTHING
                 RETURNING tenant, sequence, through_position, hash)
              INSERT INTO audit_heads (tenant, sequence, through_position, hash, mac, key_id)
-             SELECT tenant, sequence, through_position, hash, $11, $12 FROM sealed
+             SELECT tenant, sequence, through_position, hash, $10, $11 FROM sealed
              ON CONFLICT (tenant) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash, mac = excluded.mac,
                 through_position = excluded.through_position, key_id = excluded.key_id
              RETURNING 1";
@@ -108,12 +114,11 @@ impl AuditStore for PostgresStore {
                 .bind(signed(block.sequence))
                 .bind(signed(block.through))
                 .bind(signed(block.records))
+                .bind(signed(block.foreign))
                 .bind(block.sealed_at_ms)
                 .bind(block.previous.as_slice())
                 .bind(block.digest.as_slice())
                 .bind(block.hash.as_slice())
-                .bind(block.mac.as_slice())
-                .bind(&block.key_id)
                 .bind(head.mac.as_slice())
                 .bind(&head.key_id)
         };

@@ -5,8 +5,8 @@ use sqlx::{Row as _, query};
 
 use super::ReadError;
 use super::audit::{
-    AUDITED_TENANTS, AuditMark, AuditStore, BLOCKS, HEAD, RECORDS, UNSEALED_TENANTS, block_in, head_in, record_in,
-    tenant_in,
+    AUDITED_TENANTS, AuditMark, AuditStore, BLOCKS, HEAD, HEADS, RECORDS, UNSEALED_TENANTS, block_in, head_in,
+    named_head, record_in,
 };
 use super::sqlite::{SqliteStore, bounded, read_error, signed, unsigned};
 use super::sqlite_jobs::{AuditJob, SealAuditJob};
@@ -27,17 +27,23 @@ impl AuditStore for SqliteStore {
         Ok(AuditMark { position: position.map_or(0, unsigned), next_transaction: 0, oldest_transaction: 0 })
     }
 
-    async fn unsealed_tenants(&self, through: u64, key_id: &str) -> Result<Vec<TenantId>, ReadError> {
+    async fn unsealed_tenants(&self, through: u64) -> Result<Vec<String>, ReadError> {
         const DURING: &str = "looking for what is not sealed";
-        let select = query(UNSEALED_TENANTS).bind(signed(through)).bind(key_id);
+        let select = query(UNSEALED_TENANTS).bind(signed(through));
         let rows = bounded(DURING, select.fetch_all(&self.readers)).await?;
-        rows.iter().map(|row| tenant_in!(row)).collect::<Result<_, _>>().map_err(|error| read_error(DURING, error))
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(|error| read_error(DURING, error))
     }
 
-    async fn audited_tenants(&self) -> Result<Vec<TenantId>, ReadError> {
+    async fn audited_tenants(&self) -> Result<Vec<String>, ReadError> {
         const DURING: &str = "looking for audited tenants";
         let rows = bounded(DURING, query(AUDITED_TENANTS).fetch_all(&self.readers)).await?;
-        rows.iter().map(|row| tenant_in!(row)).collect::<Result<_, _>>().map_err(|error| read_error(DURING, error))
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(|error| read_error(DURING, error))
+    }
+
+    async fn audit_heads(&self) -> Result<Vec<(String, AuditHead)>, ReadError> {
+        const DURING: &str = "reading the heads of audit chains";
+        let rows = bounded(DURING, query(HEADS).fetch_all(&self.readers)).await?;
+        rows.iter().map(|row| named_head!(row)).collect::<Result<_, _>>().map_err(|error| read_error(DURING, error))
     }
 
     async fn audit_head(&self, tenant: &TenantId) -> Result<Option<AuditHead>, ReadError> {

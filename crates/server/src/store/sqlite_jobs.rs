@@ -163,24 +163,26 @@ impl WriteJob for SealAuditJob {
         if !self.is_written {
             return Ok(Verdict::Keep);
         }
-        sqlx::query(
-            "INSERT INTO audit_blocks (tenant, sequence, through_position, records, sealed_at_ms, previous_hash,
-                records_digest, hash, mac, key_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        let write = sqlx::query(
+            "INSERT INTO audit_blocks (tenant, sequence, through_position, records, foreign_records, sealed_at_ms,
+                previous_hash, records_digest, hash)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT DO NOTHING",
         )
         .bind(block.tenant.as_str())
         .bind(signed(block.sequence))
         .bind(signed(block.through))
         .bind(signed(block.records))
+        .bind(signed(block.foreign))
         .bind(block.sealed_at_ms)
         .bind(block.previous.as_slice())
         .bind(block.digest.as_slice())
         .bind(block.hash.as_slice())
-        .bind(block.mac.as_slice())
-        .bind(&block.key_id)
         .execute(connection)
         .await?;
-        Ok(Verdict::Keep)
+        // Somebody has put in a block where none can be: the head stays.
+        self.is_written = write.rows_affected() == 1;
+        Ok(if self.is_written { Verdict::Keep } else { Verdict::Undo })
     }
 
     fn done(self: Box<Self>) {

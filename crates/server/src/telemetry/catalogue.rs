@@ -257,8 +257,13 @@ pub const METRICS: &[Metric] = &[
         PLAIN,
     ),
     counter(
-        "throughline_audit_forged_records_total",
+        "throughline_audit_foreign_records_total",
         "Records that were found in the audit log, and that nobody with the key ring has written.",
+        PLAIN,
+    ),
+    gauge(
+        "throughline_audit_unsealed_seconds",
+        "For how long the oldest record of the audit log has waited to become part of a chain, at most.",
         PLAIN,
     ),
     gauge(

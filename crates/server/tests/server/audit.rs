@@ -247,6 +247,12 @@ async fn asvs_16_4_2_the_log_is_append_only_and_whatever_is_changed_in_it_is_fou
         format!("UPDATE audit_log SET mac = substr(mac, 2) WHERE position = {some}"),
         format!("UPDATE audit_log SET tenant = 'another' WHERE position = {some}"),
         format!("DELETE FROM audit_log WHERE position = {some}"),
+        // A key that nobody has takes nobody in.
+        format!("UPDATE audit_log SET key_id = 'gone', body = replace(body, 'service', 'operator') WHERE position = {some}"),
+        format!("INSERT INTO audit_log SELECT tenant, (SELECT max(position) + 1 FROM audit_log), body || ' ', mac, 'gone' FROM audit_log WHERE position = {some}"),
+        "UPDATE audit_heads SET key_id = 'gone'".to_owned(),
+        "INSERT INTO audit_log VALUES ('No Tenant', 999999, '{}', '', '')".to_owned(),
+        "INSERT INTO audit_blocks SELECT tenant, sequence + 1, through_position + 1, 0, 0, sealed_at_ms, hash, hash, hash FROM audit_blocks ORDER BY sequence DESC LIMIT 1".to_owned(),
         format!("UPDATE audit_log SET position = (SELECT max(position) + 1 FROM audit_log) WHERE position = {some}"),
         format!(
             "UPDATE audit_log AS one SET body = two.body, mac = two.mac, key_id = two.key_id FROM audit_log AS two
@@ -298,9 +304,50 @@ async fn asvs_16_4_2_the_log_is_append_only_and_whatever_is_changed_in_it_is_fou
     let found = audit(&fleet, "emptied", &["verify", "--anchors", &anchor_file]);
     assert_eq!(found.status.code(), Some(1), "{}", text(&found));
     let later = audit(&fleet, "shop", &["anchor"]);
-    std::fs::write(&anchor_file, &later.stdout).unwrap();
+    let both = [anchors.stdout.as_slice(), later.stdout.as_slice()].concat();
+    std::fs::write(&anchor_file, &both).unwrap();
+    let fits = audit(&fleet, "shop", &["verify", "--anchors", &anchor_file]);
+    assert!(fits.status.success(), "{}", text(&fits));
     let found = audit(&fleet, "earlier", &["verify", "--anchors", &anchor_file]);
     assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+    // An anchor of what somebody has made of the log does not outdo another one.
+    let forged = String::from_utf8(anchors.stdout.clone()).unwrap().replace("\"hash\":\"", "\"hash\":\"0");
+    std::fs::write(&anchor_file, [forged.as_bytes(), anchors.stdout.as_slice()].concat()).unwrap();
+    let found = audit(&fleet, "shop", &["verify", "--anchors", &anchor_file]);
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+
+    // Nothing is believed under another key ring.
+    let other = folder.path().join("other-keys").display().to_string();
+    fleet.run(&["keys", "generate", "--keys-file", &other]).unwrap();
+    let url = fleet.postgres.url("shop");
+    assert!(fleet.run(&["audit", "verify", "--keys-file", &other, "--database-url", &url]).is_err());
+}
+
+#[tokio::test]
+async fn records_that_are_put_in_while_servers_run_stay_marked_and_hold_nobody_up() {
+    let fleet = fleet();
+    let node = fleet.node("a", &[]).unwrap();
+    created(&fleet, &node).await;
+    sealed(&fleet).await;
+    let mut connection = database(&fleet, "shop").await;
+    let put_in = "INSERT INTO audit_log SELECT tenant, nextval('audit_positions'), body || ' ', mac, 'gone' FROM audit_log LIMIT 1;
+        INSERT INTO audit_log VALUES ('No Tenant', nextval('audit_positions'), '{}', '', '');";
+    sqlx::raw_sql(put_in).execute(&mut connection).await.unwrap();
+    let id = created(&fleet, &node).await;
+    until("the tenant's log is sealed all the same", SEALED, async || {
+        let told = exported(&fleet, &["--session", &id]);
+        let position = told.first().map_or(i64::MAX, |entry| entry["position"].as_i64().unwrap());
+        let head = sqlx::query_scalar::<_, i64>("SELECT max(through_position) FROM audit_heads");
+        head.fetch_one(&mut connection).await.unwrap() >= position
+    })
+    .await;
+    assert!(node.metric("throughline_audit_foreign_records_total").await.unwrap() > 0.0);
+    until("records of no tenant are told of", SEALED, async || {
+        node.metric("throughline_audit_broken_chains").await.unwrap() > 0.0
+    })
+    .await;
+    let found = text(&audit(&fleet, "shop", &["verify"]));
+    assert!(found.contains("records that were put in") && found.contains("no tenant can have this name"), "{found}");
 }
 
 #[tokio::test]
