@@ -25,7 +25,7 @@ const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 pub struct Principal {
     /// What it is and whose sessions it may reach.
     pub role: Role,
-    /// The network that its request came from, where it came from one; see [`kept_network`](crate::client_address::kept_network).
+    /// The network that its request came from, where it came from one; see [`kept_network`].
     pub network: Option<String>,
 }
 

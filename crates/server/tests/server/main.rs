@@ -24,3 +24,4 @@ mod slow_reader;
 mod socket;
 mod tiers;
 mod tls;
+mod wrong_principals;
