@@ -329,5 +329,5 @@ fn frames_are_as_they_were_written_down() {
         }
     }
     assert_eq!(kinds.len(), 11, "{kinds:?}");
-    assert_eq!(events.len(), 28, "{events:?}");
+    assert_eq!(events.len(), 29, "{events:?}");
 }
