@@ -90,7 +90,7 @@ rejection_codes! {
     PriceNotAllowed = "priceNotAllowed" => Forbidden,
     /// Another client has claimed this session.
     ClaimMismatch = "claimMismatch" => Forbidden,
-    /// The token, or the code, was made before the session was paid or its access revoked.
+    /// The token, or the code, was made before the session was paid or its access revoked, or by a service key that is revoked.
     TokenRevoked = "tokenRevoked" => Forbidden,
     /// The command can't be read.
     MalformedCommand = "malformedCommand" => Permanent,

@@ -33,7 +33,6 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
     (401, "tokenKeyUnknown", "The token was made with a key that this server does not have, or has retired."),
     (401, "tokenMalformed", "The token is none, or was changed."),
     (401, "tokenNotYetValid", "The token was made in the future; a clock is wrong."),
-    (401, "tokenRevoked", "The token was made on request of a service key that is revoked."),
     (401, "tokenTooOld", "The token was renewed for as long as that is possible."),
     (
         401,

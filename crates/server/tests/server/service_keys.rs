@@ -325,6 +325,7 @@ fn body_of(path: &str) -> Value {
     match path {
         "/v1/sessions/{id}/commands" => json!({ "commands": [{ "type": "setEmail", "email": "ada@example.com" }] }),
         "/v1/service-keys" => json!({ "name": "a", "scopes": ["sessions:read"] }),
+        path if path.starts_with("/v1/privacy") => json!({ "email": "ada@example.com" }),
         path if path.contains("/batch/") || path.starts_with("/v1/cache") => json!({ "ids": ["ws_1"] }),
         _ => json!({}),
     }
