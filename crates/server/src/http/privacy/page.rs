@@ -29,7 +29,10 @@ pub(super) fn document(export: &Export) -> Result<String, serde_json::Error> {
             body {
                 main {
                     h1 { "Your data" }
-                    p { "All that this shop's checkout knows of you, as of " (export.as_of.to_string()) "." }
+                    p {
+                        "All that this shop's checkout knows of you, as of " (export.as_of.to_string()) ". Times are in UTC, amounts \
+                         in the smallest unit of the currency (cents)."
+                    }
                     @if sessions.is_empty() { p { "There is nothing." } }
                     @for session in &sessions { (session) }
                 }
