@@ -14,7 +14,7 @@ use crate::keys::ring_text::{RingText, VARIABLE};
 use crate::keys::source::{KeySource, KeySourceError, write_file};
 use crate::keys::{KeyRing, KeyRingError, RootKey, RootKeyError};
 use crate::service_key::{BootstrapRole, ServiceKey, ServiceKeyError};
-use crate::store::{self, DatabaseSettings, OpenError, ReadError};
+use crate::store::{self, DatabaseSettings, OpenError, ReadError, Store};
 use crate::tenant::TenantId;
 
 const GENERATE_EXAMPLES: &str = "\
@@ -310,6 +310,16 @@ impl Ring {
 
     /// How many sessions the database has under each key; `None` where no database is given.
     fn sessions(&self) -> Result<Option<Vec<(String, u64)>>, KeysError> {
+        self.ask(async |store| store.sessions_by_root_key().await)
+    }
+
+    /// Under which keys the chains of the audit log are sealed; `None` where no database is given.
+    fn audit_heads(&self) -> Result<Option<Vec<String>>, KeysError> {
+        self.ask(async |store| Ok(store.audit_heads().await?.into_iter().map(|(_, head)| head.key_id).collect()))
+    }
+
+    /// What the database answers; `None` where none is given.
+    fn ask<T>(&self, question: impl AsyncFnOnce(&dyn Store) -> Result<T, ReadError>) -> Result<Option<T>, KeysError> {
         let options = self.options()?;
         if options.database_url.is_none() {
             return Ok(None);
@@ -318,21 +328,9 @@ impl Ring {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(KeysError::System)?;
         runtime.block_on(async {
             let store = store::open(&settings).await?;
-            let counts = store.sessions_by_root_key().await?;
+            let answer = question(&*store).await?;
             store.close().await;
-            Ok(Some(counts))
-        })
-    }
-
-    /// Under which keys the chains of the audit log are sealed.
-    fn audit_heads(&self) -> Result<Vec<String>, KeysError> {
-        let settings = DatabaseSettings { auto_migrate: false, ..config::database_settings(self.options()?)? };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(KeysError::System)?;
-        runtime.block_on(async {
-            let store = store::open(&settings).await?;
-            let heads = store.audit_heads().await?;
-            store.close().await;
-            Ok(heads.into_iter().map(|(_, head)| head.key_id).collect())
+            Ok(Some(answer))
         })
     }
 
@@ -469,7 +467,7 @@ impl Forget {
                     "{count} sessions are under it; running servers bring them under the newest key within minutes"
                 ));
             }
-            if self.ring.audit_heads()?.contains(&self.id) {
+            if self.ring.audit_heads()?.is_some_and(|keys| keys.contains(&self.id)) {
                 return needed(
                     "the audit log is sealed under it; a running server brings it under the newest key within seconds"
                         .to_owned(),

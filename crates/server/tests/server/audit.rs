@@ -180,6 +180,32 @@ async fn every_change_is_in_the_log_although_servers_are_killed_and_keys_are_rot
     assert!(report["verified"]["underForgottenKeys"].as_u64().unwrap() > 0, "{old}: {report}");
 }
 
+#[tokio::test]
+async fn a_key_that_the_log_is_sealed_under_is_not_forgotten() {
+    let fleet = fleet();
+    let mut node = fleet.node("a", &[]).unwrap();
+    // A log without any session: somebody was denied something.
+    let denied = client().get(format!("http://{}/v1/sessions", node.address));
+    assert_eq!(status(denied).await, 401);
+    let is_told = async || exported(&fleet, &[]).iter().any(|entry| entry["code"] == "credentialMissing");
+    until("the denial is written", SEALED, is_told).await;
+    sealed(&fleet).await;
+    assert!(node.stop().unwrap().success());
+    let (keys_file, url) = (fleet.keys_file().display().to_string(), fleet.postgres.url("shop"));
+    fleet.run(&["keys", "rotate", "--after", "0s", "--keys-file", &keys_file]).unwrap();
+    let keys: Vec<Value> =
+        serde_json::from_str(&fleet.run(&["keys", "list", "--json", "--keys-file", &keys_file]).unwrap()).unwrap();
+    let old = keys.iter().find(|key| key["state"] == "accepted").unwrap()["id"].as_str().unwrap();
+    fleet.run(&["keys", "retire", old, "--force", "--keys-file", &keys_file]).unwrap();
+    let forget = ["keys", "forget", old, "--keys-file", &keys_file, "--database-url", &url];
+    let needed = fleet.run(&forget).unwrap_err().to_string();
+    assert!(needed.contains("the audit log is sealed under it"), "{needed}");
+    // A server brings it under the new key by itself.
+    node.start_again().unwrap();
+    until("nothing is under it", SEALED, async || fleet.run(&forget).is_ok()).await;
+    assert!(audit(&fleet, "shop", &["verify"]).status.success());
+}
+
 /// Retires and forgets the oldest key of the ring; its name.
 async fn forgotten(fleet: &Fleet, nodes: &[Node]) -> String {
     let (keys_file, url) = (fleet.keys_file().display().to_string(), fleet.postgres.url("shop"));

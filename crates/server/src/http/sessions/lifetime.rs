@@ -61,6 +61,7 @@ pub(crate) async fn extend(
         (status = 204, description = "It is gone, or was before"),
         SessionProblems,
         (status = 403, description = "Only service keys delete sessions, with the scope `privacy`", body = ProblemDetails),
+        (status = 409, description = "The session is held, and stays", body = ProblemDetails),
     ),
     security(("serviceKey" = ["privacy"])),
 )]
