@@ -164,6 +164,17 @@ pub enum Command {
     /// Ends every token, claim secret and handoff code of the session. Whoever is to go on with it gets a new token from the
     /// shop's back end.
     RevokeAccess {},
+    /// Ends one token, with all that were and will be renewed out of it.
+    RevokeToken {
+        /// What they have in common.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        family: Option<String>,
+        /// Digest of a claim secret that ends with them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claim: Option<String>,
+        /// When they would end otherwise.
+        until: Timestamp,
+    },
     /// Keeps the session from being erased and deleted, or lets go of it.
     SetHold {
         /// Why and until when; nothing to let go of it.
@@ -317,6 +328,7 @@ command_kinds! {
     RefuteClaims: "refuteClaims", Strict;
     HandOff: "handOff", Strict;
     RevokeAccess: "revokeAccess", Strict;
+    RevokeToken: "revokeToken", Strict;
     SetHold: "setHold", Strict;
     Erase: "erase", Strict;
 }
@@ -343,6 +355,7 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
     RefuteClaims: "refuteClaims" {},
     HandOff: "handOff" { claim: "claim" unless empty, until: "until" unless empty },
     RevokeAccess: "revokeAccess" {},
+    RevokeToken: "revokeToken" { family: "family" unless empty, claim: "claim" unless empty, until: "until" },
     SetHold: "setHold" { hold: "hold" },
     Erase: "erase" {},
 });

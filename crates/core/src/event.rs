@@ -231,6 +231,19 @@ pub enum Event {
     },
     /// All tokens and claim secrets of the session ended.
     AccessRevoked {},
+    /// One token of the session ended, with all that were renewed out of it.
+    TokenRevoked {
+        /// What they have in common. Never sent to a browser.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "typescript", ts(optional))]
+        family: Option<String>,
+        /// Digest of a claim secret that ended with them. Never sent to a browser.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "typescript", ts(optional))]
+        claim: Option<String>,
+        /// When they would have ended otherwise.
+        until: Timestamp,
+    },
     /// The session is kept from being erased and deleted from now on, or is not any more.
     HoldSet {
         /// Why and until when. Never sent to a browser.
@@ -279,6 +292,7 @@ impl Event {
             Self::ClaimsRefuted {} => "claimsRefuted",
             Self::HandedOff { .. } => "handedOff",
             Self::AccessRevoked {} => "accessRevoked",
+            Self::TokenRevoked { .. } => "tokenRevoked",
             Self::HoldSet { .. } => "holdSet",
             Self::Completed {} => "completed",
             Self::Expired {} => "expired",
@@ -324,6 +338,7 @@ json_tagged!(Event, Ignored, blank Self::Erased {}, {
     ClaimsRefuted: "claimsRefuted" {},
     HandedOff: "handedOff" { claim: "claim" unless empty, until: "until" unless empty },
     AccessRevoked: "accessRevoked" {},
+    TokenRevoked: "tokenRevoked" { family: "family" unless empty, claim: "claim" unless empty, until: "until" },
     HoldSet: "holdSet" { hold: "hold" },
     Completed: "completed" {},
     Expired: "expired" {},

@@ -94,6 +94,7 @@ fn begin(record: &Record) -> Option<State> {
         lent: Vec::new(),
         access_generation: 0,
         revoked_generation: 0,
+        revoked_tokens: Vec::new(),
         clients,
         idle,
         hold: None,
@@ -216,6 +217,15 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
             state.lent.clear();
             state.access_generation = state.access_generation.saturating_add(1);
             state.revoked_generation = state.access_generation;
+            state.revoked_tokens.clear();
+        }
+        Event::TokenRevoked { family, claim, until } => {
+            if claim.is_some() && state.claim == *claim {
+                state.claim = None;
+            }
+            state.lent.retain(|(lent, _)| Some(lent) != claim.as_ref());
+            state.revoked_tokens.retain(|(_, over)| at < *over);
+            state.revoked_tokens.extend(family.clone().map(|family| (family, *until)));
         }
         Event::HoldSet { hold } => state.hold.clone_from(hold),
         Event::Completed {} => {

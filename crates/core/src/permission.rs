@@ -60,6 +60,7 @@ pub const PERMISSIONS: &[(CommandKind, &[Role])] = &[
     (C::RefuteClaims, &[Service]),
     (C::HandOff, &[System]),
     (C::RevokeAccess, &[Service]),
+    (C::RevokeToken, &[System]),
     (C::SetHold, &[Service, Operator]),
     (C::Erase, &[Service, Operator]),
 ];

@@ -42,6 +42,7 @@ impl State {
             Role::Browser => {
                 self.claim = None;
                 self.lent.clear();
+                self.revoked_tokens.clear();
                 self.hold = None;
                 self.clients.retain(|id, _| clients.contains(id));
                 self
@@ -66,6 +67,10 @@ impl Record {
                 match &mut self.event {
                     Event::Created { claim, .. } => *claim = None,
                     Event::HandedOff { claim, .. } => *claim = None,
+                    Event::TokenRevoked { family, claim, .. } => {
+                        *family = None;
+                        *claim = None;
+                    }
                     Event::HoldSet { hold } => *hold = None,
                     Event::PaymentRecorded { transaction_id, vault_id, payment_token, .. } => {
                         *transaction_id = None;

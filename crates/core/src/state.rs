@@ -38,6 +38,10 @@ pub struct State {
     /// the session is paid, and gets a new token; one from before it is ended.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revoked_generation: u32,
+    /// Families of tokens that were revoked one by one, and until when one of such a family could be good otherwise. No
+    /// browser is told of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked_tokens: Vec<(String, Timestamp)>,
     /// What was applied from each client.
     #[serde(default)]
     pub clients: OrderedMap<ClientId, ClientLedger>,
@@ -102,6 +106,9 @@ impl State {
     /// How many other browsers may hold a claim that is good still; the one that got it first gives way to a new one.
     pub const MAX_LENT: usize = 8;
 
+    /// How many families of tokens may be revoked and not over. Where another one is, all access is revoked.
+    pub const MAX_REVOKED_TOKENS: usize = 16;
+
     /// Whether this claim is one of the session's, good still or not.
     pub fn knows(&self, digest: &str) -> bool {
         self.claim.as_deref() == Some(digest) || self.lent_until(digest).is_some()
@@ -117,14 +124,18 @@ impl State {
         self.lent.iter().rev().find(|(lent, _)| lent == digest).map(|(_, until)| *until)
     }
 
-    /// Whether a token of this generation is good.
-    pub fn accepts(&self, generation: u32) -> bool {
-        generation == self.access_generation
+    /// Whether a token of this generation and family is good.
+    pub fn accepts(&self, generation: u32, family: &str) -> bool {
+        generation == self.access_generation && !self.has_revoked(family)
     }
 
-    /// Whether a connection that began with a token of this generation may go on.
-    pub fn keeps(&self, generation: u32) -> bool {
-        generation >= self.revoked_generation
+    /// Whether a connection that began with a token of this generation and family may go on.
+    pub fn keeps(&self, generation: u32, family: &str) -> bool {
+        generation >= self.revoked_generation && !self.has_revoked(family)
+    }
+
+    fn has_revoked(&self, family: &str) -> bool {
+        self.revoked_tokens.iter().any(|(revoked, _)| revoked == family)
     }
 
     /// What keeps the session from being erased or deleted now, if anything does.
@@ -186,7 +197,7 @@ impl Hasher for Fnv {
     }
 }
 
-json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, access_generation: "accessGeneration" or default unless empty, revoked_generation: "revokedGeneration" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, hold: "hold" unless empty, erased_at: "erasedAt" unless empty });
+json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, access_generation: "accessGeneration" or default unless empty, revoked_generation: "revokedGeneration" or default unless empty, revoked_tokens: "revokedTokens" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, hold: "hold" unless empty, erased_at: "erasedAt" unless empty });
 
 json_struct!(Hold, Refused { reason: "reason", until: "until" unless empty });
 

@@ -250,6 +250,15 @@ impl Authenticator {
         self.recognise(credential.trim_matches(' '), now_ms)
     }
 
+    /// The browser whose cookie holds this token.
+    ///
+    /// # Errors
+    /// When the token proves nothing there.
+    pub fn recognise_cookie(&self, token: &str, now_ms: i64) -> Result<Principal, TokenError> {
+        let claims = self.verify(token, Purpose::Cookie, now_ms)?;
+        Ok(Principal { role: Role::Browser { claims }, network: None })
+    }
+
     /// Who holds this credential: a session token, or a service key. For credentials that
     /// arrive elsewhere than in a header, such as a socket's first frame.
     ///
@@ -360,7 +369,7 @@ mod tests {
     #[test]
     fn a_token_for_another_purpose_does_not_make_a_browser() {
         let fixture = fixture();
-        let text = token(&fixture, Purpose::Service);
+        let text = token(&fixture, Purpose::Cookie);
         assert_eq!(
             fixture.authenticator.recognise(&text, NOW_MS),
             Err(AuthenticationError::Token(TokenError::WrongPurpose { expected: Purpose::Browser }))

@@ -68,7 +68,8 @@ impl Scope {
             | CommandKind::Expire
             | CommandKind::RevokeAccess
             // Of the server alone: the rules refuse it to every key.
-            | CommandKind::HandOff => Self::SessionsWrite,
+            | CommandKind::HandOff
+            | CommandKind::RevokeToken => Self::SessionsWrite,
             CommandKind::RecordPayment
             | CommandKind::FailPayment
             | CommandKind::RecordUpsellCharge

@@ -351,6 +351,7 @@ impl World {
             | Output::Applied(_)
             | Output::ServerTime(_)
             | Output::Token(_)
+            | Output::CookieDue
             | Output::Refused { .. } => {}
         }
     }

@@ -330,7 +330,11 @@ impl Life {
                     }
                     // It has no other tabs.
                     Output::Announce { .. } | Output::Relay { .. } | Output::Missing(_) => {}
-                    Output::Changed | Output::Applied(_) | Output::ServerTime(_) | Output::Token(_) => {}
+                    Output::Changed
+                    | Output::Applied(_)
+                    | Output::ServerTime(_)
+                    | Output::Token(_)
+                    | Output::CookieDue => {}
                 }
             }
         }

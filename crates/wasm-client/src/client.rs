@@ -180,10 +180,10 @@ impl Client {
         self.replica.retry();
     }
 
-    /// Uses this token, or none, from the next greeting on.
-    #[wasm_bindgen(js_name = setToken)]
-    pub fn set_token(&mut self, token: Option<String>) {
-        self.replica.set_token(token);
+    /// Proves itself with these, or none, from the next greeting on.
+    #[wasm_bindgen(js_name = setCredentials)]
+    pub fn set_credentials(&mut self, token: Option<String>, claim: Option<String>) {
+        self.replica.set_credentials(token, claim);
     }
 
     /// Takes a frame of the server, or of the leading tab, as it came. The answer is how the other tabs are to hear of it: see

@@ -245,6 +245,7 @@ impl Outputs {
                 begin(out, "token");
                 out.field("token", &token);
             }
+            Output::CookieDue => begin(out, "cookieDue"),
             Output::Refused { code, message, retry_after_ms } => {
                 begin(out, "refused");
                 out.field("code", &code);

@@ -88,11 +88,21 @@ fn judge(
         (Some(state), _) if state.erased_at.is_some() => {
             reject(Code::SessionErased, &["the personal data of this session was erased; start a new session"])
         }
+        (Some(state), Command::RevokeToken { family, claim, until }) => {
+            let (family, claim) = (family.clone(), claim.clone());
+            Ok(vec![revoke_token(state, context.now, Event::TokenRevoked { family, claim, until: *until })])
+        }
         (Some(state), command) => {
             Decider { session: &state.session, idle: state.idle, hold: state.hold.as_ref(), role, context }
                 .decide(command, other)
         }
     }
+}
+
+/// Where too many are revoked to be told apart, all are: none that was revoked is good again.
+fn revoke_token(state: &State, now: Timestamp, revoked: Event) -> Event {
+    let count = state.revoked_tokens.iter().filter(|(_, over)| now < *over).count();
+    if count < State::MAX_REVOKED_TOKENS { revoked } else { Event::AccessRevoked {} }
 }
 
 fn reject<T>(code: Code, message: &[&str]) -> Result<T, Rejection> {
@@ -173,7 +183,7 @@ impl Decider<'_> {
             Command::RevokeAccess {} => Ok(vec![Event::AccessRevoked {}]),
             Command::SetHold { hold } => self.set_hold(hold.as_ref()),
             // Decided before, with or without a session.
-            Command::Create(_) | Command::Erase {} => Ok(vec![]),
+            Command::Create(_) | Command::Erase {} | Command::RevokeToken { .. } => Ok(vec![]),
             Command::SetEmail { .. }
             | Command::SetCustomer { .. }
             | Command::SetItems { .. }

@@ -163,6 +163,8 @@ pub enum ServerFrame {
         /// When it ends.
         expires_at: Timestamp,
     },
+    /// The client keeps its token in a cookie, and it is time for a new one: the page asks for it, see `PROTOCOL.md`.
+    CookieDue {},
     /// Answers `ping`.
     Pong {
         /// The server's clock.
@@ -191,9 +193,12 @@ impl ServerFrame {
             | Self::Rejected { .. }
             | Self::Durable { .. }
             | Self::Gap { .. } => true,
-            Self::Welcome { .. } | Self::Busy { .. } | Self::Token { .. } | Self::Pong { .. } | Self::Error { .. } => {
-                false
-            }
+            Self::Welcome { .. }
+            | Self::Busy { .. }
+            | Self::Token { .. }
+            | Self::CookieDue {}
+            | Self::Pong { .. }
+            | Self::Error { .. } => false,
         }
     }
 }
@@ -279,6 +284,7 @@ json_tagged!(ServerFrame, Ignored, blank Self::Durable { version: 0 }, {
     Gap: "gap" { client_id: "clientId", expected: "expected" },
     Busy: "busy" { retry_after_ms: "retryAfterMs" },
     Token: "token" { token: "token", expires_at: "expiresAt" },
+    CookieDue: "cookieDue" {},
     Pong: "pong" { server_time: "serverTime" },
     Error: "error" { code: "code", message: "message", retry_after_ms: "retryAfterMs" unless empty },
 });

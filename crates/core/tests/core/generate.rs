@@ -318,6 +318,14 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
         },
         // Without another throw of the dice, so that all other walks stay as they are.
         18 if dice.0.is_multiple_of(3) => Command::RevokeAccess {},
+        18 if dice.0 % 9 == 2 => {
+            let claim = Some(format!("digest-{CANARY}-lent"));
+            Command::RevokeToken {
+                family: Some("family".to_owned()),
+                claim,
+                until: START.plus(TimeSpan::from_hours(1)),
+            }
+        }
         18 if dice.0 % 3 == 1 => {
             let hold = Hold { reason: "invoices are kept".to_owned(), until: None };
             Command::SetHold { hold: dice.0.is_multiple_of(2).then_some(hold) }

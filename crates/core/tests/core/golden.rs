@@ -271,6 +271,7 @@ pub fn server_frames() -> Vec<ServerFrame> {
         ServerFrame::Gap { client_id: client("browser"), expected: 5 },
         ServerFrame::Busy { retry_after_ms: 1000 },
         ServerFrame::Token { token: "token".to_owned(), expires_at: START },
+        ServerFrame::CookieDue {},
         ServerFrame::Pong { server_time: START },
     ];
     for (index, code) in ErrorCode::ALL.into_iter().enumerate() {
@@ -289,6 +290,7 @@ pub fn server_frames() -> Vec<ServerFrame> {
             | ServerFrame::Gap { .. }
             | ServerFrame::Busy { .. }
             | ServerFrame::Token { .. }
+            | ServerFrame::CookieDue {}
             | ServerFrame::Pong { .. }
             | ServerFrame::Error { .. } => {}
         }
@@ -328,6 +330,6 @@ fn frames_are_as_they_were_written_down() {
             events.extend(records.iter().map(|record| type_of(&record.event)));
         }
     }
-    assert_eq!(kinds.len(), 11, "{kinds:?}");
-    assert_eq!(events.len(), 29, "{events:?}");
+    assert_eq!(kinds.len(), 12, "{kinds:?}");
+    assert_eq!(events.len(), 30, "{events:?}");
 }

@@ -182,6 +182,7 @@ proptest! {
                 Command::Create(_) | Command::ConfirmClaims { .. } | Command::RefuteClaims {} | Command::FailPayment { .. }
                     | Command::FailUpsellCharge { .. } | Command::SetMetadata { .. } | Command::HandOff { .. }
                     | Command::RevokeAccess {}
+                    | Command::RevokeToken { .. }
             );
             if stride.outcome.is_ok() && is_repeatable {
                 let again = walk.issue(stride.role, stride.command);

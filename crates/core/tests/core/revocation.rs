@@ -28,7 +28,11 @@ fn hello(name: &str) -> Hello {
 }
 
 fn token(generation: u32) -> Credential {
-    Credential::Token { generation }
+    of_family(generation, "family")
+}
+
+fn of_family(generation: u32, family: &str) -> Credential {
+    Credential::Token { generation, family: family.to_owned() }
 }
 
 fn claim(digest: &str) -> Credential {
@@ -144,12 +148,13 @@ fn refusal(frames: &[(PeerId, ServerFrame)]) -> Option<RejectionCode> {
 fn revoking_access_begins_a_generation_and_forgets_every_claim() {
     let mut walk = before_payment();
     let before = state(&walk);
-    assert!(before.accepts(0) && before.knows("digest-canary") && before.knows("lent"));
+    assert!(before.accepts(0, "family") && before.knows("digest-canary") && before.knows("lent"));
     let records = walk.issue(Role::Service, Command::RevokeAccess {}).outcome.unwrap();
     assert_eq!(records.iter().map(|record| &record.event).collect::<Vec<_>>(), [&Event::AccessRevoked {}]);
     let after = state(&walk);
     assert_eq!((after.access_generation, after.revoked_generation), (1, 1));
-    assert!(!after.accepts(0) && !after.keeps(0) && after.accepts(1) && after.keeps(1));
+    assert!(!after.accepts(0, "family") && !after.keeps(0, "family"));
+    assert!(after.accepts(1, "family") && after.keeps(1, "family"));
     assert!(!after.knows("digest-canary") && !after.knows("lent"));
     assert_eq!(after.session, State { session: after.session.clone(), ..before }.session, "and the session goes on");
     walk.issue(Role::Service, Command::RevokeAccess {}).outcome.unwrap();
@@ -176,7 +181,7 @@ fn a_payment_ends_tokens_and_neither_connections_nor_claims() {
     let paid = state(&walk);
     assert!(paid.session.is_paid());
     assert_eq!((paid.access_generation, paid.revoked_generation), (1, 0));
-    assert!(!paid.accepts(0) && paid.keeps(0) && paid.knows("digest-canary") && paid.knows("lent"));
+    assert!(!paid.accepts(0, "family") && paid.keeps(0, "family") && paid.knows("digest-canary") && paid.knows("lent"));
 }
 
 #[test]
@@ -287,4 +292,64 @@ fn a_token_that_is_newer_than_what_a_server_knows_makes_it_read_again() {
     let database = DatabaseView { state: walk.state, journal: Vec::new() };
     let effects = authority.reloaded(Loaded { database: Some(database), shared: None }, &environment);
     assert!(matches!(&effects[0], Effect::Send { peer: PAGE, frame: ServerFrame::Welcome { .. } }), "{effects:?}");
+}
+
+fn revoke_token(family: &str) -> Command {
+    Command::RevokeToken { family: Some(family.to_owned()), claim: None, until: START.plus(TimeSpan::from_hours(1)) }
+}
+
+#[test]
+fn one_token_is_revoked_with_its_family_and_the_others_go_on() {
+    let mut server = Server::with(&state(&before_payment()));
+    assert_eq!(server.join(PAGE, of_family(0, "stolen")), Ok(()));
+    assert_eq!(server.join(ANOTHER, of_family(0, "mine")), Ok(()));
+    let frames = server.submit_once(Role::System, Credential::Verified, revoke_token("stolen"));
+    assert_eq!(ends(&frames, PAGE), [ErrorCode::TokenRevoked]);
+    assert!(ends(&frames, ANOTHER).is_empty() && hears_events(&frames, ANOTHER), "{frames:?}");
+    let told = format!("{frames:?}");
+    assert!(!told.contains("stolen"), "nobody is told which one: {told}");
+
+    let refused = server.submit_once(Role::Browser, of_family(0, "stolen"), metadata("thief"));
+    assert_eq!(refusal(&refused), Some(RejectionCode::TokenRevoked));
+    assert_eq!(server.join(PAGE, of_family(0, "stolen")), Err(ErrorCode::Unauthorized));
+    assert_eq!(refusal(&server.submit_once(Role::Browser, of_family(0, "mine"), metadata("buyer"))), None);
+    assert_eq!(server.join(PAGE, claim("digest-canary")), Ok(()), "and the claim is good");
+}
+
+#[test]
+fn a_claim_ends_with_the_token_of_its_browser() {
+    for (digest, other) in [("digest-canary", "lent"), ("lent", "digest-canary")] {
+        let mut walk = before_payment();
+        let until = START.plus(TimeSpan::from_hours(1));
+        let command = Command::RevokeToken { family: Some("family".to_owned()), claim: Some(digest.to_owned()), until };
+        walk.issue(Role::System, command).outcome.unwrap();
+        assert!(!state(&walk).knows(digest) && state(&walk).knows(other), "{digest}");
+    }
+}
+
+#[test]
+fn a_revoked_family_stays_revoked_when_the_session_is_paid() {
+    let mut walk = before_payment();
+    walk.issue(Role::System, revoke_token("stolen")).outcome.unwrap();
+    walk.issue(Role::Service, payment(&walk)).outcome.unwrap();
+    let paid = state(&walk);
+    assert!(!paid.accepts(1, "stolen") && !paid.keeps(0, "stolen") && paid.accepts(1, "mine"));
+}
+
+#[test]
+fn revoked_families_are_remembered_until_they_are_over_and_too_many_revoke_all() {
+    let mut walk = before_payment();
+    for index in 0..State::MAX_REVOKED_TOKENS {
+        walk.issue(Role::System, revoke_token(&format!("family {index}"))).outcome.unwrap();
+    }
+    assert_eq!(state(&walk).revoked_tokens.len(), State::MAX_REVOKED_TOKENS);
+    let mut later = walk.clone();
+    later.now = later.now.plus(TimeSpan::from_hours(2));
+    later.issue(Role::System, revoke_token("late")).outcome.unwrap();
+    let families: Vec<_> = state(&later).revoked_tokens.into_iter().map(|(family, _)| family).collect();
+    assert_eq!(families, ["late"], "the others would be over by themselves");
+
+    let records = walk.issue(Role::System, revoke_token("one too many")).outcome.unwrap();
+    assert_eq!(records.iter().map(|record| &record.event).collect::<Vec<_>>(), [&Event::AccessRevoked {}]);
+    assert!(!state(&walk).accepts(0, "mine") && state(&walk).revoked_tokens.is_empty());
 }

@@ -37,7 +37,7 @@ pub(super) fn run(input: &[u8]) -> Outcome {
     let is_sealed = text.starts_with('{');
     let token = if is_sealed { seal(text) } else { text.to_owned() };
     let mut is_taken = false;
-    for purpose in [Purpose::Browser, Purpose::Service, Purpose::Handoff] {
+    for purpose in [Purpose::Browser, Purpose::Cookie, Purpose::Handoff] {
         match ISSUER.verify(&token, purpose, NOW.as_millis()) {
             Ok(claims) => {
                 assert!(is_sealed || ISSUED.contains(&text), "a token was forged: {text}");

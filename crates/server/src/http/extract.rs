@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::Extensions;
+use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 
-use crate::principal::{AuthenticationError, Principal};
+use super::cookie::{self, CookieMode};
+use crate::principal::{AuthenticationError, Principal, Role};
 use crate::problem::Problem;
 use crate::service_keys::ServiceKeyRefusal;
 use crate::wiring::ServerState;
@@ -17,7 +18,7 @@ impl FromRequestParts<Arc<ServerState>> for Principal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ServerState>) -> Result<Self, Problem> {
-        recognise(state, parts)
+        recognise(state, parts).await
     }
 }
 
@@ -29,17 +30,29 @@ impl FromRequestParts<Arc<ServerState>> for MaybePrincipal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ServerState>) -> Result<Self, Problem> {
+        // Where no session is named, there is no cookie of one.
         if !parts.headers.contains_key(AUTHORIZATION) {
             return Ok(Self(None));
         }
-        recognise(state, parts).map(|principal| Self(Some(principal)))
+        recognise(state, parts).await.map(|principal| Self(Some(principal)))
     }
 }
 
+/// Whether a request says that it has a credential.
+pub(super) fn has_credential(headers: &HeaderMap) -> bool {
+    headers.contains_key(AUTHORIZATION) || cookie::is_asked_for(headers)
+}
+
 /// The one place where principals are recognised, so that each of their requests counts.
-fn recognise(state: &ServerState, parts: &Parts) -> Result<Principal, Problem> {
+async fn recognise(state: &Arc<ServerState>, parts: &mut Parts) -> Result<Principal, Problem> {
     let address = state.config.trusted_proxies.client(peer(&parts.extensions), &parts.headers);
-    match state.authenticator.authenticate(&parts.headers, state.clock.now_ms()) {
+    let now_ms = state.clock.now_ms();
+    let recognised = if parts.headers.contains_key(AUTHORIZATION) || !cookie::is_asked_for(&parts.headers) {
+        state.authenticator.authenticate(&parts.headers, now_ms)
+    } else {
+        by_cookie(state, parts, now_ms).await?
+    };
+    match recognised {
         Ok(principal) => {
             state.request_limits.admit(&principal)?;
             Ok(principal.at(address))
@@ -54,6 +67,25 @@ fn recognise(state: &ServerState, parts: &Parts) -> Result<Principal, Problem> {
             Err(error.into())
         }
     }
+}
+
+/// The browser whose cookie of the session that the path names came with the request.
+async fn by_cookie(
+    state: &Arc<ServerState>,
+    parts: &mut Parts,
+    now_ms: i64,
+) -> Result<Result<Principal, AuthenticationError>, Problem> {
+    let mode = CookieMode::from_request_parts(parts, state).await?;
+    let path = RawPathParams::from_request_parts(parts, state).await.ok();
+    let session_id = path.as_ref().and_then(|path| path.iter().find(|(name, _)| *name == "id"));
+    let Some(held) = session_id.and_then(|(_, id)| mode.of_session(id)) else {
+        return Ok(Err(AuthenticationError::Missing));
+    };
+    let recognised = state.authenticator.recognise_cookie(&held.token, now_ms).map_err(AuthenticationError::from);
+    if let Ok(Principal { role: Role::Browser { claims }, .. }) = &recognised {
+        cookie::judge_tenant(&mode, claims).map_err(cookie::refused)?;
+    }
+    Ok(recognised)
 }
 
 /// The address at the other end of the connection. Requests that come from nowhere, which there are none of, count as one.

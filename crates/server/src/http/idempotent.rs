@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -27,6 +27,8 @@ pub struct Reply {
     location: Option<String>,
     body: Vec<u8>,
     session_id: Option<String>,
+    /// Of whoever asked this time: they are not kept.
+    cookies: Vec<HeaderValue>,
 }
 
 impl Reply {
@@ -36,19 +38,27 @@ impl Reply {
     /// An internal problem where it can't be written as JSON.
     pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Self, Problem> {
         let body = serde_json::to_vec(body).map_err(|error| Problem::internal(&error))?;
-        Ok(Self { status, etag: None, location: None, body, session_id: None })
+        Ok(Self { status, etag: None, location: None, body, session_id: None, cookies: Vec::new() })
     }
 
     /// Answers with nothing but success.
     #[must_use]
     pub fn empty() -> Self {
-        Self { status: StatusCode::NO_CONTENT, etag: None, location: None, body: Vec::new(), session_id: None }
+        let status = StatusCode::NO_CONTENT;
+        Self { status, etag: None, location: None, body: Vec::new(), session_id: None, cookies: Vec::new() }
     }
 
     /// Adds the session's version as `ETag`.
     #[must_use]
     pub fn version(mut self, version: u64) -> Self {
         self.etag = Some(version);
+        self
+    }
+
+    /// Adds what the browser is to have as cookies.
+    #[must_use]
+    pub fn cookies(mut self, cookies: Vec<HeaderValue>) -> Self {
+        self.cookies = cookies;
         self
     }
 
@@ -84,7 +94,11 @@ pub fn etag(version: u64) -> String {
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let headers = self.headers();
-        respond(self.status.as_u16(), &headers, self.body)
+        let mut response = respond(self.status.as_u16(), &headers, self.body);
+        for cookie in self.cookies {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
     }
 }
 

@@ -27,11 +27,11 @@ use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 
-use super::extract;
 use super::request_body::RequestBodies;
 use super::request_id::{self, RequestId};
 use super::request_measures::RequestMeasures;
 use super::waiting::{self, Held, Waited};
+use super::{cookie, extract};
 use crate::config::HeadLimits;
 use crate::problem::{self, Denied, Problem};
 use crate::wiring::ServerState;
@@ -91,7 +91,15 @@ fn cors(state: &ServerState) -> CorsLayer {
         .allow_origin(AllowOrigin::predicate(move |origin, _| allowed.contains(origin)))
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY, request_id::HEADER])
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            IF_MATCH,
+            IF_NONE_MATCH,
+            IDEMPOTENCY_KEY,
+            cookie::CREDENTIALS,
+            request_id::HEADER,
+        ])
         .expose_headers([ETAG, LOCATION, RETRY_AFTER, IDEMPOTENT_REPLAYED, request_id::HEADER])
         .vary([ORIGIN])
         .max_age(PREFLIGHT_MAX_AGE)
@@ -149,7 +157,7 @@ impl Surroundings {
             return Ok(());
         }
         let address = self.address(request);
-        request_limits.admit_address(address, request.headers().contains_key(AUTHORIZATION))?;
+        request_limits.admit_address(address, extract::has_credential(request.headers()))?;
         Ok(())
     }
 

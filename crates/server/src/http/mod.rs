@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod cache;
+pub mod cookie;
 mod description;
 pub mod extract;
 pub mod failures;

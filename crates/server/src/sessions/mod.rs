@@ -174,10 +174,8 @@ pub struct Executed {
 pub struct View {
     /// The session as JSON.
     pub json: Bytes,
-    /// Its version.
-    pub version: u64,
-    /// The generation of its access, which tells what tokens are good.
-    pub access_generation: u32,
+    /// What that was made of: it tells what tokens are good.
+    pub state: Arc<State>,
     /// For how long nobody could tell whether others have changed it; `None` where it is the latest.
     pub stale_for: Option<Duration>,
 }
@@ -328,7 +326,7 @@ impl Sessions {
     pub async fn view(&self, key: &SessionKey, role: Role) -> Result<Option<View>, SessionError> {
         let Some((hosted, Current { state, stale_for })) = self.find(key).await? else { return Ok(None) };
         let json = hosted.render(&state, role)?;
-        Ok(Some(View { json, version: state.version(), access_generation: state.access_generation, stale_for }))
+        Ok(Some(View { json, state, stale_for }))
     }
 
     /// The session as the tiers below have it now, whatever is in memory: somebody has proved to know more.

@@ -19,7 +19,7 @@ use crate::keys::{KeyRing, Named, RootKey};
 use crate::tenant::TenantId;
 
 /// Bound into each token beside its footer, so that a token of another layout never verifies.
-const IMPLICIT_ASSERTION: &[u8] = b"throughline-session-token-2";
+const IMPLICIT_ASSERTION: &[u8] = b"throughline-session-token-3";
 
 /// How many tokens are remembered; each takes about half a KiB.
 const OPENED_TOKENS: u64 = 10_000;
@@ -64,12 +64,29 @@ struct Payload {
     iat: String,
     exp: String,
     jti: String,
+    #[serde(rename = "fam")]
+    family: String,
     renewals: u32,
     ends: String,
     #[serde(rename = "gen")]
     generation: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<String>,
+}
+
+/// What a token has of the one that it is made out of.
+struct Descent {
+    /// Nothing for the first of a family.
+    family: Option<String>,
+    renewals: u32,
+    ends_at_ms: i64,
+}
+
+impl Descent {
+    /// Of none, or of one of another family.
+    fn first(ends_at_ms: i64) -> Self {
+        Self { family: None, renewals: 0, ends_at_ms }
+    }
 }
 
 impl TokenIssuer {
@@ -85,7 +102,7 @@ impl TokenIssuer {
     /// When the operating system gives no randomness.
     pub fn issue(&self, grant: &Grant, lifetimes: Lifetimes, now_ms: i64) -> Result<IssuedToken, IssueError> {
         let ends_at_ms = now_ms.saturating_add(millis(lifetimes.absolute));
-        self.seal(&self.keys.current(now_ms), grant, lifetimes, 0, ends_at_ms, now_ms)
+        self.seal(&self.keys.current(now_ms), grant, lifetimes, Descent::first(ends_at_ms), now_ms)
     }
 
     /// Makes a first token whose renewals end when those of another one do.
@@ -99,7 +116,7 @@ impl TokenIssuer {
         ends_at_ms: i64,
         now_ms: i64,
     ) -> Result<IssuedToken, IssueError> {
-        self.seal(&self.keys.current(now_ms), grant, lifetimes, 0, ends_at_ms, now_ms)
+        self.seal(&self.keys.current(now_ms), grant, lifetimes, Descent::first(ends_at_ms), now_ms)
     }
 
     /// Makes a token for `grant` out of another one: with the same key and no longer than that can be renewed.
@@ -118,7 +135,10 @@ impl TokenIssuer {
     ) -> Result<IssuedToken, IssueError> {
         let key = self.key_of(claims)?;
         let grant = Grant { issued_by: claims.issued_by.clone(), ..grant.clone() };
-        self.seal(&key, &grant, lifetimes, 0, claims.ends_at_ms, now_ms)
+        // A code ends with the token that it was asked for with; what another browser gets for it is a beginning.
+        let family = (grant.purpose == Purpose::Handoff).then(|| claims.family.clone());
+        let descent = Descent { family, ..Descent::first(claims.ends_at_ms) };
+        self.seal(&key, &grant, lifetimes, descent, now_ms)
     }
 
     /// Whether the key with which a token was made is still good.
@@ -134,14 +154,15 @@ impl TokenIssuer {
         }
     }
 
-    /// Makes the token that follows on `claims`, with the same key, for a session whose access is at this generation. The
-    /// absolute end stays where it was.
+    /// Makes the token that follows on `claims`, with the same key and of the same family, for a session whose access is at
+    /// this generation. The absolute end stays where it was. A token may become a cookie; nothing becomes of that but cookies.
     ///
     /// # Errors
     /// When the absolute end has come, the key is gone, or the operating system gives no randomness.
     pub fn renew(
         &self,
         claims: &Claims,
+        purpose: Purpose,
         access_generation: u32,
         lifetimes: Lifetimes,
         now_ms: i64,
@@ -149,11 +170,12 @@ impl TokenIssuer {
         if now_ms >= claims.ends_at_ms {
             return Err(IssueError::AbsoluteLimit { at_ms: claims.ends_at_ms });
         }
-        let Claims { purpose, tenant, session_id, issued_by, .. } = claims.clone();
+        let Claims { tenant, session_id, issued_by, family, .. } = claims.clone();
         let grant = Grant { purpose, tenant, session_id, access_generation, issued_by };
         let renewals = claims.renewals.saturating_add(1);
+        let descent = Descent { family: Some(family), renewals, ends_at_ms: claims.ends_at_ms };
         let key = self.key_of(claims)?;
-        self.seal(&key, &grant, lifetimes, renewals, claims.ends_at_ms, now_ms)
+        self.seal(&key, &grant, lifetimes, descent, now_ms)
     }
 
     /// Says what `text` claims, once it is proven that this server issued it for `expected`
@@ -181,12 +203,13 @@ impl TokenIssuer {
         key: &RootKey,
         grant: &Grant,
         lifetimes: Lifetimes,
-        renewals: u32,
-        ends_at_ms: i64,
+        descent: Descent,
         now_ms: i64,
     ) -> Result<IssuedToken, IssueError> {
+        let Descent { family, renewals, ends_at_ms } = descent;
         let mut random = [0_u8; 16];
         getrandom::fill(&mut random).map_err(|_| IssueError::Randomness)?;
+        let token_id = URL_SAFE_NO_PAD.encode(random);
         let claims = Claims {
             purpose: grant.purpose,
             tenant: grant.tenant.clone(),
@@ -194,7 +217,8 @@ impl TokenIssuer {
             key_id: key.id().to_owned(),
             issued_at_ms: now_ms,
             expires_at_ms: now_ms.saturating_add(millis(lifetimes.idle)).min(ends_at_ms),
-            token_id: URL_SAFE_NO_PAD.encode(random),
+            family: family.unwrap_or_else(|| token_id.clone()),
+            token_id,
             renewals,
             ends_at_ms,
             access_generation: grant.access_generation,
@@ -208,6 +232,7 @@ impl TokenIssuer {
             iat: rfc3339(claims.issued_at_ms),
             exp: rfc3339(claims.expires_at_ms),
             jti: claims.token_id.clone(),
+            family: claims.family.clone(),
             renewals: claims.renewals,
             ends: rfc3339(claims.ends_at_ms),
             generation: claims.access_generation,
@@ -257,6 +282,7 @@ impl TokenIssuer {
             ends_at_ms: time(&payload.ends)?,
             session_id: payload.sub,
             token_id: payload.jti,
+            family: payload.family,
             renewals: payload.renewals,
             access_generation: payload.generation,
             issued_by: payload.by,
@@ -311,7 +337,7 @@ mod tests {
         let code = ring.issue(&asked, Lifetimes::default(), NOW_MS).unwrap();
         let code = ring.verify(&code.text, Purpose::Handoff, NOW_MS).unwrap();
         let token = ring.issue_from(&code, &grant(), Lifetimes::default(), NOW_MS).unwrap();
-        let renewed = ring.renew(&token.claims, 0, Lifetimes::default(), NOW_MS).unwrap();
+        let renewed = ring.renew(&token.claims, Purpose::Browser, 0, Lifetimes::default(), NOW_MS).unwrap();
         let renewed = ring.verify(&renewed.text, Purpose::Browser, NOW_MS).unwrap();
         assert_eq!([&code.issued_by, &token.claims.issued_by, &renewed.issued_by], [&by; 3]);
     }
@@ -391,11 +417,11 @@ mod tests {
     }
 
     #[test]
-    fn a_browsers_token_is_refused_where_a_services_is_needed() {
+    fn a_browsers_token_is_refused_where_a_cookie_is_needed() {
         let ring = ring();
         assert_eq!(
-            ring.verify(&issue(&ring).text, Purpose::Service, NOW_MS),
-            Err(TokenError::WrongPurpose { expected: Purpose::Service })
+            ring.verify(&issue(&ring).text, Purpose::Cookie, NOW_MS),
+            Err(TokenError::WrongPurpose { expected: Purpose::Cookie })
         );
     }
 
@@ -414,7 +440,7 @@ mod tests {
         let second = issue(&ring).text;
         assert!(ring.verify(&first, Purpose::Browser, NOW_MS).is_ok());
         let opened = ring.verify(&first, Purpose::Browser, NOW_MS).unwrap();
-        let renewed = ring.renew(&opened, 3, Lifetimes::default(), NOW_MS).unwrap();
+        let renewed = ring.renew(&opened, Purpose::Browser, 3, Lifetimes::default(), NOW_MS).unwrap();
         let handed_on = ring.issue_from(&opened, &grant(), Lifetimes::default(), NOW_MS).unwrap();
         assert_ne!(renewed.claims.key_id, ring.verify(&second, Purpose::Browser, NOW_MS).unwrap().key_id);
         keys.replace(text(&[&new], &[&old])).unwrap();
@@ -424,7 +450,7 @@ mod tests {
             assert_eq!(refused, Err(TokenError::RetiredKey), "what comes of a token ends with its key");
         }
         assert!(!ring.holds(&opened));
-        assert_eq!(ring.renew(&opened, 3, Lifetimes::default(), NOW_MS), Err(IssueError::KeyGone));
+        assert_eq!(ring.renew(&opened, Purpose::Browser, 3, Lifetimes::default(), NOW_MS), Err(IssueError::KeyGone));
         assert_eq!(
             ring.verify(&first, Purpose::Browser, NOW_MS),
             Err(TokenError::RetiredKey),
@@ -439,14 +465,14 @@ mod tests {
         let first = ring.issue(&grant(), lifetimes, NOW_MS).unwrap().claims;
         assert!(!first.renew_due(NOW_MS + 14 * 60_000));
         assert!(first.renew_due(NOW_MS + 15 * 60_000));
-        let second = ring.renew(&first, 3, lifetimes, NOW_MS + 20 * 60_000).unwrap().claims;
-        let third = ring.renew(&second, 4, lifetimes, NOW_MS + 40 * 60_000).unwrap().claims;
+        let second = ring.renew(&first, Purpose::Browser, 3, lifetimes, NOW_MS + 20 * 60_000).unwrap().claims;
+        let third = ring.renew(&second, Purpose::Browser, 4, lifetimes, NOW_MS + 40 * 60_000).unwrap().claims;
         assert_eq!((second.renewals, third.renewals), (1, 2));
         assert_eq!((second.access_generation, third.access_generation), (3, 4));
         assert_eq!(third.expires_at_ms, NOW_MS + 60 * 60_000);
         assert!(!third.renew_due(NOW_MS + 59 * 60_000), "a renewal would change nothing");
         assert_eq!(
-            ring.renew(&third, 4, lifetimes, NOW_MS + 60 * 60_000),
+            ring.renew(&third, Purpose::Browser, 4, lifetimes, NOW_MS + 60 * 60_000),
             Err(IssueError::AbsoluteLimit { at_ms: NOW_MS + 60 * 60_000 })
         );
     }

@@ -12,6 +12,7 @@ mod issuer;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use throughline_core::sync::Credential;
 
 use crate::tenant::TenantId;
 
@@ -30,10 +31,10 @@ const CLOCK_SKEW_MS: i64 = 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Purpose {
-    /// A buyer's browser, for exactly one session.
+    /// A buyer's browser, for exactly one session; in a header or a frame.
     Browser,
-    /// A back end that was given a token for exactly one session.
-    Service,
+    /// The same in a cookie, which no script can read. It is good for nothing where scripts send one.
+    Cookie,
     /// Another browser, which may exchange it for a token of its own, once.
     Handoff,
 }
@@ -88,6 +89,9 @@ pub struct Claims {
     pub expires_at_ms: i64,
     /// A random id of this token, for the audit log. It grants nothing.
     pub token_id: String,
+    /// The id of the first of the tokens that this one was renewed out of; its own where it is the first. Who revokes one of
+    /// them revokes all. It grants nothing.
+    pub family: String,
     /// How often it was renewed.
     pub renewals: u32,
     /// No renewal lasts beyond this time.
@@ -100,6 +104,12 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// What the session's rules look at to tell whether the token is good still.
+    #[must_use]
+    pub fn credential(&self) -> Credential {
+        Credential::Token { generation: self.access_generation, family: self.family.clone() }
+    }
+
     /// Whether more than half of the token's life is over and a renewal would prolong it.
     #[must_use]
     pub fn renew_due(&self, now_ms: i64) -> bool {

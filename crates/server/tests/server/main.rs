@@ -2,6 +2,7 @@
 
 mod audit;
 mod binary;
+mod cookies;
 mod doctor;
 mod encryption;
 mod fleets;

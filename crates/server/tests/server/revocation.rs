@@ -401,3 +401,56 @@ async fn only_a_service_revokes_access() {
     assert_eq!(answer["results"][0]["reason"]["code"], "notPermitted", "{answer}");
     assert_eq!(shop.status(&node, &id, &token).await, 200);
 }
+
+#[tokio::test]
+async fn asvs_7_5_2_one_token_is_ended_on_every_server_and_the_others_go_on() {
+    let shop = Shop::new();
+    let here = shop.fleet.node("here", &[]).unwrap();
+    let mut there = shop.fleet.node("there", &[]).unwrap();
+    let id = "ws_1_fffffffffffffffffffffffff";
+    let mine = shop.claimed(&here, id).await;
+    let path = format!("/v1/sessions/{id}/token");
+    let (_, answer) = shop.ask(&here, Method::POST, &path, &shop.fleet.service_key, &json!({})).await;
+    let leaked = text(&answer["token"]);
+    let (_, answer) = shop.ask(&there, Method::POST, &path, &leaked, &json!({})).await;
+    let renewed = text(&answer["token"]);
+    let code = shop.code(&there, id, &leaked).await;
+    let mut thief = Socket::greeted(&there, id, "thief", json!({ "token": renewed })).await;
+    let mut buyer = Socket::greeted(&there, id, "buyer", json!({ "token": mine })).await;
+    thief.catch_up().await;
+    buyer.catch_up().await;
+
+    let revoke = async |node: &Node, body: Value| {
+        let url = format!("http://{}/v1/tokens/revoke", node.address);
+        shop.client.post(url).json(&body).send().await.unwrap().status()
+    };
+    assert_eq!(revoke(&here, json!({ "token": leaked })).await, 204);
+    thief.ends("tokenRevoked", 4405, EVERYWHERE).await;
+    until("the other server refuses it", EVERYWHERE, async || shop.status(&there, id, &leaked).await == 401).await;
+    let check = async |node: &Node| {
+        for token in [&leaked, &renewed] {
+            shop.assert_refused(node, id, token).await;
+        }
+        let (status, refused) = shop.exchange(node, json!({ "code": code })).await;
+        assert_eq!((status, &refused["code"]), (401, &json!("handoffRefused")), "{refused}");
+        assert_eq!(shop.status(node, id, &mine).await, 200);
+    };
+    check(&here).await;
+    check(&there).await;
+    shop.fleet.redis.command(&["FLUSHALL"]).unwrap();
+    there.stop().unwrap();
+    there.start_again().unwrap();
+    check(&there).await;
+    // What is no token, or ended, is as good as ended.
+    for text in [&leaked, "v4.local.no", "", &shop.fleet.service_key] {
+        assert_eq!(revoke(&here, json!({ "token": text })).await, 204, "{text}");
+    }
+
+    // With its secret the browser has nothing left. Without, it comes back.
+    assert_eq!(revoke(&here, json!({ "token": mine })).await, 204);
+    let frames = shop.poll(&here, id, json!({ "claim": CLAIM, "token": mine }), 0).await;
+    let again = text(&frames.iter().find(|frame| frame["type"] == "token").unwrap()["token"]);
+    assert_eq!(revoke(&here, json!({ "token": again, "claim": CLAIM })).await, 204);
+    let frames = shop.poll(&here, id, json!({ "claim": CLAIM }), 0).await;
+    assert_eq!((frames.len(), &frames[0]["code"]), (1, &json!("unauthorized")), "{frames:?}");
+}

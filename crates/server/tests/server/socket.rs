@@ -12,15 +12,15 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use super::binary::{Dev, dev};
 use super::fleets::LONG;
 
-const CLAIM: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub const CLAIM: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-struct Socket {
+pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>,
-    id: String,
-    client: &'static str,
+    pub id: String,
+    pub client: &'static str,
 }
 
-async fn open(dev: &Dev, headers: &[(&'static str, &str)]) -> Result<Socket, Error> {
+pub async fn open(dev: &Dev, headers: &[(&'static str, &str)]) -> Result<Socket, Error> {
     let mut request = format!("ws://{}/v1/sync", dev.address).into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());
@@ -54,14 +54,14 @@ impl Socket {
         self.stream.send(Message::text(frame.to_string())).await.unwrap();
     }
 
-    async fn hello(&mut self, more: Value) {
+    pub async fn hello(&mut self, more: Value) {
         let mut hello =
             json!({ "type": "hello", "protocol": 1, "sessionId": self.id, "clientId": self.client, "knownVersion": 0 });
         hello.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.send(hello).await;
     }
 
-    async fn submit(&mut self, seq: u64, command: Value) {
+    pub async fn submit(&mut self, seq: u64, command: Value) {
         let mut numbered = json!({ "clientId": self.client, "seq": seq });
         numbered.as_object_mut().unwrap().extend(command.as_object().unwrap().clone());
         self.send(json!({ "type": "submit", "commands": [numbered] })).await;
@@ -73,14 +73,14 @@ impl Socket {
     }
 
     /// The next frame of this type; others are passed over, but no error.
-    async fn next(&mut self, name: &str) -> Value {
+    pub async fn next(&mut self, name: &str) -> Value {
         let frame = self.next_of(&[name, "error"]).await;
         assert_eq!(frame["type"], name, "{frame}");
         frame
     }
 
     /// The next frame of one of these types; others are passed over.
-    async fn next_of(&mut self, names: &[&str]) -> Value {
+    pub async fn next_of(&mut self, names: &[&str]) -> Value {
         loop {
             match self.message().await {
                 Some(Message::Text(text)) => {
@@ -96,7 +96,7 @@ impl Socket {
     }
 
     /// Expects an error frame with this code, and the close code that belongs to it.
-    async fn refused(&mut self, code: &str, close: u16) -> String {
+    pub async fn refused(&mut self, code: &str, close: u16) -> String {
         let error = self.next_of(&["error"]).await;
         assert_eq!(error["code"], code, "{error}");
         let Some(Message::Close(Some(frame))) = self.message().await else { panic!("no close frame came") };

@@ -13,6 +13,7 @@ export type Output =
   | { type: 'retryAfter'; delayMs: number }
   | { type: 'serverTime'; time: number }
   | { type: 'token'; token: string }
+  | { type: 'cookieDue' }
   | { type: 'refused'; code: string; message: string; passing: boolean; retryAfterMs?: number }
   | { type: 'missing'; clientId: string }
   | { type: 'changed'; patch: Record<string, unknown> };

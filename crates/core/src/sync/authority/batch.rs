@@ -74,8 +74,9 @@ impl<'a> Batch<'a> {
                 "this session was created by somebody else, and is not handed to this browser; start a new one";
             return refuse(Rejection::new(RejectionCode::ClaimMismatch, message));
         }
-        if let (Credential::Token { generation }, Some(state)) = (credential, &self.state) {
-            let is_good = if *is_follower { state.keeps(*generation) } else { state.accepts(*generation) };
+        if let (Credential::Token { generation, family }, Some(state)) = (credential, &self.state) {
+            let is_good =
+                if *is_follower { state.keeps(*generation, family) } else { state.accepts(*generation, family) };
             if !is_good {
                 // Not recorded: with a new token the same command may be applied.
                 return refuse(Rejection::token_revoked());

@@ -83,6 +83,8 @@ pub enum Credential {
     Token {
         /// At which generation of the session's access it was made.
         generation: u32,
+        /// What it has in common with those that it was renewed out of.
+        family: String,
     },
     /// Digest of a claim secret: good for a session that was, or is being, created with it.
     Claim(String),
@@ -466,7 +468,7 @@ impl Authority {
     /// Whether a peer knows a durable version that this server does not have, or another history, or has a token of a
     /// generation that this server has not heard of.
     fn is_behind(&self, hello: &Hello, credential: &Credential) -> bool {
-        if let (Credential::Token { generation }, Some(state)) = (credential, &self.state)
+        if let (Credential::Token { generation, .. }, Some(state)) = (credential, &self.state)
             && *generation > state.access_generation
         {
             return true;
@@ -869,7 +871,7 @@ impl Authority {
         let farewell = |peer: &Peer| match &peer.credential {
             // By the claim alone: a connection whose time is over ends by itself.
             Credential::Claim(digest) if !state.knows(digest) => Some(stranger()),
-            Credential::Token { generation } if !state.keeps(*generation) => Some(revoked()),
+            Credential::Token { generation, family } if !state.keeps(*generation, family) => Some(revoked()),
             _ => None,
         };
         let strangers: Vec<(PeerId, ServerFrame)> =
@@ -887,7 +889,7 @@ impl Authority {
         match (credential, &self.state) {
             (Credential::Verified, _) | (_, None) => true,
             (Credential::Claim(digest), Some(state)) => state.admits(digest, now),
-            (Credential::Token { generation }, Some(state)) => state.accepts(*generation),
+            (Credential::Token { generation, family }, Some(state)) => state.accepts(*generation, family),
         }
     }
 

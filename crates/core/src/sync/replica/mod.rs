@@ -306,9 +306,10 @@ impl Replica {
         self.send_pending();
     }
 
-    /// Uses this token, or none, from the next greeting on.
-    pub fn set_token(&mut self, token: Option<String>) {
+    /// Proves itself with these, or none, from the next greeting on.
+    pub fn set_credentials(&mut self, token: Option<String>, claim: Option<String>) {
         self.token = token;
+        self.claim = claim;
     }
 
     /// Takes a frame of the server.
@@ -408,6 +409,7 @@ impl Replica {
                 self.token = Some(token.clone());
                 self.outputs.push(Output::Token(token));
             }
+            ServerFrame::CookieDue {} => self.outputs.push(Output::CookieDue),
             ServerFrame::Pong { server_time } => {
                 self.server_time = server_time;
                 self.outputs.push(Output::ServerTime(server_time));

@@ -62,6 +62,8 @@ pub enum Output {
     ServerTime(Timestamp),
     /// A new token; the replica uses it already, the shell keeps it.
     Token(String),
+    /// The page is to ask for a new cookie.
+    CookieDue,
     /// The server ends the connection.
     Refused {
         /// Why.

@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use throughline_core::sync::Credential;
 use throughline_core::{
     Caller, Command, Create, Customer, FunnelChoice, ItemRequest, Money, Rejection, RejectionCode, Role, Session,
     SessionId, Source, Timestamp, json::JsonObject,
@@ -17,6 +18,7 @@ use utoipa::ToSchema;
 use super::{TokenAnswer, all_accepted, issue_token, nameless, not_found, request, visible};
 use crate::client_address::kept_network;
 use crate::http::body::{HashedJsonBody, customer_is_by_name};
+use crate::http::cookie::{self, CookieMode, MaybeCookieMode};
 use crate::http::extract::{ClientAddress, MaybePrincipal};
 use crate::http::idempotent::{Once, Reply};
 use crate::http::problem_schema::{BodyProblems, ProblemDetails};
@@ -25,6 +27,7 @@ use crate::problem::Problem;
 use crate::scope::Scope;
 use crate::store::SessionKey;
 use crate::tenant::TenantId;
+use crate::token::Purpose;
 use crate::wiring::ServerState;
 
 /// What a new session begins with. Everything may be missing.
@@ -81,10 +84,8 @@ pub(crate) struct NewAdjustments {
 pub(crate) struct Created {
     /// The session, as the principal may see it.
     session: Session,
-    /// The token for the buyer's browser.
-    token: String,
-    /// When the token ends, unless it is renewed.
-    token_expires_at: Timestamp,
+    #[serde(flatten)]
+    token: TokenAnswer,
 }
 
 /// Creates a session.
@@ -110,6 +111,7 @@ pub(crate) async fn create(
     State(state): State<Arc<ServerState>>,
     ClientAddress(address): ClientAddress,
     MaybePrincipal(principal): MaybePrincipal,
+    MaybeCookieMode(mode): MaybeCookieMode,
     headers: HeaderMap,
     HashedJsonBody { value: new, sha256 }: HashedJsonBody<NewSession>,
 ) -> Result<Response, Problem> {
@@ -145,7 +147,9 @@ pub(crate) async fn create(
         None => Once::never(),
     };
     let issued_by = principal.as_ref().and_then(Principal::issuing_key);
-    let work = create_once(&state, tenant, Issuer { role, caller, issued_by }, new);
+    // A service has no use for cookies of its own.
+    let mode = mode.filter(|_| role == Role::Browser);
+    let work = create_once(&state, tenant, Issuer { role, caller, issued_by, mode }, new);
     once.answer(&state, sha256, work).await
 }
 
@@ -185,6 +189,8 @@ struct Issuer {
     caller: Caller,
     /// The service key that asks, if one does.
     issued_by: Option<String>,
+    /// Where what lets the browser in is to go into a cookie.
+    mode: Option<CookieMode>,
 }
 
 async fn create_once(
@@ -193,7 +199,9 @@ async fn create_once(
     issuer: Issuer,
     new: NewSession,
 ) -> Result<Reply, Problem> {
-    let Issuer { role, caller, issued_by } = issuer;
+    let Issuer { role, caller, issued_by, mode } = issuer;
+    let claim = mode.as_ref().map(|_| cookie::new_claim()).transpose()?;
+    let credential = claim.as_deref().and_then(cookie::digest_of_claim).map_or(Credential::Verified, Credential::Claim);
     let id = match new.id {
         Some(id) => id,
         None => new_id(state)?,
@@ -219,13 +227,16 @@ async fn create_once(
     if state.sessions.current(&key).await?.is_some() {
         return Err(taken());
     }
-    let version = all_accepted(state.sessions.execute(&key, role, &caller, requests).await?.answers)?;
+    let version = all_accepted(state.sessions.execute_as(&key, role, credential, &caller, requests).await?.answers)?;
     let created = state.sessions.current(&key).await?.ok_or_else(not_found)?.state;
     let session = visible(&created, role);
-    let TokenAnswer { token, token_expires_at } = issue_token(state, &key, &created, issued_by)?;
+    let purpose = if mode.is_some() { Purpose::Cookie } else { Purpose::Browser };
+    let issued = issue_token(state, purpose, &key, &created, issued_by)?;
+    let (token, cookies) = TokenAnswer::to(state, mode.as_ref().zip(claim), issued);
     let location = format!("/v1/sessions/{}", session.id);
-    let body = Created { session, token, token_expires_at };
-    Ok(Reply::json(StatusCode::CREATED, &body)?.version(version).location(location).about(&key.session_id))
+    let body = Created { session, token };
+    let reply = Reply::json(StatusCode::CREATED, &body)?.cookies(cookies);
+    Ok(reply.version(version).location(location).about(&key.session_id))
 }
 
 fn taken() -> Problem {

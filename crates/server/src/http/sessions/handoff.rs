@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use throughline_core::sync::{Credential, ServerFrame};
+use throughline_core::sync::ServerFrame;
 use throughline_core::{Caller, ClientId, Command, Role, Timestamp};
 use utoipa::ToSchema;
 
@@ -16,6 +16,7 @@ use crate::audit::Denial;
 use crate::claim_secret;
 use crate::client_address::kept_network;
 use crate::http::body::{JsonBody, invalid};
+use crate::http::cookie::{self, MaybeCookieMode};
 use crate::http::extract::ClientAddress;
 use crate::http::idempotent::Reply;
 use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems};
@@ -115,25 +116,38 @@ pub(crate) async fn offer(
 pub(crate) async fn accept(
     State(state): State<Arc<ServerState>>,
     ClientAddress(address): ClientAddress,
+    MaybeCookieMode(mode): MaybeCookieMode,
     JsonBody(HandoffCode { code, claim }): JsonBody<HandoffCode>,
 ) -> Result<Response, Problem> {
     state.handoffs_per_address.check(address)?;
+    // What is in a cookie comes back by its secret.
+    let claim = match claim {
+        None if mode.is_some() => Some(cookie::new_claim()?),
+        claim => claim,
+    };
+    if mode.is_some() && claim.as_deref().is_some_and(|claim| cookie::digest_of_claim(claim).is_none()) {
+        return Err(invalid("claim", "a claim secret in a cookie has 32 to 256 letters, digits, `-` and `_`"));
+    }
     let now_ms = state.clock.now_ms();
     let claims = state.authenticator.verify(&code, Purpose::Handoff, now_ms).map_err(|error| {
         let denial = Denial::of_nobody("useHandoffCode", error.code());
         refused(&error).denial(denial)
     })?;
-    let digest = |secret: String| {
-        claim_secret::digest_of(&secret).ok_or_else(|| invalid("claim", "a claim secret has 32 to 256 bytes"))
+    if let Some(mode) = &mode {
+        cookie::judge_tenant(mode, &claims).map_err(cookie::refused)?;
+    }
+    let secret = claim;
+    let digest = |secret: &str| {
+        claim_secret::digest_of(secret).ok_or_else(|| invalid("claim", "a claim secret has 32 to 256 bytes"))
     };
-    let claim = claim.map(digest).transpose()?;
+    let claim = secret.as_deref().map(digest).transpose()?;
     // No longer than the token that asked for the code could be renewed.
     let until = claim.is_some().then(|| Timestamp::from_millis(claims.ends_at_ms));
     let key = SessionKey { tenant: claims.tenant.clone(), session_id: claims.session_id.clone() };
     let access_generation = claims.access_generation;
     // A code ends as a token does: when the session is paid, and when access to it is revoked.
     let caller = Caller { key_id: None, network: Some(kept_network(address)) };
-    let credential = Credential::Token { generation: access_generation };
+    let credential = claims.credential();
     let target = Target { key, role: Role::System, credential, caller };
     if existing(&state, &target).await.map_err(of_code)?.erased_at.is_some() {
         return Err(erased());
@@ -162,10 +176,12 @@ pub(crate) async fn accept(
     }
     let SessionKey { tenant, session_id } = target.key;
     let session = session_id.clone();
-    let grant = Grant { purpose: Purpose::Browser, tenant, session_id: session, access_generation, issued_by: None };
+    let purpose = if mode.is_some() { Purpose::Cookie } else { Purpose::Browser };
+    let grant = Grant { purpose, tenant, session_id: session, access_generation, issued_by: None };
     let issued = state.authenticator.tokens().issue_from(&claims, &grant, state.config.lifetimes, now_ms);
-    let answer = HandedOff { session_id, token: issued.map_err(|error| Problem::internal(&error))?.into() };
-    Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
+    let (token, cookies) =
+        TokenAnswer::to(&state, mode.as_ref().zip(secret), issued.map_err(|error| Problem::internal(&error))?);
+    Ok(Reply::json(StatusCode::OK, &HandedOff { session_id, token })?.cookies(cookies).into_response())
 }
 
 /// What is a revoked token elsewhere is a code here.

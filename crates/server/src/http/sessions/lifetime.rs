@@ -16,6 +16,7 @@ use crate::http::problem_schema::{BodyProblems, ProblemDetails, SessionProblems}
 use crate::principal::{Principal, Role as PrincipalRole};
 use crate::problem::Problem;
 use crate::scope::Scope;
+use crate::token::{IssueError, Purpose};
 use crate::wiring::ServerState;
 
 /// How long to extend.
@@ -96,18 +97,29 @@ pub(crate) async fn renew_token(
     if current.erased_at.is_some() {
         return Err(erased());
     }
-    let answer = match &principal.role {
+    let issued = match &principal.role {
+        PrincipalRole::Browser { claims } if claims.purpose == Purpose::Cookie => {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
+                .detail("what is in a cookie stays there; POST /v1/sessions/{id}/cookie renews it")
+                .mendable_by("permanent")
+                .denial(principal.denied("renewToken", "notPermitted")));
+        }
         PrincipalRole::Browser { claims } => {
             let (tokens, now_ms) = (state.authenticator.tokens(), state.clock.now_ms());
-            let renewed = tokens.renew(claims, current.access_generation, state.config.lifetimes, now_ms);
-            let renewed = renewed.map_err(|error| {
-                Problem::new(StatusCode::UNAUTHORIZED, "tokenTooOld", "Not authenticated")
-                    .detail(error.to_string())
-                    .mendable_by("forbidden")
-            })?;
-            renewed.into()
+            let renewed =
+                tokens.renew(claims, Purpose::Browser, current.access_generation, state.config.lifetimes, now_ms);
+            renewed.map_err(|error| too_old(&error))?
         }
-        PrincipalRole::Service { .. } => issue_token(&state, &target.key, &current, principal.issuing_key())?,
+        PrincipalRole::Service { .. } => {
+            issue_token(&state, Purpose::Browser, &target.key, &current, principal.issuing_key())?
+        }
     };
-    Ok(Reply::json(StatusCode::OK, &answer)?.into_response())
+    Ok(Reply::json(StatusCode::OK, &TokenAnswer::from(issued))?.into_response())
+}
+
+/// No token is made out of this one any more.
+pub(super) fn too_old(error: &IssueError) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "tokenTooOld", "Not authenticated")
+        .detail(error.to_string())
+        .mendable_by("forbidden")
 }

@@ -2,17 +2,19 @@
 
 pub(super) mod batch;
 mod commands;
+mod cookie;
 mod create;
 mod handoff;
 mod lifetime;
 mod list;
 mod patch;
 mod read;
+mod revoke;
 mod stats;
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use throughline_core::sync::{Credential, Request, ServerFrame};
 use throughline_core::{
@@ -23,6 +25,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::audit::Denial;
+use crate::http::cookie::CookieMode;
 use crate::http::idempotent::Reply;
 use crate::principal::{AuthenticationError, Principal, Role as PrincipalRole};
 use crate::problem::Problem;
@@ -45,6 +48,8 @@ pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
         .routes(routes!(commands::commands))
         .routes(routes!(lifetime::extend))
         .routes(routes!(lifetime::renew_token))
+        .routes(routes!(cookie::set, cookie::remove))
+        .routes(routes!(revoke::revoke))
         .routes(routes!(handoff::offer))
         .routes(routes!(handoff::accept))
         .routes(routes!(read::validate))
@@ -55,15 +60,26 @@ pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TokenAnswer {
-    /// `Authorization: Bearer <token>`, or `token` in the socket's `hello`. Whoever has it is the session's browser.
-    token: String,
+    /// `Authorization: Bearer <token>`, or `token` in the socket's `hello`. Whoever has it is the session's browser. It is
+    /// missing where it went into a cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     /// When it ends, unless it is renewed.
     token_expires_at: Timestamp,
 }
 
 impl From<IssuedToken> for TokenAnswer {
     fn from(IssuedToken { text, claims }: IssuedToken) -> Self {
-        Self { token: text, token_expires_at: Timestamp::from_millis(claims.expires_at_ms) }
+        Self { token: Some(text), token_expires_at: Timestamp::from_millis(claims.expires_at_ms) }
+    }
+}
+
+impl TokenAnswer {
+    /// What goes to a browser in the answer, and what in cookies, together with its claim secret, where it asks for that.
+    fn to(state: &ServerState, cookie: Option<(&CookieMode, String)>, issued: IssuedToken) -> (Self, Vec<HeaderValue>) {
+        let Some((mode, claim)) = cookie else { return (issued.into(), Vec::new()) };
+        let token_expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
+        (Self { token: None, token_expires_at }, cookie::headers(state, mode, issued, claim))
     }
 }
 
@@ -116,7 +132,7 @@ impl Target {
         let (role, credential) = match &principal.role {
             PrincipalRole::Service { .. } => (Role::Service, Credential::Verified),
             PrincipalRole::Browser { claims } if claims.session_id == id.as_str() => {
-                (Role::Browser, Credential::Token { generation: claims.access_generation })
+                (Role::Browser, claims.credential())
             }
             PrincipalRole::Browser { .. } => {
                 tracing::warn!("a token was used for another session than its own");
@@ -130,9 +146,12 @@ impl Target {
         Ok(Self { key, role, credential, caller: principal.caller() })
     }
 
-    /// Whether the credential is good for a session whose access is at this generation.
-    fn is_accepted_at(&self, access_generation: u32) -> bool {
-        !matches!(self.credential, Credential::Token { generation } if generation != access_generation)
+    /// Whether the credential is good for the session in this state.
+    fn is_accepted_by(&self, state: &State) -> bool {
+        match &self.credential {
+            Credential::Token { generation, family } => state.accepts(*generation, family),
+            Credential::Verified | Credential::Claim(_) => true,
+        }
     }
 
     /// Carries out one command of this principal on a session that there is; the session after it.
@@ -166,13 +185,13 @@ async fn existing(state: &ServerState, target: &Target) -> Result<Arc<State>, Pr
 /// As [`existing`].
 async fn existing_as_known(state: &ServerState, target: &Target) -> Result<Current, Problem> {
     let mut current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?;
-    if let Credential::Token { generation } = target.credential
+    if let Credential::Token { generation, .. } = target.credential
         && generation > current.state.access_generation
     {
         // It was made by a server whose commit this one has not heard of yet.
         current = state.sessions.read_again(&target.key).await?.ok_or_else(not_found)?;
     }
-    if !target.is_accepted_at(current.state.access_generation) {
+    if !target.is_accepted_by(&current.state) {
         let SessionKey { tenant, session_id } = target.key.clone();
         let code = TokenError::Revoked.code();
         let denial = Denial::of(tenant, target.role.as_str(), target.caller.clone(), "useToken", code);
@@ -226,13 +245,14 @@ fn gap(expected: u64) -> Problem {
 /// A token for the browser of a session as it is; `issued_by` is the service key that asks, if one does.
 fn issue_token(
     state: &ServerState,
+    purpose: Purpose,
     key: &SessionKey,
     current: &State,
     issued_by: Option<String>,
-) -> Result<TokenAnswer, Problem> {
+) -> Result<IssuedToken, Problem> {
     let SessionKey { tenant, session_id } = key.clone();
     let access_generation = current.access_generation;
-    let grant = Grant { purpose: Purpose::Browser, tenant, session_id, access_generation, issued_by };
+    let grant = Grant { purpose, tenant, session_id, access_generation, issued_by };
     let issued = state.authenticator.tokens().issue(&grant, state.config.lifetimes, state.clock.now_ms());
-    Ok(issued.map_err(|error| Problem::internal(&error))?.into())
+    issued.map_err(|error| Problem::internal(&error))
 }

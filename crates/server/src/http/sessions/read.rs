@@ -52,15 +52,15 @@ pub(crate) async fn get(
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let target = Target::of(&principal, &id, Scope::SessionsRead)?;
-    let View { json, version, stale_for, .. } = loop {
+    let View { json, state, stale_for } = loop {
         let view = state.sessions.view(&target.key, target.role).await?.ok_or_else(not_found)?;
-        if target.is_accepted_at(view.access_generation) {
+        if target.is_accepted_by(&view.state) {
             break view;
         }
         // Unless this server has to read it again first, this refuses.
         existing(&state, &target).await?;
     };
-    let tag = etag(version);
+    let tag = etag(state.version());
     let is_known = known.matches(&tag);
     let tag = HeaderValue::try_from(tag).map_err(|error| Problem::internal(&error))?;
     let response = if is_known {

@@ -1,7 +1,6 @@
 //! What a client and its server tell each other, whichever way the frames come and go: `socket.rs` and `poll.rs` carry
 //! them.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +44,8 @@ struct Proof {
     tenant: TenantId,
     credential: Credential,
     token: Option<Arc<Claims>>,
+    /// Whether the browser keeps it in a cookie.
+    is_in_cookie: bool,
     /// Who it is, where a service key says so.
     service: Option<Principal>,
     /// What is kept of who this is.
@@ -70,10 +71,11 @@ impl Conversation {
             let message = format!("this server speaks protocol {PROTOCOL_VERSION}, not {}", hello.protocol);
             return Err(End::new(ErrorCode::UnsupportedProtocol, message));
         }
-        let Comer { address, tenant } = comer;
+        let address = comer.address;
+        let shown = Shown::by(hello, &comer);
         // Before the key is looked up: what ends it from here on is told.
         let ends = state.authenticator.service_keys().follow_ends();
-        let mut proof = recognise(&state, hello, address, &tenant)?;
+        let mut proof = recognise(&state, hello, &shown, &comer)?;
         let key = SessionKey { tenant: proof.tenant.clone(), session_id: hello.session_id.to_string() };
         match (state.sessions.current(&key).await?, &proof.credential) {
             (None, Credential::Verified | Credential::Token { .. }) => {
@@ -81,9 +83,11 @@ impl Conversation {
             }
             (None, Credential::Claim(_)) => state.creations_per_address.check(address)?,
             // A newer one than this server has heard of lets it read the session again.
-            (Some(current), Credential::Token { generation }) if *generation < current.state.access_generation => {
+            (Some(current), Credential::Token { generation, family })
+                if *generation <= current.state.access_generation && !current.state.accepts(*generation, family) =>
+            {
                 // The claim secret is proof as well, and may be good still.
-                let by_claim = by_claim(hello, address, &proof.tenant).filter(|claim| claim.tenant == proof.tenant);
+                let by_claim = by_claim(&shown, &comer).filter(|claim| claim.tenant == proof.tenant);
                 proof = by_claim.ok_or_else(|| not_admitted(&state, &proof))?;
             }
             (Some(_), _) => {}
@@ -128,11 +132,12 @@ impl Conversation {
     /// A connection that was there when the session was paid goes on, as if it had come with the token that it gets; whether
     /// that is new.
     fn keep_up(&mut self) -> bool {
-        let (Credential::Token { generation }, Some(state)) = (&mut self.proof.credential, self.subscription.state())
+        let (Credential::Token { generation, family }, Some(state)) =
+            (&mut self.proof.credential, self.subscription.state())
         else {
             return false;
         };
-        let is_new = state.keeps(*generation) && state.access_generation > *generation;
+        let is_new = state.keeps(*generation, family) && state.access_generation > *generation;
         if is_new {
             *generation = state.access_generation;
         }
@@ -208,7 +213,8 @@ impl Conversation {
     }
 
     /// The token that is due now, if one is. A browser that proved its claim gets one as soon as the session is its own;
-    /// one that has a token gets the next in time, and at once when the session is paid.
+    /// one that has a token gets the next in time, and at once when the session is paid. One that keeps it in a cookie is told
+    /// to fetch it: no script is to see it, and a socket sets no cookies.
     pub(super) fn token_due(&mut self) -> Option<ServerFrame> {
         if self.proof.role != Role::Browser {
             return None;
@@ -218,13 +224,15 @@ impl Conversation {
         let lifetimes = self.state.config.lifetimes;
         let state = self.subscription.state()?;
         let access_generation = state.access_generation;
+        let is_in_cookie = self.proof.is_in_cookie;
+        let purpose = if is_in_cookie { Purpose::Cookie } else { Purpose::Browser };
         let issued = match (&self.proof.credential, &self.proof.token) {
             (Credential::Claim(digest), None) => {
                 if !state.admits(digest, Timestamp::from_millis(now_ms)) {
                     return None;
                 }
                 let SessionKey { tenant, session_id } = self.key.clone();
-                let grant = Grant { purpose: Purpose::Browser, tenant, session_id, access_generation, issued_by: None };
+                let grant = Grant { purpose, tenant, session_id, access_generation, issued_by: None };
                 match state.lent_until(digest) {
                     Some(until) => tokens.issue_until(&grant, lifetimes, until.as_millis(), now_ms),
                     None => tokens.issue(&grant, lifetimes, now_ms),
@@ -232,10 +240,12 @@ impl Conversation {
             }
             (_, Some(claims))
                 // Where its access was revoked, it is about to hear of that.
-                if state.keeps(claims.access_generation)
-                    && (claims.renew_due(now_ms) || claims.access_generation < access_generation) =>
+                if state.keeps(claims.access_generation, &claims.family)
+                    && (claims.renew_due(now_ms)
+                        || claims.access_generation < access_generation
+                        || claims.purpose != purpose) =>
             {
-                tokens.renew(claims, access_generation, lifetimes, now_ms)
+                tokens.renew(claims, purpose, access_generation, lifetimes, now_ms)
             }
             _ => return None,
         };
@@ -243,7 +253,12 @@ impl Conversation {
             Ok(IssuedToken { text, claims }) => {
                 let expires_at = Timestamp::from_millis(claims.expires_at_ms);
                 self.proof.token = Some(Arc::new(claims));
-                Some(ServerFrame::Token { token: text, expires_at })
+                // The one in the cookie is made when the page asks for it; this one stands for it until the next is due.
+                Some(if is_in_cookie {
+                    ServerFrame::CookieDue {}
+                } else {
+                    ServerFrame::Token { token: text, expires_at }
+                })
             }
             Err(error) => {
                 tracing::error!(error = %chain(&error), "no token could be made");
@@ -289,19 +304,48 @@ fn or_end(frame: Box<ServerFrame>) -> Result<Box<ServerFrame>, End> {
     }
 }
 
+/// What a client shows: in its hello, and in the session's cookie what is not there.
+struct Shown {
+    token: Option<String>,
+    is_token_of_cookie: bool,
+    claim: Option<String>,
+}
+
+impl Shown {
+    fn by(hello: &Hello, comer: &Comer) -> Self {
+        let held = comer.cookies.as_ref().and_then(|cookies| cookies.of_session(hello.session_id.as_str()));
+        let (in_cookie, claim_in_cookie) = held.map(|held| (held.token, held.claim)).unzip();
+        let said = hello.token.clone().filter(|token| !token.is_empty());
+        let is_token_of_cookie = said.is_none() && in_cookie.is_some();
+        Self { token: said.or(in_cookie), is_token_of_cookie, claim: hello.claim.clone().or(claim_in_cookie) }
+    }
+}
+
 /// What the claim secret proves, where there is one, for a session of the tenant that the page's origin belongs to.
-fn by_claim(hello: &Hello, address: IpAddr, tenant_of_page: &TenantId) -> Option<Proof> {
-    let digest = hello.claim.as_deref().and_then(claim_secret::digest_of)?;
+fn by_claim(shown: &Shown, comer: &Comer) -> Option<Proof> {
+    let digest = shown.claim.as_deref().and_then(claim_secret::digest_of)?;
     let credential = Credential::Claim(digest);
-    let caller = Caller { key_id: None, network: Some(kept_network(address)) };
-    let tenant = tenant_of_page.clone();
-    Some(Proof { role: Role::Browser, tenant, credential, token: None, service: None, caller })
+    let caller = Caller { key_id: None, network: Some(kept_network(comer.address)) };
+    let (tenant, is_in_cookie) = (comer.tenant.clone(), comer.cookies.is_some());
+    Some(Proof { role: Role::Browser, tenant, credential, token: None, is_in_cookie, service: None, caller })
 }
 
 /// A token where there is a good one, else the claim secret.
-fn recognise(state: &ServerState, hello: &Hello, address: IpAddr, tenant_of_page: &TenantId) -> Result<Proof, End> {
-    let token = hello.token.as_deref().filter(|token| !token.is_empty());
-    let refusal = match token.map(|token| state.authenticator.recognise(token, state.clock.now_ms())) {
+fn recognise(state: &ServerState, hello: &Hello, shown: &Shown, comer: &Comer) -> Result<Proof, End> {
+    let (address, now_ms) = (comer.address, state.clock.now_ms());
+    let recognised = shown.token.as_deref().map(|token| {
+        if shown.is_token_of_cookie {
+            state.authenticator.recognise_cookie(token, now_ms).map_err(AuthenticationError::from)
+        } else {
+            state.authenticator.recognise(token, now_ms)
+        }
+    });
+    let refusal = match recognised {
+        Some(Ok(principal)) if comer.cookies.is_some() && *principal.tenant() != comer.tenant => {
+            tracing::warn!("a cookie was sent by the page of another tenant");
+            state.denials.note(principal.at(address).denied("useCookie", "originRefused"));
+            return Err(End::new(ErrorCode::Unauthorized, "pages of this origin may not use this session's cookie"));
+        }
         Some(Ok(principal)) => {
             state.request_limits.admit(&principal)?;
             let principal = principal.at(address);
@@ -320,15 +364,14 @@ fn recognise(state: &ServerState, hello: &Hello, address: IpAddr, tenant_of_page
                 PrincipalRole::Browser { claims } => (Role::Browser, Some(claims.clone()), None),
                 PrincipalRole::Service { .. } => (Role::Service, None, Some(principal)),
             };
-            let credential = token.as_ref().map_or(Credential::Verified, |claims: &Arc<Claims>| Credential::Token {
-                generation: claims.access_generation,
-            });
-            return Ok(Proof { role, tenant, credential, token, service, caller });
+            let credential = token.as_ref().map_or(Credential::Verified, |claims: &Arc<Claims>| claims.credential());
+            let is_in_cookie = comer.cookies.is_some();
+            return Ok(Proof { role, tenant, credential, token, is_in_cookie, service, caller });
         }
         Some(Err(error)) => Some(error),
         None => None,
     };
-    if let Some(proof) = by_claim(hello, address, tenant_of_page) {
+    if let Some(proof) = by_claim(shown, comer) {
         return Ok(proof);
     }
     let code = match &refusal {

@@ -21,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::JsonBody;
+use super::cookie::{self, CookieMode};
 use super::extract::ClientAddress;
 use super::problem_schema::{BodyProblems, ProblemDetails};
 use super::waiting::Held;
@@ -39,6 +40,9 @@ pub const PATH: &str = "/v1/sync";
 /// The subprotocol that a client has to ask for.
 pub const SUBPROTOCOL: &str = "throughline.v1";
 
+/// What it asks for beside that where its credential is in a cookie: sockets have no headers that a page could set.
+pub const COOKIE_SUBPROTOCOL: &str = "throughline.cookie";
+
 /// Reads a frame of a client, as the socket does; `depth` arrays and objects may lie in each other.
 ///
 /// # Errors
@@ -52,6 +56,8 @@ struct Comer {
     address: IpAddr,
     /// Whose sessions the page creates, where no credential says whose it is about.
     tenant: TenantId,
+    /// Its cookies, where it asks for them to count.
+    cookies: Option<CookieMode>,
 }
 
 /// The route, with its description.
@@ -59,7 +65,8 @@ pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
     OpenApiRouter::new().routes(routes!(upgrade, poll))
 }
 
-/// Opens the socket (subprotocol `throughline.v1`). The credential goes into its first frame, never into the address.
+/// Opens the socket (subprotocol `throughline.v1`). The credential goes into its first frame, never into the address; or it is
+/// in the session's cookie, where the subprotocol `throughline.cookie` is offered as well.
 #[utoipa::path(
     get, path = "/v1/sync", tag = "sync",
     responses(
@@ -77,13 +84,19 @@ async fn upgrade(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Problem> {
     let tenant = state.config.allowed_origins.judge(&headers)?;
-    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    if !offered.any(|name| name.trim() == SUBPROTOCOL) {
+    let offers = |wanted| {
+        let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+        let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        offered.any(|name| name.trim() == wanted)
+    };
+    if !offers(SUBPROTOCOL) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "subprotocolMissing", "Subprotocol missing")
             .detail(format!("ask for the WebSocket subprotocol `{SUBPROTOCOL}`"))
             .mendable_by("permanent"));
     }
+    let origins = &state.config.allowed_origins;
+    let cookies = offers(COOKIE_SUBPROTOCOL).then(|| CookieMode::judge(&headers, origins)).transpose();
+    let comer = Comer { address, tenant, cookies: cookies.map_err(cookie::refused)? };
     // Keeps the connection counted for as long as the socket lives.
     let counted = connection.ok();
     let upgrade = upgrade
@@ -99,7 +112,7 @@ async fn upgrade(
         tasks.track_future(async move {
             let _counted = counted;
             metrics::gauge!("throughline_sockets").increment(1.0);
-            Socket::new(Arc::clone(&state), socket).hold(Comer { address, tenant }).await;
+            Socket::new(Arc::clone(&state), socket).hold(comer).await;
             metrics::gauge!("throughline_sockets").decrement(1.0);
         })
     }))
@@ -114,6 +127,7 @@ async fn upgrade(
 #[utoipa::path(
     post, path = "/v1/sync", tag = "sync",
     request_body = Poll,
+    params(("Throughline-Credentials" = Option<String>, Header, description = "`cookie`: the credential is in the session's cookie")),
     responses(
         (status = 200, description = "What the server has to say", body = PollAnswer),
         (status = 403, description = "Pages of this origin may not talk to this server", body = ProblemDetails),
@@ -131,9 +145,10 @@ async fn poll(
     if request.body().size_hint().lower() > state.config.frame_limit as u64 {
         return Err(Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE));
     }
+    let cookies = CookieMode::of(request.headers(), &state.config.allowed_origins).map_err(cookie::refused)?;
     let held = request.extensions().get::<Held>().cloned();
     let JsonBody(poll) = JsonBody::from_request(request, &state).await?;
-    let (answer, waited) = poll::answer(&state, Comer { address, tenant }, poll, held).await;
+    let (answer, waited) = poll::answer(&state, Comer { address, tenant, cookies }, poll, held).await;
     let mut response = Json(answer).into_response();
     response.extensions_mut().insert(waited);
     Ok(response)

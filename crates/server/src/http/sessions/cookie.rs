@@ -1,0 +1,246 @@
+//! `/v1/sessions/{id}/cookie`: what lets a browser into its session, out of reach of the page's scripts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use throughline_core::sync::Credential;
+use throughline_core::{Caller, Command, Role, SessionId, State as SessionState, Timestamp};
+use utoipa::ToSchema;
+
+use super::{Target, all_accepted, erased, existing, nameless, not_found, request};
+use crate::audit::Denial;
+use crate::claim_secret;
+use crate::client_address::kept_network;
+use crate::http::body::{JsonBody, invalid};
+use crate::http::cookie::{self, CookieMode, SessionCookie};
+use crate::http::extract::{ClientAddress, MaybePrincipal};
+use crate::http::idempotent::Reply;
+use crate::http::problem_schema::{BodyProblems, ProblemDetails};
+use crate::http::sessions::lifetime::too_old;
+use crate::principal::{AuthenticationError, Principal, Role as PrincipalRole};
+use crate::problem::Problem;
+use crate::store::SessionKey;
+use crate::token::{Claims, Grant, IssuedToken, Purpose, TokenError};
+use crate::wiring::ServerState;
+
+/// What a browser proves its session with, where it is neither a token in a header nor a cookie.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct CookieRequest {
+    /// The claim secret of a browser that has created the session by itself: 32 to 256 letters, digits, `-` and `_`. It goes
+    /// into the cookie as well, and the page can forget it.
+    #[schema(min_length = 32, max_length = 256, pattern = "^[A-Za-z0-9_-]*$")]
+    claim: Option<String>,
+}
+
+/// The browser has it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CookieAnswer {
+    /// When its token ends. With the secret that is in the cookie as well, the browser gets another one also after that.
+    token_expires_at: Timestamp,
+}
+
+/// What a browser has proved its session with.
+enum Proof {
+    Token(Arc<Claims>),
+    /// A claim secret, and until when it is good, if it was lent.
+    Claim(Option<Timestamp>),
+}
+
+/// Puts what lets the browser into its session into a cookie: `__Host-throughline-<id>`, out of reach of scripts.
+///
+/// The browser proves the session with its token in `Authorization`, with the cookie that it has, or with a claim secret. A
+/// cookie is renewed whenever the socket says `cookieDue`, and when a request says that its token is over or revoked.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/cookie", tag = "sessions", request_body = CookieRequest,
+    params(
+        ("id" = String, Path, description = "The session's id"),
+        ("Throughline-Credentials" = String, Header, description = "`cookie`"),
+    ),
+    responses(
+        (status = 200, description = "It is in `Set-Cookie`", body = CookieAnswer),
+        BodyProblems,
+        (status = 401, description = "Nothing that lets this browser into a session of this id", body = ProblemDetails),
+        (status = 403, description = "The header is missing, the page may not, or the token is for another session", body = ProblemDetails),
+        (status = 410, description = "The session was erased", body = ProblemDetails),
+        (status = 503, description = "It can't be read or stored just now", body = ProblemDetails),
+    ),
+    security((), ("sessionToken" = [])),
+)]
+pub(crate) async fn set(
+    State(state): State<Arc<ServerState>>,
+    ClientAddress(address): ClientAddress,
+    mode: CookieMode,
+    MaybePrincipal(principal): MaybePrincipal,
+    Path(id): Path<String>,
+    JsonBody(CookieRequest { claim }): JsonBody<CookieRequest>,
+) -> Result<Response, Problem> {
+    let id = SessionId::new(id).map_err(|_| not_found())?;
+    if claim.as_deref().is_some_and(|claim| cookie::digest_of_claim(claim).is_none()) {
+        return Err(invalid("claim", "a claim secret in a cookie has 32 to 256 letters, digits, `-` and `_`"));
+    }
+    let now_ms = state.clock.now_ms();
+    let held = mode.of_session(id.as_str());
+    let claims = match &principal {
+        Some(principal) => Some(browser(principal, &id, &mode)?),
+        None => held.as_ref().and_then(|held| by_cookie(&state, &mode, &id, &held.token)),
+    };
+    if let Some(claims) = &claims {
+        state
+            .request_limits
+            .admit(&Principal { role: PrincipalRole::Browser { claims: claims.clone() }, network: None })?;
+    } else {
+        // A secret may not be tried out any oftener than another credential.
+        state.request_limits.refuse_credential(address)?;
+    }
+    let caller = Caller { key_id: None, network: Some(kept_network(address)) };
+    let key = SessionKey { tenant: mode.tenant.clone(), session_id: id.to_string() };
+    let credential = claims.as_ref().map_or(Credential::Verified, |claims| claims.credential());
+    let target = Target { key, role: Role::System, credential, caller };
+    let offered = claim.into_iter().chain(held.map(|held| held.claim)).collect();
+    let (current, proof, claim) = prove(&state, &target, claims, offered).await?;
+    if current.erased_at.is_some() {
+        return Err(erased());
+    }
+    let issued = issue(&state, &target.key, &current, &proof)?;
+    let claim = match claim {
+        Some(claim) if is_good(&current, &claim, now_ms) => claim,
+        // A token alone is over when the buyer has paid elsewhere: what brings the browser back has to be in the cookie as well.
+        other => {
+            let claim = other.map_or_else(cookie::new_claim, Ok)?;
+            let until = Some(Timestamp::from_millis(issued.claims.ends_at_ms));
+            let digest = cookie::digest_of_claim(&claim);
+            let requests = vec![request(&nameless()?, None, Command::HandOff { claim: digest, until })];
+            all_accepted(target.execute(&state, requests).await?.answers)?;
+            claim
+        }
+    };
+    let answer = CookieAnswer { token_expires_at: Timestamp::from_millis(issued.claims.expires_at_ms) };
+    let cookies = headers(&state, &mode, issued, claim);
+    Ok(Reply::json(StatusCode::OK, &answer)?.cookies(cookies).into_response())
+}
+
+/// Takes the cookie out of this browser, and ends what was in it, wherever it may be: its token with all that were renewed out
+/// of it, and its secret. Other browsers of the session go on.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}/cookie", tag = "sessions",
+    params(
+        ("id" = String, Path, description = "The session's id"),
+        ("Throughline-Credentials" = String, Header, description = "`cookie`"),
+    ),
+    responses(
+        (status = 204, description = "It is gone, or was before"),
+        (status = 403, description = "The header is missing, or the page may not", body = ProblemDetails),
+        (status = 503, description = "It can't be stored just now", body = ProblemDetails),
+    ),
+    security(()),
+)]
+pub(crate) async fn remove(
+    State(state): State<Arc<ServerState>>,
+    ClientAddress(address): ClientAddress,
+    mode: CookieMode,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = SessionId::new(id).map_err(|_| not_found())?;
+    if let Some(SessionCookie { token, claim }) = mode.of_session(id.as_str()) {
+        let key = SessionKey { tenant: mode.tenant.clone(), session_id: id.to_string() };
+        let caller = Caller { key_id: None, network: Some(kept_network(address)) };
+        let claims = by_cookie(&state, &mode, &id, &token);
+        super::revoke::end(&state, key, caller, claims.as_deref(), claim_secret::digest_of(&claim)).await?;
+    }
+    Ok(Reply::empty().cookies(mode.removal(id.as_str()).into_iter().collect()).into_response())
+}
+
+/// What a page that is told so in its cookie gets with a token that was made for it: the headers that put both there.
+pub(super) fn headers(
+    state: &ServerState,
+    mode: &CookieMode,
+    IssuedToken { text: token, claims }: IssuedToken,
+    claim: String,
+) -> Vec<HeaderValue> {
+    let now_ms = state.clock.now_ms();
+    let life = Duration::from_millis(u64::try_from(claims.ends_at_ms.saturating_sub(now_ms)).unwrap_or_default());
+    let tokens = state.authenticator.tokens();
+    let age = |token: &str| tokens.verify(token, Purpose::Cookie, now_ms).ok().map(|claims| claims.ends_at_ms);
+    mode.set(&claims.session_id, &SessionCookie { token, claim }, life, age)
+}
+
+/// The browser whose token this is, for this session.
+fn browser(principal: &Principal, id: &SessionId, mode: &CookieMode) -> Result<Arc<Claims>, Problem> {
+    Target::reached(principal, id.as_str())?;
+    match &principal.role {
+        PrincipalRole::Browser { claims } => {
+            cookie::judge_tenant(mode, claims).map_err(cookie::refused)?;
+            Ok(Arc::clone(claims))
+        }
+        PrincipalRole::Service { .. } => Err(Problem::new(StatusCode::FORBIDDEN, "notPermitted", "Forbidden")
+            .detail("cookies are for browsers; a service key stands in `Authorization`")
+            .mendable_by("forbidden")
+            .denial(principal.denied("setCookie", "notPermitted"))),
+    }
+}
+
+/// What the token in a cookie says, while it is good for this session. The cookie's name proves nothing.
+fn by_cookie(state: &ServerState, mode: &CookieMode, id: &SessionId, token: &str) -> Option<Arc<Claims>> {
+    let claims = state.authenticator.verify(token, Purpose::Cookie, state.clock.now_ms()).ok()?;
+    let is_of_session = claims.session_id == id.as_str() && cookie::judge_tenant(mode, &claims).is_ok();
+    is_of_session.then_some(claims)
+}
+
+fn is_good(current: &SessionState, claim: &str, now_ms: i64) -> bool {
+    cookie::digest_of_claim(claim).is_some_and(|digest| current.admits(&digest, Timestamp::from_millis(now_ms)))
+}
+
+/// Lets the browser in by its token, or else by one of the secrets that it offers; and says which of them goes on with it.
+async fn prove(
+    state: &ServerState,
+    target: &Target,
+    claims: Option<Arc<Claims>>,
+    offered: Vec<String>,
+) -> Result<(Arc<SessionState>, Proof, Option<String>), Problem> {
+    let now_ms = state.clock.now_ms();
+    let mut refusal = AuthenticationError::Missing;
+    if let Some(claims) = claims {
+        match existing(state, target).await {
+            Ok(current) => {
+                let good = offered.iter().find(|claim| is_good(&current, claim, now_ms));
+                let claim = good.or(offered.first()).cloned();
+                return Ok((current, Proof::Token(claims), claim));
+            }
+            // The secret is as good as before.
+            Err(problem) if problem.code() == TokenError::Revoked.code() => refusal = TokenError::Revoked.into(),
+            Err(problem) => return Err(problem),
+        }
+    }
+    if let Some(current) = state.sessions.current(&target.key).await?.map(|current| current.state)
+        && let Some(claim) = offered.into_iter().find(|claim| is_good(&current, claim, now_ms))
+    {
+        let lent_until = cookie::digest_of_claim(&claim).and_then(|digest| current.lent_until(&digest));
+        return Ok((current, Proof::Claim(lent_until), Some(claim)));
+    }
+    let code = refusal.code();
+    let SessionKey { tenant, .. } = target.key.clone();
+    let denial = Denial::of(tenant, "nobody", target.caller.clone(), "setCookie", code);
+    Err(Problem::from(refusal).denial(denial))
+}
+
+fn issue(state: &ServerState, key: &SessionKey, current: &SessionState, proof: &Proof) -> Result<IssuedToken, Problem> {
+    let (tokens, lifetimes, now_ms) = (state.authenticator.tokens(), state.config.lifetimes, state.clock.now_ms());
+    let access_generation = current.access_generation;
+    let SessionKey { tenant, session_id } = key.clone();
+    let grant = Grant { purpose: Purpose::Cookie, tenant, session_id, access_generation, issued_by: None };
+    match proof {
+        Proof::Token(claims) => {
+            tokens.renew(claims, Purpose::Cookie, access_generation, lifetimes, now_ms).map_err(|error| too_old(&error))
+        }
+        Proof::Claim(Some(until)) => {
+            tokens.issue_until(&grant, lifetimes, until.as_millis(), now_ms).map_err(|error| Problem::internal(&error))
+        }
+        Proof::Claim(None) => tokens.issue(&grant, lifetimes, now_ms).map_err(|error| Problem::internal(&error)),
+    }
+}
