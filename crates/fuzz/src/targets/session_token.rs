@@ -18,12 +18,12 @@ use crate::Outcome;
 const KEY: &str = "tlr_YSBrZXkgZm9yIHRoZSB0YXJnZXRzIG9ubHksIGV2ZXI";
 
 /// What the server binds into its tokens.
-const ASSERTION: &[u8] = b"throughline-session-token-2";
+const ASSERTION: &[u8] = b"throughline-session-token-3";
 
 /// All tokens that were ever issued with this key.
 const ISSUED: &[&str] = &[
     include_str!("../../corpus/session_token/browser"),
-    include_str!("../../corpus/session_token/service"),
+    include_str!("../../corpus/session_token/cookie"),
     include_str!("../../corpus/session_token/handoff"),
 ];
 

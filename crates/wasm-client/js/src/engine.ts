@@ -1,5 +1,6 @@
 import { Client, newClientId } from '../generated/throughline.js';
 import type { Command, Funnel, RejectionReason, SessionRecord } from '../generated/types.js';
+import { fetchCookie } from './cookie.js';
 import {
   type Confirmation,
   type ConfirmedOutput,
@@ -59,6 +60,9 @@ const IS_TOKEN_AT_FAULT = /^token(Expired|Revoked)$/;
 /** Clocks that differ by less are kept as they were, in milliseconds: it saves writes. */
 const CLOCK_STEP_MS = 500;
 
+/** When a cookie is asked for again that could not be had, in milliseconds; at the latest after twice as long. */
+const COOKIE_AGAIN_MS = 2000;
+
 /** How other tabs are to hear of a frame; see `heard` in the crate. */
 const AS_IT_IS = 1;
 const AGAIN = 2;
@@ -78,6 +82,7 @@ export interface KnownFunnel {
 export class Engine {
   readonly sessionId: string;
   readonly clientId: string;
+  readonly #url: string;
   readonly #storage: Storage;
   readonly #client: Client;
   readonly #events: EngineEvents;
@@ -115,6 +120,9 @@ export class Engine {
   #warningMs = 0;
   #wiped = false;
   #refusal: string | undefined;
+  /** The server has refused what is in the cookie, since it let this tab in the last time. */
+  #isCookieRefused = false;
+  #cookieRetry: ReturnType<typeof setTimeout> | undefined;
 
   private constructor(
     url: string,
@@ -128,13 +136,14 @@ export class Engine {
   ) {
     this.sessionId = sessionId;
     this.clientId = clientId;
+    this.#url = url;
     this.#storage = storage;
     this.#client = client;
     this.#credentials = credentials;
     this.#keptAheadMs = aheadMs;
     this.#clock = new ServerClock(aheadMs);
     this.#events = events;
-    this.#connection = new Connection(url, {
+    this.#connection = new Connection(url, credentials.isInCookie === true, {
       opened: () => this.#act(() => client.connected()),
       received: (frame) => this.#receive(frame),
       lost: () => this.#act(() => client.disconnected()),
@@ -191,10 +200,10 @@ export class Engine {
   }
 
   /** Begins with nothing, as a new session does; the claim secret is stored together with the first command. */
-  static begin(url: string, sessionId: string, storage: Storage, claim: string, events: EngineEvents): Engine {
+  static begin(url: string, sessionId: string, storage: Storage, credentials: Credentials, events: EngineEvents): Engine {
     const clientId = newClientId();
-    const client = Client.open(sessionId, clientId, '[]', undefined, claim)!;
-    const engine = new Engine(url, sessionId, clientId, storage, client, { claim }, 0, events);
+    const client = Client.open(sessionId, clientId, '[]', undefined, credentials.claim)!;
+    const engine = new Engine(url, sessionId, clientId, storage, client, credentials, 0, events);
     engine.#areCredentialsNew = true;
     return engine;
   }
@@ -247,10 +256,10 @@ export class Engine {
     return this.#clock.now();
   }
 
-  /** The session's token, as the tab that leads has it; nothing while the server has given none. */
-  async token(): Promise<string | undefined> {
+  /** What lets this browser in, as the tab that leads has it. */
+  async credentials(): Promise<Credentials> {
     const kept = await this.#storage.get(`${this.sessionId}/credentials`).catch(() => undefined);
-    return valueIn<Credentials>(kept)?.token ?? this.#credentials.token;
+    return valueIn<Credentials>(kept) ?? this.#credentials;
   }
 
   /** How long before the session's end the buyer is to be warned. */
@@ -390,6 +399,7 @@ export class Engine {
     // Nor does it say that it was connected, or that it led.
     if (this.#tabs) this.#client.follow();
     clearTimeout(this.#retry);
+    clearTimeout(this.#cookieRetry);
   }
 
   /** The lock was given to this tab. */
@@ -407,7 +417,8 @@ export class Engine {
     if (isOver()) return;
     this.#term = term;
     const kept = valueIn<Credentials>(new Map(entries).get(`${this.sessionId}/credentials`));
-    this.#credentials = { ...this.#credentials, ...kept };
+    // Without what has moved into a cookie meanwhile.
+    this.#credentials = kept ?? this.#credentials;
     const { token, claim } = this.#credentials;
     this.#connection.pause();
     this.#act(() => this.#client.lead(JSON.stringify(entries), token, claim));
@@ -503,6 +514,7 @@ export class Engine {
 
   #welcomed({ funnel, funnelHash }: Extract<Output, { type: 'welcome' }>): void {
     this.#refusal = undefined;
+    this.#isCookieRefused = false;
     if (funnelHash === undefined) return;
     if (funnel) {
       this.#funnel = funnel;
@@ -565,6 +577,9 @@ export class Engine {
       case 'token':
         this.#credentials = { ...this.#credentials, token: output.token };
         this.#keepCredentials();
+        break;
+      case 'cookieDue':
+        void this.#moveToCookie();
         break;
       case 'welcome':
         this.#welcomed(output);
@@ -640,10 +655,12 @@ export class Engine {
       this.#connection.reconnectAfter(retryAfterMs ?? 1000 * Math.random());
       return;
     }
-    if (IS_TOKEN_AT_FAULT.test(code) && this.#credentials.claim) {
-      // The claim secret is proof as well; the server gives a new token for it.
+    const { claim, isInCookie } = this.#credentials;
+    if (IS_TOKEN_AT_FAULT.test(code) && (claim || (isInCookie && !this.#isCookieRefused))) {
+      // The claim secret is proof as well, here or in the cookie; the server gives a new token for it.
+      this.#isCookieRefused = true;
       delete this.#credentials.token;
-      this.#client.setToken(undefined);
+      this.#client.setCredentials(undefined, claim);
       this.#connection.reconnectAfter(0);
       return;
     }
@@ -651,6 +668,21 @@ export class Engine {
     const error = new SessionError(errorCodeOf(code), message);
     this.#tabs?.post({ type: 'failed', term: this.#term, code: error.code, message });
     this.#events.failed(error);
+  }
+
+  /** What lets this browser in goes where no script reads it, and from here. */
+  async #moveToCookie(): Promise<void> {
+    clearTimeout(this.#cookieRetry);
+    const moved = this.#credentials;
+    const isThere = await fetchCookie(this.#url, this.sessionId, moved);
+    if (this.#closed || !this.isLeading) return;
+    if (isThere === undefined) {
+      this.#cookieRetry = setTimeout(() => void this.#moveToCookie(), COOKIE_AGAIN_MS * (1 + Math.random()));
+    } else if (isThere && moved === this.#credentials) {
+      this.#credentials = { isInCookie: true };
+      this.#client.setCredentials(undefined, undefined);
+      this.#keepCredentials();
+    }
   }
 
   /** The personal data was erased: nothing of the session stays in this browser, nor is it the one to go on with. */

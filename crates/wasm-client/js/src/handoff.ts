@@ -1,3 +1,4 @@
+import type { Proof } from './credentials.js';
 import { SessionError } from './rejection.js';
 import { serverAddress } from './server-address.js';
 import { timeLimit } from './time-limit.js';
@@ -23,12 +24,12 @@ const LIMIT_MS = 10_000;
 export async function askForHandoff(
   server: string,
   sessionId: string,
-  token: string,
+  proof: Proof,
   page: string | URL,
   signal?: AbortSignal,
 ): Promise<Handoff> {
   const path = `v1/sessions/${encodeURIComponent(sessionId)}/handoff`;
-  const { code, expiresAt } = await post<{ code: string; expiresAt: string }>(server, path, {}, signal, token);
+  const { code, expiresAt } = await post<{ code: string; expiresAt: string }>(server, path, {}, signal, proof);
   return Object.freeze({ url: linkTo(page, code), code, expiresAt: new Date(expiresAt) });
 }
 
@@ -77,10 +78,17 @@ function behindHash(text: string): string {
   return parts.join('#');
 }
 
-async function post<T>(server: string, path: string, body: unknown, signal?: AbortSignal, token?: string): Promise<T> {
+async function post<T>(
+  server: string,
+  path: string,
+  body: unknown,
+  signal?: AbortSignal,
+  proof?: Proof,
+): Promise<T> {
   const response = await fetch(serverAddress(server, path), {
     method: 'POST',
-    headers: { 'content-type': 'application/json', ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) },
+    ...proof,
+    headers: { 'content-type': 'application/json', ...proof?.headers },
     body: JSON.stringify(body),
     signal: timeLimit(LIMIT_MS, signal),
   }).catch((error: unknown) => {
@@ -91,6 +99,6 @@ async function post<T>(server: string, path: string, body: unknown, signal?: Abo
   if (response.ok) return answer;
   // Too much to do, or nothing done: a code is as good as before. And who asks for one may not be known any more.
   const isBusy = response.status === 429 || response.status >= 500;
-  const code = isBusy ? 'unreachable' : token !== undefined && response.status === 401 ? 'unauthorized' : 'handoffRefused';
+  const code = isBusy ? 'unreachable' : proof !== undefined && response.status === 401 ? 'unauthorized' : 'handoffRefused';
   throw new SessionError(code, answer.detail ?? `the server answered ${response.status}`);
 }

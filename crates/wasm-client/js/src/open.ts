@@ -32,6 +32,13 @@ export interface OpenOptions {
    * it: let the buyer say that it is their own. Where the answer is not `true`, it is as if there were no link.
    */
   confirmHandoff?: () => boolean | Promise<boolean>;
+  /**
+   * Where this browser keeps what lets it into the session: in its storage, encrypted, or in a cookie that no script can read
+   * (`HttpOnly`). For the cookie the server has to be of the page's own site, such as `checkout.shop.example` for
+   * `www.shop.example`, and reached over HTTPS; a session that is begun without a connection gets it with the first one.
+   * `'storage'` unless given; a session that was moved into a cookie stays there.
+   */
+  credentials?: 'storage' | 'cookie';
   /** Begins a new session, also where there is one to continue. */
   fresh?: boolean;
   /** The funnel of a new session: its id, or its whole definition. */
@@ -129,8 +136,8 @@ async function openIn(
 
   const legacy = await legacySession(wanted);
   const isHere = (await storage.load(`${wanted}/`)).entries.length > 0;
-  const credentials = token ? { token, ...(claim !== undefined && { claim }) } : legacy && !isHere ? { claim: newClaimSecret() } : {};
-  const session = await CheckoutSession.open(url, storage, wanted, credentials);
+  const proof = token ? { token, ...(claim !== undefined && { claim }) } : legacy && !isHere ? { claim: newClaimSecret() } : {};
+  const session = await CheckoutSession.open(url, storage, wanted, { ...proof, ...placeOf(options) });
   if (!hasFunnel(session)) {
     const funnelId = typeof options.funnel === 'string' ? options.funnel : DEFAULT_FUNNEL;
     const funnel = await knownFunnel(storage, url, funnelId, signal).catch(() => undefined);
@@ -165,8 +172,10 @@ export interface Begun {
 }
 
 /** Nothing here waits: the session is there when this returns. */
-function beginSession(storage: Storage, { url, create }: OpenOptions, known: KnownFunnel): Begun {
-  const session = CheckoutSession.begin(url, storage, newSessionId(Date.now()), newClaimSecret());
+function beginSession(storage: Storage, options: OpenOptions, known: KnownFunnel): Begun {
+  const { url, create } = options;
+  const credentials = { claim: newClaimSecret(), ...placeOf(options) };
+  const session = CheckoutSession.begin(url, storage, newSessionId(Date.now()), credentials);
   session.engine.pinFunnel(known);
   const { id, version } = known.funnel;
   let rejection: Rejection | undefined;
@@ -174,6 +183,10 @@ function beginSession(storage: Storage, { url, create }: OpenOptions, known: Kno
   session.issue({ type: 'create', ...create, funnel: { id, version } });
   stop();
   return { session, rejection };
+}
+
+function placeOf({ credentials }: OpenOptions): Credentials {
+  return credentials === 'cookie' ? { isInCookie: true } : {};
 }
 
 /** @internal What begins one session without waiting, for `throughline/legacy`. */

@@ -1,5 +1,6 @@
 import type { Command, Create, Customer, Funnel, ItemRequest, OfferId, Session, SessionRecord, StepId } from '../generated/types.js';
 import type { Confirmation } from './core-outputs.js';
+import { type Credentials, type Proof, proofOf } from './credentials.js';
 import { Engine, type EngineEvents, type PendingCommand } from './engine.js';
 import { askForHandoff, type Handoff } from './handoff.js';
 import { plainCopy } from './plain.js';
@@ -109,7 +110,7 @@ export class CheckoutSession {
     url: string,
     storage: Storage,
     sessionId: string,
-    credentials: { token?: string; claim?: string },
+    credentials: Credentials,
   ): Promise<CheckoutSession> {
     // The engine speaks up only after this function has returned, so the session is there by then.
     let session: CheckoutSession | undefined;
@@ -118,9 +119,9 @@ export class CheckoutSession {
   }
 
   /** @internal A session that there was not before. */
-  static begin(url: string, storage: Storage, sessionId: string, claim: string): CheckoutSession {
+  static begin(url: string, storage: Storage, sessionId: string, credentials: Credentials): CheckoutSession {
     let session: CheckoutSession | undefined;
-    const engine = Engine.begin(url, sessionId, storage, claim, eventsFor(() => session));
+    const engine = Engine.begin(url, sessionId, storage, credentials, eventsFor(() => session));
     return (session = new CheckoutSession(url, storage, engine));
   }
 
@@ -149,9 +150,9 @@ export class CheckoutSession {
     return this.#offlineByChoice;
   }
 
-  /** @internal Where the server is, and what the browser keeps of what lets it into the session, as JSON. */
-  async access(): Promise<[url: string, credentials: string | undefined]> {
-    return [this.#url, await this.#storage.get(`${this.id}/credentials`)];
+  /** @internal Where the server is, and how it is asked about the session. */
+  async access(): Promise<[url: string, proof: Proof | undefined]> {
+    return [this.#url, proofOf(await this.#engine.credentials())];
   }
 
   /** @internal What ended it, if something did. */
@@ -312,8 +313,8 @@ export class CheckoutSession {
    */
   async handoff({ page = location.href, signal }: { page?: string | URL; signal?: AbortSignal } = {}): Promise<Handoff> {
     if (this.#closed) throw new SessionError('closed', 'the session was closed by the page; open it again');
-    const token = await this.#engine.token();
-    if (token !== undefined) return askForHandoff(this.#url, this.id, token, page, signal);
+    const proof = proofOf(await this.#engine.credentials());
+    if (proof) return askForHandoff(this.#url, this.id, proof, page, signal);
     throw new SessionError('unreachable', 'the server does not know this session yet; try again when it is connected');
   }
 

@@ -12,7 +12,7 @@ afterEach(() => vi.unstubAllGlobals());
 /** The link to this page that the session is given. */
 async function linkTo(page: string): Promise<string> {
   vi.stubGlobal('fetch', async () => Response.json({ code, expiresAt: '2026-11-20T09:05:00Z' }));
-  return (await askForHandoff(server, 'ws_a', 'token', page)).url;
+  return (await askForHandoff(server, 'ws_a', { headers: { authorization: 'Bearer token' } }, page)).url;
 }
 
 /** A page at this address; the answer tells which address it shows. */

@@ -122,15 +122,14 @@ export class History {
     for (let record; (record = this.#records.get(this.#replayed.length + 1)); ) this.#replayed.push(this.#replay.after(record));
   }
 
-  /** Reads the journal with the session's own token. */
+  /** Reads the journal as the session's own browser. */
   async #ask(): Promise<void> {
-    const [url, kept] = await this.#session.access();
-    const { token } = JSON.parse(kept ?? '{}') as { token?: string };
-    if (token === undefined) return;
+    const [url, proof] = await this.#session.access();
+    if (!proof) return;
     for (let after: number | undefined = this.#replayed.length; after !== undefined; ) {
       const path = `v1/sessions/${encodeURIComponent(this.#session.id)}/events?after=${after}&limit=${PAGE}`;
       const signal = timeLimit(10_000, this.#life.signal);
-      const answer = await fetch(serverAddress(url, path), { headers: { authorization: `Bearer ${token}` }, signal });
+      const answer = await fetch(serverAddress(url, path), { ...proof, signal });
       if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
       const { records, nextAfter } = (await answer.json()) as { records: SessionRecord[]; nextAfter?: number };
       for (const record of records) this.#take(record);

@@ -27,6 +27,7 @@ const UPGRADE_AFTER_MS = 60_000;
  */
 export class Connection {
   readonly #address: string;
+  readonly #isInCookie: boolean;
   readonly #events: ConnectionEvents;
   #transport: Transport | undefined;
   #isPolling = false;
@@ -38,8 +39,10 @@ export class Connection {
   #reconnect: ReturnType<typeof setTimeout> | undefined;
   #upgrade: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(url: string, events: ConnectionEvents) {
+  /** @param isInCookie - what lets the browser in is in a cookie, as far as it is not in the greeting. */
+  constructor(url: string, isInCookie: boolean, events: ConnectionEvents) {
     this.#address = syncAddress(url);
+    this.#isInCookie = isInCookie;
     this.#events = events;
   }
 
@@ -95,7 +98,7 @@ export class Connection {
   }
 
   #openSocket(current: () => Transport | undefined): Transport {
-    const socket: Transport = new WebSocketTransport(this.#address, {
+    const socket: Transport = new WebSocketTransport(this.#address, this.#isInCookie, {
       opened: () => this.#opened(socket),
       received: (frame) => {
         // Only a server that answers is one: an address that accepts and closes at once keeps the backoff growing.
@@ -113,7 +116,7 @@ export class Connection {
   }
 
   #poll(): Transport {
-    const polling: Transport = new PollingTransport(this.#address, {
+    const polling: Transport = new PollingTransport(this.#address, this.#isInCookie, {
       opened: () => this.#events.opened(),
       received: (frame) => {
         this.#failures = 0;

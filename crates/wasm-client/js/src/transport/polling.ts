@@ -1,3 +1,4 @@
+import { IN_COOKIE } from '../credentials.js';
 import { timeLimit } from '../time-limit.js';
 import type { Transport, TransportEvents } from './transport.js';
 
@@ -14,6 +15,7 @@ const MAX_BODY_BYTES = 60_000;
  */
 export class PollingTransport implements Transport {
   readonly #address: string;
+  readonly #isInCookie: boolean;
   readonly #events: TransportEvents;
   /** What is to be sent with the next request. */
   #frames: string[] = [];
@@ -24,8 +26,9 @@ export class PollingTransport implements Transport {
   #hasOpened = false;
   #wake: () => void = () => undefined;
 
-  constructor(address: string, events: TransportEvents) {
+  constructor(address: string, isInCookie: boolean, events: TransportEvents) {
     this.#address = address;
+    this.#isInCookie = isInCookie;
     this.#events = events;
     void this.#run();
   }
@@ -83,11 +86,11 @@ export class PollingTransport implements Transport {
     try {
       const response = await fetch(this.#address, {
         method: 'POST',
-        headers: { 'content-type': 'application/json' },
+        headers: { 'content-type': 'application/json', ...(this.#isInCookie && IN_COOKIE) },
         body: `{"frames":[${frames.join(',')}],"waitMs":${waitMs}}`,
         signal: timeLimit(waitMs + PATIENCE_MS, waiting.signal),
         cache: 'no-store',
-        credentials: 'omit',
+        credentials: this.#isInCookie ? 'include' : 'omit',
       });
       if (!response.ok) return 'failed';
       const { frames: answers } = (await response.json()) as { frames: unknown[] };

@@ -1,6 +1,8 @@
 import type { Transport, TransportEvents } from './transport.js';
 
 const SUBPROTOCOL = 'throughline.v1';
+/** Offered as well where the session's cookie counts. */
+const COOKIE_SUBPROTOCOL = 'throughline.cookie';
 /** How long it may take to open, and how long it may be silent after a ping. */
 const PATIENCE_MS = 10_000;
 const PING_EVERY_MS = 25_000;
@@ -16,9 +18,9 @@ export class WebSocketTransport implements Transport {
   #socket: WebSocket | undefined;
   #heartbeat: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(address: string, events: TransportEvents) {
+  constructor(address: string, isInCookie: boolean, events: TransportEvents) {
     this.#events = events;
-    const socket = new WebSocket(socketAddress(address), SUBPROTOCOL);
+    const socket = new WebSocket(socketAddress(address), isInCookie ? [SUBPROTOCOL, COOKIE_SUBPROTOCOL] : SUBPROTOCOL);
     this.#socket = socket;
     this.#watch();
     socket.onopen = () => {
