@@ -42,6 +42,7 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
     (410, "handoffUsed", "The code for going on in another browser was used already."),
     (401, "tokenWrongAudience", "The token was made for something else."),
     (401, "tokenWrongPurpose", "The token was made for another purpose."),
+    (403, "cookieNotMeant", "The request does not say that the session's cookie is meant to count."),
     (403, "forbidden", "The principal may not do that."),
     (403, "originRefused", "Web pages of this origin may not talk to this server."),
     (403, "scopeMissing", "The service key does not have the scope that this asks for; scope names it."),
