@@ -15,6 +15,7 @@ mod origins;
 mod poll;
 mod postgres;
 mod privacy;
+mod privacy_command;
 mod process;
 mod rest;
 mod revocation;
