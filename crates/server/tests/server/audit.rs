@@ -86,7 +86,8 @@ async fn asvs_16_2_1_the_log_tells_who_did_what_from_where_and_what_was_denied()
     let address = |path: &str| format!("http://{}{path}", node.address);
     let from = |network: &str, request: reqwest::RequestBuilder| request.header("x-forwarded-for", network.to_owned());
     // The buyer changes something, and is refused something.
-    let commands = json!({ "commands": [{ "type": "setMetadata", "metadata": { "a": 1 } }, { "type": "acceptUpsell", "offer": "none" }] });
+    let commands = json!({ "commands": [{ "type": "setMetadata", "metadata": { "a": 1 } }, { "type": "acceptUpsell", "offer": "none" },
+        { "type": "setMetadata", "metadata": { "a": 1 } }] });
     let request = client().post(address(&format!("/v1/sessions/{id}/commands"))).bearer_auth(token).json(&commands);
     assert_eq!(status(from("2001:db8:1:2::3", request)).await, 200);
     // Somebody with this buyer's token wants another session, and others have no token that is good.
@@ -124,10 +125,16 @@ async fn asvs_16_2_1_the_log_tells_who_did_what_from_where_and_what_was_denied()
         row("service", "203.0.113.0/24", r#"["created","emailSet"]"#, "done", ""),
         row("browser", "2001:db8:1::/48", r#"["metadataSet"]"#, "done", ""),
         row("browser", "2001:db8:1::/48", r#"["commandRejected"]"#, "refused", &refusal),
+        row("browser", "2001:db8:1::/48", r#"["commandUnneeded"]"#, "done", ""),
         row("browser", "198.51.100.0/24", r#"["reachSession"]"#, "denied", "wrongSession"),
     ];
     expected.sort();
     assert_eq!(rows, expected);
+    for (did, command) in [("commandRejected", "acceptUpsell"), ("commandUnneeded", "setMetadata")] {
+        let entry = told.iter().find(|entry| entry["did"] == json!([did])).unwrap();
+        assert_eq!(entry["command"], command, "which command it was: {entry}");
+    }
+    assert!(told.iter().all(|entry| entry["did"] != json!(["metadataSet"]) || entry["command"].is_null()));
     assert!(
         told.iter().any(|entry| entry["keyId"].as_str().is_some_and(|id| id.len() == 8)),
         "the service key is named"
