@@ -357,6 +357,52 @@ async fn asvs_16_4_2_the_log_is_append_only_and_whatever_is_changed_in_it_is_fou
 }
 
 #[tokio::test]
+async fn who_makes_and_revokes_service_keys_is_in_the_log_from_a_command_line_as_well() {
+    let fleet = fleet();
+    let node = fleet.node("a", &[]).unwrap();
+    let create = ["create", "--name", "back end", "--scope", "sessions:read", "--tenant", "shop-a", "--json"];
+    let made: Value = serde_json::from_str(&service_keys(&fleet, &create).unwrap()).unwrap();
+    let id = made["id"].as_str().unwrap();
+    for _ in 0..2 {
+        service_keys(&fleet, &["revoke", id]).unwrap();
+    }
+    let new = json!({ "name": "other", "scopes": ["sessions:read"] });
+    let other = post(&fleet, &node, "/v1/service-keys", &new).send().await.unwrap().json::<Value>().await.unwrap();
+    let other = other["id"].as_str().unwrap();
+    let delete = |id: &str| client().delete(format!("http://{}/v1/service-keys/{id}", node.address));
+    for (id, answer) in [(other, 204), (other, 204), ("0123456789abcdef", 404), (id, 404)] {
+        assert_eq!(status(delete(id).bearer_auth(&fleet.service_key)).await, answer);
+    }
+    let told = exported(&fleet, &[]);
+    let about = |id: &str| -> Vec<(Value, Value, Value)> {
+        let entries = told.iter().filter(|entry| entry["subject"] == id);
+        entries.map(|entry| (entry["tenant"].clone(), entry["by"].clone(), entry["did"][0].clone())).collect()
+    };
+    for (id, tenant, by) in [(id, "shop-a", "cli"), (other, "default", "operator")] {
+        let acts = ["serviceKeyCreated", "serviceKeyRevoked"].map(|did| (json!(tenant), json!(by), json!(did)));
+        assert_eq!(about(id), acts, "each change once: {told:?}");
+    }
+    assert!(told.iter().all(|entry| entry["authentic"] == true), "{told:?}");
+    assert!(about("0123456789abcdef").is_empty(), "what changed nothing is not told of");
+    sealed(&fleet).await;
+    let verified = audit(&fleet, "shop", &["verify"]);
+    assert!(verified.status.success(), "{}", text(&verified));
+
+    // Without the servers' ring nothing that they believe can be written, so nothing is done.
+    let url = fleet.postgres.url("shop");
+    let create = ["service-keys", "create", "--name", "untold", "--scope", "operator", "--database-url", &url];
+    let without = fleet.run(&create).unwrap_err().to_string();
+    assert!(without.contains("--keys-file") && without.contains("no service key is made"), "{without}");
+    let folder = tempfile::tempdir().unwrap();
+    let other_ring = folder.path().join("keys").display().to_string();
+    fleet.run(&["keys", "generate", "--keys-file", &other_ring]).unwrap();
+    let another = fleet.run(&[&create[..], &["--keys-file", &other_ring]].concat()).unwrap_err().to_string();
+    assert!(another.contains("not the one that the servers of this database have"), "{another}");
+    let list = fleet.run(&["service-keys", "list", "--database-url", &url]).unwrap();
+    assert!(!list.contains("untold"), "{list}");
+}
+
+#[tokio::test]
 async fn records_that_are_put_in_while_servers_run_stay_marked_and_hold_nobody_up() {
     let fleet = fleet();
     let node = fleet.node("a", &[]).unwrap();

@@ -70,11 +70,9 @@ async fn operations(node: &Node) -> Vec<Operation> {
 }
 
 fn made_key(fleet: &Fleet, tenant: &str, scopes: &[&str]) -> String {
-    let mut arguments = vec!["service-keys", "create", "--json", "--name", "test", "--tenant", tenant];
+    let mut arguments = vec!["create", "--json", "--name", "test", "--tenant", tenant];
     scopes.iter().for_each(|scope| arguments.extend(["--scope", scope]));
-    let url = fleet.postgres.url("shop");
-    arguments.extend(["--database-url", &url]);
-    let made: Value = serde_json::from_str(&fleet.run(&arguments).unwrap()).unwrap();
+    let made: Value = serde_json::from_str(&service_keys(fleet, &arguments).unwrap()).unwrap();
     made["key"].as_str().unwrap().to_owned()
 }
 
