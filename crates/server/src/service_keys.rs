@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_the_database_its_keys_are_good_for_a_while_and_bootstrap_keys_for_ever() {
+    async fn asvs_16_5_3_without_the_database_its_keys_are_good_for_a_while_and_bootstrap_keys_for_ever() {
         let bootstrap = ServiceKey::generate().unwrap();
         let known = bootstrap.known_as(TenantId::single(), BootstrapRole::Service);
         let (store, keys) = (MemoryStore::default(), ServiceKeys::new(vec![known.clone()]));

@@ -29,7 +29,7 @@ macro_rules! all {
             data_keys_are_wrapped_anew_where_nothing_has_changed_meanwhile,
             a_session_that_must_not_exist_yet_is_not_overwritten,
             a_stale_commit_is_told_the_current_version_and_changes_nothing,
-            of_conflicting_writers_exactly_one_wins,
+            asvs_15_4_2_of_conflicting_writers_exactly_one_wins,
             many_writers_of_few_sessions_leave_one_unbroken_history,
             records_must_follow_on_the_expected_version,
             the_journal_is_read_in_order_and_in_pages,
@@ -323,7 +323,7 @@ pub async fn a_stale_commit_is_told_the_current_version_and_changes_nothing(stor
     assert!(journal.len() == 3 && journal.iter().all(|record| !record.blob.is_empty()));
 }
 
-pub async fn of_conflicting_writers_exactly_one_wins(store: Arc<impl Store>) {
+pub async fn asvs_15_4_2_of_conflicting_writers_exactly_one_wins(store: Arc<impl Store>) {
     let key = session("a", "ws_1");
     for version in 0..5 {
         let writers: Vec<_> = (0..16)

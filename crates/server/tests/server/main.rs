@@ -17,6 +17,7 @@ mod postgres;
 mod privacy;
 mod privacy_command;
 mod process;
+mod requirements;
 mod rest;
 mod revocation;
 mod security_headers;

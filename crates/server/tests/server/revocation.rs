@@ -290,7 +290,7 @@ async fn what_one_server_revokes_is_refused_by_all_and_stays_refused() {
 }
 
 #[tokio::test]
-async fn when_it_is_paid_old_tokens_end_and_whoever_is_there_gets_a_new_one() {
+async fn asvs_7_2_4_when_it_is_paid_old_tokens_end_and_whoever_is_there_gets_a_new_one() {
     let shop = Shop::new();
     let nodes = [shop.fleet.node("a", &[]).unwrap(), shop.fleet.node("b", &[]).unwrap()];
     let [here, there] = &nodes;

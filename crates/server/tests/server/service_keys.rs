@@ -140,7 +140,7 @@ fn two_nodes(fleet: &Fleet, more: &[&str]) -> [Node; 2] {
 }
 
 #[tokio::test]
-async fn a_key_is_good_on_every_server_soon_after_it_was_made_and_refused_soon_after_it_was_revoked() {
+async fn asvs_8_3_2_a_key_is_good_on_every_server_soon_after_it_was_made_and_refused_soon_after_it_was_revoked() {
     let fleet = fleet();
     let [a, b] = &two_nodes(&fleet, &[]);
     let operator = fleet.service_key.as_str();

@@ -186,7 +186,7 @@ async fn asvs_8_2_2_no_route_lets_a_wrong_principal_reach_a_session() {
 }
 
 #[tokio::test]
-async fn neither_a_frame_nor_an_idempotency_key_nor_a_handoff_code_leads_to_another_buyers_session() {
+async fn asvs_4_4_4_neither_a_frame_nor_an_idempotency_key_nor_a_handoff_code_leads_to_another_buyers_session() {
     let fleet = fleet();
     let node = fleet.node("a", &[]).unwrap();
     let (victim, token) = new_session(&fleet, &node).await;
