@@ -17,7 +17,7 @@ async function moved(page: Page, id: string): Promise<void> {
   await expect.poll(() => credentials(page, id)).toEqual({ isInCookie: true });
 }
 
-test('ASVS 3.3.4: a session that is begun without a connection moves into a cookie, and no script finds what is in it', async ({
+test('ASVS 3.3.4 a session that is begun without a connection moves into a cookie, and no script finds what is in it', async ({
   page,
   context,
   site,
@@ -134,7 +134,7 @@ test('a browser that blocks the cookie, as for a page of another site, keeps wha
   await server.stop();
 });
 
-test('ASVS 3.5.2: a page of another origin, of the same site, neither reads nor changes anything with the cookie', async ({
+test('ASVS 3.5.2 a page of another origin, of the same site, neither reads nor changes anything with the cookie', async ({
   page,
   context,
   site,

@@ -42,7 +42,7 @@ class Profile {
   }
 }
 
-test('what a buyer entered is not readable in the files of the browser', async ({ launchOptions, site, server }) => {
+test('ASVS 14.3.3 what a buyer entered is not readable in the files of the browser', async ({ launchOptions, site, server }) => {
   const profile = await Profile.create(launchOptions);
   const [email, name, offline, plain] = Array.from({ length: 4 }, () => `canary-${crypto.randomUUID().slice(0, 18)}`) as [
     string,

@@ -65,7 +65,7 @@ test('damaged records are set aside, and the server has the rest', async ({ page
   expect(disorder(await journal(server, id))).toEqual([]);
 });
 
-test('when a session is erased, nothing of it stays in the browser', async ({ page, site, server }) => {
+test('ASVS 14.3.1 when a session is erased, nothing of it stays in the browser', async ({ page, site, server }) => {
   const id = await openIn(page, site, server);
   await page.evaluate(() => session.setEmail('forget-me@example.com').durable);
   expect(JSON.stringify(await readable(page))).toContain('forget-me@example.com');

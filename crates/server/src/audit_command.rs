@@ -223,7 +223,7 @@ impl Source {
         if options.database_url.is_none() {
             return Err(AuditError::NoDatabase);
         }
-        let keys = KeyRing::of(self.ring.source()?.read().map_err(KeysError::from)?).map_err(KeysError::from)?;
+        let keys = self.ring.key_ring()?;
         let settings = config::database_settings(options).map_err(KeysError::from)?;
         let store = store::open(&DatabaseSettings { auto_migrate: false, ..settings }).await?;
         Ok((store, keys))

@@ -18,6 +18,7 @@ use crate::funnels::FunnelError;
 use crate::http;
 use crate::keys_command::{KeysCommand, KeysError, development_keys};
 use crate::migrate_command::{self, MigrateCommand};
+use crate::privacy_command::{PrivacyCommand, PrivacyError};
 use crate::problem::chain;
 use crate::serve::{serve, stop_signal};
 use crate::service_keys_command::{ServiceKeysCommand, ServiceKeysError};
@@ -34,6 +35,7 @@ Examples:
   throughline doctor --config throughline.toml say whether everything is as it should be
   throughline funnel check funnels/*.toml      check funnel definitions
   throughline audit verify --config throughline.toml  say whether the audit log is as it was written
+  throughline privacy export --server https://checkout.example --email-file ada.txt  give a buyer their data
   throughline serve --config throughline.toml  run with them in the environment
   throughline migrate --database-url postgres://throughline@db.internal/throughline";
 
@@ -90,6 +92,9 @@ enum Command {
     /// Make, list and revoke the service keys of the database
     #[command(subcommand)]
     ServiceKeys(ServiceKeysCommand),
+    /// Give, remove and hold a buyer's data, by a server that runs
+    #[command(subcommand)]
+    Privacy(PrivacyCommand),
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
@@ -128,6 +133,8 @@ enum CommandError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     ServiceKeys(#[from] ServiceKeysError),
+    #[error(transparent)]
+    Privacy(#[from] PrivacyError),
     #[error("the outcome cannot be written as JSON")]
     Json(#[from] serde_json::Error),
     #[error("the server cannot listen on {address}; is another process using it? Choose one with --listen")]
@@ -161,6 +168,7 @@ pub fn run() -> ExitCode {
         Command::ServiceKeys(command) => {
             command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
         }
+        Command::Privacy(command) => return privacy(&command).unwrap_or_else(|error| failed(&error)),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
     match outcome {
@@ -187,6 +195,13 @@ fn examine(command: DoctorCommand) -> Result<ExitCode, CommandError> {
 fn audit(command: &AuditCommand) -> Result<ExitCode, CommandError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let code = command.run(SystemClock.now_ms(), &mut out)?;
+    out.flush().map_err(CommandError::Output)?;
+    Ok(code)
+}
+
+fn privacy(command: &PrivacyCommand) -> Result<ExitCode, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = command.run(&mut out)?;
     out.flush().map_err(CommandError::Output)?;
     Ok(code)
 }

@@ -295,6 +295,11 @@ impl Ring {
         source.ok_or(KeysError::NoRing)
     }
 
+    /// The ring, for what is authenticated by it.
+    pub(crate) fn key_ring(&self) -> Result<KeyRing, KeysError> {
+        Ok(KeyRing::of(self.source()?.read()?)?)
+    }
+
     pub(crate) fn json(&self) -> bool {
         self.json
     }

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_internal_error_tells_the_outside_nothing() {
+    fn asvs_16_5_1_an_internal_error_tells_the_outside_nothing() {
         let error = std::io::Error::other("password=hunter2");
         let document = Problem::internal(&error).document().to_string();
         assert!(!document.contains("hunter2"));

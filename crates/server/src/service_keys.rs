@@ -13,9 +13,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
+use throughline_core::Caller;
 use tokio::sync::watch;
 
+use crate::audit::chain::UnwritableEntry;
+use crate::audit::{AuditEntry, AuditRecord};
 use crate::clock::millis;
+use crate::keys::KeyRing;
 use crate::scope::Scopes;
 use crate::service_key::{KnownKey, PREFIX, ServiceKey, ServiceKeyError, hex, sha256_of};
 use crate::store::{ReadError, Revocation, ServiceKeyChanges, Store, StoredServiceKey, USES_APART};
@@ -344,6 +348,27 @@ pub struct NewServiceKey {
     pub created_by: String,
 }
 
+/// Who makes or revokes a service key, and the key ring by which the audit log believes it.
+#[derive(Debug, Clone)]
+pub struct Author<'a> {
+    /// In which role, as the audit log calls it.
+    pub role: &'a str,
+    /// With which key, and from where.
+    pub caller: Caller,
+    /// The key ring of the servers.
+    pub keys: &'a KeyRing,
+}
+
+impl Author<'_> {
+    fn record(&self, tenant: &TenantId, did: &str, id: &str, now_ms: i64) -> Result<AuditRecord, UnwritableEntry> {
+        let entry = AuditEntry {
+            subject: Some(id.to_owned()),
+            ..AuditEntry::done(tenant.clone(), did, now_ms).by(self.role, self.caller.clone())
+        };
+        AuditRecord::new(&entry, self.keys, now_ms)
+    }
+}
+
 /// Why no service key was made.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
@@ -353,15 +378,31 @@ pub enum CreateError {
     /// The database did not take it.
     #[error("the service key could not be stored; none was made")]
     Store(#[from] ReadError),
+    /// The audit log could not be told.
+    #[error(transparent)]
+    Entry(#[from] UnwritableEntry),
 }
 
-/// Makes a service key: the one place where that is done. The key itself is in the answer, and nowhere else.
+/// Why a service key was not revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    /// The database did not take it.
+    #[error(transparent)]
+    Store(#[from] ReadError),
+    /// The audit log could not be told.
+    #[error(transparent)]
+    Entry(#[from] UnwritableEntry),
+}
+
+/// Makes a service key: the one place where that is done. The key itself is in the answer, and nowhere else; who has made it is in
+/// the audit log.
 ///
 /// # Errors
 /// See [`CreateError`].
 pub async fn create(
     store: &dyn Store,
     new: NewServiceKey,
+    author: &Author<'_>,
     now_ms: i64,
 ) -> Result<(ServiceKey, StoredServiceKey), CreateError> {
     let key = ServiceKey::generate()?;
@@ -380,22 +421,25 @@ pub async fn create(
         revoked_at_ms: None,
         last_used_at_ms: None,
     };
-    store.add_service_key(&stored).await?;
+    let audit = author.record(&stored.tenant, "serviceKeyCreated", &stored.id, now_ms)?;
+    store.add_service_key(&stored, audit).await?;
     Ok((key, stored))
 }
 
-/// Revokes a service key of `tenant`, or of any where none is given: the one place where that is done. All servers refuse it, and
-/// the tokens that it had made, within a second.
+/// Revokes a service key of `tenant`: the one place where that is done. All servers refuse it, and the tokens that it had made,
+/// within a second; who has revoked it is in the audit log.
 ///
 /// # Errors
-/// See [`ReadError`].
+/// See [`RevokeError`].
 pub async fn revoke(
     store: &dyn Store,
-    tenant: Option<&TenantId>,
+    tenant: &TenantId,
     id: &str,
+    author: &Author<'_>,
     now_ms: i64,
-) -> Result<Revocation, ReadError> {
-    store.revoke_service_key(tenant, id, now_ms).await
+) -> Result<Revocation, RevokeError> {
+    let audit = author.record(tenant, "serviceKeyRevoked", id, now_ms)?;
+    Ok(store.revoke_service_key(tenant, id, now_ms, audit).await?)
 }
 
 #[cfg(test)]
@@ -418,6 +462,17 @@ mod tests {
         }
     }
 
+    async fn make(store: &MemoryStore, new: NewServiceKey) -> Result<(ServiceKey, StoredServiceKey), CreateError> {
+        let keys = KeyRing::generate().unwrap();
+        create(store, new, &Author { role: "cli", caller: Caller::default(), keys: &keys }, NOW_MS).await
+    }
+
+    async fn end(store: &MemoryStore, tenant: &str, id: &str) -> Revocation {
+        let keys = KeyRing::generate().unwrap();
+        let author = Author { role: "cli", caller: Caller::default(), keys: &keys };
+        revoke(store, &tenant.parse().unwrap(), id, &author, NOW_MS).await.unwrap()
+    }
+
     /// Pretends that the table was read so long ago.
     fn age(keys: &ServiceKeys, by: Duration) {
         keys.0.table.write().unwrap().read_at = Instant::now().checked_sub(by);
@@ -427,7 +482,7 @@ mod tests {
     async fn a_key_is_recognised_with_its_tenant_and_scopes_until_it_is_revoked() {
         let (store, keys) = (MemoryStore::default(), ServiceKeys::new(Vec::new()));
         assert!(keys.has_none());
-        let (key, stored) = create(&store, new("back end", None), NOW_MS).await.unwrap();
+        let (key, stored) = make(&store, new("back end", None)).await.unwrap();
         assert_eq!(keys.recognise(key.reveal(), NOW_MS), Err(ServiceKeyRefusal::Unavailable), "not read yet");
         keys.read_again(&store).await.unwrap();
         let known = keys.recognise(key.reveal(), NOW_MS).unwrap();
@@ -440,10 +495,11 @@ mod tests {
         let mut ends = keys.follow_ends();
         keys.read_again(&store).await.unwrap();
         assert!(!ends.has_changed().unwrap(), "nothing has changed");
-        let others = "shop-b".parse().unwrap();
-        assert_eq!(revoke(&store, Some(&others), &stored.id, NOW_MS).await.unwrap(), Revocation::Unknown);
-        assert_eq!(revoke(&store, None, &stored.id, NOW_MS).await.unwrap(), Revocation::Revoked);
-        assert_eq!(revoke(&store, None, &stored.id, NOW_MS).await.unwrap(), Revocation::WasRevoked);
+        for (tenant, revocation) in
+            [("shop-b", Revocation::Unknown), ("shop-a", Revocation::Revoked), ("shop-a", Revocation::WasRevoked)]
+        {
+            assert_eq!(end(&store, tenant, &stored.id).await, revocation);
+        }
         keys.read_again(&store).await.unwrap();
         assert!(ends.has_changed().unwrap());
         ends.mark_unchanged();
@@ -454,7 +510,7 @@ mod tests {
     #[tokio::test]
     async fn an_expired_key_is_refused_and_who_goes_on_is_told() {
         let (store, keys) = (MemoryStore::default(), ServiceKeys::new(Vec::new()));
-        let (key, stored) = create(&store, new("back end", Some(NOW_MS + 1_000)), NOW_MS).await.unwrap();
+        let (key, stored) = make(&store, new("back end", Some(NOW_MS + 1_000))).await.unwrap();
         keys.read_again(&store).await.unwrap();
         keys.look_for_ends(NOW_MS);
         let ends = keys.follow_ends();
@@ -469,11 +525,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_the_database_its_keys_are_good_for_a_while_and_bootstrap_keys_for_ever() {
+    async fn asvs_16_5_3_without_the_database_its_keys_are_good_for_a_while_and_bootstrap_keys_for_ever() {
         let bootstrap = ServiceKey::generate().unwrap();
         let known = bootstrap.known_as(TenantId::single(), BootstrapRole::Service);
         let (store, keys) = (MemoryStore::default(), ServiceKeys::new(vec![known.clone()]));
-        let (key, stored) = create(&store, new("back end", None), NOW_MS).await.unwrap();
+        let (key, stored) = make(&store, new("back end", None)).await.unwrap();
         keys.read_again(&store).await.unwrap();
         keys.look_for_ends(NOW_MS);
         let ends = keys.follow_ends();
@@ -495,7 +551,7 @@ mod tests {
     #[tokio::test]
     async fn uses_are_written_down_once_a_minute() {
         let (store, keys) = (MemoryStore::default(), ServiceKeys::new(Vec::new()));
-        let (key, _) = create(&store, new("back end", None), NOW_MS).await.unwrap();
+        let (key, _) = make(&store, new("back end", None)).await.unwrap();
         keys.read_again(&store).await.unwrap();
         let last = async || store.service_keys(None).await.unwrap()[0].last_used_at_ms;
         keys.note_uses(&store).await.unwrap();
@@ -510,11 +566,14 @@ mod tests {
     #[tokio::test]
     async fn an_older_copy_of_the_database_replaces_what_was_known() {
         let (store, keys) = (MemoryStore::default(), ServiceKeys::new(Vec::new()));
-        let (first, _) = create(&store, new("first", None), NOW_MS).await.unwrap();
-        let (second, _) = create(&store, new("second", None), NOW_MS).await.unwrap();
+        let (first, _) = make(&store, new("first", None)).await.unwrap();
+        let (second, _) = make(&store, new("second", None)).await.unwrap();
         keys.read_again(&store).await.unwrap();
         let older = MemoryStore::default();
-        older.add_service_key(&store.service_keys(None).await.unwrap()[0]).await.unwrap();
+        let (ring, stored) = (KeyRing::generate().unwrap(), store.service_keys(None).await.unwrap().remove(0));
+        let author = Author { role: "cli", caller: Caller::default(), keys: &ring };
+        let audit = author.record(&stored.tenant, "serviceKeyCreated", &stored.id, NOW_MS).unwrap();
+        older.add_service_key(&stored, audit).await.unwrap();
         keys.read_again(&older).await.unwrap();
         assert!(keys.recognise(first.reveal(), NOW_MS).is_ok());
         assert_eq!(keys.recognise(second.reveal(), NOW_MS), Err(ServiceKeyRefusal::Unknown));

@@ -8,16 +8,21 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use throughline_core::Caller;
 
 use crate::clock::{millis, rfc3339};
 use crate::config::{self, ConfigError, ServeOptions};
+use crate::keys::KeyRing;
+use crate::keys::ring_text::VARIABLE;
+use crate::keys_command::{KeysError, Ring};
 use crate::scope::Scope;
-use crate::service_keys::{self, CreateError, NewServiceKey, ServiceKeyName};
+use crate::service_keys::{self, Author, CreateError, NewServiceKey, RevokeError, ServiceKeyName};
 use crate::store::{self, DatabaseSettings, OpenError, ReadError, Revocation, Store, StoredServiceKey};
 use crate::tenant::TenantId;
 
 const CREATE_EXAMPLES: &str = "\
-The key is printed this once, and only its hash is kept. Servers that run know it within a second.
+The key is printed this once, and only its hash is kept. Servers that run know it within a second. It is made together with a record
+in the audit log, for which the servers' key ring is needed (--keys-file, --keys-command, --config or THROUGHLINE_KEYS).
 
 Scopes: sessions:read, sessions:write, payments (what the payment gateway says), privacy (erasure), operator (service keys, and
 the tiers above the database).
@@ -36,8 +41,8 @@ Examples:
 
 const REVOKE_EXAMPLES: &str = "\
 For ever. Running servers refuse the key within a second, and the session tokens that it had made, and end the sockets of
-either. To go over to another key without a gap: create it, let the back end use it, see in the list that the old one is used no
-more, and revoke that.
+either. That it was revoked is in the audit log, for which the servers' key ring is needed, as for `create`. To go over to
+another key without a gap: create it, let the back end use it, see in the list that the old one is used no more, and revoke that.
 
 Examples:
   throughline service-keys list --config throughline.toml
@@ -87,7 +92,7 @@ pub struct Create {
     #[arg(long, default_value = "default", value_name = "NAME")]
     tenant: TenantId,
     #[command(flatten)]
-    database: Database,
+    ring: Ring,
 }
 
 /// Whose.
@@ -107,7 +112,7 @@ pub struct Revoke {
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]
-    database: Database,
+    ring: Ring,
 }
 
 /// Why nothing was done about service keys.
@@ -122,9 +127,30 @@ pub enum ServiceKeysError {
     /// The database can't be asked.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The key ring can't be read.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// Nobody could believe the audit log's record.
+    #[error(
+        "there is no key ring, and without the servers' own nothing can be written to the audit log, so no service key is made or revoked: name it with --keys-file, --keys-command, --config or {VARIABLE}. Without it, an operator does that over HTTP: `/v1/service-keys`"
+    )]
+    NoRing,
+    /// It is another ring.
+    #[error(
+        "the key ring is not the one that the servers of this database have: the audit log of {tenant} ends under the key {key}, which is not in it. Give the servers' ring; no service key was made or revoked"
+    )]
+    OtherRing {
+        /// Whose chain.
+        tenant: String,
+        /// The public name of the key.
+        key: String,
+    },
     /// No key was made.
     #[error(transparent)]
     Create(#[from] CreateError),
+    /// No key was revoked.
+    #[error(transparent)]
+    Revoke(#[from] RevokeError),
     /// The key would never be good.
     #[error("the key would be refused from the start; give a longer time to --expires-in, for example 90d")]
     ExpiresAtOnce,
@@ -190,16 +216,22 @@ impl ServiceKeysCommand {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServiceKeysError::System)?;
         runtime.block_on(async {
-            let database = match self {
-                Self::Create(Create { database, .. })
-                | Self::List(List { database, .. })
-                | Self::Revoke(Revoke { database, .. }) => database,
-            };
-            let store = database.open().await?;
-            let outcome = match self {
-                Self::Create(command) => command.create(&*store, now_ms).await,
-                Self::List(command) => command.list(&*store, now_ms).await,
-                Self::Revoke(command) => command.revoke(&*store, now_ms).await,
+            let (store, outcome) = match self {
+                Self::Create(command) => {
+                    let (store, keys) = opened_with_keys(&command.ring).await?;
+                    let outcome = command.create(&*store, &keys, now_ms).await;
+                    (store, outcome)
+                }
+                Self::List(command) => {
+                    let store = opened(command.database.options()?).await?;
+                    let outcome = command.list(&*store, now_ms).await;
+                    (store, outcome)
+                }
+                Self::Revoke(command) => {
+                    let (store, keys) = opened_with_keys(&command.ring).await?;
+                    let outcome = command.revoke(&*store, &keys, now_ms).await;
+                    (store, outcome)
+                }
             };
             store.close().await;
             outcome
@@ -208,16 +240,37 @@ impl ServiceKeysCommand {
 }
 
 impl Database {
-    async fn open(&self) -> Result<Arc<dyn Store>, ServiceKeysError> {
+    fn options(&self) -> Result<ServeOptions, ServiceKeysError> {
         let (database_url, config) = (self.database_url.clone(), self.config.clone());
-        let options = config::merged(ServeOptions { database_url, config, ..ServeOptions::default() })?;
-        let settings = DatabaseSettings { auto_migrate: false, ..config::database_settings(options)? };
-        Ok(store::open(&settings).await?)
+        Ok(config::merged(ServeOptions { database_url, config, ..ServeOptions::default() })?)
     }
 }
 
+async fn opened(options: ServeOptions) -> Result<Arc<dyn Store>, ServiceKeysError> {
+    let settings = DatabaseSettings { auto_migrate: false, ..config::database_settings(options)? };
+    Ok(store::open(&settings).await?)
+}
+
+/// The database, and the key ring by which its servers believe what is written to their audit log.
+async fn opened_with_keys(ring: &Ring) -> Result<(Arc<dyn Store>, KeyRing), ServiceKeysError> {
+    let keys = ring.key_ring().map_err(|error| match error {
+        KeysError::NoRing => ServiceKeysError::NoRing,
+        error => error.into(),
+    })?;
+    let store = opened(ring.options()?).await?;
+    let heads = store.audit_heads().await?;
+    match heads.into_iter().find(|(_, head)| keys.reads(&head.key_id).is_none()) {
+        Some((tenant, head)) => Err(ServiceKeysError::OtherRing { tenant, key: head.key_id }),
+        None => Ok((store, keys)),
+    }
+}
+
+fn author(keys: &KeyRing) -> Author<'_> {
+    Author { role: "cli", caller: Caller::default(), keys }
+}
+
 impl Create {
-    async fn create(&self, store: &dyn Store, now_ms: i64) -> Result<String, ServiceKeysError> {
+    async fn create(&self, store: &dyn Store, keys: &KeyRing, now_ms: i64) -> Result<String, ServiceKeysError> {
         let expires_at_ms = self.expires_in.map(|after| now_ms.saturating_add(millis(Duration::from(after))));
         if expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             return Err(ServiceKeysError::ExpiresAtOnce);
@@ -229,8 +282,8 @@ impl Create {
             expires_at_ms,
             created_by: "cli".to_owned(),
         };
-        let (key, stored) = service_keys::create(store, new, now_ms).await?;
-        if self.database.json {
+        let (key, stored) = service_keys::create(store, new, &author(keys), now_ms).await?;
+        if self.ring.json() {
             return Ok(serde_json::to_string_pretty(&Printed::of(&stored, Some(key.reveal())))? + "\n");
         }
         let until = stored
@@ -283,13 +336,15 @@ impl List {
 }
 
 impl Revoke {
-    async fn revoke(&self, store: &dyn Store, now_ms: i64) -> Result<String, ServiceKeysError> {
+    async fn revoke(&self, store: &dyn Store, keys: &KeyRing, now_ms: i64) -> Result<String, ServiceKeysError> {
         let id = &self.id;
-        let revocation = service_keys::revoke(store, None, id, now_ms).await?;
+        let no_such_key = || ServiceKeysError::NoSuchKey { id: id.clone() };
+        let known = store.service_keys(None).await?.into_iter().find(|key| key.id == *id).ok_or_else(no_such_key)?;
+        let revocation = service_keys::revoke(store, &known.tenant, id, &author(keys), now_ms).await?;
         if revocation == Revocation::Unknown {
-            return Err(ServiceKeysError::NoSuchKey { id: id.clone() });
+            return Err(no_such_key());
         }
-        if self.database.json {
+        if self.ring.json() {
             return Ok(serde_json::to_string(&serde_json::json!({ "revoked": id }))? + "\n");
         }
         Ok(match revocation {

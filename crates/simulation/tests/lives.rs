@@ -19,7 +19,7 @@ fn expect_unbroken(kind: &str, live: impl Fn(u64) -> Life, seeds: u64) {
 }
 
 #[test]
-fn nothing_that_was_confirmed_is_lost_or_doubled() {
+fn asvs_15_4_1_nothing_that_was_confirmed_is_lost_or_doubled() {
     expect_unbroken("usual", |seed| live(seed, Plant::Nothing), SEEDS);
 }
 

@@ -221,7 +221,7 @@ fn an_unknown_step_is_refused() {
 }
 
 #[test]
-fn steps_are_not_skipped_and_the_payment_is_entered_by_paying() {
+fn asvs_2_3_1_steps_are_not_skipped_and_the_payment_is_entered_by_paying() {
     let mut shop = Shop::filled();
     shop.refuses(Browser, step("success"), Code::StepNotAllowed);
     shop.refuses(Browser, step("processing"), Code::StepNotAllowed);

@@ -37,6 +37,10 @@ pub struct AuditEntry {
     pub network: Option<String>,
     /// What was done: kinds of events of the session, or the name of another act.
     pub did: Vec<String>,
+    /// The kind of the command, where that does not say it: of one that was refused, or that changed nothing. Missing where it could
+    /// not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// What became of it.
     pub outcome: Outcome,
     /// The code of the refusal.
@@ -74,6 +78,7 @@ impl AuditEntry {
             key_id: None,
             network: None,
             did: vec![did.to_owned()],
+            command: None,
             outcome: Outcome::Done,
             code: None,
             times: None,
@@ -111,6 +116,10 @@ pub(crate) fn entries_of(key: &SessionKey, commit: &Commit) -> Vec<AuditEntry> {
         }
         if let Some(entry) = entries.last_mut() {
             entry.version = Some(record.version);
+            let kind = commit.commands.iter().find(|(version, _)| *version == record.version);
+            if let Some((_, kind)) = kind {
+                entry.command = Some(kind.as_str().to_owned());
+            }
             if let Event::CommandRejected { rejection } = &record.event {
                 entry.outcome = Outcome::Refused;
                 entry.code = Some(rejection.code.as_str().to_owned());

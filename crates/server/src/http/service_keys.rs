@@ -16,11 +16,10 @@ use super::idempotent::Reply;
 use super::problem_schema::{BodyProblems, ProblemDetails, StaffProblems};
 use super::query::QueryParameters;
 use super::sessions::staff;
-use crate::audit::AuditEntry;
 use crate::principal::Principal;
 use crate::problem::{Problem, chain};
 use crate::scope::Scope;
-use crate::service_keys::{self, CreateError, NewServiceKey};
+use crate::service_keys::{self, Author, CreateError, NewServiceKey, RevokeError};
 use crate::store::{Revocation, StoredServiceKey};
 use crate::wiring::ServerState;
 
@@ -136,14 +135,13 @@ pub(crate) async fn create(
     }
     let (tenant, created_by) = (principal.tenant().clone(), principal.scope());
     let new = NewServiceKey { tenant, name, scopes: scopes.into_iter().collect(), expires_at_ms, created_by };
-    let made = service_keys::create(&*state.store, new, now_ms).await;
+    let made = service_keys::create(&*state.store, new, &author(&state, &principal), now_ms).await;
     let (key, stored) = made.map_err(|error| match error {
         CreateError::Random(error) => Problem::internal(&error),
         CreateError::Store(error) => error.into(),
+        CreateError::Entry(error) => Problem::internal(&error),
     })?;
     tracing::info!(id = stored.id, scopes = %stored.scopes, by = stored.created_by, "a service key was made");
-    // Where that is not written down, nobody gets the key.
-    audit(&state, &principal, "serviceKeyCreated", &stored.id).await?;
     learn(&state).await;
     let created = CreatedServiceKey { key: key.reveal().to_owned(), entry: stored.into() };
     Ok(Reply::json(StatusCode::CREATED, &created)?.into_response())
@@ -194,8 +192,12 @@ pub(crate) async fn revoke(
             )
             .mendable_by("permanent"));
     }
-    audit(&state, &principal, "serviceKeyRevoked", &id).await?;
-    let revocation = service_keys::revoke(&*state.store, Some(principal.tenant()), &id, state.clock.now_ms()).await?;
+    let (author, now_ms) = (author(&state, &principal), state.clock.now_ms());
+    let revoked = service_keys::revoke(&*state.store, principal.tenant(), &id, &author, now_ms).await;
+    let revocation = revoked.map_err(|error| match error {
+        RevokeError::Store(error) => error.into(),
+        RevokeError::Entry(error) => Problem::internal(&error),
+    })?;
     if revocation == Revocation::Unknown {
         return Err(Problem::new(StatusCode::NOT_FOUND, "serviceKeyNotFound", "Service key not found")
             .detail("the tenant of this operator has no service key with this id; bootstrap keys are taken out of the configuration instead")
@@ -208,15 +210,9 @@ pub(crate) async fn revoke(
     Ok(Reply::empty().into_response())
 }
 
-/// Writes down who made or revoked which key.
-async fn audit(state: &ServerState, principal: &Principal, did: &str, id: &str) -> Result<(), Problem> {
-    // A name that somebody merely wrote may be anything.
-    let is_name = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let entry = AuditEntry {
-        subject: is_name.then(|| id.to_owned()),
-        ..AuditEntry::done(principal.tenant().clone(), did, state.clock.now_ms()).by("operator", principal.caller())
-    };
-    state.audit(&entry).await.map_err(Problem::from)
+/// Who the audit log says it was.
+fn author<'a>(state: &'a ServerState, principal: &Principal) -> Author<'a> {
+    Author { role: "operator", caller: principal.caller(), keys: &state.keys }
 }
 
 /// So that this server acts by it from the answer on. Where that fails, it does within a second, as the others.

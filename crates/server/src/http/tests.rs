@@ -96,7 +96,7 @@ async fn unknown_paths_and_methods_are_problems() {
 }
 
 #[tokio::test]
-async fn a_panic_becomes_a_problem_that_tells_nothing() {
+async fn asvs_16_5_4_a_panic_becomes_a_problem_that_tells_nothing() {
     let answered = send(&server(ServeOptions::default()), get_of("/v1/panic")).await;
     assert_problem(&answered, 500, "internal");
     assert!(!answered.body.to_string().contains("jane"));

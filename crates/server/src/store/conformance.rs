@@ -29,7 +29,7 @@ macro_rules! all {
             data_keys_are_wrapped_anew_where_nothing_has_changed_meanwhile,
             a_session_that_must_not_exist_yet_is_not_overwritten,
             a_stale_commit_is_told_the_current_version_and_changes_nothing,
-            of_conflicting_writers_exactly_one_wins,
+            asvs_15_4_2_of_conflicting_writers_exactly_one_wins,
             many_writers_of_few_sessions_leave_one_unbroken_history,
             records_must_follow_on_the_expected_version,
             the_journal_is_read_in_order_and_in_pages,
@@ -101,18 +101,33 @@ fn service_key(tenant: &str, number: u8) -> StoredServiceKey {
     }
 }
 
+/// What the audit log is to say of a service key.
+fn told(did: &str, key: &StoredServiceKey) -> AuditRecord {
+    let entry = AuditEntry { subject: Some(key.id.clone()), ..AuditEntry::done(key.tenant.clone(), did, 0) };
+    AuditRecord::new(&entry, &KeyRing::generate().unwrap(), 0).unwrap()
+}
+
 pub async fn service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever(store: Arc<impl Store>) {
     let (one, other) = (service_key("shop-a", 1), service_key("shop-b", 2));
     for key in [&one, &other, &one] {
-        store.add_service_key(key).await.unwrap();
+        store.add_service_key(key, told("made", key)).await.unwrap();
     }
     let (shop_a, shop_b) = (one.tenant.clone(), other.tenant.clone());
+    let revoke = async |tenant, id: &str, now_ms| {
+        store.revoke_service_key(tenant, id, now_ms, told("revoked", &one)).await.unwrap()
+    };
     assert_eq!(store.service_keys(Some(&shop_a)).await.unwrap(), std::slice::from_ref(&one));
     assert_eq!(store.service_keys(None).await.unwrap(), [one.clone(), other.clone()]);
-    assert_eq!(store.revoke_service_key(Some(&shop_b), &one.id, 5_000).await.unwrap(), Revocation::Unknown);
-    assert_eq!(store.revoke_service_key(None, "unknown", 5_000).await.unwrap(), Revocation::Unknown);
-    assert_eq!(store.revoke_service_key(Some(&shop_a), &one.id, 5_000).await.unwrap(), Revocation::Revoked);
-    assert_eq!(store.revoke_service_key(None, &one.id, 6_000).await.unwrap(), Revocation::WasRevoked);
+    assert_eq!(revoke(&shop_b, &one.id, 5_000).await, Revocation::Unknown);
+    assert_eq!(revoke(&shop_a, "unknown", 5_000).await, Revocation::Unknown);
+    assert_eq!(revoke(&shop_a, &one.id, 5_000).await, Revocation::Revoked);
+    assert_eq!(revoke(&shop_a, &one.id, 6_000).await, Revocation::WasRevoked);
+    for (tenant, acts) in [(&shop_a, &["made", "revoked"][..]), (&shop_b, &["made"])] {
+        let records = store.audit_records(tenant, 0, u64::MAX >> 1, 10).await.unwrap();
+        let entries = records.iter().map(|record| serde_json::from_str::<AuditEntry>(&record.body).unwrap());
+        let did: Vec<String> = entries.flat_map(|entry| entry.did).collect();
+        assert_eq!(did, acts, "each change is told of once, and nothing else");
+    }
     let revoked = StoredServiceKey { revoked_at_ms: Some(5_000), ..one };
     assert_eq!(store.service_keys(None).await.unwrap(), [revoked, other]);
 }
@@ -121,10 +136,10 @@ pub async fn changes_of_service_keys_are_told_once_and_their_use_is_none(store: 
     let nothing = store.service_key_changes(0).await.unwrap();
     assert!(nothing.keys.is_empty());
     let (one, other) = (service_key("shop-a", 1), service_key("shop-b", 2));
-    store.add_service_key(&one).await.unwrap();
+    store.add_service_key(&one, told("made", &one)).await.unwrap();
     let first = store.service_key_changes(nothing.version).await.unwrap();
     assert!(first.version > nothing.version && first.keys == [one.clone()]);
-    store.add_service_key(&other).await.unwrap();
+    store.add_service_key(&other, told("made", &other)).await.unwrap();
     let second = store.service_key_changes(first.version).await.unwrap();
     assert_eq!(second.keys, std::slice::from_ref(&other));
     for (at_ms, is_noted) in [(100_000, true), (159_999, false), (160_000, true), (100_000, false)] {
@@ -133,7 +148,7 @@ pub async fn changes_of_service_keys_are_told_once_and_their_use_is_none(store: 
     assert!(!store.note_service_key_use("unknown", 1).await.unwrap());
     let unchanged = store.service_key_changes(second.version).await.unwrap();
     assert_eq!((unchanged.version, unchanged.keys.len()), (second.version, 0));
-    store.revoke_service_key(None, &one.id, 5_000).await.unwrap();
+    store.revoke_service_key(&one.tenant, &one.id, 5_000, told("revoked", &one)).await.unwrap();
     let third = store.service_key_changes(second.version).await.unwrap();
     let revoked = StoredServiceKey { revoked_at_ms: Some(5_000), last_used_at_ms: Some(160_000), ..one };
     assert_eq!(third.keys, [revoked]);
@@ -144,7 +159,8 @@ pub async fn of_many_changes_of_service_keys_at_once_none_is_missed(store: Arc<i
     const KEYS: u8 = 24;
     let adding = (0..KEYS).map(|number| {
         let store = Arc::clone(&store);
-        tokio::spawn(async move { store.add_service_key(&service_key("shop-a", number)).await })
+        let key = service_key("shop-a", number);
+        tokio::spawn(async move { store.add_service_key(&key, told("made", &key)).await })
     });
     let adding: Vec<_> = adding.collect();
     let (mut seen, mut version) = (std::collections::BTreeSet::new(), 0);
@@ -307,7 +323,7 @@ pub async fn a_stale_commit_is_told_the_current_version_and_changes_nothing(stor
     assert!(journal.len() == 3 && journal.iter().all(|record| !record.blob.is_empty()));
 }
 
-pub async fn of_conflicting_writers_exactly_one_wins(store: Arc<impl Store>) {
+pub async fn asvs_15_4_2_of_conflicting_writers_exactly_one_wins(store: Arc<impl Store>) {
     let key = session("a", "ws_1");
     for version in 0..5 {
         let writers: Vec<_> = (0..16)

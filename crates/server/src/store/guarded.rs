@@ -325,18 +325,19 @@ impl IdempotencyStore for GuardedStore {
 
 #[async_trait]
 impl ServiceKeyStore for GuardedStore {
-    async fn add_service_key(&self, key: &StoredServiceKey) -> Result<(), ReadError> {
-        self.write(self.store.add_service_key(key)).await
+    async fn add_service_key(&self, key: &StoredServiceKey, audit: AuditRecord) -> Result<(), ReadError> {
+        self.write(self.store.add_service_key(key, audit)).await
     }
 
     async fn revoke_service_key(
         &self,
-        tenant: Option<&TenantId>,
+        tenant: &TenantId,
         id: &str,
         now_ms: i64,
+        audit: AuditRecord,
     ) -> Result<Revocation, ReadError> {
         let has_changed = |revocation: &Revocation| *revocation == Revocation::Revoked;
-        self.write_if_any(self.store.revoke_service_key(tenant, id, now_ms), has_changed).await
+        self.write_if_any(self.store.revoke_service_key(tenant, id, now_ms, audit), has_changed).await
     }
 
     async fn service_keys(&self, tenant: Option<&TenantId>) -> Result<Vec<StoredServiceKey>, ReadError> {

@@ -440,25 +440,27 @@ impl IdempotencyStore for MemoryStore {
 
 #[async_trait]
 impl ServiceKeyStore for MemoryStore {
-    async fn add_service_key(&self, key: &StoredServiceKey) -> Result<(), ReadError> {
+    async fn add_service_key(&self, key: &StoredServiceKey, audit: AuditRecord) -> Result<(), ReadError> {
         let mut tables = self.tables();
         if !tables.service_keys.iter().any(|(known, _)| known.id == key.id) {
             tables.service_key_changes += 1;
             let changed = tables.service_key_changes;
             tables.service_keys.push((key.clone(), changed));
+            tables.audit(vec![audit]);
         }
         Ok(())
     }
 
     async fn revoke_service_key(
         &self,
-        tenant: Option<&TenantId>,
+        tenant: &TenantId,
         id: &str,
         now_ms: i64,
+        audit: AuditRecord,
     ) -> Result<Revocation, ReadError> {
         let mut tables = self.tables();
         let next = tables.service_key_changes + 1;
-        let is_it = |key: &StoredServiceKey| key.id == id && tenant.is_none_or(|tenant| *tenant == key.tenant);
+        let is_it = |key: &StoredServiceKey| key.id == id && *tenant == key.tenant;
         let Some((key, changed)) = tables.service_keys.iter_mut().find(|(key, _)| is_it(key)) else {
             return Ok(Revocation::Unknown);
         };
@@ -467,6 +469,7 @@ impl ServiceKeyStore for MemoryStore {
         }
         (key.revoked_at_ms, *changed) = (Some(now_ms), next);
         tables.service_key_changes = next;
+        tables.audit(vec![audit]);
         Ok(Revocation::Revoked)
     }
 

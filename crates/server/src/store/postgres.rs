@@ -31,6 +31,7 @@ use super::{
     ReadError, Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, StoreFault,
     Stored, StoredServiceKey, Summary, SummaryOf, SurveyError, USES_APART, postgres_listener,
 };
+use crate::audit::AuditRecord;
 use crate::clock::millis;
 use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
@@ -524,15 +525,22 @@ impl IdempotencyStore for PostgresStore {
 
 #[async_trait]
 impl ServiceKeyStore for PostgresStore {
-    async fn add_service_key(&self, key: &StoredServiceKey) -> Result<(), ReadError> {
+    async fn add_service_key(&self, key: &StoredServiceKey, audit: AuditRecord) -> Result<(), ReadError> {
         const DURING: &str = "adding a service key";
         // Counting first takes the lock, so that changes become visible in the order of their numbers.
-        const INSERT: &str = "WITH step AS (UPDATE service_key_changes SET version = version + 1 RETURNING version)
-             INSERT INTO service_keys (id, tenant, name, sha256, scopes, created_at_ms, created_by, expires_at_ms,
-                revoked_at_ms, last_used_at_ms, changed)
-             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, step.version FROM step
-             ON CONFLICT (id) DO UPDATE SET id = excluded.id WHERE service_keys.sha256 = excluded.sha256
-             RETURNING 1";
+        // That gives the transaction its id as well, before it takes a position in the audit log.
+        const INSERT: &str = "WITH step AS (UPDATE service_key_changes SET version = version + 1 RETURNING version),
+             added AS (
+                INSERT INTO service_keys (id, tenant, name, sha256, scopes, created_at_ms, created_by, expires_at_ms,
+                    revoked_at_ms, last_used_at_ms, changed)
+                SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, step.version FROM step
+                ON CONFLICT (id) DO UPDATE SET id = excluded.id WHERE service_keys.sha256 = excluded.sha256
+                RETURNING changed),
+             audited AS (
+                INSERT INTO audit_log (tenant, position, body, mac, key_id)
+                SELECT $11, nextval('audit_positions'), $12, $13, $14
+                FROM added JOIN step ON added.changed = step.version)
+             SELECT 1 FROM added";
         let insert = || {
             query(INSERT)
                 .bind(&key.id)
@@ -545,6 +553,10 @@ impl ServiceKeyStore for PostgresStore {
                 .bind(key.expires_at_ms)
                 .bind(key.revoked_at_ms)
                 .bind(key.last_used_at_ms)
+                .bind(audit.tenant.as_str())
+                .bind(&audit.body)
+                .bind(audit.mac.as_slice())
+                .bind(&audit.key_id)
         };
         if self.pool.rows(DURING, insert).await?.is_empty() {
             let fault = StoreFault::new(DURING, "another key has the same name; make a new one");
@@ -555,21 +567,34 @@ impl ServiceKeyStore for PostgresStore {
 
     async fn revoke_service_key(
         &self,
-        tenant: Option<&TenantId>,
+        tenant: &TenantId,
         id: &str,
         now_ms: i64,
+        audit: AuditRecord,
     ) -> Result<Revocation, ReadError> {
         const DURING: &str = "revoking a service key";
         const REVOKE: &str = "WITH found AS (
-                SELECT revoked_at_ms FROM service_keys WHERE id = $1 AND ($2::text IS NULL OR tenant = $2)),
+                SELECT revoked_at_ms FROM service_keys WHERE id = $1 AND tenant = $2),
              step AS (
                 UPDATE service_key_changes SET version = version + 1
                 WHERE EXISTS (SELECT 1 FROM found WHERE revoked_at_ms IS NULL) RETURNING version),
              revoked AS (
                 UPDATE service_keys SET revoked_at_ms = $3, changed = step.version FROM step
-                WHERE service_keys.id = $1 AND service_keys.revoked_at_ms IS NULL RETURNING 1)
+                WHERE service_keys.id = $1 AND service_keys.revoked_at_ms IS NULL RETURNING 1),
+             audited AS (
+                INSERT INTO audit_log (tenant, position, body, mac, key_id)
+                SELECT $4, nextval('audit_positions'), $5, $6, $7 FROM revoked)
              SELECT EXISTS (SELECT 1 FROM found), EXISTS (SELECT 1 FROM revoked)";
-        let revoke = || query(REVOKE).bind(id).bind(tenant.map(TenantId::as_str)).bind(now_ms);
+        let revoke = || {
+            query(REVOKE)
+                .bind(id)
+                .bind(tenant.as_str())
+                .bind(now_ms)
+                .bind(audit.tenant.as_str())
+                .bind(&audit.body)
+                .bind(audit.mac.as_slice())
+                .bind(&audit.key_id)
+        };
         let rows = self.pool.rows(DURING, revoke).await?;
         let read = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
         match rows.first().map_or(Ok((false, false)), read).map_err(unreadable(DURING))? {

@@ -425,7 +425,7 @@ async fn a_frozen_server_is_answered_for_promptly_and_costs_no_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_away_is_answered_for_promptly_and_found_again() {
+async fn asvs_13_2_6_a_server_that_is_away_is_answered_for_promptly_and_found_again() {
     let mut postgres = Postgres::start().unwrap();
     let name = database(&postgres);
     let store = open_prompt(&postgres, name).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::ReadError;
+use crate::audit::AuditRecord;
 use crate::scope::Scopes;
 use crate::tenant::TenantId;
 
@@ -59,21 +60,22 @@ pub enum Revocation {
 /// A place that keeps service keys.
 #[async_trait]
 pub trait ServiceKeyStore: Send + Sync + std::fmt::Debug {
-    /// Adds a key. The same one again changes nothing.
+    /// Adds a key, and to the audit log in the same transaction what it is to say of it. The same key again changes nothing.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn add_service_key(&self, key: &StoredServiceKey) -> Result<(), ReadError>;
+    async fn add_service_key(&self, key: &StoredServiceKey, audit: AuditRecord) -> Result<(), ReadError>;
 
-    /// Revokes a key of `tenant`, or of any where none is given.
+    /// Revokes a key of `tenant`. Where that changes something, the audit log says so from the same transaction on.
     ///
     /// # Errors
     /// See [`ReadError`].
     async fn revoke_service_key(
         &self,
-        tenant: Option<&TenantId>,
+        tenant: &TenantId,
         id: &str,
         now_ms: i64,
+        audit: AuditRecord,
     ) -> Result<Revocation, ReadError>;
 
     /// All keys of `tenant`, or of all where none is given, in the order in which they were made.

@@ -32,6 +32,7 @@ use super::{
     ReadError, Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, StoreFault,
     Stored, StoredServiceKey, Summary, SummaryOf, SurveyError,
 };
+use crate::audit::AuditRecord;
 use crate::encryption::WrappedKey;
 use crate::idempotency::{Answer, Begin, IdempotencyError, IdempotencyKey, IdempotencyStore, KEPT, Ticket};
 use crate::tenant::TenantId;
@@ -331,19 +332,20 @@ impl IdempotencyStore for SqliteStore {
 
 #[async_trait]
 impl ServiceKeyStore for SqliteStore {
-    async fn add_service_key(&self, key: &StoredServiceKey) -> Result<(), ReadError> {
+    async fn add_service_key(&self, key: &StoredServiceKey, audit: AuditRecord) -> Result<(), ReadError> {
         let key = key.clone();
-        self.answer(|tell| Box::new(AddServiceKeyJob::new(key, tell))).await.map_err(ReadError::from)
+        self.answer(|tell| Box::new(AddServiceKeyJob::new(key, audit, tell))).await.map_err(ReadError::from)
     }
 
     async fn revoke_service_key(
         &self,
-        tenant: Option<&TenantId>,
+        tenant: &TenantId,
         id: &str,
         now_ms: i64,
+        audit: AuditRecord,
     ) -> Result<Revocation, ReadError> {
-        let (tenant, id) = (tenant.cloned(), id.to_owned());
-        let revoke = self.answer(|tell| Box::new(RevokeServiceKeyJob::new(tenant, id, now_ms, tell)));
+        let (tenant, id) = (tenant.clone(), id.to_owned());
+        let revoke = self.answer(|tell| Box::new(RevokeServiceKeyJob::new(tenant, id, now_ms, audit, tell)));
         revoke.await.map_err(ReadError::from)
     }
 

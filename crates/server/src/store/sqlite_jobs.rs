@@ -572,12 +572,13 @@ impl WriteJob for DeleteJob {
 #[derive(Debug)]
 pub(super) struct AddServiceKeyJob {
     key: StoredServiceKey,
+    audit: AuditRecord,
     tell: Tell<()>,
 }
 
 impl AddServiceKeyJob {
-    pub(super) fn new(key: StoredServiceKey, tell: Tell<()>) -> Self {
-        Self { key, tell }
+    pub(super) fn new(key: StoredServiceKey, audit: AuditRecord, tell: Tell<()>) -> Self {
+        Self { key, audit, tell }
     }
 }
 
@@ -610,8 +611,9 @@ impl WriteJob for AddServiceKeyJob {
         .bind(key.revoked_at_ms)
         .bind(key.last_used_at_ms)
         .bind(changed)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+        write_audit(connection, std::slice::from_ref(&self.audit)).await?;
         Ok(Verdict::Keep)
     }
 
@@ -633,25 +635,26 @@ async fn next_service_key_change(connection: &mut SqliteConnection) -> Result<i6
 /// Revokes a service key.
 #[derive(Debug)]
 pub(super) struct RevokeServiceKeyJob {
-    tenant: Option<TenantId>,
+    tenant: TenantId,
     id: String,
     now_ms: i64,
+    audit: AuditRecord,
     outcome: Revocation,
     tell: Tell<Revocation>,
 }
 
 impl RevokeServiceKeyJob {
-    pub(super) fn new(tenant: Option<TenantId>, id: String, now_ms: i64, tell: Tell<Revocation>) -> Self {
-        Self { tenant, id, now_ms, outcome: Revocation::Unknown, tell }
+    pub(super) fn new(tenant: TenantId, id: String, now_ms: i64, audit: AuditRecord, tell: Tell<Revocation>) -> Self {
+        Self { tenant, id, now_ms, audit, outcome: Revocation::Unknown, tell }
     }
 }
 
 #[async_trait]
 impl WriteJob for RevokeServiceKeyJob {
     async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
-        let found = sqlx::query("SELECT revoked_at_ms FROM service_keys WHERE id = ?1 AND (?2 IS NULL OR tenant = ?2)")
+        let found = sqlx::query("SELECT revoked_at_ms FROM service_keys WHERE id = ?1 AND tenant = ?2")
             .bind(&self.id)
-            .bind(self.tenant.as_ref().map(TenantId::as_str))
+            .bind(self.tenant.as_str())
             .fetch_optional(&mut *connection)
             .await?;
         self.outcome = match found.map(|row| row.try_get::<Option<i64>, _>(0)).transpose()? {
@@ -663,8 +666,9 @@ impl WriteJob for RevokeServiceKeyJob {
                     .bind(&self.id)
                     .bind(self.now_ms)
                     .bind(changed)
-                    .execute(connection)
+                    .execute(&mut *connection)
                     .await?;
+                write_audit(connection, std::slice::from_ref(&self.audit)).await?;
                 Revocation::Revoked
             }
         };

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_what_it_was_issued_for() {
+    fn asvs_9_2_4_a_token_says_what_it_was_issued_for() {
         let ring = ring();
         let issued = issue(&ring);
         let claims = ring.verify(&issued.text, Purpose::Browser, NOW_MS + 1).unwrap();
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn two_tokens_for_the_same_session_differ() {
+    fn asvs_7_2_3_two_tokens_for_the_same_session_differ() {
         let ring = ring();
         let (first, second) = (issue(&ring), issue(&ring));
         assert_ne!(first.text, second.text);
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn each_single_bit_change_of_a_token_is_refused() {
+    fn asvs_9_1_1_each_single_bit_change_of_a_token_is_refused() {
         let ring = ring();
         let text = issue(&ring).text;
         let mut accepted = 0;
@@ -380,13 +380,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_servers_key_is_refused() {
+    fn asvs_7_2_1_a_token_of_another_servers_key_is_refused() {
         let text = issue(&ring()).text;
         assert_eq!(ring().verify(&text, Purpose::Browser, NOW_MS), Err(TokenError::UnknownKey));
     }
 
     #[test]
-    fn a_key_id_in_the_footer_proves_nothing() {
+    fn asvs_9_1_3_a_key_id_in_the_footer_proves_nothing() {
         let (ours, theirs) = (ring(), ring());
         let forged = issue(&theirs).text;
         let real = issue(&ours).text;
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_refused_from_its_expiry_on() {
+    fn asvs_9_2_1_a_token_is_refused_from_its_expiry_on() {
         let ring = ring();
         let IssuedToken { text, claims } = issue(&ring);
         let end = claims.expires_at_ms;
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browsers_token_is_refused_where_a_cookie_is_needed() {
+    fn asvs_9_2_2_a_browsers_token_is_refused_where_a_cookie_is_needed() {
         let ring = ring();
         assert_eq!(
             ring.verify(&issue(&ring).text, Purpose::Cookie, NOW_MS),

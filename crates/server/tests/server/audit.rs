@@ -8,6 +8,7 @@ use sqlx::Connection as _;
 use throughline_test_services::buyer::{Buyer, Identity};
 use throughline_test_services::fleet::{Fleet, Node};
 
+use super::binary::*;
 use super::fleets::*;
 
 /// How long a log may take to be sealed.
@@ -86,7 +87,8 @@ async fn asvs_16_2_1_the_log_tells_who_did_what_from_where_and_what_was_denied()
     let address = |path: &str| format!("http://{}{path}", node.address);
     let from = |network: &str, request: reqwest::RequestBuilder| request.header("x-forwarded-for", network.to_owned());
     // The buyer changes something, and is refused something.
-    let commands = json!({ "commands": [{ "type": "setMetadata", "metadata": { "a": 1 } }, { "type": "acceptUpsell", "offer": "none" }] });
+    let commands = json!({ "commands": [{ "type": "setMetadata", "metadata": { "a": 1 } }, { "type": "acceptUpsell", "offer": "none" },
+        { "type": "setMetadata", "metadata": { "a": 1 } }] });
     let request = client().post(address(&format!("/v1/sessions/{id}/commands"))).bearer_auth(token).json(&commands);
     assert_eq!(status(from("2001:db8:1:2::3", request)).await, 200);
     // Somebody with this buyer's token wants another session, and others have no token that is good.
@@ -124,10 +126,16 @@ async fn asvs_16_2_1_the_log_tells_who_did_what_from_where_and_what_was_denied()
         row("service", "203.0.113.0/24", r#"["created","emailSet"]"#, "done", ""),
         row("browser", "2001:db8:1::/48", r#"["metadataSet"]"#, "done", ""),
         row("browser", "2001:db8:1::/48", r#"["commandRejected"]"#, "refused", &refusal),
+        row("browser", "2001:db8:1::/48", r#"["commandUnneeded"]"#, "done", ""),
         row("browser", "198.51.100.0/24", r#"["reachSession"]"#, "denied", "wrongSession"),
     ];
     expected.sort();
     assert_eq!(rows, expected);
+    for (did, command) in [("commandRejected", "acceptUpsell"), ("commandUnneeded", "setMetadata")] {
+        let entry = told.iter().find(|entry| entry["did"] == json!([did])).unwrap();
+        assert_eq!(entry["command"], command, "which command it was: {entry}");
+    }
+    assert!(told.iter().all(|entry| entry["did"] != json!(["metadataSet"]) || entry["command"].is_null()));
     assert!(
         told.iter().any(|entry| entry["keyId"].as_str().is_some_and(|id| id.len() == 8)),
         "the service key is named"
@@ -316,19 +324,7 @@ async fn asvs_16_4_2_the_log_is_append_only_and_whatever_is_changed_in_it_is_fou
         }
     }
 
-    // What hides from the database itself does not fit the anchor: the whole log is gone, or is one of another time.
-    fleet.postgres.copy_database("emptied", "shop").unwrap();
-    let mut connection = database(&fleet, "emptied").await;
-    sqlx::raw_sql(
-        "SET session_replication_role = replica; DELETE FROM audit_log; DELETE FROM audit_blocks; DELETE FROM audit_heads",
-    )
-    .execute(&mut connection)
-    .await
-    .unwrap();
-    connection.close().await.unwrap();
-    assert!(audit(&fleet, "emptied", &["verify"]).status.success(), "nothing tells that there was ever a log");
-    let found = audit(&fleet, "emptied", &["verify", "--anchors", &anchor_file]);
-    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+    // What hides from the database itself does not fit the anchor: the log is one of another time.
     let later = audit(&fleet, "shop", &["anchor"]);
     let both = [anchors.stdout.as_slice(), later.stdout.as_slice()].concat();
     std::fs::write(&anchor_file, &both).unwrap();
@@ -347,6 +343,165 @@ async fn asvs_16_4_2_the_log_is_append_only_and_whatever_is_changed_in_it_is_fou
     fleet.run(&["keys", "generate", "--keys-file", &other]).unwrap();
     let url = fleet.postgres.url("shop");
     assert!(fleet.run(&["audit", "verify", "--keys-file", &other, "--database-url", &url]).is_err());
+}
+
+#[tokio::test]
+async fn asvs_16_4_3_what_is_kept_elsewhere_tells_of_a_log_that_was_emptied() {
+    let fleet = fleet();
+    let mut node = fleet.node("a", &[]).unwrap();
+    created(&fleet, &node).await;
+    sealed(&fleet).await;
+    let folder = tempfile::tempdir().unwrap();
+    let anchors = folder.path().join("anchors.jsonl").display().to_string();
+    std::fs::write(&anchors, audit(&fleet, "shop", &["anchor"]).stdout).unwrap();
+    assert!(node.stop().unwrap().success());
+    assert!(audit(&fleet, "shop", &["verify", "--anchors", &anchors]).status.success());
+    let mut connection = database(&fleet, "shop").await;
+    sqlx::raw_sql(
+        "SET session_replication_role = replica; DELETE FROM audit_log; DELETE FROM audit_blocks; DELETE FROM audit_heads",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    assert!(audit(&fleet, "shop", &["verify"]).status.success(), "nothing tells that there was ever a log");
+    let found = audit(&fleet, "shop", &["verify", "--anchors", &anchors]);
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+}
+
+/// The log of a server on SQLite.
+fn log_of(dev: &Dev) -> Vec<Value> {
+    let file = dev.server.folder.path().join("data/t.db").display().to_string();
+    let (url, keys) = (format!("sqlite:{file}"), format!("{file}.keys"));
+    let output = throughline(&["audit", "export", "--database-url", &url, "--keys-file", &keys]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Waits until the log of a server has a record of this code; that record.
+async fn told(dev: &Dev, code: &str) -> Value {
+    let find = || log_of(dev).into_iter().find(|entry| entry["code"] == code);
+    until(code, SEALED, async || find().is_some()).await;
+    find().unwrap()
+}
+
+fn to(dev: &Dev, method: reqwest::Method, path: &str, credential: &str) -> reqwest::RequestBuilder {
+    client().request(method, format!("http://{}{path}", dev.address)).bearer_auth(credential)
+}
+
+/// A session of its own browser: its id and its token.
+async fn begun(dev: &Dev) -> (String, String) {
+    let request = client().post(format!("http://{}/v1/sessions", dev.address)).json(&json!({}));
+    let created = request.send().await.unwrap().json::<Value>().await.unwrap();
+    (created["session"]["id"].as_str().unwrap().to_owned(), created["token"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn asvs_16_2_2_times_are_told_in_utc() {
+    let dev = dev(&["--log-format", "json"]);
+    begun(&dev).await;
+    let entries = log_of(&dev);
+    assert!(!entries.is_empty());
+    let is_utc = |time: &str| {
+        let read = throughline_server::clock::parse_rfc3339(time);
+        time.ends_with('Z') && read.is_some_and(|at_ms| at_ms > 1_700_000_000_000)
+    };
+    assert!(entries.iter().all(|entry| is_utc(entry["at"].as_str().unwrap())), "{entries:?}");
+    let log = dev.server.log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(!lines.is_empty() && lines.iter().all(|line| is_utc(line["timestamp"].as_str().unwrap())), "{log}");
+}
+
+#[tokio::test]
+async fn asvs_16_3_1_whoever_proves_who_they_are_and_whoever_does_not_is_told_of() {
+    let dev = dev(&[]);
+    let (id, token) = begun(&dev).await;
+    let read = |credential: &str| to(&dev, reqwest::Method::GET, &format!("/v1/sessions/{id}"), credential);
+    assert_eq!(status(read(&token)).await, 200);
+    for credential in ["tls_unknown", "v4.local.nothing"] {
+        assert_eq!(status(read(credential)).await, 401);
+    }
+    for code in ["serviceKeyUnknown", "tokenMalformed"] {
+        let entry = told(&dev, code).await;
+        assert_eq!((&entry["by"], &entry["outcome"], &entry["times"]), (&json!("nobody"), &json!("denied"), &json!(1)));
+        assert_eq!(entry["network"], "127.0.0.0/24", "{entry}");
+    }
+    let command = json!({ "commands": [{ "type": "setMetadata", "metadata": { "a": 1 } }] });
+    let commands = to(&dev, reqwest::Method::POST, &format!("/v1/sessions/{id}/commands"), &dev.service_key);
+    assert_eq!(status(commands.json(&command)).await, 200);
+    let entries = log_of(&dev);
+    let by_service = entries.iter().find(|entry| entry["by"] == "service").unwrap();
+    assert!(by_service["keyId"].is_string(), "with which key: {by_service}");
+}
+
+#[tokio::test]
+async fn asvs_16_3_2_whoever_reaches_for_what_is_not_theirs_is_told_of() {
+    let dev = dev(&[]);
+    let ((id, _), (_, other)) = (begun(&dev).await, begun(&dev).await);
+    assert_eq!(status(to(&dev, reqwest::Method::GET, &format!("/v1/sessions/{id}"), &other)).await, 403);
+    let entry = told(&dev, "wrongSession").await;
+    assert_eq!((&entry["by"], &entry["did"]), (&json!("browser"), &json!(["reachSession"])), "{entry}");
+    assert_eq!(status(to(&dev, reqwest::Method::GET, "/v1/service-keys", &other)).await, 403);
+    let entry = told(&dev, "notPermitted").await;
+    assert_eq!((&entry["by"], &entry["outcome"]), (&json!("browser"), &json!("denied")), "{entry}");
+}
+
+#[tokio::test]
+async fn asvs_16_3_3_whoever_tries_to_get_around_the_rules_is_told_of() {
+    let dev = dev(&[]);
+    let (id, token) = begun(&dev).await;
+    let pay = json!({ "commands": [{ "type": "recordPayment", "transactionId": "t-1", "amount": 1 }] });
+    let commands = to(&dev, reqwest::Method::POST, &format!("/v1/sessions/{id}/commands"), &token);
+    assert_eq!(status(commands.json(&pay)).await, 200, "each command is answered by itself");
+    let entry = told(&dev, "notPermitted").await;
+    assert_eq!((&entry["by"], &entry["outcome"]), (&json!("browser"), &json!("refused")), "{entry}");
+    assert_eq!((&entry["session"], &entry["command"]), (&json!(id), &json!("recordPayment")), "{entry}");
+}
+
+#[tokio::test]
+async fn who_makes_and_revokes_service_keys_is_in_the_log_from_a_command_line_as_well() {
+    let fleet = fleet();
+    let node = fleet.node("a", &[]).unwrap();
+    let create = ["create", "--name", "back end", "--scope", "sessions:read", "--tenant", "shop-a", "--json"];
+    let made: Value = serde_json::from_str(&service_keys(&fleet, &create).unwrap()).unwrap();
+    let id = made["id"].as_str().unwrap();
+    for _ in 0..2 {
+        service_keys(&fleet, &["revoke", id]).unwrap();
+    }
+    let new = json!({ "name": "other", "scopes": ["sessions:read"] });
+    let other = post(&fleet, &node, "/v1/service-keys", &new).send().await.unwrap().json::<Value>().await.unwrap();
+    let other = other["id"].as_str().unwrap();
+    let delete = |id: &str| client().delete(format!("http://{}/v1/service-keys/{id}", node.address));
+    for (id, answer) in [(other, 204), (other, 204), ("0123456789abcdef", 404), (id, 404)] {
+        assert_eq!(status(delete(id).bearer_auth(&fleet.service_key)).await, answer);
+    }
+    let told = exported(&fleet, &[]);
+    let about = |id: &str| -> Vec<(Value, Value, Value)> {
+        let entries = told.iter().filter(|entry| entry["subject"] == id);
+        entries.map(|entry| (entry["tenant"].clone(), entry["by"].clone(), entry["did"][0].clone())).collect()
+    };
+    for (id, tenant, by) in [(id, "shop-a", "cli"), (other, "default", "operator")] {
+        let acts = ["serviceKeyCreated", "serviceKeyRevoked"].map(|did| (json!(tenant), json!(by), json!(did)));
+        assert_eq!(about(id), acts, "each change once: {told:?}");
+    }
+    assert!(told.iter().all(|entry| entry["authentic"] == true), "{told:?}");
+    assert!(about("0123456789abcdef").is_empty(), "what changed nothing is not told of");
+    sealed(&fleet).await;
+    let verified = audit(&fleet, "shop", &["verify"]);
+    assert!(verified.status.success(), "{}", text(&verified));
+
+    // Without the servers' ring nothing that they believe can be written, so nothing is done.
+    let url = fleet.postgres.url("shop");
+    let create = ["service-keys", "create", "--name", "untold", "--scope", "operator", "--database-url", &url];
+    let without = fleet.run(&create).unwrap_err().to_string();
+    assert!(without.contains("--keys-file") && without.contains("no service key is made"), "{without}");
+    let folder = tempfile::tempdir().unwrap();
+    let other_ring = folder.path().join("keys").display().to_string();
+    fleet.run(&["keys", "generate", "--keys-file", &other_ring]).unwrap();
+    let another = fleet.run(&[&create[..], &["--keys-file", &other_ring]].concat()).unwrap_err().to_string();
+    assert!(another.contains("not the one that the servers of this database have"), "{another}");
+    let list = fleet.run(&["service-keys", "list", "--database-url", &url]).unwrap();
+    assert!(!list.contains("untold"), "{list}");
 }
 
 #[tokio::test]

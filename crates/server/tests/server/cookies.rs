@@ -186,14 +186,10 @@ async fn asvs_3_3_4_no_script_gets_what_is_in_the_cookie() {
     assert_eq!(browser.get(&other).await.0, 200);
 }
 
-#[tokio::test]
-async fn asvs_3_5_1_no_page_of_another_origin_makes_a_browser_use_its_cookie() {
-    let dev = dev(&ORIGINS);
-    let browser = Browser::new(&dev);
-    let id = browser.create().await;
-    let version = browser.get(&id).await.1["version"].clone();
+/// Every route for which a cookie can count.
+fn routes(id: &str) -> [(Method, String, Value); 12] {
     let at = |route: &str| format!("/v1/sessions/{id}{route}");
-    let routes = [
+    [
         (Method::GET, at(""), Value::Null),
         (Method::PATCH, at(""), json!({ "metadata": { "by": "evil" } })),
         (
@@ -210,7 +206,16 @@ async fn asvs_3_5_1_no_page_of_another_origin_makes_a_browser_use_its_cookie() {
         (Method::POST, "/v1/sessions".to_owned(), json!({})),
         (Method::POST, "/v1/handoff".to_owned(), json!({ "code": "x" })),
         (Method::POST, "/v1/sync".to_owned(), json!({ "frames": [] })),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn asvs_3_5_1_no_page_of_another_origin_makes_a_browser_use_its_cookie() {
+    let dev = dev(&ORIGINS);
+    let browser = Browser::new(&dev);
+    let id = browser.create().await;
+    let version = browser.get(&id).await.1["version"].clone();
+    let routes = routes(&id);
     let asked = ("throughline-credentials", "cookie");
     let strangers: [&[(&str, &str)]; 8] = [
         &[asked],
@@ -234,7 +239,22 @@ async fn asvs_3_5_1_no_page_of_another_origin_makes_a_browser_use_its_cookie() {
             );
         }
     }
-    // ASVS 3.5.2: what browsers send without asking first is not enough, from wherever it is.
+    for page in ["https://evil.example", "null"] {
+        assert!(browser.socket_of(page, &id, "evil").await.is_err(), "{page}");
+    }
+    // A program names no origin. Where it says that cookies count, it is no program.
+    let protocols = ("sec-websocket-protocol", "throughline.v1, throughline.cookie");
+    assert!(open(&dev, &[protocols, ("cookie", &browser.cookies())]).await.is_err());
+    assert_eq!(browser.get(&id).await.1["version"], version, "and nothing has changed");
+}
+
+#[tokio::test]
+async fn asvs_3_5_2_what_browsers_send_without_asking_first_is_not_enough() {
+    let dev = dev(&ORIGINS);
+    let browser = Browser::new(&dev);
+    let id = browser.create().await;
+    let version = browser.get(&id).await.1["version"].clone();
+    let routes = routes(&id);
     for (method, path, body) in routes.iter().filter(|(_, path, _)| path.contains(&id)) {
         for headers in [&[][..], &[("origin", PAGE)], &[("origin", PAGE), ("throughline-credentials", "other")]] {
             let response = browser.send(method.clone(), path, headers, body).await;
@@ -255,12 +275,6 @@ async fn asvs_3_5_1_no_page_of_another_origin_makes_a_browser_use_its_cookie() {
     assert_eq!(listed.headers()["access-control-allow-origin"], PAGE);
     assert!(listed.headers()["access-control-allow-headers"].to_str().unwrap().contains("throughline-credentials"));
     assert_eq!(preflight("https://evil.example").await.unwrap().headers().get("access-control-allow-origin"), None);
-    for page in ["https://evil.example", "null"] {
-        assert!(browser.socket_of(page, &id, "evil").await.is_err(), "{page}");
-    }
-    // A program names no origin. Where it says that cookies count, it is no program.
-    let protocols = ("sec-websocket-protocol", "throughline.v1, throughline.cookie");
-    assert!(open(&dev, &[protocols, ("cookie", &browser.cookies())]).await.is_err());
     let mut without =
         open(&dev, &[("sec-websocket-protocol", "throughline.v1"), ("origin", PAGE), ("cookie", &browser.cookies())])
             .await

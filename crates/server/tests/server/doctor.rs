@@ -324,6 +324,7 @@ fn a_variable_that_means_nothing_and_a_key_that_everybody_reads_are_told() {
     let mut command =
         throughline(&["doctor", "--json", "--listen", "127.0.0.1:0", "--database-url", &place.database()]);
     command.env("THROUGHLINE_KEYS_FILE", keys).env("THROUGHLINE_SERVICE_KEY_HASHES_FILE", hashes);
+    command.env("THROUGHLINE_SERVER", "https://checkout.example");
     let output = command.env("THROUGHLINE_TOKEN_TLL", "15m").output().unwrap();
     let report = Report(serde_json::from_slice(&output.stdout).unwrap());
     assert_eq!(report.status("environment", &["THROUGHLINE_TOKEN_TLL means nothing"]), "warning");

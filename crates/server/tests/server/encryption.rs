@@ -86,7 +86,7 @@ async fn canaries(fleet: &Fleet, node: &Node) -> (String, Vec<String>) {
 }
 
 #[tokio::test]
-async fn nothing_of_a_buyer_is_found_in_databases_logs_metrics_or_errors() {
+async fn asvs_16_2_5_nothing_of_a_buyer_is_found_in_databases_logs_metrics_or_errors() {
     let fleet = writing_fleet();
     let mut node = fleet.node("a", &["--log", "trace"]).unwrap();
     let (id, mut secrets) = canaries(&fleet, &node).await;
@@ -224,7 +224,7 @@ async fn asvs_11_2_2_keys_are_rotated_under_load_and_retired_without_losing_anyt
 }
 
 #[tokio::test]
-async fn an_erased_session_has_another_key_and_nothing_of_it_is_left_in_the_live_tiers() {
+async fn asvs_14_2_2_an_erased_session_has_another_key_and_nothing_of_it_is_left_in_the_live_tiers() {
     let fleet = writing_fleet();
     let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
     let (id, _) = canaries(&fleet, &nodes[0]).await;

@@ -58,6 +58,12 @@ pub fn logs(nodes: &[&Node]) -> String {
     nodes.iter().map(|node| format!("\n--- {}\n{}", node.address, node.log())).collect()
 }
 
+/// Runs `throughline service-keys` on the database of all servers, with their key ring.
+pub fn service_keys(fleet: &Fleet, arguments: &[&str]) -> std::io::Result<String> {
+    let (url, keys) = (fleet.postgres.url("shop"), fleet.keys_file().display().to_string());
+    fleet.run(&[&["service-keys"], arguments, &["--database-url", &url, "--keys-file", &keys]].concat())
+}
+
 pub fn post(fleet: &Fleet, node: &Node, path: &str, body: &Value) -> reqwest::RequestBuilder {
     let client = reqwest::Client::builder().timeout(LONG).build().unwrap();
     client.post(format!("http://{}{path}", node.address)).bearer_auth(&fleet.service_key).json(body)

@@ -217,7 +217,7 @@ async fn who_went_on_with_it_comes_back_when_the_token_is_over_until_the_first_o
 }
 
 #[tokio::test]
-async fn a_claim_secret_that_could_be_guessed_is_refused_and_the_code_is_as_good_as_before() {
+async fn asvs_11_5_1_a_claim_secret_that_could_be_guessed_is_refused_and_the_code_is_as_good_as_before() {
     let (_dev, site) = started();
     let (id, token) = site.session().await;
     let code = site.code(&id, &token).await;

@@ -50,17 +50,18 @@ fn status(head: &str) -> u16 {
     head.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
+const TWICE: &str = "origin: https://shop.example\r\norigin: https://evil.example\r\n";
+
 const ALLOWED: &str = "access-control-allow-origin";
 
 #[test]
-fn pages_of_listed_origins_alone_are_let_in() {
+fn asvs_3_4_2_pages_of_listed_origins_alone_are_let_in() {
     let dev = dev(&["--allowed-origins", &LISTED.join(",")]);
     let preflight = |origin: &str| {
         let asks = "access-control-request-method: POST\r\naccess-control-request-headers: authorization\r\n";
         head(&dev.address, "OPTIONS /v1/sessions", &format!("{origin}{asks}"), "")
     };
     let request = |origin: &str| head(&dev.address, "GET /v1/funnels/default", origin, "");
-    let upgrade = |origin: &str| head(&dev.address, "GET /v1/sync", &format!("{origin}{UPGRADE}"), "");
     let poll = |origin: &str| {
         let body = r#"{"frames":[]}"#;
         let headers = format!("{origin}content-type: application/json\r\ncontent-length: {}\r\n", body.len());
@@ -76,21 +77,35 @@ fn pages_of_listed_origins_alone_are_let_in() {
             header_of(&preflight(&origin), "access-control-allow-headers").map(|list| list.contains('*')),
             Some(false)
         );
-        assert_eq!(status(&upgrade(&origin)), 101, "{listed}");
     }
     for other in OTHERS {
         let origin = format!("origin: {other}\r\n");
-        for answer in [preflight(&origin), request(&origin), poll(&origin), upgrade(&origin)] {
+        for answer in [preflight(&origin), request(&origin), poll(&origin)] {
             assert_eq!(header_of(&answer, ALLOWED), None, "{other}: {answer}");
             assert!(header_of(&answer, "vary").is_some_and(|vary| vary.contains("origin")), "{other}: {answer}");
         }
         // What CORS does not protect is refused, and not only hidden.
-        assert_eq!((status(&upgrade(&origin)), status(&poll(&origin))), (403, 403), "{other}");
+        assert_eq!(status(&poll(&origin)), 403, "{other}");
     }
-    let twice = "origin: https://shop.example\r\norigin: https://evil.example\r\n";
-    assert_eq!((status(&upgrade(twice)), status(&poll(twice))), (403, 403));
+    assert_eq!(status(&poll(TWICE)), 403);
     // No browser leaves it out where it matters: whoever does is a program, and needs a credential like everybody.
-    assert_eq!((status(&upgrade("")), status(&poll("")), header_of(&request(""), ALLOWED)), (101, 200, None));
+    assert_eq!((status(&poll("")), header_of(&request(""), ALLOWED)), (200, None));
+}
+
+#[test]
+fn asvs_4_4_2_sockets_open_for_pages_of_listed_origins_alone() {
+    let dev = dev(&["--allowed-origins", &LISTED.join(",")]);
+    let upgrade = |origin: &str| head(&dev.address, "GET /v1/sync", &format!("{origin}{UPGRADE}"), "");
+    for listed in LISTED {
+        assert_eq!(status(&upgrade(&format!("origin: {listed}\r\n"))), 101, "{listed}");
+    }
+    for other in OTHERS {
+        let answer = upgrade(&format!("origin: {other}\r\n"));
+        assert_eq!((status(&answer), header_of(&answer, ALLOWED)), (403, None), "{other}: {answer}");
+        assert!(header_of(&answer, "vary").is_some_and(|vary| vary.contains("origin")), "{other}: {answer}");
+    }
+    assert_eq!(status(&upgrade(TWICE)), 403);
+    assert_eq!(status(&upgrade("")), 101, "a program: it needs a credential like everybody");
 }
 
 #[test]

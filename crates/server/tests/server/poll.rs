@@ -268,7 +268,7 @@ async fn who_waits_for_a_session_hears_when_it_is_created() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_in_time_and_one_whose_time_is_over_is_told_so() {
+async fn asvs_7_3_1_a_token_is_renewed_in_time_and_one_whose_time_is_over_is_told_so() {
     let dev = dev(&["--token-ttl", "2s", "--token-max-age", "6s"]);
     let mut client = created(&dev).await;
     let former = client.credential.clone();

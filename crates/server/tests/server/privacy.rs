@@ -189,7 +189,7 @@ async fn an_erasure_wins_against_writers_and_against_a_browser_that_was_offline(
 }
 
 #[tokio::test]
-async fn how_long_sessions_are_kept_depends_on_what_they_ended_as_and_not_while_they_are_held() {
+async fn asvs_14_2_7_how_long_sessions_are_kept_depends_on_what_they_ended_as_and_not_while_they_are_held() {
     let fleet = fleet();
     let more = ["--token-ttl", "1s", "--token-max-age", "1s", "--retention", "1h", "--retention-expired", "1s"];
     let node = fleet.node("a", &more).unwrap();

@@ -172,7 +172,7 @@ async fn a_patch_merges_and_honours_the_version_it_is_meant_for() {
 }
 
 #[tokio::test]
-async fn a_patch_is_applied_as_a_whole_or_not_at_all() {
+async fn asvs_2_3_3_a_patch_is_applied_as_a_whole_or_not_at_all() {
     let dev = dev(&[]);
     let (id, token) = dev.session().await;
     let path = format!("/v1/sessions/{id}");
@@ -247,7 +247,7 @@ async fn nobody_reaches_a_session_that_is_not_theirs() {
 }
 
 #[tokio::test]
-async fn what_only_services_may_do_is_refused_to_browsers() {
+async fn asvs_15_3_3_what_only_services_may_do_is_refused_to_browsers() {
     let dev = dev(&[]);
     let post = |body: Value| dev.ask(Method::POST, "/v1/sessions").json(&body);
     problem(post(json!({ "id": "ws_mine" })), 403, "notPermitted").await;
@@ -413,7 +413,7 @@ async fn sessions_are_extended_up_to_their_longest_life_and_validated() {
 }
 
 #[tokio::test]
-async fn an_address_that_creates_too_many_sessions_is_told_to_wait() {
+async fn asvs_2_4_1_an_address_that_creates_too_many_sessions_is_told_to_wait() {
     let dev = dev(&["--session-creations-per-minute", "3"]);
     for _ in 0..3 {
         let created = dev.ask(Method::POST, "/v1/sessions").json(&json!({})).send().await.unwrap();

@@ -212,7 +212,7 @@ impl Shop {
 }
 
 #[tokio::test]
-async fn what_one_server_revokes_is_refused_by_all_and_stays_refused() {
+async fn asvs_7_4_2_what_one_server_revokes_is_refused_by_all_and_stays_refused() {
     let shop = Shop::new();
     let here = shop.fleet.node("here", &[]).unwrap();
     let mut there = shop.fleet.node("there", &[]).unwrap();
@@ -290,7 +290,7 @@ async fn what_one_server_revokes_is_refused_by_all_and_stays_refused() {
 }
 
 #[tokio::test]
-async fn when_it_is_paid_old_tokens_end_and_whoever_is_there_gets_a_new_one() {
+async fn asvs_7_2_4_when_it_is_paid_old_tokens_end_and_whoever_is_there_gets_a_new_one() {
     let shop = Shop::new();
     let nodes = [shop.fleet.node("a", &[]).unwrap(), shop.fleet.node("b", &[]).unwrap()];
     let [here, there] = &nodes;
@@ -391,7 +391,7 @@ async fn an_answer_that_was_kept_is_not_replayed_to_a_token_that_was_revoked() {
 }
 
 #[tokio::test]
-async fn only_a_service_revokes_access() {
+async fn asvs_7_4_5_only_a_service_revokes_access() {
     let shop = Shop::new();
     let node = shop.fleet.node("a", &[]).unwrap();
     let (id, token) = shop.session(&node).await;

@@ -43,8 +43,8 @@ fn asked(address: &str, line: &str, headers: &str) -> String {
 const UPGRADE: &str = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                        sec-websocket-protocol: throughline.v1\r\n";
 
-#[test]
-fn every_kind_of_answer_has_the_headers_that_protect_it() {
+/// Asks for every kind of answer, and has each looked at: what was asked for, and the answer.
+fn look_at_every_kind_of_answer(look: impl Fn(&str, &str)) {
     let (mut server, address, key) = production();
     let key = format!("authorization: Bearer {key}\r\n");
     let preflight = "origin: https://shop.example\r\naccess-control-request-method: POST\r\n";
@@ -81,24 +81,63 @@ fn every_kind_of_answer_has_the_headers_that_protect_it() {
         // Where a body is among the headers, nothing may follow it.
         let answer = asked(&address, line, headers);
         let short: String = answer.chars().take(600).collect();
-        let what = format!("{line}\n{short}");
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status} is expected of {what}");
-        let has = |name: &str| header_of(&answer, name);
-        assert_eq!(has("x-content-type-options"), Some("nosniff"), "{what}");
-        assert_eq!(has("referrer-policy"), Some("no-referrer"), "{what}");
-        assert_eq!(has("x-frame-options"), Some("DENY"), "{what}");
-        assert_eq!(has("strict-transport-security"), Some("max-age=31536000; includeSubDomains"), "{what}");
-        assert!(has("x-request-id").is_some(), "{what}");
-        let policy = has("content-security-policy").unwrap();
-        assert!(policy.contains("frame-ancestors 'none'") && policy.starts_with("default-src 'none'"), "{what}");
-        let is_page = line.contains(" /docs") || line.contains("openapi");
-        assert_eq!(policy == POLICY, !is_page, "{what}");
-        assert!(!policy.contains("script-src 'unsafe"), "{what}");
-        if line.contains(" /v1/") {
-            assert_eq!(has("cache-control"), Some("no-store"), "{what}");
-        }
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status} is expected of {line}\n{short}");
+        look(line, &answer);
     }
     assert!(server.stop().0.success());
+}
+
+/// That every kind of answer has this header with this value.
+fn every_answer_has(name: &str, value: &str) {
+    look_at_every_kind_of_answer(|line, answer| assert_eq!(header_of(answer, name), Some(value), "{line}: {name}"));
+}
+
+#[test]
+fn asvs_3_4_1_every_answer_asks_for_tls_from_then_on() {
+    every_answer_has("strict-transport-security", "max-age=31536000; includeSubDomains");
+}
+
+#[test]
+fn asvs_3_4_3_every_answer_says_that_nothing_may_be_loaded() {
+    look_at_every_kind_of_answer(|line, answer| {
+        let policy = header_of(answer, "content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("script-src 'unsafe"), "{line}: {policy}");
+        let is_page = line.contains(" /docs") || line.contains("openapi");
+        assert_eq!(policy == POLICY, !is_page, "{line}: {policy}");
+    });
+}
+
+#[test]
+fn asvs_3_4_4_every_answer_is_what_it_says_it_is() {
+    every_answer_has("x-content-type-options", "nosniff");
+}
+
+#[test]
+fn asvs_3_4_5_no_answer_lets_addresses_be_told_to_others() {
+    every_answer_has("referrer-policy", "no-referrer");
+}
+
+#[test]
+fn asvs_3_4_6_no_answer_may_be_framed() {
+    look_at_every_kind_of_answer(|line, answer| {
+        let policy = header_of(answer, "content-security-policy").unwrap();
+        assert!(policy.contains("frame-ancestors 'none'"), "{line}: {policy}");
+        assert_eq!(header_of(answer, "x-frame-options"), Some("DENY"), "{line}");
+    });
+}
+
+#[test]
+fn asvs_14_3_2_no_answer_with_data_is_stored() {
+    look_at_every_kind_of_answer(|line, answer| {
+        if line.contains(" /v1/") {
+            assert_eq!(header_of(answer, "cache-control"), Some("no-store"), "{line}");
+        }
+    });
+}
+
+#[test]
+fn every_answer_has_an_id_for_the_log() {
+    look_at_every_kind_of_answer(|line, answer| assert!(header_of(answer, "x-request-id").is_some(), "{line}"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::binary::*;
-use super::fleets::{LONG, fleet, until};
+use super::fleets::{LONG, fleet, service_keys, until};
 
 /// Within which time every server acts by a change: a second, and as much again for a machine that does much else.
 const SOON: Duration = Duration::from_secs(2);
@@ -140,7 +140,7 @@ fn two_nodes(fleet: &Fleet, more: &[&str]) -> [Node; 2] {
 }
 
 #[tokio::test]
-async fn a_key_is_good_on_every_server_soon_after_it_was_made_and_refused_soon_after_it_was_revoked() {
+async fn asvs_8_3_2_a_key_is_good_on_every_server_soon_after_it_was_made_and_refused_soon_after_it_was_revoked() {
     let fleet = fleet();
     let [a, b] = &two_nodes(&fleet, &[]);
     let operator = fleet.service_key.as_str();
@@ -171,10 +171,9 @@ async fn a_key_is_good_on_every_server_soon_after_it_was_made_and_refused_soon_a
 async fn nobody_revokes_the_key_in_their_hand_by_accident_and_nobody_reaches_another_tenants() {
     let fleet = fleet();
     let node = fleet.node("a", &[]).unwrap();
-    let url = fleet.postgres.url("shop");
     let create = |tenant: &str| {
-        let arguments = ["service-keys", "create", "--name", "admin", "--scope", "operator", "--tenant", tenant];
-        let printed = fleet.run(&[&arguments[..], &["--database-url", &url, "--json"]].concat()).unwrap();
+        let arguments = ["create", "--name", "admin", "--scope", "operator", "--tenant", tenant, "--json"];
+        let printed = service_keys(&fleet, &arguments).unwrap();
         let key: Value = serde_json::from_str(&printed).unwrap();
         (text(&key["id"]), text(&key["key"]))
     };
@@ -248,8 +247,7 @@ async fn with_a_revoked_key_end_its_sockets_its_polls_and_all_tokens_that_it_had
     let polling = tokio::spawn(frames(poll_with(&a.address, None, &[hello(&of_key, &known)], 25_000)));
     until("the poll waits", LONG, async || a.metric("throughline_polls").await.unwrap() == 1.0).await;
 
-    let url = fleet.postgres.url("shop");
-    fleet.run(&["service-keys", "revoke", &id, "--database-url", &url]).unwrap();
+    service_keys(&fleet, &["revoke", &id]).unwrap();
     let (service, browser) = tokio::join!(ends(of_service, "unauthorized"), ends(of_browser, "tokenExpired"));
     assert!(service.contains("revoked") && browser.contains("revoked"), "{service}; {browser}");
     let polled = tokio::time::timeout(SOON, polling).await.expect("the poll waits on").unwrap();
@@ -276,11 +274,9 @@ async fn with_a_revoked_key_end_its_sockets_its_polls_and_all_tokens_that_it_had
 async fn an_expired_key_is_refused_its_socket_ends_and_what_it_had_made_goes_on() {
     let fleet = fleet();
     let [a, b] = &two_nodes(&fleet, &[]);
-    let url = fleet.postgres.url("shop");
-    let arguments = ["service-keys", "create", "--name", "short", "--scope", "sessions:read", "--scope"];
-    let printed =
-        fleet.run(&[&arguments[..], &["sessions:write", "--expires-in", "10s", "--database-url", &url]].concat());
-    let printed = printed.unwrap();
+    let arguments =
+        ["create", "--name", "short", "--scope", "sessions:read", "--scope", "sessions:write", "--expires-in", "10s"];
+    let printed = service_keys(&fleet, &arguments).unwrap();
     let key = printed.lines().next().unwrap();
     assert!(key.starts_with("tls_") && printed.contains("shown this once"), "{printed}");
     let list = |node: &Node| ask(&node.address, Method::GET, "/v1/sessions", key);
@@ -517,9 +513,10 @@ async fn a_wanted_key_that_could_not_be_is_refused() {
 async fn keys_of_a_sqlite_file_are_made_listed_and_revoked_beside_the_running_server() {
     let dev = dev(&[]);
     let url = format!("sqlite:{}", dev.server.folder.path().join("data/t.db").display());
+    let keys = dev.server.folder.path().join("data/t.db.keys");
     let run = |arguments: &[&str]| {
         let arguments = [&["service-keys"], arguments, &["--database-url", &url]].concat();
-        throughline(&arguments).output().unwrap()
+        throughline(&arguments).env("THROUGHLINE_KEYS_FILE", &keys).output().unwrap()
     };
     let printed = |arguments: &[&str]| {
         let output = run(arguments);
@@ -571,6 +568,7 @@ async fn without_a_key_in_the_configuration_a_server_lives_by_those_of_the_datab
     assert!(throughline(&["keys", "generate", "--keys-file", &keys]).output().unwrap().status.success());
     assert!(throughline(&["migrate", "--database-url", &url]).output().unwrap().status.success());
     let create = ["service-keys", "create", "--name", "admin", "--scope", "operator", "--database-url", &url];
+    let create = [&create[..], &["--keys-file", &keys]].concat();
     let printed = String::from_utf8(throughline(&create).output().unwrap().stdout).unwrap();
     let key = printed.lines().next().unwrap();
     let mut server = start(folder, &["--keys-file", &keys]);
@@ -586,11 +584,10 @@ async fn pages_of_two_origins_have_the_sessions_of_two_tenants() {
     let fleet = fleet();
     let origins = format!("{SHOP_A}=shop-a,{SHOP_B}=shop-b,https://single.example");
     let [a, b] = &two_nodes(&fleet, &["--allowed-origins", &origins]);
-    let url = fleet.postgres.url("shop");
     let key_of = |tenant: &str| {
         let scopes = ["--scope", "sessions:read", "--scope", "sessions:write"];
-        let arguments = ["service-keys", "create", "--name", "back end", "--tenant", tenant, "--database-url", &url];
-        fleet.run(&[&arguments[..], &scopes].concat()).unwrap().lines().next().unwrap().to_owned()
+        let arguments = ["create", "--name", "back end", "--tenant", tenant];
+        service_keys(&fleet, &[&arguments[..], &scopes].concat()).unwrap().lines().next().unwrap().to_owned()
     };
     let (key_a, key_b) = (key_of("shop-a"), key_of("shop-b"));
     let ids = async |key: &str| {

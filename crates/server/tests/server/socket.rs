@@ -233,7 +233,7 @@ async fn who_comes_back_gets_what_is_missing_or_the_whole() {
 }
 
 #[tokio::test]
-async fn strangers_are_refused_before_or_at_hello() {
+async fn asvs_4_4_3_strangers_are_refused_before_or_at_hello() {
     let dev = dev(&["--allowed-origins", "https://shop.example"]);
     let status = |result: Result<Socket, Error>| match result {
         Err(Error::Http(response)) => response.status().as_u16(),
@@ -275,7 +275,7 @@ async fn who_follows_a_session_when_its_retention_is_over_is_sent_away() {
 }
 
 #[tokio::test]
-async fn who_has_a_token_that_can_not_be_renewed_any_more_comes_back_with_another_proof() {
+async fn asvs_7_3_2_who_has_a_token_that_can_not_be_renewed_any_more_comes_back_with_another_proof() {
     let dev = dev(&["--token-ttl", "2s", "--token-max-age", "2s"]);
     let mut socket = created(&dev, "ws_1_aaaaaaaaaaaaaaaaaaaaaaaaa").await;
     let deadline = Instant::now() + LONG;

@@ -247,7 +247,7 @@ fn modes(log: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn without_its_database_a_server_accepts_what_may_wait_and_refuses_the_rest() {
+async fn asvs_16_5_2_without_its_database_a_server_accepts_what_may_wait_and_refuses_the_rest() {
     let mut fleet = fleet();
     let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
     let identity = Identity::new();

@@ -103,7 +103,7 @@ async fn requests_are_answered_over_tls_1_2_and_1_3_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_socket_opens_over_tls() {
+async fn asvs_4_4_1_a_socket_opens_over_tls() {
     let made = make();
     let secret = secret(&made, &[]);
     let stream = connect(&secret, &made.certificate).await.unwrap();

@@ -80,11 +80,9 @@ async fn operations(node: &Node) -> Vec<Operation> {
 }
 
 fn made_key(fleet: &Fleet, tenant: &str, scopes: &[&str]) -> String {
-    let mut arguments = vec!["service-keys", "create", "--json", "--name", "test", "--tenant", tenant];
+    let mut arguments = vec!["create", "--json", "--name", "test", "--tenant", tenant];
     scopes.iter().for_each(|scope| arguments.extend(["--scope", scope]));
-    let url = fleet.postgres.url("shop");
-    arguments.extend(["--database-url", &url]);
-    let made: Value = serde_json::from_str(&fleet.run(&arguments).unwrap()).unwrap();
+    let made: Value = serde_json::from_str(&service_keys(fleet, &arguments).unwrap()).unwrap();
     made["key"].as_str().unwrap().to_owned()
 }
 
@@ -202,7 +200,7 @@ async fn asvs_8_2_2_no_route_lets_a_wrong_principal_reach_a_session() {
 }
 
 #[tokio::test]
-async fn neither_a_frame_nor_an_idempotency_key_nor_a_handoff_code_leads_to_another_buyers_session() {
+async fn asvs_4_4_4_neither_a_frame_nor_an_idempotency_key_nor_a_handoff_code_leads_to_another_buyers_session() {
     let fleet = fleet();
     let node = fleet.node("a", &[]).unwrap();
     let (victim, token) = new_session(&fleet, &node).await;

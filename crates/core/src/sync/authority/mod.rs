@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::frame::{ErrorCode, Hello, PROTOCOL_VERSION, ServerFrame, Submission};
-use crate::command::{Command, Durability};
+use crate::command::{Command, CommandKind, Durability};
 use crate::event::{Caller, Event, Record};
 use crate::evolve::evolve;
 use crate::funnel::Funnel;
@@ -184,6 +184,9 @@ pub struct Commit {
     pub expected_version: u64,
     /// The records, their versions following that one.
     pub records: Vec<Record>,
+    /// The versions of records that do not say which command it was, refused or unneeded, and the kind of that command. One that
+    /// could not be read has none.
+    pub commands: Vec<(u64, CommandKind)>,
     /// The state after them.
     pub state: Arc<State>,
     /// The mark of the state up to which other servers were told of the records.
@@ -696,9 +699,11 @@ impl Authority {
 
     /// The tail and these entries, as the database is to have them.
     fn commit_of(&self, entries: &[TailEntry], state: Arc<State>) -> Commit {
-        let records = self.tail.iter().chain(entries).flat_map(|entry| &entry.records).cloned().collect();
+        let entries = || self.tail.iter().chain(entries);
+        let records = entries().flat_map(|entry| &entry.records).cloned().collect();
+        let commands = entries().flat_map(TailEntry::unnamed_commands).collect();
         let told = self.state.as_ref().map(|state| state.mark());
-        Commit { expected_version: self.durable_version(), records, state, told }
+        Commit { expected_version: self.durable_version(), records, commands, state, told }
     }
 
     /// Brings the tail to the database, unless that is under way.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Credential, Request, Work};
-use crate::command::Command;
+use crate::command::{Command, CommandKind};
 use crate::event::{Caller, Event, Record};
 use crate::identifier::ClientId;
 use crate::permission::Role;
@@ -52,6 +52,13 @@ impl TailEntry {
     /// The version of its last record.
     pub fn last_version(&self) -> u64 {
         self.records.last().map_or(0, |record| record.version)
+    }
+
+    /// The versions of its records that do not say which command it was, and that command's kind.
+    pub(super) fn unnamed_commands(&self) -> impl Iterator<Item = (u64, CommandKind)> {
+        let kind = self.issued.as_ref().and_then(|issued| issued.command.as_ref()).map(Command::kind);
+        let unnamed = self.records.iter().filter(|record| !record.event.changes_session());
+        unnamed.filter_map(move |record| Some((record.version, kind?)))
     }
 
     /// The command, to be decided again.
