@@ -1,5 +1,7 @@
 import { defineConfig } from '@playwright/test';
 
+const longest = '**/takeover.spec.ts';
+
 export default defineConfig({
   testDir: '.',
   testMatch: '**/*.spec.ts',
@@ -12,6 +14,11 @@ export default defineConfig({
   forbidOnly: process.env.CI !== undefined,
   reporter: 'list',
   outputDir: '../../target/test-reports/e2e',
+  // One test takes minutes by itself. It begins first, so that the other worker does everything else meanwhile.
+  projects: [
+    { name: 'take-overs', testMatch: longest },
+    { name: 'the rest', testIgnore: longest },
+  ],
   use: {
     browserName: 'chromium',
     trace: 'retain-on-failure',

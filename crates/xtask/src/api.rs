@@ -8,7 +8,7 @@ use std::process::{Child, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{announce, cargo, program, run, status};
+use crate::process::{announce, program, status};
 use crate::provision;
 use crate::workspace;
 
@@ -69,7 +69,7 @@ impl Server {
 pub fn test(report: &Path) -> Result<ExitStatus> {
     let schemathesis = provision::python_program("schemathesis", "crates/xtask/schemathesis.txt")?;
     announce("building the server");
-    run(cargo().args(["build", "--package", "throughline-server"]))?;
+    workspace::build_programs(&["throughline"])?;
     announce("the API, as its description says");
     let folder = workspace::path("target/api-test");
     if folder.exists() {

@@ -53,8 +53,7 @@ fn client(ClientOptions { quick, json }: &ClientOptions) -> Result<()> {
     npm::assemble(&wasm::Options::default())?;
     provision::npm(NpmProject::BrowserBenchmark)?;
     announce("building the server and the benchmark");
-    let packages = ["--package", "throughline-server", "--package", "throughline-benchmarks"];
-    run_program(cargo().arg("build").args(packages).args(["--bin", "throughline", "--bin", "benchmark-client"]))?;
+    workspace::build_programs(&["throughline", "benchmark-client"])?;
     announce("measuring");
     let mut benchmark = program(workspace::built_program("debug", "benchmark-client")?);
     benchmark.arg("--binary").arg(workspace::built_program("debug", "throughline")?);

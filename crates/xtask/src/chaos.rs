@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::process::{announce, cargo, program, run as run_program};
+use crate::process::{announce, program, run as run_program};
 use crate::provision::{self, SystemPackage};
 use crate::workspace;
 
@@ -25,7 +25,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     provision::system(&[SystemPackage::Redis, SystemPackage::Postgres])?;
     announce("building the server");
-    run_program(cargo().args(["build", "--package", "throughline-server", "--package", "throughline-test-services"]))?;
+    workspace::build_programs(&["throughline", "chaos"])?;
     let mut chaos = program(workspace::built_program("debug", "chaos")?);
     chaos.arg("--binary").arg(workspace::built_program("debug", "throughline")?);
     chaos.args(["--minutes", &options.minutes, "--seed", &options.seed.to_string()]);

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::process::{announce, cargo, program, run as run_program, without_task_environment};
+use crate::process::{announce, program, run as run_program, without_task_environment};
 use crate::workspace::{self, NpmProject};
 use crate::{npm, provision, wasm};
 
@@ -59,7 +59,7 @@ pub fn run(options: &Options) -> Result<()> {
     npm::assemble(&wasm::Options::default())?;
     build_page_for(options.listen.port(), options.payment_port)?;
     announce("building the server");
-    run_program(cargo().args(["build", "--package", "throughline-server"]))?;
+    workspace::build_programs(&["throughline"])?;
 
     let (tell, events) = channel();
     let ctrl_c = tell.clone();

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::process::{announce, cargo, output};
+use crate::process::{announce, output, program};
 use crate::workspace;
 
 #[derive(clap::Args, Debug)]
@@ -18,12 +18,14 @@ const DOCUMENTS: [(&str, [&str; 2]); 2] =
 
 /// Writes the documents, or compares them.
 pub fn documents(options: &Options) -> Result<()> {
+    announce("building the server");
+    workspace::build_programs(&["throughline"])?;
+    let server = workspace::built_program("debug", "throughline")?;
     let mut outdated = Vec::new();
     for (file, command) in DOCUMENTS {
         announce(&format!("throughline {}", command.join(" ")));
-        let server = ["run", "--quiet", "--package", "throughline-server", "--bin", "throughline", "--"];
         // The end of the last line is not part of what a command is asked for.
-        let text = output(cargo().args(server).args(command))? + "\n";
+        let text = output(program(&server).args(command))? + "\n";
         let path = workspace::path(file);
         if std::fs::read_to_string(&path).is_ok_and(|committed| committed == text) {
             continue;

@@ -135,7 +135,7 @@ fn package(tally: &mut Tally) -> Result<ExitStatus> {
     wasm::build_verdict(&wasm::Options::default())?;
     announce("sequences of commands, with the native build's answers");
     let sequences = workspace::path("target/npm/sequences.jsonl");
-    let core = ["test", "--quiet", "--package", "throughline-core", "--test", "core", "sequences"];
+    let core = ["test", "--quiet", "--workspace", "--test", "core", "sequences"];
     run_program(cargo().args(core).env("THROUGHLINE_SEQUENCES", &sequences))?;
     announce("the package's unit tests");
     let report = fresh_report("vitest.json")?;
@@ -152,7 +152,7 @@ fn package(tally: &mut Tally) -> Result<ExitStatus> {
 fn end_to_end(tally: &mut Tally) -> Result<ExitStatus> {
     npm::assemble(&wasm::Options::default())?;
     announce("building the server and the demo shop");
-    run_program(cargo().args(["build", "--package", "throughline-server"]))?;
+    workspace::build_programs(&["throughline"])?;
     demo::build_page()?;
     provision::npm(NpmProject::EndToEnd)?;
     provision::npm(NpmProject::Bundlers)?;

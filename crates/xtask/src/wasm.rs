@@ -60,7 +60,7 @@ pub fn build(options: &Options) -> Result<Vec<PathBuf>> {
     let mut finished = Vec::new();
     for module in [CLIENT, LOCAL_STORAGE] {
         announce(&format!("building {} for WebAssembly", module.package));
-        let bindings = bind_and_optimise(&compile(module, toolchain, "wasm", None)?, module)?;
+        let bindings = bind_and_optimise(&compile(module, toolchain, None)?, module)?;
         // The TypeScript sources import the bindings from `generated/`, which is never committed.
         for ending in [".js", ".d.ts", "_bg.wasm"] {
             let name = [module.name, ending].concat();
@@ -76,7 +76,7 @@ pub fn build(options: &Options) -> Result<Vec<PathBuf>> {
 pub fn build_verdict(options: &Options) -> Result<()> {
     announce("building the core with its verdicts for WebAssembly");
     let toolchain = options.toolchain.map_or_else(choose_toolchain, Ok)?;
-    let module = compile(CLIENT, toolchain, "wasm-verdict", Some("verdict"))?;
+    let module = compile(CLIENT, toolchain, Some("verdict"))?;
     let folder = workspace::path("target/npm/verdict");
     fs::create_dir_all(&folder)?;
     Bindgen::new().input_path(module).out_name("verdict").nodejs(true)?.typescript(false).generate(&folder)?;
@@ -112,14 +112,14 @@ fn target_is_installed() -> Result<bool> {
     Ok(Path::new(&folder).is_dir())
 }
 
-/// Compiles in this folder of cargo's target folder; the module.
-fn compile(module: Module, toolchain: Toolchain, folder: &str, feature: Option<&str>) -> Result<PathBuf> {
+/// Compiles; where the module is until this package is compiled with another feature.
+fn compile(module: Module, toolchain: Toolchain, feature: Option<&str>) -> Result<PathBuf> {
     let mut command = match toolchain {
         Toolchain::Active => cargo(),
         Toolchain::Debian => debian_cargo()?,
     };
     // A target folder of its own: two compilers that share one rebuild each other's work.
-    let folder = workspace::target_folder()?.join(folder);
+    let folder = workspace::target_folder()?.join("wasm");
     command.args(["build", "--package", module.package, "--lib", "--profile", "wasm"]);
     command.args(["--target", TARGET, "--target-dir"]).arg(&folder);
     command.args(feature.into_iter().flat_map(|feature| ["--features", feature]));

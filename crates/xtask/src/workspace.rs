@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::process::{cargo, output};
+use crate::process::{cargo, output, run};
 
 /// The repository's root.
 pub fn root() -> &'static Path {
@@ -23,6 +23,17 @@ pub fn target_folder() -> Result<PathBuf> {
     let metadata = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo's metadata is not JSON")?;
     metadata["target_directory"].as_str().map(PathBuf::from).context("cargo's metadata names no target_directory")
+}
+
+/// A test target without much in it.
+const SMALL_TEST: &str = "lives";
+
+/// Builds programs of this workspace as its tests are built, so that what those compiled is compiled once: cargo counts the
+/// features of the packages that it is asked for, and the features that tests need only where a test is among them.
+pub fn build_programs(names: &[&str]) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--test", SMALL_TEST]);
+    run(build.args(names.iter().flat_map(|name| ["--bin", name])))
 }
 
 /// A program of this workspace that cargo has built, for `debug` or for `release`.
