@@ -10,7 +10,7 @@ use crate::json::{json_struct, json_tagged};
 use crate::money::Money;
 use crate::prelude::*;
 use crate::session::Source;
-use crate::state::Hold;
+use crate::state::{Hold, LentClaim};
 use crate::time::Timestamp;
 
 /// A wish to change a session. [`decide`](crate::decide) says whether it may happen.
@@ -154,12 +154,14 @@ pub enum Command {
     RefuteClaims {},
     /// The session goes on in another browser as well, which the server has let in.
     HandOff {
-        /// Digest of the secret with which it comes back when its token is over.
+        /// With which it comes back when its token is over.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        claim: Option<String>,
-        /// Until when that is good.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        until: Option<Timestamp>,
+        claim: Option<LentClaim>,
+    },
+    /// A browser that has nothing but a token gets a claim, with which it comes back when that is over.
+    LendClaim {
+        /// The claim.
+        claim: LentClaim,
     },
     /// Ends every token, claim secret and handoff code of the session. Whoever is to go on with it gets a new token from the
     /// shop's back end.
@@ -327,6 +329,7 @@ command_kinds! {
     ConfirmClaims: "confirmClaims", Strict;
     RefuteClaims: "refuteClaims", Strict;
     HandOff: "handOff", Strict;
+    LendClaim: "lendClaim", Strict;
     RevokeAccess: "revokeAccess", Strict;
     RevokeToken: "revokeToken", Strict;
     SetHold: "setHold", Strict;
@@ -353,7 +356,8 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
     Expire: "expire" {},
     ConfirmClaims: "confirmClaims" { transaction_id: "transactionId" unless empty, amount: "amount" unless empty, vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, charges: "charges" or default unless empty },
     RefuteClaims: "refuteClaims" {},
-    HandOff: "handOff" { claim: "claim" unless empty, until: "until" unless empty },
+    HandOff: "handOff" { claim: "claim" unless empty },
+    LendClaim: "lendClaim" { claim: "claim" },
     RevokeAccess: "revokeAccess" {},
     RevokeToken: "revokeToken" { family: "family" unless empty, claim: "claim" unless empty, until: "until" },
     SetHold: "setHold" { hold: "hold" },

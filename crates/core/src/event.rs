@@ -12,7 +12,7 @@ use crate::permission::Role;
 use crate::prelude::*;
 use crate::rejection::Rejection;
 use crate::session::{Adjustments, FunnelRef, Item, PaymentFailure, Source};
-use crate::state::Hold;
+use crate::state::{Hold, LentClaim};
 use crate::time::{TimeSpan, Timestamp};
 
 /// One entry of a session's journal: an event with who caused it and when.
@@ -222,12 +222,17 @@ pub enum Event {
     ClaimsRefuted {},
     /// Another browser was let in with a code that one of the session's browsers had asked for.
     HandedOff {
-        /// Digest of the secret with which it comes back when its token is over. Never sent to a browser.
+        /// With which it comes back when its token is over. Never sent to a browser.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        claim: Option<String>,
-        /// Until when that is good.
+        #[cfg_attr(feature = "typescript", ts(optional))]
+        claim: Option<LentClaim>,
+    },
+    /// A browser that had nothing but a token got a claim, with which it comes back when that is over.
+    ClaimLent {
+        /// The claim. Never sent to a browser.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        until: Option<Timestamp>,
+        #[cfg_attr(feature = "typescript", ts(optional))]
+        claim: Option<LentClaim>,
     },
     /// All tokens and claim secrets of the session ended.
     AccessRevoked {},
@@ -291,6 +296,7 @@ impl Event {
             Self::ClaimsConfirmed {} => "claimsConfirmed",
             Self::ClaimsRefuted {} => "claimsRefuted",
             Self::HandedOff { .. } => "handedOff",
+            Self::ClaimLent { .. } => "claimLent",
             Self::AccessRevoked {} => "accessRevoked",
             Self::TokenRevoked { .. } => "tokenRevoked",
             Self::HoldSet { .. } => "holdSet",
@@ -336,7 +342,8 @@ json_tagged!(Event, Ignored, blank Self::Erased {}, {
     ClaimsMade: "claimsMade" { claims: "claims" },
     ClaimsConfirmed: "claimsConfirmed" {},
     ClaimsRefuted: "claimsRefuted" {},
-    HandedOff: "handedOff" { claim: "claim" unless empty, until: "until" unless empty },
+    HandedOff: "handedOff" { claim: "claim" unless empty },
+    ClaimLent: "claimLent" { claim: "claim" unless empty },
     AccessRevoked: "accessRevoked" {},
     TokenRevoked: "tokenRevoked" { family: "family" unless empty, claim: "claim" unless empty, until: "until" },
     HoldSet: "holdSet" { hold: "hold" },

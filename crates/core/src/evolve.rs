@@ -130,9 +130,12 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
     let session = &mut state.session;
     match event {
         Event::Created { .. } | Event::CommandRejected { .. } | Event::CommandUnneeded {} => {}
-        Event::HandedOff { claim, until } => {
-            state.lent.retain(|(_, until)| at < *until);
-            state.lent.extend(claim.clone().zip(*until));
+        Event::HandedOff { claim } | Event::ClaimLent { claim } => {
+            // A browser has one.
+            state
+                .lent
+                .retain(|other| at < other.until && claim.as_ref().is_none_or(|claim| claim.family != other.family));
+            state.lent.extend(claim.clone());
             let surplus = state.lent.len().saturating_sub(State::MAX_LENT);
             state.lent.drain(..surplus);
         }
@@ -223,7 +226,7 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
             if claim.is_some() && state.claim == *claim {
                 state.claim = None;
             }
-            state.lent.retain(|(lent, _)| Some(lent) != claim.as_ref());
+            state.lent.retain(|lent| Some(&lent.digest) != claim.as_ref() && Some(&lent.family) != family.as_ref());
             state.revoked_tokens.retain(|(_, over)| at < *over);
             state.revoked_tokens.extend(family.clone().map(|family| (family, *until)));
         }

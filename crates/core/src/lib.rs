@@ -59,5 +59,5 @@ pub use session::{
     Adjustments, Flow, FunnelRef, Item, OfferState, Payment, PaymentFailure, PriceSource, Session, Source, Status,
     StepVisit, Totals, Upsell,
 };
-pub use state::{ClientLedger, Hold, IdleLimit, State, StateMark};
+pub use state::{ClientLedger, Hold, IdleLimit, LentClaim, State, StateMark};
 pub use time::{InvalidTimeSpan, InvalidTimestamp, TimeSpan, Timestamp};

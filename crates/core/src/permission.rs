@@ -59,6 +59,7 @@ pub const PERMISSIONS: &[(CommandKind, &[Role])] = &[
     (C::ConfirmClaims, &[Service]),
     (C::RefuteClaims, &[Service]),
     (C::HandOff, &[System]),
+    (C::LendClaim, &[System]),
     (C::RevokeAccess, &[Service]),
     (C::RevokeToken, &[System]),
     (C::SetHold, &[Service, Operator]),

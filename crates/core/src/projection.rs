@@ -66,7 +66,7 @@ impl Record {
                 self.caller = None;
                 match &mut self.event {
                     Event::Created { claim, .. } => *claim = None,
-                    Event::HandedOff { claim, .. } => *claim = None,
+                    Event::HandedOff { claim } | Event::ClaimLent { claim } => *claim = None,
                     Event::TokenRevoked { family, claim, .. } => {
                         *family = None;
                         *claim = None;

@@ -27,9 +27,9 @@ pub struct State {
     /// Digest of the secret with which a client that created it offline proves that it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
-    /// Digests of the secrets of other browsers that the session was handed to, and until when they are good; the latest last.
+    /// The claims of browsers that did not create it: it was handed to them, or they keep it in a cookie; the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lent: Vec<(String, Timestamp)>,
+    pub lent: Vec<LentClaim>,
     /// How often access to the session was revoked or renewed: by `revokeAccess`, and when it was paid. A token carries the
     /// generation at which it was made, and is good only while it is the session's.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -80,6 +80,24 @@ pub struct Hold {
     pub until: Option<Timestamp>,
 }
 
+/// A claim that is good for some time, and no longer than the token by which the browser was let in.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct LentClaim {
+    /// Digest of the secret.
+    pub digest: String,
+    /// Until when it is good.
+    pub until: Timestamp,
+    /// The family of the browser's tokens, also of those that it gets for this claim. It ends with them.
+    pub family: String,
+    /// The service key on whose request the browser was let in, if it was one that asked. What comes of it ends with the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub issued_by: Option<String>,
+}
+
 /// What was applied from one client.
 #[derive(Clone, PartialEq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -106,22 +124,22 @@ impl State {
     /// How many other browsers may hold a claim that is good still; the one that got it first gives way to a new one.
     pub const MAX_LENT: usize = 8;
 
-    /// How many families of tokens may be revoked and not over. Where another one is, all access is revoked.
-    pub const MAX_REVOKED_TOKENS: usize = 16;
+    /// How many families of tokens may be revoked and not over.
+    pub const MAX_REVOKED_TOKENS: usize = 32;
 
     /// Whether this claim is one of the session's, good still or not.
     pub fn knows(&self, digest: &str) -> bool {
-        self.claim.as_deref() == Some(digest) || self.lent_until(digest).is_some()
+        self.claim.as_deref() == Some(digest) || self.lent_claim(digest).is_some()
     }
 
     /// Whether a client that comes with this claim is let in.
     pub fn admits(&self, digest: &str, now: Timestamp) -> bool {
-        self.knows(digest) && self.lent_until(digest).is_none_or(|until| now < until)
+        self.knows(digest) && self.lent_claim(digest).is_none_or(|lent| now < lent.until)
     }
 
-    /// Until when another browser may use this claim; nothing where it is none of another browser.
-    pub fn lent_until(&self, digest: &str) -> Option<Timestamp> {
-        self.lent.iter().rev().find(|(lent, _)| lent == digest).map(|(_, until)| *until)
+    /// This claim, where it is not the one that the session was created with.
+    pub fn lent_claim(&self, digest: &str) -> Option<&LentClaim> {
+        self.lent.iter().rev().find(|lent| lent.digest == digest)
     }
 
     /// Whether a token of this generation and family is good.
@@ -198,6 +216,8 @@ impl Hasher for Fnv {
 }
 
 json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, access_generation: "accessGeneration" or default unless empty, revoked_generation: "revokedGeneration" or default unless empty, revoked_tokens: "revokedTokens" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, hold: "hold" unless empty, erased_at: "erasedAt" unless empty });
+
+json_struct!(LentClaim, Refused { digest: "digest", until: "until", family: "family", issued_by: "issuedBy" unless empty });
 
 json_struct!(Hold, Refused { reason: "reason", until: "until" unless empty });
 

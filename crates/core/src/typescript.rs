@@ -47,6 +47,7 @@ pub fn declarations() -> String {
         crate::Origin,
         crate::Caller,
         crate::Hold,
+        crate::LentClaim,
         crate::Role,
         crate::Rejection,
         crate::RejectionCode,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
-use throughline_core::Caller;
+use throughline_core::{Caller, LentClaim};
 
 use crate::audit::Denial;
 use crate::client_address::kept_network;
@@ -230,6 +230,12 @@ impl Authenticator {
     #[must_use]
     pub fn is_revoked(&self, claims: &Claims) -> bool {
         claims.issued_by.as_deref().is_some_and(|key_id| self.service_keys.is_revoked(key_id))
+    }
+
+    /// The same of a claim: whether the service key on whose request a browser was let in is revoked.
+    #[must_use]
+    pub fn has_ended(&self, claim: &LentClaim) -> bool {
+        claim.issued_by.as_deref().is_some_and(|key_id| self.service_keys.is_revoked(key_id))
     }
 
     /// Who sent these headers.

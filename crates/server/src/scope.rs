@@ -69,6 +69,7 @@ impl Scope {
             | CommandKind::RevokeAccess
             // Of the server alone: the rules refuse it to every key.
             | CommandKind::HandOff
+            | CommandKind::LendClaim
             | CommandKind::RevokeToken => Self::SessionsWrite,
             CommandKind::RecordPayment
             | CommandKind::FailPayment

@@ -89,20 +89,18 @@ fn judge(
             reject(Code::SessionErased, &["the personal data of this session was erased; start a new session"])
         }
         (Some(state), Command::RevokeToken { family, claim, until }) => {
-            let (family, claim) = (family.clone(), claim.clone());
-            Ok(vec![revoke_token(state, context.now, Event::TokenRevoked { family, claim, until: *until })])
+            let remembered = state.revoked_tokens.iter().filter(|(_, over)| context.now < *over).count();
+            if remembered >= State::MAX_REVOKED_TOKENS {
+                let message = "as many of this session's tokens were revoked as it remembers; the shop can end all with revokeAccess";
+                return reject(Code::NotPermitted, &[message]);
+            }
+            Ok(vec![Event::TokenRevoked { family: family.clone(), claim: claim.clone(), until: *until }])
         }
         (Some(state), command) => {
             Decider { session: &state.session, idle: state.idle, hold: state.hold.as_ref(), role, context }
                 .decide(command, other)
         }
     }
-}
-
-/// Where too many are revoked to be told apart, all are: none that was revoked is good again.
-fn revoke_token(state: &State, now: Timestamp, revoked: Event) -> Event {
-    let count = state.revoked_tokens.iter().filter(|(_, over)| now < *over).count();
-    if count < State::MAX_REVOKED_TOKENS { revoked } else { Event::AccessRevoked {} }
 }
 
 fn reject<T>(code: Code, message: &[&str]) -> Result<T, Rejection> {
@@ -179,7 +177,8 @@ impl Decider<'_> {
             }
             Command::RefuteClaims {} => self.refute_claims(),
             // That a code lets in one browser alone is a matter of its number; see the server.
-            Command::HandOff { claim, until } => Ok(vec![Event::HandedOff { claim: claim.clone(), until: *until }]),
+            Command::HandOff { claim } => Ok(vec![Event::HandedOff { claim: claim.clone() }]),
+            Command::LendClaim { claim } => Ok(vec![Event::ClaimLent { claim: Some(claim.clone()) }]),
             Command::RevokeAccess {} => Ok(vec![Event::AccessRevoked {}]),
             Command::SetHold { hold } => self.set_hold(hold.as_ref()),
             // Decided before, with or without a session.

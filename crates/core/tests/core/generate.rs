@@ -6,8 +6,8 @@ use throughline_core::funnel::{
 use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::{
     Address, ClaimedItem, ClaimedUpsell, Claims, ClientId, Command, Context, Create, Customer, Funnel, FunnelChoice,
-    Hold, ItemRequest, Money, OfferId, OfferState, Origin, Rate, Record, Rejection, Role, SessionId, Source, State,
-    Status, StepId, TimeSpan, Timestamp, decide, evolve,
+    Hold, ItemRequest, LentClaim, Money, OfferId, OfferState, Origin, Rate, Record, Rejection, Role, SessionId, Source,
+    State, Status, StepId, TimeSpan, Timestamp, decide, evolve,
 };
 
 /// Noon in the year of the fixtures.
@@ -331,12 +331,25 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
             Command::SetHold { hold: dice.0.is_multiple_of(2).then_some(hold) }
         }
         18 => Command::RefuteClaims {},
-        19 => Command::HandOff {
-            claim: dice.maybe(|_| format!("digest-{CANARY}-lent")),
-            until: dice.maybe(|_| START.plus(TimeSpan::from_hours(1))),
-        },
+        19 => {
+            let is_lent = dice.0.is_multiple_of(5);
+            let claim = dice.maybe(|_| lent_claim("family"));
+            // As many throws of the dice as ever, so that all other walks stay as they are.
+            let family = dice.maybe(|_| "lent").unwrap_or("family");
+            if is_lent { Command::LendClaim { claim: lent_claim(family) } } else { Command::HandOff { claim } }
+        }
         _ if dice.percent(15) => Command::Erase {},
         _ => Command::SetMetadata { metadata: JsonObject::from([("k".to_owned(), json(dice, 2))]) },
+    }
+}
+
+fn lent_claim(family: &str) -> LentClaim {
+    let until = START.plus(TimeSpan::from_hours(1));
+    LentClaim {
+        digest: format!("digest-{CANARY}-lent"),
+        until,
+        family: family.to_owned(),
+        issued_by: Some("a3f20c3c".to_owned()),
     }
 }
 

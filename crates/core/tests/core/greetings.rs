@@ -4,7 +4,7 @@ use throughline_core::sync::{
     Authority, Credential, DatabaseView, Effect, Environment, ErrorCode, FixedFunnel, Hello, Loaded, PeerId, Request,
     ServerFrame, SharedView,
 };
-use throughline_core::{Command, Event, Role, State, TimeSpan};
+use throughline_core::{Command, Event, LentClaim, Role, State, TimeSpan};
 
 use crate::generate::{START, Walk, client, default_funnel, session_id};
 
@@ -37,9 +37,10 @@ fn email() -> Command {
 /// The states of a session at its creation, and after it was handed to another browser.
 fn states() -> [State; 2] {
     let mut walk = Walk::new(default_funnel());
-    let until = Some(START.plus(TimeSpan::from_hours(1)));
+    let until = START.plus(TimeSpan::from_hours(1));
+    let claim = LentClaim { digest: "lent".to_owned(), until, family: "family".to_owned(), issued_by: None };
     let create = (Role::Browser, Command::Create(Box::default()));
-    let hand_off = (Role::System, Command::HandOff { claim: Some("lent".to_owned()), until });
+    let hand_off = (Role::System, Command::HandOff { claim: Some(claim) });
     [create, hand_off].map(|(role, command)| {
         walk.issue(role, command).outcome.unwrap();
         walk.state.clone().unwrap()

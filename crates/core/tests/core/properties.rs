@@ -183,6 +183,7 @@ proptest! {
                     | Command::FailUpsellCharge { .. } | Command::SetMetadata { .. } | Command::HandOff { .. }
                     | Command::RevokeAccess {}
                     | Command::RevokeToken { .. }
+                    | Command::LendClaim { .. }
             );
             if stride.outcome.is_ok() && is_repeatable {
                 let again = walk.issue(stride.role, stride.command);

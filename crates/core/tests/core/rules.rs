@@ -8,8 +8,8 @@ use throughline_core::sync::{
     Authority, Credential, DatabaseView, Effect, Environment, FixedFunnel, Loaded, PeerId, Request, ServerFrame,
 };
 use throughline_core::{
-    Command, Context, Create, Funnel, Money, OfferState, PriceSource, Record, Rejection, RejectionCode as Code, Role,
-    Session, SessionId, State, Status, TimeSpan, decide, evolve,
+    Command, Context, Create, Funnel, LentClaim, Money, OfferState, PriceSource, Record, Rejection,
+    RejectionCode as Code, Role, Session, SessionId, State, Status, TimeSpan, decide, evolve,
 };
 
 use crate::generate::{Dice, START, Walk, client, default_funnel, json as any_json, session_id};
@@ -754,8 +754,11 @@ fn the_latest_eight_browsers_that_a_session_was_handed_to_may_come_back_until_th
     walk.issue(Role::Browser, Command::Create(Box::default())).outcome.unwrap();
     let until = START.plus(TimeSpan::from_hours(1));
     for number in 0..10 {
-        let claim = Some(format!("digest-{number}"));
-        walk.issue(Role::System, Command::HandOff { claim, until: Some(until) }).outcome.unwrap();
+        let (digest, family) = (format!("digest-{number}"), format!("family-{number}"));
+        let claim = LentClaim { digest, until, family, issued_by: None };
+        let command =
+            if number % 2 == 0 { Command::HandOff { claim: Some(claim) } } else { Command::LendClaim { claim } };
+        walk.issue(Role::System, command).outcome.unwrap();
     }
     let early = START.plus(TimeSpan::from_millis(3_599_999));
     let state = walk.state.clone().unwrap();

@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cookie::{Cookie, SameSite};
 
+use super::extract;
 use super::origin::{AllowedOrigins, OriginRefused};
 use crate::audit::Denial;
 use crate::claim_secret;
@@ -99,13 +100,11 @@ impl CookieMode {
         Some(SessionCookie { token: token.to_owned(), claim: claim.to_owned() })
     }
 
-    /// The cookies of all sessions: their names, and what they hold.
+    /// The cookies of the tenant's sessions: their names, and what they hold.
     fn all(&self) -> impl Iterator<Item = (String, String)> {
-        let texts = self.cookies.values().filter_map(|cookies| cookies.to_str().ok());
-        texts.flat_map(Cookie::split_parse).filter_map(|cookie| {
-            let cookie = cookie.ok()?;
-            cookie.name().starts_with(PREFIX).then(|| (cookie.name().to_owned(), cookie.value().to_owned()))
-        })
+        let is_single = self.tenant == TenantId::single();
+        let prefix = self.name_of("");
+        ours(&self.cookies).filter(move |(name, _)| name.starts_with(&prefix) && name.contains('~') != is_single)
     }
 
     /// The headers that put `held` into the browser, for `life`, and take out what is too much. Which of the others was begun
@@ -147,6 +146,23 @@ impl CookieMode {
             format!("{PREFIX}{}~{id}", self.tenant)
         }
     }
+}
+
+/// All cookies of sessions that a request has. What others put into the header, in whatever encoding, is passed over: browsers
+/// protect the names of ours as they are written, byte by byte.
+fn ours(headers: &HeaderMap) -> impl Iterator<Item = (String, String)> {
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|cookies| cookies.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let text = std::str::from_utf8(pair).ok().filter(|text| text.starts_with(PREFIX))?;
+        let (name, value) = text.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    })
+}
+
+/// Whether a request says that its credential is in a cookie, and has one.
+pub(crate) fn is_sent(headers: &HeaderMap) -> bool {
+    is_asked_for(headers) && ours(headers).next().is_some()
 }
 
 /// Whether a request says that its credential is in its cookie.
@@ -194,7 +210,7 @@ impl FromRequestParts<Arc<ServerState>> for MaybeCookieMode {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ServerState>) -> Result<Self, Problem> {
-        Ok(Self(CookieMode::of(&parts.headers, &state.config.allowed_origins).map_err(refused)?))
+        asked(parts, state).map(Self)
     }
 }
 
@@ -202,7 +218,7 @@ impl FromRequestParts<Arc<ServerState>> for CookieMode {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ServerState>) -> Result<Self, Problem> {
-        let mode = Self::of(&parts.headers, &state.config.allowed_origins).map_err(refused)?;
+        let mode = asked(parts, state)?;
         mode.ok_or_else(|| {
             Problem::new(StatusCode::FORBIDDEN, "cookieNotMeant", "Cookie not meant")
                 .detail("send the header `throughline-credentials: cookie`: without it a request may be some other page's doing")
@@ -210,6 +226,15 @@ impl FromRequestParts<Arc<ServerState>> for CookieMode {
                 .denial(Denial::of_nobody("useCookie", "cookieNotMeant"))
         })
     }
+}
+
+/// The cookies of a request that asks for them. One that may not counts as an attempt.
+fn asked(parts: &Parts, state: &ServerState) -> Result<Option<CookieMode>, Problem> {
+    CookieMode::of(&parts.headers, &state.config.allowed_origins).map_err(|refusal| {
+        let address = state.config.trusted_proxies.client(extract::peer(&parts.extensions), &parts.headers);
+        let counted = state.request_limits.refuse_credential(address);
+        counted.map_or_else(Problem::from, |()| refused(refusal))
+    })
 }
 
 /// The problem of a request whose cookies do not count.
@@ -312,6 +337,34 @@ mod tests {
         }
         let unasked = headers(&[("origin", "https://shop.example"), ("cookie", "__Host-throughline-ws_1_a=x~y")]);
         assert!(CookieMode::of(&unasked, &origins()).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_others_put_into_the_header_hides_nothing_and_passes_for_nothing() {
+        let good = format!("__Host-throughline-ws_1_a={HELD}~secret");
+        for other in ["x=Jos\u{e9}", "x", "x=\"a", "a=b=c", ""] {
+            for text in [format!("{other}; {good}"), format!("{good}; {other}")] {
+                assert!(mode(&text).of_session("ws_1_a").is_some(), "{text}");
+            }
+        }
+        let mut latin = b"x=Jos\xe9; ".to_vec();
+        latin.extend(good.as_bytes());
+        let mut sent = headers(&[("origin", "https://shop.example")]);
+        sent.insert(COOKIE, HeaderValue::from_bytes(&latin).unwrap());
+        assert!(CookieMode::judge(&sent, &origins()).unwrap().of_session("ws_1_a").is_some());
+        // Browsers protect a name as it is written.
+        for spoilt in ["\u{2003}", "\u{a0}", "_", "\u{feff}"] {
+            assert_eq!(mode(&format!("{spoilt}{good}")).of_session("ws_1_a"), None, "{spoilt:?}");
+        }
+    }
+
+    #[test]
+    fn no_shops_page_takes_another_shops_cookies_out() {
+        let others: Vec<String> = (0..9).map(|index| format!("__Host-throughline-other~ws_1_{index}=t~c")).collect();
+        let set = mode(&others.join("; ")).set("ws_1_a", &held(), Duration::from_secs(60), |_| None);
+        assert_eq!(set.len(), 1, "{set:?}");
+        let other = CookieMode { tenant: "other".parse().unwrap(), ..mode(&others.join("; ")) };
+        assert_eq!(other.set("ws_1_a", &held(), Duration::from_secs(60), |_| None).len(), 3);
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams};
+use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request};
+use axum::http::Extensions;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap};
 
 use super::cookie::{self, CookieMode};
+use super::sync;
 use crate::principal::{AuthenticationError, Principal, Role};
 use crate::problem::Problem;
 use crate::service_keys::ServiceKeyRefusal;
@@ -38,9 +39,11 @@ impl FromRequestParts<Arc<ServerState>> for MaybePrincipal {
     }
 }
 
-/// Whether a request says that it has a credential.
-pub(super) fn has_credential(headers: &HeaderMap) -> bool {
-    headers.contains_key(AUTHORIZATION) || cookie::is_asked_for(headers)
+/// Whether a request has a credential, or what looks like one, that is judged where it is recognised. What is in the frames of
+/// `/v1/sync`, and in the cookies that belong to them, is judged with those.
+pub(super) fn has_credential(request: &Request) -> bool {
+    let headers = request.headers();
+    headers.contains_key(AUTHORIZATION) || (request.uri().path() != sync::PATH && cookie::is_sent(headers))
 }
 
 /// The one place where principals are recognised, so that each of their requests counts.
@@ -58,10 +61,11 @@ async fn recognise(state: &Arc<ServerState>, parts: &mut Parts) -> Result<Princi
             Ok(principal.at(address))
         }
         Err(error) => {
-            // What comes without any credential has been counted by the layers around the routes, and a key that can't be judged
-            // just now is nobody's attempt.
+            // What comes without any credential has been counted by the layers around the routes, unless it had the cookie of another
+            // session; and a key that can't be judged just now is nobody's attempt.
             let unavailable = AuthenticationError::ServiceKey(ServiceKeyRefusal::Unavailable);
-            if error != AuthenticationError::Missing && error != unavailable {
+            let is_counted = error == AuthenticationError::Missing && !cookie::is_sent(&parts.headers);
+            if !is_counted && error != unavailable {
                 state.request_limits.refuse_credential(address)?;
             }
             Err(error.into())

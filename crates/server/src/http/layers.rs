@@ -157,7 +157,7 @@ impl Surroundings {
             return Ok(());
         }
         let address = self.address(request);
-        request_limits.admit_address(address, extract::has_credential(request.headers()))?;
+        request_limits.admit_address(address, extract::has_credential(request))?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use pasetors::token::UntrustedToken;
 use pasetors::version4::{LocalToken, V4};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use throughline_core::LentClaim;
 
 use super::{
     AUDIENCE, CLOCK_SKEW_MS, Claims, Grant, IssueError, IssuedToken, Lifetimes, MAX_TOKEN_BYTES, Purpose, TokenError,
@@ -71,6 +72,8 @@ struct Payload {
     #[serde(rename = "gen")]
     generation: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<String>,
 }
 
@@ -78,6 +81,7 @@ struct Payload {
 struct Descent {
     /// Nothing for the first of a family.
     family: Option<String>,
+    asked_by: Option<String>,
     renewals: u32,
     ends_at_ms: i64,
 }
@@ -85,7 +89,7 @@ struct Descent {
 impl Descent {
     /// Of none, or of one of another family.
     fn first(ends_at_ms: i64) -> Self {
-        Self { family: None, renewals: 0, ends_at_ms }
+        Self { family: None, asked_by: None, renewals: 0, ends_at_ms }
     }
 }
 
@@ -105,18 +109,22 @@ impl TokenIssuer {
         self.seal(&self.keys.current(now_ms), grant, lifetimes, Descent::first(ends_at_ms), now_ms)
     }
 
-    /// Makes a first token whose renewals end when those of another one do.
+    /// Makes a token for a browser that comes back by a claim that was lent to it: of the family that the claim belongs to, for
+    /// no longer than that is good, and made by the service key that had the browser let in.
     ///
     /// # Errors
     /// When the operating system gives no randomness.
-    pub fn issue_until(
+    pub fn issue_for(
         &self,
+        claim: &LentClaim,
         grant: &Grant,
         lifetimes: Lifetimes,
-        ends_at_ms: i64,
         now_ms: i64,
     ) -> Result<IssuedToken, IssueError> {
-        self.seal(&self.keys.current(now_ms), grant, lifetimes, Descent::first(ends_at_ms), now_ms)
+        let LentClaim { until, family, issued_by, .. } = claim.clone();
+        let grant = Grant { issued_by, ..grant.clone() };
+        let descent = Descent { family: Some(family), ..Descent::first(until.as_millis()) };
+        self.seal(&self.keys.current(now_ms), &grant, lifetimes, descent, now_ms)
     }
 
     /// Makes a token for `grant` out of another one: with the same key and no longer than that can be renewed.
@@ -135,9 +143,13 @@ impl TokenIssuer {
     ) -> Result<IssuedToken, IssueError> {
         let key = self.key_of(claims)?;
         let grant = Grant { issued_by: claims.issued_by.clone(), ..grant.clone() };
-        // A code ends with the token that it was asked for with; what another browser gets for it is a beginning.
-        let family = (grant.purpose == Purpose::Handoff).then(|| claims.family.clone());
-        let descent = Descent { family, ..Descent::first(claims.ends_at_ms) };
+        // A code begins a family, which the browser's tokens that it lets in are of. It ends with the one that asked for it, too.
+        let family = || claims.family.clone();
+        let descent = Descent {
+            family: (claims.purpose == Purpose::Handoff).then(family),
+            asked_by: (grant.purpose == Purpose::Handoff).then(family),
+            ..Descent::first(claims.ends_at_ms)
+        };
         self.seal(&key, &grant, lifetimes, descent, now_ms)
     }
 
@@ -173,7 +185,7 @@ impl TokenIssuer {
         let Claims { tenant, session_id, issued_by, family, .. } = claims.clone();
         let grant = Grant { purpose, tenant, session_id, access_generation, issued_by };
         let renewals = claims.renewals.saturating_add(1);
-        let descent = Descent { family: Some(family), renewals, ends_at_ms: claims.ends_at_ms };
+        let descent = Descent { family: Some(family), renewals, ..Descent::first(claims.ends_at_ms) };
         let key = self.key_of(claims)?;
         self.seal(&key, &grant, lifetimes, descent, now_ms)
     }
@@ -184,6 +196,19 @@ impl TokenIssuer {
     /// # Errors
     /// See [`TokenError`]; anything in doubt is refused.
     pub fn verify(&self, text: &str, expected: Purpose, now_ms: i64) -> Result<Arc<Claims>, TokenError> {
+        let claims = self.verify_family(text, expected, now_ms)?;
+        let end_ms = claims.expires_at_ms.min(claims.ends_at_ms);
+        if now_ms >= end_ms {
+            return Err(TokenError::Expired { at_ms: end_ms });
+        }
+        Ok(claims)
+    }
+
+    /// The same where the token itself may be over, as long as one could be good that was renewed out of it: to end those.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn verify_family(&self, text: &str, expected: Purpose, now_ms: i64) -> Result<Arc<Claims>, TokenError> {
         let claims = self.open(text)?;
         if claims.purpose != expected {
             return Err(TokenError::WrongPurpose { expected });
@@ -191,9 +216,8 @@ impl TokenIssuer {
         if claims.issued_at_ms > now_ms.saturating_add(CLOCK_SKEW_MS) {
             return Err(TokenError::NotYetValid { from_ms: claims.issued_at_ms });
         }
-        let end_ms = claims.expires_at_ms.min(claims.ends_at_ms);
-        if now_ms >= end_ms {
-            return Err(TokenError::Expired { at_ms: end_ms });
+        if now_ms >= claims.ends_at_ms {
+            return Err(TokenError::Expired { at_ms: claims.ends_at_ms });
         }
         Ok(claims)
     }
@@ -206,7 +230,7 @@ impl TokenIssuer {
         descent: Descent,
         now_ms: i64,
     ) -> Result<IssuedToken, IssueError> {
-        let Descent { family, renewals, ends_at_ms } = descent;
+        let Descent { family, asked_by, renewals, ends_at_ms } = descent;
         let mut random = [0_u8; 16];
         getrandom::fill(&mut random).map_err(|_| IssueError::Randomness)?;
         let token_id = URL_SAFE_NO_PAD.encode(random);
@@ -221,6 +245,7 @@ impl TokenIssuer {
             token_id,
             renewals,
             ends_at_ms,
+            asked_by,
             access_generation: grant.access_generation,
             issued_by: grant.issued_by.clone(),
         };
@@ -236,6 +261,7 @@ impl TokenIssuer {
             renewals: claims.renewals,
             ends: rfc3339(claims.ends_at_ms),
             generation: claims.access_generation,
+            asked_by: claims.asked_by.clone(),
             by: claims.issued_by.clone(),
         })
         .map_err(|_| IssueError::Encryption)?;
@@ -284,6 +310,7 @@ impl TokenIssuer {
             token_id: payload.jti,
             family: payload.family,
             renewals: payload.renewals,
+            asked_by: payload.asked_by,
             access_generation: payload.generation,
             issued_by: payload.by,
         })

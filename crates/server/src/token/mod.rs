@@ -89,13 +89,15 @@ pub struct Claims {
     pub expires_at_ms: i64,
     /// A random id of this token, for the audit log. It grants nothing.
     pub token_id: String,
-    /// The id of the first of the tokens that this one was renewed out of; its own where it is the first. Who revokes one of
-    /// them revokes all. It grants nothing.
+    /// The id of the first of the tokens that this one was renewed out of; its own where it is the first. Of those of a browser
+    /// that was let in with a code it is the code's. Who revokes one of them revokes all. It grants nothing.
     pub family: String,
     /// How often it was renewed.
     pub renewals: u32,
     /// No renewal lasts beyond this time.
     pub ends_at_ms: i64,
+    /// Of a code for another browser: the family of the token that asked for it. It ends with that as well.
+    pub asked_by: Option<String>,
     /// At which generation of the session's access it was made. Whether that is the session's still, only its state tells.
     pub access_generation: u32,
     /// The public short name of the service key on whose request it was made, if it was one that asked. It is refused when that

@@ -517,3 +517,168 @@ async fn asvs_8_2_2_the_cookie_of_one_session_is_none_of_another_whatever_its_na
     let (status, session) = victim.get(&id).await;
     assert_eq!((status, &session["version"]), (200, &version), "nothing has changed");
 }
+
+#[tokio::test]
+async fn a_cookie_of_somebody_else_in_whatever_encoding_hides_nothing() {
+    let dev = dev(&ORIGINS);
+    let browser = Browser::new(&dev);
+    let id = browser.create().await;
+    browser.jar.lock().unwrap().insert("name".to_owned(), "Jos\u{e9}".to_owned());
+    assert_eq!(browser.get(&id).await.0, 200);
+    assert_eq!(browser.fetch_cookie(&id, json!({})).await.0, 200);
+}
+
+#[tokio::test]
+async fn what_a_revoked_token_had_registered_ends_with_it() {
+    let dev = dev(&ORIGINS);
+    let created = as_service(&dev, Method::POST, "/v1/sessions", json!({})).await;
+    let (id, token) = (text(&created["session"]["id"]), text(&created["token"]));
+    let (thief, bearer) = (Browser::new(&dev), format!("Bearer {token}"));
+    let headers = [("origin", PAGE), ("throughline-credentials", "cookie"), ("authorization", bearer.as_str())];
+    let path = format!("/v1/sessions/{id}/cookie");
+    let response = thief.send(Method::POST, &path, &headers, &json!({ "claim": CLAIM })).await;
+    assert_eq!(response.status(), 200);
+    let (_, code) = thief.ask(Method::POST, &format!("/v1/sessions/{id}/handoff"), &json!({})).await;
+    let revoked =
+        thief.client.post(format!("http://{}/v1/tokens/revoke", dev.address)).json(&json!({ "token": token }));
+    assert_eq!(revoked.send().await.unwrap().status(), 204);
+    assert_eq!(code_of(thief.get(&id).await), refused(401, "tokenRevoked"));
+    assert_eq!(code_of(thief.fetch_cookie(&id, json!({ "claim": CLAIM })).await), refused(401, "tokenRevoked"));
+    let mut socket = thief.socket(&id, "thief").await;
+    socket.hello(json!({ "claim": CLAIM })).await;
+    socket.refused("unauthorized", 4401).await;
+    let used = thief.ask(Method::POST, "/v1/handoff", &json!({ "code": code["code"] })).await;
+    assert_eq!(code_of(used), refused(401, "handoffRefused"), "nor is a code good that it had asked for");
+}
+
+#[tokio::test]
+async fn a_service_key_takes_along_the_cookies_that_came_of_it() {
+    let dev = dev(&ORIGINS);
+    let made =
+        as_service(&dev, Method::POST, "/v1/service-keys", json!({ "name": "shop", "scopes": ["sessions:write"] }))
+            .await;
+    let (key, key_id) = (text(&made["key"]), text(&made["id"]));
+    let client = Client::new();
+    let request = || client.post(format!("http://{}/v1/sessions", dev.address)).bearer_auth(&key).json(&json!({}));
+    let mut created = request().send().await.unwrap();
+    let begun = std::time::Instant::now();
+    while created.status() == StatusCode::UNAUTHORIZED {
+        assert!(begun.elapsed().as_secs() < 10, "the key is not known");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        created = request().send().await.unwrap();
+    }
+    let created: Value = created.json().await.unwrap();
+    let (id, bearer) = (text(&created["session"]["id"]), format!("Bearer {}", text(&created["token"])));
+    let browser = Browser::new(&dev);
+    let headers = [("origin", PAGE), ("throughline-credentials", "cookie"), ("authorization", bearer.as_str())];
+    let path = format!("/v1/sessions/{id}/cookie");
+    assert_eq!(browser.send(Method::POST, &path, &headers, &json!({})).await.status(), 200);
+    assert_eq!(browser.get(&id).await.0, 200);
+    let url = format!("http://{}/v1/service-keys/{key_id}", dev.address);
+    assert!(client.delete(url).bearer_auth(&dev.service_key).send().await.unwrap().status().is_success());
+    let begun = std::time::Instant::now();
+    while browser.get(&id).await.0 == 200 {
+        assert!(begun.elapsed().as_secs() < 10, "the key is good still");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(code_of(browser.get(&id).await), refused(401, "tokenRevoked"));
+    assert_eq!(browser.fetch_cookie(&id, json!({})).await.0, 401);
+    let mut socket = browser.socket(&id, "late").await;
+    socket.hello(json!({})).await;
+    socket.refused("unauthorized", 4401).await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_over_ends_what_was_renewed_out_of_it() {
+    let dev = dev(&[ORIGINS[0], ORIGINS[1], "--token-ttl", "1s"]);
+    let created = as_service(&dev, Method::POST, "/v1/sessions", json!({})).await;
+    let (id, first) = (text(&created["session"]["id"]), text(&created["token"]));
+    let client = Client::new();
+    let get = |token: String| client.get(format!("http://{}/v1/sessions/{id}", dev.address)).bearer_auth(token).send();
+    let mut latest = first.clone();
+    while get(first.clone()).await.unwrap().status() == StatusCode::OK {
+        let url = format!("http://{}/v1/sessions/{id}/token", dev.address);
+        let renewed: Value = client.post(url).bearer_auth(&latest).send().await.unwrap().json().await.unwrap();
+        latest = text(&renewed["token"]);
+    }
+    assert_eq!(get(latest.clone()).await.unwrap().status(), 200);
+    let revoke = client.post(format!("http://{}/v1/tokens/revoke", dev.address)).json(&json!({ "token": first }));
+    assert_eq!(revoke.send().await.unwrap().status(), 204);
+    let answer: Value = get(latest).await.unwrap().json().await.unwrap();
+    assert_eq!(answer["code"], "tokenRevoked", "{answer}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_over_says_nothing_against_the_secret_and_the_own_one_stays() {
+    let dev = dev(&[ORIGINS[0], ORIGINS[1], "--token-ttl", "1s"]);
+    let browser = Browser::new(&dev);
+    let id = browser.create().await;
+    let own = browser.held(&id).1;
+    let answer = as_service(&dev, Method::POST, &format!("/v1/sessions/{id}/token"), json!({})).await;
+    let bearer = format!("Bearer {}", text(&answer["token"]));
+    let headers = [("origin", PAGE), ("throughline-credentials", "cookie"), ("authorization", bearer.as_str())];
+    let path = format!("/v1/sessions/{id}/cookie");
+    // A link of its own, followed in the same browser, does not take the place of what lasts longer.
+    let response = browser.send(Method::POST, &path, &headers, &json!({ "claim": CLAIM })).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(browser.held(&id).1, own);
+    let url = format!("http://{}/v1/sessions/{id}", dev.address);
+    while browser.client.get(&url).header("authorization", &bearer).send().await.unwrap().status() == StatusCode::OK {}
+    let response = browser.send(Method::POST, &path, &headers, &json!({ "claim": own })).await;
+    assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+    // As long as the session is there, whatever becomes of tokens.
+    let set = response.headers()["set-cookie"].to_str().unwrap();
+    let life: u64 = set.split("Max-Age=").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
+    assert!(life >= 86_000, "{set}");
+}
+
+#[tokio::test]
+async fn who_asks_for_cookies_without_one_or_with_a_made_up_one_is_limited_like_anybody_without_a_credential() {
+    let dev = dev(&[ORIGINS[0], ORIGINS[1], "--requests-per-minute-without-credential", "20"]);
+    let id = ID;
+    let forged = format!("__Host-throughline-{id}=made-up~{CLAIM}");
+    let of_another = format!("__Host-throughline-ws_1_other=made-up~{CLAIM}");
+    let get = (Method::GET, format!("/v1/sessions/{id}"), Value::Null);
+    let remove = (Method::DELETE, format!("/v1/sessions/{id}/cookie"), Value::Null);
+    let fetch = (Method::POST, format!("/v1/sessions/{id}/cookie"), json!({}));
+    let sync = (Method::POST, "/v1/sync".to_owned(), json!({ "frames": [] }));
+    for (number, (request, cookie, origin)) in [
+        (&get, "", PAGE),
+        (&get, &forged, PAGE),
+        (&get, &of_another, PAGE),
+        (&get, &forged, "https://evil.example"),
+        (&remove, &forged, PAGE),
+        (&fetch, &forged, PAGE),
+        (&sync, &forged, PAGE),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Each from an address of its own.
+        let dev = if number == 0 {
+            &dev
+        } else {
+            &self::dev(&[ORIGINS[0], ORIGINS[1], "--requests-per-minute-without-credential", "20"])
+        };
+        let client = Client::new();
+        let (method, path, body) = request;
+        let mut statuses = Vec::new();
+        for _ in 0..30 {
+            let sent = client.request(method.clone(), format!("http://{}{path}", dev.address)).header("origin", origin);
+            let sent = sent.header("throughline-credentials", "cookie").header("cookie", cookie).json(body);
+            statuses.push(sent.send().await.unwrap().status().as_u16());
+        }
+        assert_eq!(statuses.last(), Some(&429), "{method} {path} {cookie} {origin}: {statuses:?}");
+    }
+}
+
+#[tokio::test]
+async fn when_a_session_is_erased_its_cookie_goes() {
+    let dev = dev(&ORIGINS);
+    let browser = Browser::new(&dev);
+    let id = browser.create().await;
+    let url = format!("http://{}/v1/sessions/{id}", dev.address);
+    assert_eq!(browser.client.delete(url).bearer_auth(&dev.service_key).send().await.unwrap().status(), 204);
+    assert_eq!(code_of(browser.fetch_cookie(&id, json!({})).await), refused(410, "sessionErased"));
+    assert_eq!(browser.cookies(), "");
+}

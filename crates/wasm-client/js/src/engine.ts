@@ -10,7 +10,7 @@ import {
   readWrites,
   type Write,
 } from './core-outputs.js';
-import { type Credentials, saveCredentials } from './credentials.js';
+import { type Credentials, proofOf, saveCredentials } from './credentials.js';
 import { textOf, valueIn } from './plain.js';
 import { Rejection, SessionError } from './rejection.js';
 import { ServerClock } from './server-clock.js';
@@ -60,8 +60,9 @@ const IS_TOKEN_AT_FAULT = /^token(Expired|Revoked)$/;
 /** Clocks that differ by less are kept as they were, in milliseconds: it saves writes. */
 const CLOCK_STEP_MS = 500;
 
-/** When a cookie is asked for again that could not be had, in milliseconds; at the latest after twice as long. */
+/** When a cookie is asked for again that could not be had, in milliseconds: at first, and at the latest. */
 const COOKIE_AGAIN_MS = 2000;
+const COOKIE_LATEST_MS = 120_000;
 
 /** How other tabs are to hear of a frame; see `heard` in the crate. */
 const AS_IT_IS = 1;
@@ -123,6 +124,7 @@ export class Engine {
   /** The server has refused what is in the cookie, since it let this tab in the last time. */
   #isCookieRefused = false;
   #cookieRetry: ReturnType<typeof setTimeout> | undefined;
+  #isFetchingCookie = false;
 
   private constructor(
     url: string,
@@ -143,11 +145,12 @@ export class Engine {
     this.#keptAheadMs = aheadMs;
     this.#clock = new ServerClock(aheadMs);
     this.#events = events;
-    this.#connection = new Connection(url, credentials.isInCookie === true, {
+    this.#connection = new Connection(url, {
       opened: () => this.#act(() => client.connected()),
       received: (frame) => this.#receive(frame),
       lost: () => this.#act(() => client.disconnected()),
       hello: () => (this.#closed || !client.isLeading() ? undefined : client.hello()),
+      isInCookie: () => this.#credentials.isInCookie === true,
     });
     if (!storage.isShared) return;
     client.follow();
@@ -256,6 +259,11 @@ export class Engine {
     return this.#clock.now();
   }
 
+  /** What a page that comes back has to know of where that is. */
+  get place(): Credentials {
+    return this.#credentials.isInCookie ? { isInCookie: true } : {};
+  }
+
   /** What lets this browser in, as the tab that leads has it. */
   async credentials(): Promise<Credentials> {
     const kept = await this.#storage.get(`${this.sessionId}/credentials`).catch(() => undefined);
@@ -347,6 +355,7 @@ export class Engine {
   /** There is no network: the tabs stay together. */
   pause(): void {
     this.#isWanted = false;
+    clearTimeout(this.#cookieRetry);
     this.#connection.pause();
     this.#tellLink();
   }
@@ -671,24 +680,40 @@ export class Engine {
   }
 
   /** What lets this browser in goes where no script reads it, and from here. */
-  async #moveToCookie(): Promise<void> {
+  async #moveToCookie(againMs = COOKIE_AGAIN_MS): Promise<void> {
     clearTimeout(this.#cookieRetry);
-    const moved = this.#credentials;
-    const isThere = await fetchCookie(this.#url, this.sessionId, moved);
-    if (this.#closed || !this.isLeading) return;
+    if (this.#isFetchingCookie) return;
+    this.#isFetchingCookie = true;
+    const proof = this.#credentials;
+    const isThere = await fetchCookie(this.#url, this.sessionId, proof);
+    this.#isFetchingCookie = false;
+    if (this.#closed || !this.isLeading || proof !== this.#credentials) return;
+    const isMoved = proofOf(proof)?.credentials === 'include';
     if (isThere === undefined) {
-      this.#cookieRetry = setTimeout(() => void this.#moveToCookie(), COOKIE_AGAIN_MS * (1 + Math.random()));
-    } else if (isThere && moved === this.#credentials) {
-      this.#credentials = { isInCookie: true };
-      this.#client.setCredentials(undefined, undefined);
-      this.#keepCredentials();
+      const next = Math.min(2 * againMs, COOKIE_LATEST_MS);
+      if (this.#isWanted) this.#cookieRetry = setTimeout(() => void this.#moveToCookie(next), againMs * (1 + Math.random()));
+    } else if (isThere) {
+      this.#keepThese({ isInCookie: true });
+    } else if (!isMoved) {
+      // This browser blocks it. From here on it goes on as if it had never been asked for.
+      const { isInCookie: _, ...stays } = proof;
+      this.#keepThese(stays);
+      this.#connection.reconnectAfter(0);
     }
+  }
+
+  #keepThese(credentials: Credentials): void {
+    this.#credentials = credentials;
+    this.#client.setCredentials(credentials.token, credentials.claim);
+    this.#keepCredentials();
   }
 
   /** The personal data was erased: nothing of the session stays in this browser, nor is it the one to go on with. */
   async #wipe(): Promise<void> {
     await Promise.all(this.#keeping);
     await this.#storage.wipe(this.sessionId).catch(() => undefined);
+    // The answer takes the cookie out.
+    if (this.#credentials.isInCookie && this.isLeading) await fetchCookie(this.#url, this.sessionId, {});
   }
 }
 

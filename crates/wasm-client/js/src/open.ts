@@ -118,7 +118,8 @@ async function openHandedOff(options: OpenOptions, code: string): Promise<Checko
   // Where this browser began the session itself, it has a claim that lasts longer.
   const own = kept?.isLent ? undefined : kept?.claim;
   const claim = own ?? offered;
-  await saveCredentials(storage, sessionId, { token, claim, ...(own === undefined && { isLent: true }) });
+  const place = kept?.isInCookie ? { isInCookie: true } : placeOf(options);
+  await saveCredentials(storage, sessionId, { token, claim, ...(own === undefined && { isLent: true }), ...place });
   await rememberCurrent(storage, sessionId);
   storage.close();
   return goOn({ ...options, sessionId, token }, claim);

@@ -427,9 +427,9 @@ export class CheckoutSession {
     if (this.#closed || this.#isReopening) return;
     this.#isReopening = true;
     const absences = this.#absences;
-    const { funnel } = this.#engine;
+    const { funnel, place } = this.#engine;
     await this.#engine.written();
-    const engine = await Engine.open(this.#url, this.id, this.#storage, {}, eventsFor(() => this));
+    const engine = await Engine.open(this.#url, this.id, this.#storage, place, eventsFor(() => this));
     this.#isReopening = false;
     if (this.#closed || absences !== this.#absences) {
       // It was left again meanwhile: one that is gone must not be waited for, and one that is back starts from the storage.

@@ -22,7 +22,8 @@ test('where there are no WebSockets requests are used at once, and nothing else 
     return asked.length === 1 ? Response.json({ frames: [{ type: 'pong' }] }) : new Promise(() => undefined);
   });
   const received: string[] = [];
-  const connection = new Connection('https://checkout.shop.example', false, {
+  const connection = new Connection('https://checkout.shop.example', {
+    isInCookie: () => false,
     opened: () => undefined,
     received: (frame) => void received.push(frame),
     lost: () => expect.unreachable('it is as good as it gets'),

@@ -232,7 +232,8 @@ async fn create_once(
     let session = visible(&created, role);
     let purpose = if mode.is_some() { Purpose::Cookie } else { Purpose::Browser };
     let issued = issue_token(state, purpose, &key, &created, issued_by)?;
-    let (token, cookies) = TokenAnswer::to(state, mode.as_ref().zip(claim), issued);
+    let (token, cookies) =
+        TokenAnswer::to(state, mode.as_ref().zip(claim), issued, created.session.expires_at.as_millis());
     let location = format!("/v1/sessions/{}", session.id);
     let body = Created { session, token };
     let reply = Reply::json(StatusCode::CREATED, &body)?.cookies(cookies);

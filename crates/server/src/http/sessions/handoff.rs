@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use throughline_core::sync::ServerFrame;
-use throughline_core::{Caller, ClientId, Command, Role, Timestamp};
+use throughline_core::{Caller, ClientId, Command, LentClaim, Role, Timestamp};
 use utoipa::ToSchema;
 
 use super::{Target, TokenAnswer, all_accepted, erased, existing, request};
@@ -140,28 +140,34 @@ pub(crate) async fn accept(
     let digest = |secret: &str| {
         claim_secret::digest_of(secret).ok_or_else(|| invalid("claim", "a claim secret has 32 to 256 bytes"))
     };
-    let claim = secret.as_deref().map(digest).transpose()?;
-    // No longer than the token that asked for the code could be renewed.
-    let until = claim.is_some().then(|| Timestamp::from_millis(claims.ends_at_ms));
+    // No longer than the token that asked for the code could be renewed, and only as long as that could be good.
+    let until = Timestamp::from_millis(claims.ends_at_ms);
+    let (family, issued_by) = (claims.family.clone(), claims.issued_by.clone());
+    let digest = secret.as_deref().map(digest).transpose()?;
+    let claim = digest.map(|digest| LentClaim { digest, until, family, issued_by });
     let key = SessionKey { tenant: claims.tenant.clone(), session_id: claims.session_id.clone() };
     let access_generation = claims.access_generation;
     // A code ends as a token does: when the session is paid, and when access to it is revoked.
     let caller = Caller { key_id: None, network: Some(kept_network(address)) };
     let credential = claims.credential();
     let target = Target { key, role: Role::System, credential, caller };
-    if existing(&state, &target).await.map_err(of_code)?.erased_at.is_some() {
+    let current = existing(&state, &target).await.map_err(of_code)?;
+    if current.erased_at.is_some() {
         return Err(erased());
+    }
+    if claims.asked_by.as_ref().is_some_and(|asked_by| !current.accepts(access_generation, asked_by)) {
+        return Err(refused(&TokenError::Revoked));
     }
     // A code is a client with one command: that no command takes effect twice, on whichever server, makes it good for one
     // browser. Of the clients that a session remembers, codes are the last to be forgotten.
     let client_id = ClientId::new(format!("{}{}", ClientId::HANDOFF, claims.token_id))
         .map_err(|error| Problem::internal(&error))?;
-    let requests = vec![request(&client_id, Some(1), Command::HandOff { claim: claim.clone(), until })];
+    let requests = vec![request(&client_id, Some(1), Command::HandOff { claim: claim.clone() })];
     let answers = target.execute(&state, requests).await?.answers;
     if answers.iter().any(|answer| matches!(answer, ServerFrame::Accepted { repeated: true, .. })) {
         // Whoever used the code has registered this secret with it: the answer was lost on its way.
         let session = existing(&state, &target).await.map_err(of_code)?;
-        let is_same_browser = claim.is_some_and(|digest| session.lent_until(&digest).is_some());
+        let is_same_browser = claim.is_some_and(|claim| session.lent_claim(&claim.digest).is_some());
         if !is_same_browser {
             tracing::warn!("a handoff code was used again");
             let SessionKey { tenant, session_id } = target.key.clone();
@@ -179,8 +185,9 @@ pub(crate) async fn accept(
     let purpose = if mode.is_some() { Purpose::Cookie } else { Purpose::Browser };
     let grant = Grant { purpose, tenant, session_id: session, access_generation, issued_by: None };
     let issued = state.authenticator.tokens().issue_from(&claims, &grant, state.config.lifetimes, now_ms);
-    let (token, cookies) =
-        TokenAnswer::to(&state, mode.as_ref().zip(secret), issued.map_err(|error| Problem::internal(&error))?);
+    let issued = issued.map_err(|error| Problem::internal(&error))?;
+    let until_ms = issued.claims.ends_at_ms;
+    let (token, cookies) = TokenAnswer::to(&state, mode.as_ref().zip(secret), issued, until_ms);
     Ok(Reply::json(StatusCode::OK, &HandedOff { session_id, token })?.cookies(cookies).into_response())
 }
 

@@ -75,11 +75,17 @@ impl From<IssuedToken> for TokenAnswer {
 }
 
 impl TokenAnswer {
-    /// What goes to a browser in the answer, and what in cookies, together with its claim secret, where it asks for that.
-    fn to(state: &ServerState, cookie: Option<(&CookieMode, String)>, issued: IssuedToken) -> (Self, Vec<HeaderValue>) {
+    /// What goes to a browser in the answer, and what in cookies, together with its claim secret, which is good until then, where
+    /// it asks for that.
+    fn to(
+        state: &ServerState,
+        cookie: Option<(&CookieMode, String)>,
+        issued: IssuedToken,
+        until_ms: i64,
+    ) -> (Self, Vec<HeaderValue>) {
         let Some((mode, claim)) = cookie else { return (issued.into(), Vec::new()) };
         let token_expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
-        (Self { token: None, token_expires_at }, cookie::headers(state, mode, issued, claim))
+        (Self { token: None, token_expires_at }, cookie::headers(state, mode, issued, claim, until_ms))
     }
 }
 

@@ -35,12 +35,14 @@ pub(crate) struct Revocation {
 /// Ends one token of a session, with all that were and will be renewed out of it, on every server and open socket. Other
 /// browsers of the session go on.
 ///
-/// A token that is over, or none of this server, is as good as ended: the answer is the same.
+/// A token that is over for itself ends the others of its family all the same. What is none of this server is as good as ended: the
+/// answer is the same. A code ends what was let in with it, and nothing else.
 #[utoipa::path(
     post, path = "/v1/tokens/revoke", tag = "sessions", request_body = Revocation,
     responses(
         (status = 204, description = "It is good for nothing"),
         BodyProblems,
+        (status = 403, description = "The session remembers no more revoked tokens; the shop can end all of its access", body = ProblemDetails),
         (status = 503, description = "It can't be stored just now: it is still good", body = ProblemDetails),
     ),
     security(()),
@@ -53,7 +55,7 @@ pub(crate) async fn revoke(
     let now_ms = state.clock.now_ms();
     let verified = [Purpose::Browser, Purpose::Handoff, Purpose::Cookie]
         .into_iter()
-        .find_map(|purpose| state.authenticator.verify(&token, purpose, now_ms).ok());
+        .find_map(|purpose| state.authenticator.tokens().verify_family(&token, purpose, now_ms).ok());
     match verified {
         Some(claims) => {
             let key = SessionKey { tenant: claims.tenant.clone(), session_id: claims.session_id.clone() };

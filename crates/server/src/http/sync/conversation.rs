@@ -82,6 +82,12 @@ impl Conversation {
                 return Err(End::new(ErrorCode::SessionNotFound, "there is no session with this id"));
             }
             (None, Credential::Claim(_)) => state.creations_per_address.check(address)?,
+            // What came of a service key that is revoked has ended with it.
+            (Some(current), Credential::Claim(digest))
+                if current.state.lent_claim(digest).is_some_and(|lent| state.authenticator.has_ended(lent)) =>
+            {
+                return Err(not_admitted(&state, &proof));
+            }
             // A newer one than this server has heard of lets it read the session again.
             (Some(current), Credential::Token { generation, family })
                 if *generation <= current.state.access_generation && !current.state.accepts(*generation, family) =>
@@ -233,8 +239,8 @@ impl Conversation {
                 }
                 let SessionKey { tenant, session_id } = self.key.clone();
                 let grant = Grant { purpose, tenant, session_id, access_generation, issued_by: None };
-                match state.lent_until(digest) {
-                    Some(until) => tokens.issue_until(&grant, lifetimes, until.as_millis(), now_ms),
+                match state.lent_claim(digest) {
+                    Some(lent) => tokens.issue_for(lent, &grant, lifetimes, now_ms),
                     None => tokens.issue(&grant, lifetimes, now_ms),
                 }
             }

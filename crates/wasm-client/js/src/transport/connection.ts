@@ -10,6 +10,8 @@ export interface ConnectionEvents {
   lost(): void;
   /** What the client would say hello with now. */
   hello(): string | undefined;
+  /** Whether what lets the browser in is in a cookie, as far as it is not in the greeting. */
+  isInCookie(): boolean;
 }
 
 const FIRST_DELAY_MS = 250;
@@ -27,7 +29,6 @@ const UPGRADE_AFTER_MS = 60_000;
  */
 export class Connection {
   readonly #address: string;
-  readonly #isInCookie: boolean;
   readonly #events: ConnectionEvents;
   #transport: Transport | undefined;
   #isPolling = false;
@@ -39,10 +40,8 @@ export class Connection {
   #reconnect: ReturnType<typeof setTimeout> | undefined;
   #upgrade: ReturnType<typeof setTimeout> | undefined;
 
-  /** @param isInCookie - what lets the browser in is in a cookie, as far as it is not in the greeting. */
-  constructor(url: string, isInCookie: boolean, events: ConnectionEvents) {
+  constructor(url: string, events: ConnectionEvents) {
     this.#address = syncAddress(url);
-    this.#isInCookie = isInCookie;
     this.#events = events;
   }
 
@@ -98,7 +97,7 @@ export class Connection {
   }
 
   #openSocket(current: () => Transport | undefined): Transport {
-    const socket: Transport = new WebSocketTransport(this.#address, this.#isInCookie, {
+    const socket: Transport = new WebSocketTransport(this.#address, this.#events.isInCookie(), {
       opened: () => this.#opened(socket),
       received: (frame) => {
         // Only a server that answers is one: an address that accepts and closes at once keeps the backoff growing.
@@ -116,7 +115,7 @@ export class Connection {
   }
 
   #poll(): Transport {
-    const polling: Transport = new PollingTransport(this.#address, this.#isInCookie, {
+    const polling: Transport = new PollingTransport(this.#address, this.#events.isInCookie(), {
       opened: () => this.#events.opened(),
       received: (frame) => {
         this.#failures = 0;
