@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::rest_client::{GivenKey, RestClient, RestError, ServerUrl, ToldProblem};
+use crate::service_key::PREFIX;
 
 /// The variable with the service key.
 const SERVICE_KEY: &str = "THROUGHLINE_SERVICE_KEY";
@@ -176,6 +177,24 @@ pub enum PrivacyError {
         #[source]
         source: io::Error,
     },
+    /// What is given as the key is something else.
+    #[error(
+        "what is given as the service key is none: they begin with {PREFIX}. `throughline service-keys list` says which there are"
+    )]
+    NotAKey,
+    /// Both are to come from the same place.
+    #[error(
+        "--service-key-file and --email-file can't both be standard input; put the key into a file, or into {SERVICE_KEY}"
+    )]
+    TwoFromStandardInput,
+    /// Nothing was found.
+    #[error(
+        "nothing was erased: there is no session {session} that this service key may reach; check the id and whose key it is. One that was deleted since is gone too"
+    )]
+    NoSession {
+        /// What was asked for.
+        session: SessionId,
+    },
     /// Nobody is named.
     #[error(
         "--email-file: what it holds is no email address such as name@example.com on one line; nothing was asked for"
@@ -295,6 +314,10 @@ impl PrivacyCommand {
 }
 
 impl Server {
+    fn is_key_read_from_standard_input(&self) -> bool {
+        self.service_key_file.as_deref() == Some(Path::new("-"))
+    }
+
     fn client(&self) -> Result<RestClient, PrivacyError> {
         let key = self.key(std::env::var(SERVICE_KEY).ok())?;
         if self.server.is_in_the_clear() {
@@ -314,12 +337,16 @@ impl Server {
             (None, Some(file)) => read("--service-key-file", file)?,
             (None, None) => return Err(PrivacyError::NoKey),
         };
-        GivenKey::first_of(&text).ok_or(PrivacyError::NoKey)
+        let key = GivenKey::first_of(&text).ok_or(PrivacyError::NoKey)?;
+        if key.is_service_key() { Ok(key) } else { Err(PrivacyError::NotAKey) }
     }
 }
 
 impl Subject {
-    fn body(&self) -> Result<Value, PrivacyError> {
+    fn body(&self, server: &Server) -> Result<Value, PrivacyError> {
+        if self.is_read_from_standard_input() && server.is_key_read_from_standard_input() {
+            return Err(PrivacyError::TwoFromStandardInput);
+        }
         if let Some(session) = &self.session {
             return Ok(json!({ "sessionId": session }));
         }
@@ -336,7 +363,8 @@ impl Subject {
 
 impl Export {
     async fn run(&self, out: &mut impl Write) -> Result<ExitCode, PrivacyError> {
-        let (client, subject) = (self.server.client()?, self.subject.body()?);
+        let subject = self.subject.body(&self.server)?;
+        let client = self.server.client()?;
         // Before the server is asked: whoever is given the data is told of in the audit log.
         let output = self.output.as_deref().map(|file| Ok::<_, PrivacyError>((create(file)?, file))).transpose()?;
         let accept = if self.html { "text/html" } else { "application/json" };
@@ -366,7 +394,8 @@ impl Erase {
         if !self.yes && self.subject.is_read_from_standard_input() {
             return Err(PrivacyError::NobodyToAsk);
         }
-        let (client, subject) = (self.server.client()?, self.subject.body()?);
+        let subject = self.subject.body(&self.server)?;
+        let client = self.server.client()?;
         if !self.yes {
             let listed: Listed = asked(&client, "/v1/privacy/export", &subject).await?.1;
             if !listed.sessions.is_empty() {
@@ -379,6 +408,10 @@ impl Erase {
             }
         }
         let (answer, erasures): (Value, Erasures) = asked(&client, "/v1/privacy/erase", &subject).await?;
+        // An address may have none; an id that somebody wrote down has one, unless it is wrong.
+        if let (true, Some(session)) = (erasures.sessions.is_empty(), &self.subject.session) {
+            return Err(PrivacyError::NoSession { session: session.clone() });
+        }
         if self.json {
             writeln!(out, "{answer:#}")?;
         } else {
@@ -415,7 +448,7 @@ impl HoldFacts {
 impl Erasures {
     fn lines(&self) -> String {
         if self.sessions.is_empty() {
-            return "there is no such session; nothing is left to erase\n".to_owned();
+            return "there is no session with this address; nothing is left to erase\n".to_owned();
         }
         let mut text = String::new();
         for erasure in &self.sessions {

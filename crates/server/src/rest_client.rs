@@ -27,6 +27,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use crate::service_key::PREFIX;
+
 /// How long a connection may take until a request can be sent.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -103,6 +105,12 @@ impl GivenKey {
     pub fn first_of(text: &str) -> Option<Self> {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         lines.next().map(|line| Self(Zeroizing::new(line.to_owned())))
+    }
+
+    /// Whether it has the form of a service key.
+    #[must_use]
+    pub fn is_service_key(&self) -> bool {
+        self.0.starts_with(PREFIX)
     }
 }
 

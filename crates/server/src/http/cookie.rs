@@ -128,9 +128,7 @@ impl CookieMode {
         let value = format!("{}{SEPARATOR}{}", held.token, held.claim);
         removed.chain([written(name, value, life)]).flatten().collect()
     }
-}
 
-impl CookieMode {
     /// The header that takes a session's cookie out of the browser.
     pub(crate) fn removal(&self, session_id: &str) -> Option<HeaderValue> {
         written(self.name_of(session_id), String::new(), Duration::ZERO)

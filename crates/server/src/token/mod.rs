@@ -39,6 +39,14 @@ pub enum Purpose {
     Handoff,
 }
 
+impl Purpose {
+    /// A browser's, in a cookie or not.
+    #[must_use]
+    pub const fn of_browser(is_in_cookie: bool) -> Self {
+        if is_in_cookie { Self::Cookie } else { Self::Browser }
+    }
+}
+
 /// Whom a token is issued to: one purpose, one tenant, one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {

@@ -149,6 +149,8 @@ async fn an_erasure_asks_first_leaves_what_is_held_and_changes_nothing_the_secon
     let nothing = printed(&shop.run(&erase, ""));
     assert!(nothing.contains("nothing is left to erase"), "who is not there any more is not asked about: {nothing}");
 
+    let mistyped = failure(&shop.run(&["erase", "--session", "ws_unknown", "--yes"], ""));
+    assert!(mistyped.contains("nothing was erased") && mistyped.contains("ws_unknown"), "{mistyped}");
     let unknown = failure(&shop.run(&["hold", "--session", "ws_unknown", "--reason", "why"], ""));
     assert!(unknown.contains("sessionNotFound"), "{unknown}");
     let refused = failure(&shop.run(&["hold", "--session", free, "--reason", "too late"], ""));

@@ -140,7 +140,7 @@ pub(crate) async fn set(
     let is_own = cookie::digest_of_claim(&claim).is_some_and(|digest| current.claim.as_ref() == Some(&digest));
     let until_ms = if is_own { end_of_own(&state, &current, now_ms) } else { issued.claims.ends_at_ms };
     let answer = CookieAnswer { token_expires_at: Timestamp::from_millis(issued.claims.expires_at_ms) };
-    let cookies = headers(&state, &mode, issued, claim, until_ms);
+    let cookies = set_cookie_headers(&state, &mode, issued, claim, until_ms);
     Ok(Reply::json(StatusCode::OK, &answer)?.cookies(cookies).into_response())
 }
 
@@ -192,7 +192,7 @@ pub(crate) async fn remove(
 }
 
 /// The headers that put a token and the secret that goes with it into the browser, until the secret is over.
-pub(super) fn headers(
+pub(super) fn set_cookie_headers(
     state: &ServerState,
     mode: &CookieMode,
     IssuedToken { text: token, claims }: IssuedToken,

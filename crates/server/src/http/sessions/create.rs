@@ -230,7 +230,7 @@ async fn create_once(
     let version = all_accepted(state.sessions.execute_as(&key, role, credential, &caller, requests).await?.answers)?;
     let created = state.sessions.current(&key).await?.ok_or_else(not_found)?.state;
     let session = visible(&created, role);
-    let purpose = if mode.is_some() { Purpose::Cookie } else { Purpose::Browser };
+    let purpose = Purpose::of_browser(mode.is_some());
     let issued = issue_token(state, purpose, &key, &created, issued_by)?;
     let (token, cookies) =
         TokenAnswer::to(state, mode.as_ref().zip(claim), issued, created.session.expires_at.as_millis());

@@ -182,7 +182,7 @@ pub(crate) async fn accept(
     }
     let SessionKey { tenant, session_id } = target.key;
     let session = session_id.clone();
-    let purpose = if mode.is_some() { Purpose::Cookie } else { Purpose::Browser };
+    let purpose = Purpose::of_browser(mode.is_some());
     let grant = Grant { purpose, tenant, session_id: session, access_generation, issued_by: None };
     let issued = state.authenticator.tokens().issue_from(&claims, &grant, state.config.lifetimes, now_ms);
     let issued = issued.map_err(|error| Problem::internal(&error))?;

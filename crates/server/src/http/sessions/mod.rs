@@ -85,7 +85,7 @@ impl TokenAnswer {
     ) -> (Self, Vec<HeaderValue>) {
         let Some((mode, claim)) = cookie else { return (issued.into(), Vec::new()) };
         let token_expires_at = Timestamp::from_millis(issued.claims.expires_at_ms);
-        (Self { token: None, token_expires_at }, cookie::headers(state, mode, issued, claim, until_ms))
+        (Self { token: None, token_expires_at }, cookie::set_cookie_headers(state, mode, issued, claim, until_ms))
     }
 }
 

@@ -231,7 +231,7 @@ impl Conversation {
         let state = self.subscription.state()?;
         let access_generation = state.access_generation;
         let is_in_cookie = self.proof.is_in_cookie;
-        let purpose = if is_in_cookie { Purpose::Cookie } else { Purpose::Browser };
+        let purpose = Purpose::of_browser(is_in_cookie);
         let issued = match (&self.proof.credential, &self.proof.token) {
             (Credential::Claim(digest), None) => {
                 if !state.admits(digest, Timestamp::from_millis(now_ms)) {
