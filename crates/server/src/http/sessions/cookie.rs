@@ -69,6 +69,7 @@ enum Proof {
         BodyProblems,
         (status = 401, description = "Nothing that lets this browser into a session of this id", body = ProblemDetails),
         (status = 403, description = "The header is missing, the page may not, or the token is for another session", body = ProblemDetails),
+        (status = 404, description = "No session can have this id", body = ProblemDetails),
         (status = 410, description = "The session was erased", body = ProblemDetails),
         (status = 503, description = "It can't be read or stored just now", body = ProblemDetails),
     ),
@@ -164,7 +165,8 @@ fn end_of_own(state: &ServerState, current: &SessionState, now_ms: i64) -> i64 {
     ),
     responses(
         (status = 204, description = "It is gone, or was before"),
-        (status = 403, description = "The header is missing, or the page may not", body = ProblemDetails),
+        (status = 403, description = "The header is missing, the page may not, or the session remembers no more revoked tokens", body = ProblemDetails),
+        (status = 404, description = "No session can have this id", body = ProblemDetails),
         (status = 503, description = "It can't be stored just now", body = ProblemDetails),
     ),
     security(()),
