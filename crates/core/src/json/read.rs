@@ -139,6 +139,7 @@ pub(crate) fn fill_fields(
     slots: &mut [&mut dyn FromJson],
 ) -> Result<(), Mismatch> {
     let is_tagged = reader.take_tagged();
+    let mut has_tag = false;
     let mut filled = 0_u64;
     let mut next = 0;
     reader.object(&mut |reader, name| {
@@ -148,13 +149,17 @@ pub(crate) fn fill_fields(
             _ => names.iter().position(|known| known.name() == name),
         };
         let Some((index, slot)) = index.and_then(|index| Some((index, slots.get_mut(index)?))) else {
-            if unknown == Unknown::Ignored || (is_tagged && name == "type") {
+            let is_tag = is_tagged && name == "type";
+            if is_tag && core::mem::replace(&mut has_tag, true) {
+                return Err(twice(name));
+            }
+            if unknown == Unknown::Ignored || is_tag {
                 return reader.skip();
             }
             return Err(Mismatch::new("is not known here").within(name));
         };
         if filled >> index & 1 == 1 {
-            return Err(Mismatch::new("is there twice").within(name));
+            return Err(twice(name));
         }
         filled |= 1 << index;
         next = index + 1;
@@ -166,6 +171,11 @@ pub(crate) fn fill_fields(
         }
     }
     Ok(())
+}
+
+#[inline(never)]
+fn twice(name: &str) -> Mismatch {
+    Mismatch::new("is there twice").within(name)
 }
 
 #[inline(never)]

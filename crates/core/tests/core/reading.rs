@@ -185,6 +185,7 @@ fn a_mismatch_names_the_field() {
     assert_eq!(read(r#"{"type":"setEmail"}"#), "email: is missing");
     assert_eq!(read(r#"{"type":"pay"}"#), "type: 'pay' is not known here");
     assert_eq!(read(r#"{"type":"setEmail","email":"a@b.co","email":"a@b.co"}"#), "email: is there twice");
+    assert_eq!(read(r#"{"type":"setEmail","email":"a@b.co","type":"erase"}"#), "type: is there twice");
     assert_eq!(read(r#"{"email":"a@b.co"}"#), "type: is missing");
     assert_eq!(read("[]"), "expected an object");
     assert_eq!(read(r#"{"type":"setEmail","email":"#), "email: not JSON");
