@@ -90,6 +90,25 @@ test('the buyer pays while the connection is lost, and comes back by what is in 
   expect(await page.evaluate(() => window.failures)).toEqual([]);
 });
 
+test('a session that is in the storage moves when the shop goes over to cookies, and leaves nothing when it is erased', async ({
+  page,
+  context,
+  site,
+  server,
+}) => {
+  const id = await openIn(page, site, server);
+  await settled(page);
+  expect((await credentials(page, id)).claim).toBeTruthy();
+  expect(await openIn(page, site, server, IN_COOKIE)).toBe(id);
+  await moved(page, id);
+  expect((await cookieOf(context, id))!.httpOnly).toBe(true);
+  // Also where it has been moved by another page, a page that does not ask for it goes on.
+  expect(await openIn(page, site, server)).toBe(id);
+  await page.evaluate(() => session.setEmail('ada@example.com').durable);
+  expect((await server.request(`/v1/sessions/${id}`, { method: 'DELETE' })).status).toBe(204);
+  await expect.poll(() => cookieOf(context, id)).toBeUndefined();
+});
+
 test('without WebSockets the requests bring the cookie', async ({ page, context, site, server }) => {
   await page.addInitScript(() => Reflect.deleteProperty(globalThis, 'WebSocket'));
   const id = await openIn(page, site, server, IN_COOKIE);
@@ -125,7 +144,8 @@ test('a browser that blocks the cookie, as for a page of another site, keeps wha
   const id = await openHere(page, server, IN_COOKIE);
   await settled(page);
   await asked;
-  expect((await credentials(page, id)).claim).toBeTruthy();
+  // From here on it is as if nobody had asked for a cookie: a token comes as well.
+  await expect.poll(async () => Object.keys(await credentials(page, id)).sort()).toEqual(['claim', 'token']);
   expect(await context.cookies(server.url)).toEqual([]);
   await page.reload();
   expect(await openHere(page, server, IN_COOKIE)).toBe(id);

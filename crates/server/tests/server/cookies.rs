@@ -7,6 +7,7 @@ use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::binary::{Dev, dev};
+use super::fleets::{LONG, until};
 use super::socket::{CLAIM, Socket, open};
 
 const PAGE: &str = "https://shop.example";
@@ -560,14 +561,14 @@ async fn a_service_key_takes_along_the_cookies_that_came_of_it() {
     let (key, key_id) = (text(&made["key"]), text(&made["id"]));
     let client = Client::new();
     let request = || client.post(format!("http://{}/v1/sessions", dev.address)).bearer_auth(&key).json(&json!({}));
-    let mut created = request().send().await.unwrap();
-    let begun = std::time::Instant::now();
-    while created.status() == StatusCode::UNAUTHORIZED {
-        assert!(begun.elapsed().as_secs() < 10, "the key is not known");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        created = request().send().await.unwrap();
-    }
-    let created: Value = created.json().await.unwrap();
+    let mut created = Value::Null;
+    until("the key is known", LONG, async || {
+        let answer = request().send().await.unwrap();
+        let is_known = answer.status() == StatusCode::CREATED;
+        created = answer.json().await.unwrap();
+        is_known
+    })
+    .await;
     let (id, bearer) = (text(&created["session"]["id"]), format!("Bearer {}", text(&created["token"])));
     let browser = Browser::new(&dev);
     let headers = [("origin", PAGE), ("throughline-credentials", "cookie"), ("authorization", bearer.as_str())];
@@ -576,11 +577,7 @@ async fn a_service_key_takes_along_the_cookies_that_came_of_it() {
     assert_eq!(browser.get(&id).await.0, 200);
     let url = format!("http://{}/v1/service-keys/{key_id}", dev.address);
     assert!(client.delete(url).bearer_auth(&dev.service_key).send().await.unwrap().status().is_success());
-    let begun = std::time::Instant::now();
-    while browser.get(&id).await.0 == 200 {
-        assert!(begun.elapsed().as_secs() < 10, "the key is good still");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    until("the key is refused", LONG, async || browser.get(&id).await.0 != 200).await;
     assert_eq!(code_of(browser.get(&id).await), refused(401, "tokenRevoked"));
     assert_eq!(browser.fetch_cookie(&id, json!({})).await.0, 401);
     let mut socket = browser.socket(&id, "late").await;
@@ -596,11 +593,13 @@ async fn a_token_that_is_over_ends_what_was_renewed_out_of_it() {
     let client = Client::new();
     let get = |token: String| client.get(format!("http://{}/v1/sessions/{id}", dev.address)).bearer_auth(token).send();
     let mut latest = first.clone();
-    while get(first.clone()).await.unwrap().status() == StatusCode::OK {
+    until("the first token is over", LONG, async || {
         let url = format!("http://{}/v1/sessions/{id}/token", dev.address);
         let renewed: Value = client.post(url).bearer_auth(&latest).send().await.unwrap().json().await.unwrap();
         latest = text(&renewed["token"]);
-    }
+        get(first.clone()).await.unwrap().status() != StatusCode::OK
+    })
+    .await;
     assert_eq!(get(latest.clone()).await.unwrap().status(), 200);
     let revoke = client.post(format!("http://{}/v1/tokens/revoke", dev.address)).json(&json!({ "token": first }));
     assert_eq!(revoke.send().await.unwrap().status(), 204);
@@ -623,7 +622,10 @@ async fn a_token_that_is_over_says_nothing_against_the_secret_and_the_own_one_st
     assert_eq!(response.status(), 200);
     assert_eq!(browser.held(&id).1, own);
     let url = format!("http://{}/v1/sessions/{id}", dev.address);
-    while browser.client.get(&url).header("authorization", &bearer).send().await.unwrap().status() == StatusCode::OK {}
+    until("the token is over", LONG, async || {
+        browser.client.get(&url).header("authorization", &bearer).send().await.unwrap().status() != StatusCode::OK
+    })
+    .await;
     let response = browser.send(Method::POST, &path, &headers, &json!({ "claim": own })).await;
     assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
     // As long as the session is there, whatever becomes of tokens.

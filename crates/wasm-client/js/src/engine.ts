@@ -259,7 +259,7 @@ export class Engine {
     return this.#clock.now();
   }
 
-  /** What a page that comes back has to know of where that is. */
+  /** Where what lets this browser in is to be, for a page that comes back. */
   get place(): Credentials {
     return this.#credentials.isInCookie ? { isInCookie: true } : {};
   }
@@ -426,8 +426,8 @@ export class Engine {
     if (isOver()) return;
     this.#term = term;
     const kept = valueIn<Credentials>(new Map(entries).get(`${this.sessionId}/credentials`));
-    // Without what has moved into a cookie meanwhile.
-    this.#credentials = kept ?? this.#credentials;
+    // Without what has moved into a cookie meanwhile; and this page may be the first that wants it there.
+    this.#credentials = kept ? { ...kept, ...this.place } : this.#credentials;
     const { token, claim } = this.#credentials;
     this.#connection.pause();
     this.#act(() => this.#client.lead(JSON.stringify(entries), token, claim));
