@@ -1,4 +1,5 @@
-//! How long a connection may be open without a request, and how long a request's head may take.
+//! How long a connection may be open without a request, how long a request's head may take, and how long what we send may wait
+//! for who asked for it.
 //!
 //! hyper has one limit for both, from the last answer to the end of the next head. But a connection that waits for its
 //! browser's next request is worth keeping for a while, and one that sends a head byte by byte is not.
@@ -20,7 +21,8 @@ use tokio::time::{Instant, Sleep};
 pub(crate) struct TimeLimits {
     /// From a head's first byte to its last; for a new connection, from its beginning.
     pub(crate) head: Duration,
-    /// From an answer, or what was last sent of it, to the next head's first byte.
+    /// From an answer, or what was last sent of it, to the next head's first byte; and from what was last taken of an answer, or
+    /// on a socket, to the next byte that is taken.
     pub(crate) idle: Duration,
 }
 
@@ -121,12 +123,14 @@ pub(crate) struct TimedStream<S> {
     timer: Pin<Box<Sleep>>,
     /// What the timer is set for, if for anything.
     set_for: Option<Phase>,
+    /// Runs while something waits to be taken.
+    not_taken: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> TimedStream<S> {
     pub(crate) fn new(stream: S, limits: TimeLimits) -> Self {
         let timer = Box::pin(tokio::time::sleep(limits.head));
-        Self { stream, progress: Progress::new(), limits, timer, set_for: Some(Phase::Head) }
+        Self { stream, progress: Progress::new(), limits, timer, set_for: Some(Phase::Head), not_taken: None }
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -162,27 +166,43 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
             }
             Poll::Pending => {
                 ready!(self.poll_overdue(cx));
-                metrics::counter!("throughline_connections_timed_out_total").increment(1);
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                Poll::Ready(Err(timed_out()))
             }
         }
     }
 }
 
+fn timed_out() -> io::Error {
+    metrics::counter!("throughline_connections_timed_out_total").increment(1);
+    io::ErrorKind::TimedOut.into()
+}
+
 impl<S: AsyncWrite + Unpin> TimedStream<S> {
-    /// Whoever still takes what we send is not idle.
-    fn written(&mut self, written: &Poll<io::Result<usize>>) {
+    /// What came of writing. Whoever still takes what we send is not idle.
+    fn written(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if matches!(written, Poll::Ready(Ok(1..))) && self.set_for == Some(Phase::Idle) {
             self.set_for = None;
         }
+        self.taken(written, cx)
+    }
+
+    /// Whether something was taken. For who takes nothing, nothing is kept for ever.
+    fn taken<T>(&mut self, taken: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if taken.is_ready() {
+            self.not_taken = None;
+            return taken;
+        }
+        let limit = self.limits.idle;
+        let not_taken = self.not_taken.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(not_taken.as_mut().poll(cx));
+        Poll::Ready(Err(timed_out()))
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(&written);
-        written
+        self.written(written, cx)
     }
 
     fn poll_write_vectored(
@@ -191,8 +211,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.written(&written);
-        written
+        self.written(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -200,11 +219,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.taken(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut_down = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.taken(shut_down, cx)
     }
 }
 
@@ -278,6 +299,23 @@ mod tests {
         assert!(reading.is_err(), "it has 60 seconds");
         stream.write_u8(b'x').await.unwrap();
         assert_eq!(fails_after(&mut stream).await, 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_is_given_up() {
+        let (mut stream, mut client) = connected();
+        stream.progress().request_has_come();
+        let taking = tokio::spawn(async move {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(59)).await;
+                client.read_u8().await.unwrap();
+            }
+            client
+        });
+        let since = Instant::now();
+        assert_eq!(stream.write_all(&[b'x'; 1000]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(since.elapsed().as_secs(), 10 * 59 + 60, "each byte that is taken gains time");
+        drop(taking.await);
     }
 
     #[tokio::test(start_paused = true)]

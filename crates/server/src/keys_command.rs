@@ -1,6 +1,7 @@
 //! `throughline keys`: making, rotating and retiring the keys of a server.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use serde::Serialize;
 use crate::clock::{millis, rfc3339};
 use crate::config::{self, ConfigError, ServeOptions};
 use crate::keys::ring_text::{RingText, VARIABLE};
-use crate::keys::source::{KeySource, KeySourceError, write_file};
+use crate::keys::source::{KeySource, KeySourceError, lock_file, write_file};
 use crate::keys::{KeyRing, KeyRingError, RootKey, RootKeyError};
 use crate::service_key::{BootstrapRole, ServiceKey, ServiceKeyError};
 use crate::store::{self, DatabaseSettings, OpenError, ReadError, Store};
@@ -245,6 +246,7 @@ fn generate(command: &Generate) -> Result<String, KeysError> {
     let role = if *operator { BootstrapRole::Operator } else { BootstrapRole::Service };
     let service_key_hash = service_key.known_as(tenant.clone(), role).to_string();
     if let Some(file) = keys_file {
+        let _lock = lock_file(file)?;
         if file.exists() {
             return Err(KeysError::Exists { file: file.clone() });
         }
@@ -304,13 +306,14 @@ impl Ring {
         self.json
     }
 
-    /// The ring as a file that can be written.
-    fn file(&self) -> Result<(PathBuf, RingText), KeysError> {
+    /// The ring as a file that can be written, and the lock under which that has to be done.
+    fn file(&self) -> Result<(PathBuf, RingText, File), KeysError> {
         let source = self.source()?;
         let KeySource::File(file) = &source else {
             return Err(KeysError::NotAFile { origin: format!("{source:?}") });
         };
-        Ok((file.clone(), source.read()?))
+        let lock = lock_file(file)?;
+        Ok((file.clone(), source.read()?, lock))
     }
 
     /// How many sessions the database has under each key; `None` where no database is given.
@@ -381,7 +384,7 @@ impl Ring {
 
 impl Rotate {
     fn rotate(&self, now_ms: i64) -> Result<String, KeysError> {
-        let (file, mut ring) = self.ring.file()?;
+        let (file, mut ring, _lock) = self.ring.file()?;
         let from_ms = now_ms.saturating_add(millis(Duration::from(self.after)));
         let key = RootKey::generate(Some(from_ms))?;
         let id = key.id().to_owned();
@@ -398,7 +401,7 @@ impl Rotate {
 
 impl Retire {
     fn retire(&self, now_ms: i64) -> Result<String, KeysError> {
-        let (file, mut ring) = self.ring.file()?;
+        let (file, mut ring, _lock) = self.ring.file()?;
         let Some(place) = ring.keys.iter().position(|key| key.id() == self.id) else {
             return Err(KeysError::NoSuchKey { id: self.id.clone() });
         };
@@ -450,7 +453,7 @@ impl Retire {
 
 impl Forget {
     fn forget(&self) -> Result<String, KeysError> {
-        let (file, mut ring) = self.ring.file()?;
+        let (file, mut ring, _lock) = self.ring.file()?;
         let needed = |why: String| Err(KeysError::Needed { id: self.id.clone(), why });
         if ring.keys.iter().any(|key| key.id() == self.id) {
             return needed("it is not retired; `throughline keys retire` first".to_owned());
@@ -507,6 +510,11 @@ pub fn development_keys(database: &Path) -> Result<PathBuf, KeysError> {
     if !file.exists() {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).map_err(KeysError::System)?;
+        }
+        let _lock = lock_file(&file)?;
+        // Another server may have made it while this one waited.
+        if file.exists() {
+            return Ok(file);
         }
         write_file(&file, &RingText { keys: vec![RootKey::generate(None)?], retired: Vec::new() })?;
     }
@@ -567,6 +575,19 @@ mod tests {
         let listed = ring(&file).list(NOW_MS).unwrap();
         assert!(listed.contains("next") && listed.contains("current"), "{listed}");
         assert!(!listed.contains(crate::keys::PREFIX), "no secret is listed");
+    }
+
+    #[test]
+    fn rotations_at_the_same_time_lose_no_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = generated(folder.path());
+        let after: humantime::Duration = Duration::from_secs(120).into();
+        std::thread::scope(|threads| {
+            for _ in 0..8 {
+                threads.spawn(|| Rotate { ring: ring(&file), after }.rotate(NOW_MS).unwrap());
+            }
+        });
+        assert_eq!(names(&file).0.len(), 9);
     }
 
     #[test]

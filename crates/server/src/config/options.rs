@@ -137,7 +137,7 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub shutdown_grace: Option<humantime::Duration>,
 
-    /// How long a connection may be open without a request, after its first one
+    /// How long a connection may be open without a request after its first one, or without taking what it is sent
     #[arg(long, help_heading = "Listening", env = "THROUGHLINE_IDLE_TIMEOUT", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub idle_timeout: Option<humantime::Duration>,

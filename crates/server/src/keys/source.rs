@@ -142,6 +142,25 @@ impl KeySource {
     }
 }
 
+/// Waits until nobody else changes the rings in a file's folder; they wait for as long as the answer is kept. Whoever reads a
+/// ring to write it changed holds this from before it reads: of two that don't, one key is lost.
+///
+/// # Errors
+/// When the operating system does not let it.
+pub fn lock_file(file: &Path) -> Result<std::fs::File, KeySourceError> {
+    let lock = || {
+        // The file itself is replaced by what is written, and a lock on it with it.
+        let folder = std::fs::File::open(folder_of(&std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned())))?;
+        folder.lock()?;
+        Ok(folder)
+    };
+    lock().map_err(|source| KeySourceError::Unwritable { file: file.to_owned(), source })
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes a ring into a file that only its owner can read, or whoever could read it before. The file has the old content or
 /// the new one, never a part of it.
 ///
@@ -169,8 +188,7 @@ pub fn write_file(file: &Path, ring: &RingText) -> Result<(), KeySourceError> {
         new.sync_all()?;
         std::fs::rename(&beside, file)?;
         // The new name is on the disk when the folder is.
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(folder)?.sync_all()
+        std::fs::File::open(folder_of(file))?.sync_all()
     };
     write().map_err(|source| KeySourceError::Unwritable { file: file.to_owned(), source })
 }

@@ -118,7 +118,7 @@ pub const METRICS: &[Metric] = &[
     counter("throughline_connections_refused_total", "Connections closed at once: their address held too many.", PLAIN),
     counter(
         "throughline_connections_timed_out_total",
-        "Connections closed because no request came on them, or its head not in time (`header_timeout`, `idle_timeout`).",
+        "Connections closed because no request came on them, its head not in time, or nobody took the answer (`header_timeout`, `idle_timeout`).",
         PLAIN,
     ),
     counter(

@@ -283,6 +283,17 @@ fn trickled(dev: &Dev, first: &str) -> (String, Duration) {
 }
 
 #[test]
+fn who_does_not_read_the_answer_holds_no_connection() {
+    let dev = dev(&["--idle-timeout", "1s", "--max-connections", "1"]);
+    let mut stream = TcpStream::connect(&dev.address).unwrap();
+    // More, in answers of some hundred kilobytes each, than the operating system keeps for a connection.
+    let many = b"GET /openapi.json HTTP/1.1\r\nhost: t\r\n\r\n".repeat(200);
+    stream.write_all(&many).unwrap();
+    assert_eq!(Answer::to(&dev, "GET /livez", "", "").status(), 200, "the next one has got the place");
+    drop(stream);
+}
+
+#[test]
 fn an_idle_connection_is_closed_after_its_time_and_not_before() {
     let dev = dev(&["--idle-timeout", "6s", "--header-timeout", "2s"]);
     let mut stream = TcpStream::connect(&dev.address).unwrap();
