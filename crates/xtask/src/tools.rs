@@ -53,7 +53,7 @@ impl Tool {
         install.arg(workspace::path(FOLDER));
         // Built quickly rather than to be quick: it runs for seconds.
         install
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
             .env("CARGO_TARGET_DIR", workspace::path(FOLDER).join("build"));
