@@ -16,9 +16,15 @@ export const IN_COOKIE = { 'throughline-credentials': 'cookie' };
 /** How a request proves that it may be about the session; nothing while the server has not let this browser in. */
 export type Proof = Pick<RequestInit, 'headers' | 'credentials'>;
 
-export function proofOf({ token, claim, isInCookie }: Credentials): Proof | undefined {
+export function proofOf(credentials: Credentials): Proof | undefined {
+  const { token } = credentials;
   if (token !== undefined) return { headers: { authorization: `Bearer ${token}` }, credentials: 'omit' };
-  return isInCookie && claim === undefined ? { headers: IN_COOKIE, credentials: 'include' } : undefined;
+  return isMoved(credentials) ? { headers: IN_COOKIE, credentials: 'include' } : undefined;
+}
+
+/** Whether nothing of it is anywhere but in the cookie. */
+export function isMoved({ token, claim, isInCookie }: Credentials): boolean {
+  return isInCookie === true && (token ?? claim) === undefined;
 }
 
 /** Keeps them with the session; where nothing can be written, they last as long as the page. */

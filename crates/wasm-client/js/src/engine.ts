@@ -10,7 +10,7 @@ import {
   readWrites,
   type Write,
 } from './core-outputs.js';
-import { type Credentials, proofOf, saveCredentials } from './credentials.js';
+import { type Credentials, isMoved, saveCredentials } from './credentials.js';
 import { textOf, valueIn } from './plain.js';
 import { Rejection, SessionError } from './rejection.js';
 import { ServerClock } from './server-clock.js';
@@ -430,7 +430,9 @@ export class Engine {
     this.#credentials = kept ? { ...kept, ...this.place } : this.#credentials;
     const { token, claim } = this.#credentials;
     this.#connection.pause();
-    this.#act(() => this.#client.lead(JSON.stringify(entries), token, claim));
+    // Also where there is neither: to lead alone leaves what the core has had.
+    this.#client.setCredentials(token, claim);
+    this.#act(() => this.#client.lead(JSON.stringify(entries)));
     this.#tellLead();
     if (this.#isWanted) this.#connection.resume();
   }
@@ -483,6 +485,7 @@ export class Engine {
         this.#tabs?.watch(message.clientId);
         this.#tellLink();
         this.#act(() => this.#client.greeted(message.frame));
+        void this.#moveWhatIsLeft();
         break;
       case 'frames':
         if (this.isLeading || message.term < this.#term) return;
@@ -687,19 +690,27 @@ export class Engine {
     const proof = this.#credentials;
     const isThere = await fetchCookie(this.#url, this.sessionId, proof);
     this.#isFetchingCookie = false;
-    if (this.#closed || !this.isLeading || proof !== this.#credentials) return;
-    const isMoved = proofOf(proof)?.credentials === 'include';
-    if (isThere === undefined) {
+    if (this.#closed || !this.isLeading) return;
+    // Also where it has got something else meanwhile: nobody says again that it is due.
+    if (isThere === undefined || proof !== this.#credentials) {
       const next = Math.min(2 * againMs, COOKIE_LATEST_MS);
       if (this.#isWanted) this.#cookieRetry = setTimeout(() => void this.#moveToCookie(next), againMs * (1 + Math.random()));
     } else if (isThere) {
       this.#keepThese({ isInCookie: true });
-    } else if (!isMoved) {
+    } else if (!isMoved(proof)) {
       // This browser blocks it. From here on it goes on as if it had never been asked for.
       const { isInCookie: _, ...stays } = proof;
       this.#keepThese(stays);
       this.#connection.reconnectAfter(0);
     }
+  }
+
+  /** A link that was followed in another tab leaves in the storage what lets this browser in; here the session is in its cookie. */
+  async #moveWhatIsLeft(): Promise<void> {
+    const kept = await this.credentials();
+    if (this.#closed || isMoved(kept) || !isMoved(this.#credentials)) return;
+    this.#keepThese({ ...kept, ...this.place });
+    await this.#moveToCookie();
   }
 
   #keepThese(credentials: Credentials): void {
