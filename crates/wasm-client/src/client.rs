@@ -61,10 +61,10 @@ impl Client {
         self.replica.follow();
     }
 
-    /// Speaks for all tabs from now on, with what the storage has under `<session>/`.
-    pub fn lead(&mut self, stored: &str, token: Option<String>, claim: Option<String>) {
+    /// Speaks for all tabs from now on, with what the storage has under `<session>/`. What lets it in is set apart from that.
+    pub fn lead(&mut self, stored: &str) {
         let restored = self.read(stored);
-        self.replica.lead(Restored { token, claim, ..restored });
+        self.replica.lead(restored);
     }
 
     /// Whether it speaks for all tabs.

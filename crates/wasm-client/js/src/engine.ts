@@ -430,7 +430,7 @@ export class Engine {
     this.#credentials = kept ? { ...kept, ...this.place } : this.#credentials;
     const { token, claim } = this.#credentials;
     this.#connection.pause();
-    // Also where there is neither: to lead alone leaves what the core has had.
+    // Also where there is neither: what the core has had is over then.
     this.#client.setCredentials(token, claim);
     this.#act(() => this.#client.lead(JSON.stringify(entries)));
     this.#tellLead();
