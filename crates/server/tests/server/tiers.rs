@@ -111,7 +111,8 @@ async fn a_killed_redis_loses_nothing_and_is_used_again() {
     accepted(&buyer, 10).await;
     let other = Buyer::start(&tab, &servers[1..], OFTEN);
     accepted(&other, 10).await;
-    for _ in 0..2 {
+    let told = |what: &str| nodes[0].log().matches(what).count();
+    for round in 1..=2 {
         fleet.redis.kill().unwrap();
         until("the breaker opens", Duration::from_secs(1), async || mode(&nodes[0]).await == "withoutRedis").await;
         let (status, body) = nodes[0].readiness().await.unwrap();
@@ -122,11 +123,12 @@ async fn a_killed_redis_loses_nothing_and_is_used_again() {
         for node in &nodes {
             until("it is used again", Duration::from_secs(5), async || mode(node).await == "normal").await;
         }
+        // The log is told a moment later. What is over before that is no change of mode to it.
+        until("the log says so", LONG, async || told("all tiers are there") == round).await;
         accepted(&buyer, 10).await;
     }
     settled(&fleet, &[&nodes[0], &nodes[1]], vec![(identity, buyer), (tab, other)]).await;
-    let changes = nodes[0].log().lines().filter(|line| line.contains("every command waits for the database")).count();
-    assert_eq!(changes, 2, "each change of mode is told once; {}", nodes[0].log());
+    assert_eq!(told("every command waits for the database"), 2, "each change of mode is told once; {}", nodes[0].log());
 }
 
 #[tokio::test]
