@@ -366,7 +366,7 @@ async fn a_poisoned_change_does_not_hurt_its_neighbours() {
 }
 
 /// All that a server asks of its store; each must answer promptly. Says whether all succeeded.
-async fn ask_everything(store: &PostgresStore, keys: &[SessionKey], version: u64) -> bool {
+async fn ask_everything(store: &PostgresStore, keys: &[SessionKey], version: u64, within: Duration) -> bool {
     let begun = Instant::now();
     let request = IdempotencyKey {
         tenant: keys[0].tenant.clone(),
@@ -386,7 +386,7 @@ async fn ask_everything(store: &PostgresStore, keys: &[SessionKey], version: u64
         store.sweep(0),
     );
     let elapsed = begun.elapsed();
-    assert!(elapsed < PROMPT, "it took {elapsed:?}");
+    assert!(elapsed < within, "it took {elapsed:?}");
     commits.iter().all(Result::is_ok)
         && loads.iter().all(Result::is_ok)
         && journal.is_ok()
@@ -404,11 +404,11 @@ async fn a_frozen_server_is_answered_for_promptly_and_costs_no_connection() {
     let name = database(&postgres);
     let store = open_prompt(&postgres, name).await;
     let keys = keys(16);
-    assert!(ask_everything(&store, &keys, 0).await);
+    assert!(ask_everything(&store, &keys, 0, PROMPT).await);
     for round in 0..3 {
         postgres.pause().unwrap();
         for _ in 0..3 {
-            assert!(!ask_everything(&store, &keys, 1).await, "round {round}: it is frozen");
+            assert!(!ask_everything(&store, &keys, 1, PROMPT).await, "round {round}: it is frozen");
         }
         // Callers that give up meanwhile must not take a connection with them.
         let abandoned = futures_util::future::join_all(keys.iter().map(|key| store.load(key)));
@@ -428,22 +428,24 @@ async fn a_frozen_server_is_answered_for_promptly_and_costs_no_connection() {
 async fn asvs_13_2_6_a_server_that_is_away_is_answered_for_promptly_and_found_again() {
     let mut postgres = Postgres::start().unwrap();
     let name = database(&postgres);
-    let store = open_prompt(&postgres, name).await;
+    // Long enough for a busy machine to connect anew; who waits for a server that is away waits for less.
+    let settings = PostgresSettings { timeout: RECOVERY * 7 / 10, ..settings(&postgres, name) };
+    let store = PostgresStore::open(&settings).await.unwrap();
     let keys = keys(16);
-    assert!(ask_everything(&store, &keys, 0).await);
+    assert!(ask_everything(&store, &keys, 0, RECOVERY).await);
     postgres.stop_fast().unwrap();
     for _ in 0..20 {
-        assert!(!ask_everything(&store, &keys, 1).await);
+        assert!(!ask_everything(&store, &keys, 1, PROMPT).await);
     }
     postgres.start_again().unwrap();
     until("it is ready again", RECOVERY, || async { store.ping().await.is_ok() }).await;
     // While it was away nothing can have been written.
-    assert!(ask_everything(&store, &keys, 1).await);
+    assert!(ask_everything(&store, &keys, 1, RECOVERY).await);
 
     // A restart that nobody noticed, because nobody asked.
     postgres.stop_fast().unwrap();
     postgres.start_again().unwrap();
-    assert!(ask_everything(&store, &keys, 2).await, "old connections are replaced, not reported");
+    assert!(ask_everything(&store, &keys, 2, RECOVERY).await, "old connections are replaced, not reported");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -111,24 +111,37 @@ async fn a_killed_redis_loses_nothing_and_is_used_again() {
     accepted(&buyer, 10).await;
     let other = Buyer::start(&tab, &servers[1..], OFTEN);
     accepted(&other, 10).await;
-    let told = |what: &str| nodes[0].log().matches(what).count();
-    for round in 1..=2 {
+    let modes = || modes_told(&nodes[0]);
+    for _ in 0..2 {
+        let told = modes().len();
         fleet.redis.kill().unwrap();
-        until("the breaker opens", Duration::from_secs(1), async || mode(&nodes[0]).await == "withoutRedis").await;
+        until("the breaker opens", LONG, async || mode(&nodes[0]).await == "withoutRedis").await;
         let (status, body) = nodes[0].readiness().await.unwrap();
         assert_eq!((status, body["status"].as_str()), (200, Some("degraded")), "{body}");
         accepted(&buyer, 10).await;
         accepted(&other, 10).await;
         fleet.redis.start_again().unwrap();
         for node in &nodes {
-            until("it is used again", Duration::from_secs(5), async || mode(node).await == "normal").await;
+            until("it is used again", LONG, async || mode(node).await == "normal").await;
         }
         // The log is told a moment later. What is over before that is no change of mode to it.
-        until("the log says so", LONG, async || told("all tiers are there") == round).await;
+        until("the log says so", LONG, async || {
+            let modes = modes();
+            modes.len() >= told + 2 && modes.last().is_some_and(|mode| mode == "normal")
+        })
+        .await;
         accepted(&buyer, 10).await;
     }
     settled(&fleet, &[&nodes[0], &nodes[1]], vec![(identity, buyer), (tab, other)]).await;
-    assert_eq!(told("every command waits for the database"), 2, "each change of mode is told once; {}", nodes[0].log());
+    let is_told_once = modes().windows(2).all(|two| two[0] != two[1]);
+    assert!(is_told_once, "each change of mode is told once; {}", nodes[0].log());
+}
+
+/// The modes that a server's log tells of, one after the other.
+fn modes_told(node: &Node) -> Vec<String> {
+    let log = node.log();
+    let modes = log.lines().filter_map(|line| Some(line.split_once("mode=\"")?.1.split('"').next()?.to_owned()));
+    modes.collect()
 }
 
 #[tokio::test]
