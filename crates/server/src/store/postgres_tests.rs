@@ -365,7 +365,7 @@ async fn a_poisoned_change_does_not_hurt_its_neighbours() {
     store.ping().await.unwrap();
 }
 
-/// All that a server asks of its store; each must answer promptly. Says whether all succeeded.
+/// All that a server asks of its store; all of it must be answered within this time. Says whether all succeeded.
 async fn ask_everything(store: &PostgresStore, keys: &[SessionKey], version: u64, within: Duration) -> bool {
     let begun = Instant::now();
     let request = IdempotencyKey {

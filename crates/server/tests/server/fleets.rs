@@ -49,14 +49,16 @@ pub async fn settled(fleet: &Fleet, nodes: &[&Node], buyers: Vec<(Identity, Buye
         assert!(buyer.settle(LONG).await, "not settled: {:?}; {}", buyer.told(), logs(nodes));
         clients.push((identity, buyer.leave().await));
     }
-    let mut checked = Err(String::new());
-    // A server that is busy may say so.
-    until("the promises are checked", LONG, async || {
-        checked = promises::check(fleet, nodes, &clients).await;
-        checked.is_ok()
-    })
-    .await;
-    let outcome = checked.unwrap();
+    let deadline = Instant::now() + LONG;
+    let outcome = loop {
+        match promises::check(fleet, nodes, &clients).await {
+            // A server that is busy may say so, and nothing else.
+            Err(refusal) if refusal.starts_with("503") && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            checked => break checked.unwrap(),
+        }
+    };
     assert!(outcome.is_kept(), "{outcome}; {}", logs(nodes));
     (outcome, clients.into_iter().map(|(_, told)| told).collect())
 }

@@ -115,14 +115,14 @@ async fn a_killed_redis_loses_nothing_and_is_used_again() {
     for _ in 0..2 {
         let told = modes().len();
         fleet.redis.kill().unwrap();
-        until("the breaker opens", LONG, async || mode(&nodes[0]).await == "withoutRedis").await;
+        until("the breaker opens", Duration::from_secs(1), async || mode(&nodes[0]).await == "withoutRedis").await;
         let (status, body) = nodes[0].readiness().await.unwrap();
         assert_eq!((status, body["status"].as_str()), (200, Some("degraded")), "{body}");
         accepted(&buyer, 10).await;
         accepted(&other, 10).await;
         fleet.redis.start_again().unwrap();
         for node in &nodes {
-            until("it is used again", LONG, async || mode(node).await == "normal").await;
+            until("it is used again", Duration::from_secs(5), async || mode(node).await == "normal").await;
         }
         // The log is told a moment later. What is over before that is no change of mode to it.
         until("the log says so", LONG, async || {
