@@ -40,6 +40,7 @@ use Role::{Browser, Operator, Service, System};
 /// Which roles may issue which command.
 pub const PERMISSIONS: &[(CommandKind, &[Role])] = &[
     (C::Create, &[Browser, Service]),
+    (C::Import, &[Service, Operator]),
     (C::SetEmail, &[Browser, Service]),
     (C::SetCustomer, &[Browser, Service]),
     (C::SetItems, &[Browser, Service]),
@@ -86,8 +87,15 @@ mod tests {
 
     #[test]
     fn a_browser_may_not_touch_money() {
-        for kind in [C::SetAdjustments, C::RecordPayment, C::RecordUpsellCharge, C::ConfirmClaims, C::HandOff, C::Erase]
-        {
+        for kind in [
+            C::Import,
+            C::SetAdjustments,
+            C::RecordPayment,
+            C::RecordUpsellCharge,
+            C::ConfirmClaims,
+            C::HandOff,
+            C::Erase,
+        ] {
             assert!(!may_issue(Browser, kind), "{kind:?}");
         }
     }

@@ -71,7 +71,9 @@ impl Scope {
             | CommandKind::HandOff
             | CommandKind::LendClaim
             | CommandKind::RevokeToken => Self::SessionsWrite,
-            CommandKind::RecordPayment
+            // It may say that a session was paid.
+            CommandKind::Import
+            | CommandKind::RecordPayment
             | CommandKind::FailPayment
             | CommandKind::RecordUpsellCharge
             | CommandKind::FailUpsellCharge

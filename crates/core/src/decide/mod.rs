@@ -3,6 +3,7 @@
 mod cart;
 mod claims;
 mod create;
+mod import;
 mod lifetime;
 mod offers;
 mod payment;
@@ -21,6 +22,7 @@ use crate::session::{Session, Status};
 use crate::state::{Hold, IdleLimit, State};
 use crate::time::Timestamp;
 use create::decide_create;
+use import::decide_import;
 pub use lifetime::ended;
 pub(crate) use lifetime::{erase, expire};
 
@@ -49,6 +51,9 @@ type Decision = Result<Vec<Event>, Rejection>;
 /// # Errors
 /// A [`Rejection`] that says what was wrong and who can mend it; then nothing has happened.
 pub fn decide(state: Option<&State>, command: &Command, role: Role, context: &Context<'_>) -> Decision {
+    if let Command::Import { legacy, .. } = command {
+        return check_permission(role, command).and_then(|()| decide_import(state, legacy, context));
+    }
     judge(state, command, role, context, |decider, command| decider.decide_for_back_end(command))
 }
 
@@ -70,16 +75,7 @@ fn judge(
     context: &Context<'_>,
     other: impl Fn(&Decider<'_>, &Command) -> Decision,
 ) -> Decision {
-    let kind = command.kind();
-    if !may_issue(role, kind) {
-        let who = match role {
-            Role::Browser => "a browser",
-            Role::Service => "a service",
-            Role::Operator => "an operator",
-            Role::System => "the server by itself",
-        };
-        return reject(Code::NotPermitted, &[who, " may not issue ", kind.as_str()]);
-    }
+    check_permission(role, command)?;
     match (state, command) {
         (None, Command::Create(create)) => decide_create(create, role, context),
         (Some(_), Command::Create(_)) => reject(Code::SessionExists, &["there is a session with this id already"]),
@@ -101,6 +97,20 @@ fn judge(
                 .decide(command, other)
         }
     }
+}
+
+fn check_permission(role: Role, command: &Command) -> Result<(), Rejection> {
+    let kind = command.kind();
+    if may_issue(role, kind) {
+        return Ok(());
+    }
+    let who = match role {
+        Role::Browser => "a browser",
+        Role::Service => "a service",
+        Role::Operator => "an operator",
+        Role::System => "the server by itself",
+    };
+    reject(Code::NotPermitted, &[who, " may not issue ", kind.as_str()])
 }
 
 fn reject<T>(code: Code, message: &[&str]) -> Result<T, Rejection> {
@@ -182,7 +192,7 @@ impl Decider<'_> {
             Command::RevokeAccess {} => Ok(vec![Event::AccessRevoked {}]),
             Command::SetHold { hold } => self.set_hold(hold.as_ref()),
             // Decided before, with or without a session.
-            Command::Create(_) | Command::Erase {} | Command::RevokeToken { .. } => Ok(vec![]),
+            Command::Create(_) | Command::Import { .. } | Command::Erase {} | Command::RevokeToken { .. } => Ok(vec![]),
             Command::SetEmail { .. }
             | Command::SetCustomer { .. }
             | Command::SetItems { .. }
