@@ -16,6 +16,7 @@ use crate::doctor_command::DoctorCommand;
 use crate::funnel_command::FunnelCommand;
 use crate::funnels::FunnelError;
 use crate::http;
+use crate::import_command::{self, ImportCommand, ImportCommandError};
 use crate::keys_command::{KeysCommand, KeysError, development_keys};
 use crate::migrate_command::{self, MigrateCommand};
 use crate::privacy_command::{PrivacyCommand, PrivacyError};
@@ -35,6 +36,7 @@ Examples:
   throughline doctor --config throughline.toml say whether everything is as it should be
   throughline funnel check funnels/*.toml      check funnel definitions
   throughline audit verify --config throughline.toml  say whether the audit log is as it was written
+  throughline import --from postgres://reader@old-db.internal/shop --config throughline.toml --dry-run
   throughline privacy export --server https://checkout.example --email-file ada.txt  give a buyer their data
   throughline serve --config throughline.toml  run with them in the environment
   throughline migrate --database-url postgres://throughline@db.internal/throughline";
@@ -95,6 +97,9 @@ enum Command {
     /// Give, remove and hold a buyer's data, by a server that runs
     #[command(subcommand)]
     Privacy(PrivacyCommand),
+    /// Bring in the sessions of the legacy systems
+    #[command(after_help = import_command::EXAMPLES)]
+    Import(Box<ImportCommand>),
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
@@ -135,6 +140,8 @@ enum CommandError {
     ServiceKeys(#[from] ServiceKeysError),
     #[error(transparent)]
     Privacy(#[from] PrivacyError),
+    #[error(transparent)]
+    Import(#[from] ImportCommandError),
     #[error("the outcome cannot be written as JSON")]
     Json(#[from] serde_json::Error),
     #[error("the server cannot listen on {address}; is another process using it? Choose one with --listen")]
@@ -169,6 +176,7 @@ pub fn run() -> ExitCode {
             command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
         }
         Command::Privacy(command) => return privacy(&command).unwrap_or_else(|error| failed(&error)),
+        Command::Import(command) => return import(&command).unwrap_or_else(|error| failed(&error)),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
     match outcome {
@@ -200,6 +208,13 @@ fn audit(command: &AuditCommand) -> Result<ExitCode, CommandError> {
 }
 
 fn privacy(command: &PrivacyCommand) -> Result<ExitCode, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = command.run(&mut out)?;
+    out.flush().map_err(CommandError::Output)?;
+    Ok(code)
+}
+
+fn import(command: &ImportCommand) -> Result<ExitCode, CommandError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let code = command.run(&mut out)?;
     out.flush().map_err(CommandError::Output)?;

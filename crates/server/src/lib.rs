@@ -28,6 +28,8 @@ pub mod funnel_graph;
 pub mod funnels;
 pub mod http;
 pub mod idempotency;
+mod import;
+mod import_command;
 mod json_depth;
 pub mod keys;
 pub mod keys_command;

@@ -71,7 +71,8 @@ impl Fields {
     pub(super) fn time(&mut self, camel: &str, snake: &str) -> Option<Timestamp> {
         match self.take(camel, snake)? {
             JsonValue::Integer(millis) => Some(Timestamp::from_millis(millis)),
-            JsonValue::String(text) => match text.parse() {
+            // A column without a time zone holds UTC.
+            JsonValue::String(text) => match text.parse().or_else(|_| [text.as_str(), "Z"].joined().parse()) {
                 Ok(time) => Some(time),
                 Err(_) => {
                     self.keep(camel, JsonValue::String(text));
