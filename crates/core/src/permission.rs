@@ -40,7 +40,7 @@ use Role::{Browser, Operator, Service, System};
 /// Which roles may issue which command.
 pub const PERMISSIONS: &[(CommandKind, &[Role])] = &[
     (C::Create, &[Browser, Service]),
-    (C::Import, &[Service, Operator]),
+    (C::Import, &[Service, Operator, System]),
     (C::SetEmail, &[Browser, Service]),
     (C::SetCustomer, &[Browser, Service]),
     (C::SetItems, &[Browser, Service]),

@@ -33,6 +33,7 @@ mod import_command;
 mod json_depth;
 pub mod keys;
 pub mod keys_command;
+pub mod legacy_cookie;
 pub mod migrate_command;
 pub mod mode;
 pub mod principal;

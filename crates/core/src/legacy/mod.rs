@@ -7,7 +7,7 @@
 //! | [cache](LegacySystem::Cache) | the same as the cookie, in the memory of one process | as the cookie |
 //! | [browser](LegacySystem::Browser) | an entry of the localStorage key `webseed_funnel_sessions` | what a buyer may change themselves; the rest becomes [`Claims`](crate::Claims) |
 //!
-//! [`read`] takes anything that JSON can be, and gives what one system says. [`merge`] makes one of what several say. [`adopt`] says
+//! [`read`] takes anything that JSON can be, and gives what one system says. [`merge`] makes one of what several say, and [`together`] does both for the command `import`. [`adopt`] says
 //! which events bring a session to that; [`take_over`] is for browsers, which have nothing that can be believed. The `write_…`
 //! functions go the other way, for code that has not moved yet.
 
@@ -17,6 +17,7 @@ mod merge;
 mod note;
 mod read;
 mod take_over;
+mod together;
 mod write;
 
 pub use adopt::{Adoption, adopt};
@@ -24,6 +25,7 @@ pub use merge::merge;
 pub use note::{Note, NoteKind};
 pub use read::{LegacyPayment, LegacySession, LegacySystem, NotASession, read};
 pub use take_over::{TakenOver, take_over};
+pub use together::together;
 pub use write::{write_browser_entry, write_cookie_claims, write_row};
 
 /// The localStorage key of the legacy `FunnelSessionManager`: one JSON object of all its sessions by id.

@@ -9,6 +9,7 @@ mod fleets;
 mod full_disk;
 mod handoff;
 mod herd;
+mod import;
 mod limits;
 mod listing;
 mod metrics;
