@@ -6,6 +6,7 @@ mod cookie;
 mod create;
 mod handoff;
 mod import;
+mod introspect;
 mod legacy_cookie;
 mod lifetime;
 mod list;
@@ -53,6 +54,7 @@ pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
         .routes(routes!(lifetime::renew_token))
         .routes(routes!(cookie::set, cookie::remove))
         .routes(routes!(revoke::revoke))
+        .routes(routes!(introspect::introspect))
         .routes(routes!(handoff::offer))
         .routes(routes!(handoff::accept))
         .routes(routes!(legacy_cookie::exchange))
