@@ -21,7 +21,8 @@ use crate::import::report::{Report, Totals};
 use crate::import::{Run, RunError};
 use crate::keys_command::{KeysError, Ring};
 use crate::sessions::importing::SessionImporter;
-use crate::store::{self, DatabaseSettings, DatabaseUrlError, OpenError, ReadError};
+use crate::store::postgres::PostgresAddress;
+use crate::store::{self, DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, ReadError};
 use crate::tenant::TenantId;
 
 /// Shown under the options.
@@ -112,15 +113,20 @@ pub enum ImportCommandError {
         "name what is to be imported: --from with the address of the legacy database, --from-jsonl with a file, or at least one of --cookies, --cache and --browsers"
     )]
     NothingToImport,
+    /// The legacy database's address is wrong.
+    #[error("--from")]
+    From(#[source] DatabaseUrlError),
+    /// Another kind of database.
+    #[error(
+        "the legacy database is a PostgreSQL one: --from postgres://user@host/database. From anything else, write its rows into a file, one as JSON in each line, and give that with --from-jsonl"
+    )]
+    NotPostgres,
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The key ring can't be read.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// The database's address is wrong.
-    #[error(transparent)]
-    Url(#[from] DatabaseUrlError),
     /// The database can't be opened.
     #[error(transparent)]
     Database(#[from] OpenError),
@@ -183,10 +189,15 @@ impl ImportCommand {
     async fn import(&self, out: &mut impl Write) -> Result<ExitCode, ImportCommandError> {
         let started = Instant::now();
         let options = self.options()?;
+        let from = match self.from.as_deref().map(str::parse).transpose().map_err(ImportCommandError::From)? {
+            None => None,
+            Some(DatabaseUrl::Postgres(address)) => Some(address),
+            Some(DatabaseUrl::Sqlite(_)) => return Err(ImportCommandError::NotPostgres),
+        };
         let settings = config::database_settings(options.clone())?;
         let funnels = FunnelLibrary::load(options.funnels.as_deref())?;
         let keys = self.ring.key_ring()?;
-        let of = self.description(&settings);
+        let of = self.description(from.as_ref(), &settings);
         let store = store::open(&DatabaseSettings { auto_migrate: false, ..settings }).await?;
         if let Some(key) = store.root_keys().await?.into_iter().find(|id| keys.reads(id).is_none()) {
             return Err(ImportCommandError::OtherRing { key });
@@ -201,9 +212,9 @@ impl ImportCommand {
             reached.map_or((None, Totals::default()), |(position, totals)| (Some(position), totals));
         let goes_on = position.is_some();
         let mut total = None;
-        let rows = match (&self.from, &self.from_jsonl) {
-            (Some(url), _) => {
-                let mut table = Table::open(url, &self.table, position).await?;
+        let rows = match (&from, &self.from_jsonl) {
+            (Some(address), _) => {
+                let mut table = Table::open(address, &self.table, position).await?;
                 total = Some(table.count().await?);
                 Rows::Table(Box::new(table))
             }
@@ -268,13 +279,9 @@ impl ImportCommand {
     }
 
     /// From where to where, without passwords.
-    fn description(&self, settings: &DatabaseSettings) -> String {
-        let from = match (&self.from, &self.from_jsonl) {
-            (Some(url), _) => {
-                let (_, place) = url.split_once('@').unwrap_or(("", url));
-                let place = place.split_once('?').map_or(place, |(place, _)| place);
-                format!("the table {} of {place}", self.table)
-            }
+    fn description(&self, from: Option<&PostgresAddress>, settings: &DatabaseSettings) -> String {
+        let from = match (from, &self.from_jsonl) {
+            (Some(address), _) => format!("the table {} of {address}", self.table),
             (None, Some(file)) => format!("the file {}", file.display()),
             (None, None) => "other systems' files".to_owned(),
         };

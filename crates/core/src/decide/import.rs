@@ -3,7 +3,6 @@
 use super::{Context, Decision, reject};
 use crate::command::LegacyEntries;
 use crate::legacy;
-use crate::prelude::*;
 use crate::rejection::RejectionCode as Code;
 use crate::state::State;
 

@@ -27,7 +27,7 @@ pub fn merge(mut sessions: Vec<LegacySession>) -> Option<LegacySession> {
         return sessions.pop();
     }
     sessions.sort_by_key(|session| Reverse((session.updated_at, session.system())));
-    let mut merged = sessions.first()?.clone();
+    let mut merged = LegacySession { claims: None, ..sessions.first()?.clone() };
     merged.systems = sessions.iter().map(LegacySession::system).collect();
 
     let all: Vec<&LegacySession> = sessions.iter().collect();

@@ -252,6 +252,9 @@ pub fn read(system: LegacySystem, key: &str, entry: &JsonValue) -> Result<Legacy
         session.read_metadata(&mut metadata);
     }
     session.payment = session.payment_of(system);
+    if system == LegacySystem::Browser {
+        session.claims = session.as_claims().filter(Claims::claim_payment);
+    }
     fields.rest.retain(|_, value| *value != JsonValue::Null);
     for (camel, snake) in PAYMENT_REFERENCES {
         // Browsers see the metadata.

@@ -56,7 +56,7 @@ impl Shop {
         (state, adoption)
     }
 
-    fn new(&self, legacy: &LegacySession) -> (Session, Vec<(String, NoteKind)>) {
+    fn begun(&self, legacy: &LegacySession) -> (Session, Vec<(String, NoteKind)>) {
         let (state, adoption) = self.adopt(legacy, None);
         (state.unwrap().session, adoption.notes.into_iter().map(|note| (note.field, note.kind)).collect())
     }
@@ -94,7 +94,7 @@ fn of_every_recorded_row_what_was_paid_is_paid_and_nothing_else() {
     let mut late_reads = 0;
     for line in ROWS.lines() {
         let row: Value = serde_json::from_str(line).unwrap();
-        let (session, notes) = shop.new(&said(LegacySystem::Database, row.clone()));
+        let (session, notes) = shop.begun(&said(LegacySystem::Database, row.clone()));
         let after_payment = ["upsell-1", "upsell-2", "success", "completed"];
         let was_paid =
             row["transaction_id"].is_string() && after_payment.contains(&row["current_step"].as_str().unwrap());
@@ -136,12 +136,12 @@ fn of_every_recorded_row_what_was_paid_is_paid_and_nothing_else() {
 fn a_buyer_at_an_offer_is_there_again_and_can_answer() {
     let shop = Shop::at("2026-11-20T09:06:00Z");
     for (step, expected) in [("upsell-1", "upsell-1"), ("completed", "upsell-1"), ("upsell-2", "upsell-2")] {
-        let (session, _) = shop.new(&said(LegacySystem::Database, paid_row(json!({"current_step": step}))));
+        let (session, _) = shop.begun(&said(LegacySystem::Database, paid_row(json!({"current_step": step}))));
         assert_eq!((session.status, session.current_step.as_str()), (Status::Processing, expected));
         assert!(session.upsells.iter().any(|upsell| upsell.state == OfferState::Offered), "{step}");
         assert_eq!(session.updated_at, time("2026-11-20T09:05:00Z"));
     }
-    let (session, _) = shop.new(&said(LegacySystem::Database, paid_row(json!({"current_step": "success"}))));
+    let (session, _) = shop.begun(&said(LegacySystem::Database, paid_row(json!({"current_step": "success"}))));
     assert_eq!(session.status, Status::Completed);
 }
 
@@ -166,13 +166,13 @@ fn an_unpaid_price_is_the_catalogues_and_a_paid_one_stays() {
     let shop = Shop::at("2026-11-20T09:06:00Z");
     let cheap = json!({"products": [{"id": "fitspresso-1-pack", "name": "One", "price": 0.79, "quantity": 1},
         {"id": "own-brand", "name": "Own brand", "price": "12.50", "quantity": "2"}]});
-    let (session, notes) = shop.new(&said(LegacySystem::Database, row(cheap.clone())));
+    let (session, notes) = shop.begun(&said(LegacySystem::Database, row(cheap.clone())));
     let prices: Vec<_> = session.products.iter().map(|item| (item.price.minor(), item.price_source)).collect();
     assert_eq!(prices, [(7900, PriceSource::Funnel), (1250, PriceSource::Claimed)]);
     for kind in [NoteKind::Repriced, NoteKind::PriceUnconfirmed] {
         assert!(notes.contains(&("products.price".to_owned(), kind)), "{notes:?}");
     }
-    let (session, notes) = shop.new(&said(LegacySystem::Database, paid_row(cheap)));
+    let (session, notes) = shop.begun(&said(LegacySystem::Database, paid_row(cheap)));
     let prices: Vec<_> = session.products.iter().map(|item| (item.price.minor(), item.price_source)).collect();
     assert_eq!(prices, [(79, PriceSource::Service), (1250, PriceSource::Service)]);
     assert!(notes.contains(&("amount".to_owned(), NoteKind::AmountsDisagree)), "{notes:?}");
@@ -184,7 +184,7 @@ fn offers_come_in_charged_declined_and_under_their_code() {
     let shop = Shop::at("2026-11-20T09:06:00Z");
     let answered =
         json!({"current_step": "upsell-2", "upsells_accepted": ["RC6", "XX9"], "upsells_declined": ["RC12"]});
-    let (session, notes) = shop.new(&said(LegacySystem::Database, paid_row(answered)));
+    let (session, notes) = shop.begun(&said(LegacySystem::Database, paid_row(answered)));
     let states = states(&session);
     for expected in [("RC6", OfferState::Charged), ("XX9", OfferState::Charged), ("RC12", OfferState::Declined)] {
         assert!(states.contains(&expected), "{states:?}");
@@ -260,7 +260,7 @@ fn a_payment_that_only_the_cookie_knows_of_is_not_lost() {
     let merged =
         merge(vec![said(LegacySystem::Database, stuck), said(LegacySystem::Cookie, cookie(json!({})))]).unwrap();
     assert_eq!(merged.payment, LegacyPayment::Made);
-    let (session, _) = Shop::at("2026-11-20T09:10:00Z").new(&merged);
+    let (session, _) = Shop::at("2026-11-20T09:10:00Z").begun(&merged);
     assert_eq!((session.is_paid(), session.transaction_id.as_deref()), (true, Some("t1")));
     assert_eq!((session.customer_id.as_deref(), session.payment_token.as_deref()), (Some("CUST-1"), Some("tok")));
     let billing = session.customer.billing.unwrap();
@@ -282,7 +282,7 @@ fn of_a_field_the_newest_counts_and_the_other_is_noted() {
         (LegacyPayment::None, Some(Status::Pending)),
         "a browser makes nothing paid"
     );
-    let (session, _) = Shop::at("2026-11-20T09:10:00Z").new(&merged);
+    let (session, _) = Shop::at("2026-11-20T09:10:00Z").begun(&merged);
     assert_eq!((session.is_paid(), session.products[0].price.minor()), (false, 29400));
     assert_eq!(session.claims.unwrap().transaction_id.as_deref(), Some("forged"), "somebody has to look at it");
 }
@@ -294,7 +294,7 @@ fn two_transactions_are_both_kept() {
         said(LegacySystem::Cache, cookie(json!({}))),
     ])
     .unwrap();
-    let (session, notes) = Shop::at("2026-11-20T09:40:00Z").new(&merged);
+    let (session, notes) = Shop::at("2026-11-20T09:40:00Z").begun(&merged);
     assert_eq!(session.transaction_id.as_deref(), Some("t2"));
     assert_eq!(session.claims.unwrap().transaction_id.as_deref(), Some("t1"));
     assert!(notes.contains(&("transactionId".to_owned(), NoteKind::PaidTwice)));
@@ -302,7 +302,7 @@ fn two_transactions_are_both_kept() {
 
 #[test]
 fn nothing_of_a_payment_is_written_for_a_browser() {
-    let (session, _) = Shop::at("2026-11-20T09:06:00Z").new(&said(LegacySystem::Database, paid_row(json!({}))));
+    let (session, _) = Shop::at("2026-11-20T09:06:00Z").begun(&said(LegacySystem::Database, paid_row(json!({}))));
     let entry = serde_json::to_value(write_browser_entry(&session)).unwrap();
     for hidden in ["t1", "v1", "tok"] {
         assert!(!entry.to_string().contains(&format!("\"{hidden}\"")), "{entry}");
@@ -325,7 +325,7 @@ fn recorded_rows_come_back_as_they_were() {
         row["coupon_code"] = Value::Null;
         let now = time(row["updated_at"].as_str().unwrap()).plus(TimeSpan::from_millis(1));
         let shop = Shop { funnel: default_funnel(), now };
-        let (session, _) = shop.new(&said(LegacySystem::Database, row.clone()));
+        let (session, _) = shop.begun(&said(LegacySystem::Database, row.clone()));
         let mut written = serde_json::to_value(write_row(&session)).unwrap();
         let was_paid = row["status"] == "completed";
         for object in [&mut row, &mut written] {
@@ -546,7 +546,7 @@ fn the_recorded_blob_is_read_by_every_system() {
     let shop = Shop::at("2026-11-20T09:20:00Z");
     for (key, entry) in &entries {
         let legacy = read(LegacySystem::Browser, key, entry).unwrap();
-        let (session, _) = shop.new(&legacy);
+        let (session, _) = shop.begun(&legacy);
         assert!(!session.is_paid());
         let written = write_browser_entry(&session);
         for field in ["id", "email", "createdAt", "expiresAt"] {

@@ -2,16 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection as _, Row as _};
 use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::legacy::LegacySystem;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncSeekExt as _, BufReader};
 
 use super::PAGE;
+use crate::store::postgres::PostgresAddress;
+
+/// How long connecting to the legacy database, and one statement there, may take. Counting a large table takes a while.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a line may be. A row with all its metadata has a few kilobytes.
 const MAX_LINE_BYTES: u64 = 4 * 1024 * 1024;
@@ -79,12 +85,12 @@ pub(crate) enum RowsError {
     },
     #[error("{file} is no JSON, neither one object with the sessions by their ids nor one session in each line: {why}")]
     NotJson { file: PathBuf, why: String },
-    #[error("the address of the legacy database can't be read; it looks like postgres://user:password@host/database")]
-    Address(#[source] sqlx::Error),
     #[error(
         "the legacy database can't be read; its table is given with --table, and needs a column id. Everything before is brought in: run the same command again"
     )]
     Database(#[source] sqlx::Error),
+    #[error("the legacy database does not answer")]
+    Silent,
     #[error("what was reached before is of something else than what is to be read; begin again with --restart")]
     Position,
 }
@@ -119,18 +125,19 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) async fn open(url: &str, table: &str, after: Option<Position>) -> Result<Self, RowsError> {
+    pub(crate) async fn open(
+        address: &PostgresAddress,
+        table: &str,
+        after: Option<Position>,
+    ) -> Result<Self, RowsError> {
         let after = match after {
             None => None,
             Some(Position::AfterId(id)) => Some(id),
             Some(Position::AfterLine { .. }) => return Err(RowsError::Position),
         };
-        let options: PgConnectOptions = url.parse().map_err(RowsError::Address)?;
-        let options = options
-            .application_name("throughline import")
-            .options([("default_transaction_read_only", "on"), ("timezone", "UTC"), ("statement_timeout", "60000")])
-            .log_statements(tracing::log::LevelFilter::Off);
-        let connection = PgConnection::connect_with(&options).await.map_err(RowsError::Database)?;
+        let options = address.for_reading("throughline import", STATEMENT_LIMIT);
+        let connect = tokio::time::timeout(CONNECT_LIMIT, PgConnection::connect_with(&options));
+        let connection = connect.await.map_err(|_| RowsError::Silent)?.map_err(RowsError::Database)?;
         Ok(Self { connection, name: quoted(table), after })
     }
 

@@ -32,6 +32,15 @@ impl PostgresAddress {
     }
 }
 
+impl PostgresAddress {
+    /// Connections to a database of somebody else, in which nothing can be changed. Times are UTC.
+    pub(crate) fn for_reading(&self, name: &str, limit: Duration) -> PgConnectOptions {
+        let limit = limit.as_millis().max(1).to_string();
+        let options = [("default_transaction_read_only", "on"), ("timezone", "UTC"), ("statement_timeout", &limit)];
+        self.options.as_ref().clone().application_name(name).options(options)
+    }
+}
+
 impl fmt::Display for PostgresAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let options = &self.options;

@@ -274,7 +274,9 @@ fn what_is_wrong_with_an_import_is_said_before_anything_is_written() {
     };
     assert!(refused(&[]).contains("--from-jsonl"));
     assert!(refused(&["--from-jsonl", "nowhere.jsonl"]).contains("nowhere.jsonl"));
-    assert!(refused(&["--from", "mysql://root@localhost/shop"]).contains("postgres://"));
+    assert!(refused(&["--from", "sqlite:old.db"]).contains("postgres://"));
+    let said = refused(&["--from", "mysql://root:secret-word@localhost/shop"]);
+    assert!(said.contains("postgres://") && !said.contains("secret-word"), "{said}");
     let said = refused(&["--from", "postgres://reader:secret-word@127.0.0.1:1/shop"]);
     assert!(!said.contains("secret-word"), "{said}");
     std::fs::write(folder.path().join("rows.jsonl"), ROWS).unwrap();

@@ -10,6 +10,7 @@ mod full_disk;
 mod handoff;
 mod herd;
 mod import;
+mod legacy;
 mod limits;
 mod listing;
 mod metrics;
