@@ -11,7 +11,7 @@ use crate::event::{Event, Record};
 use crate::evolve::evolve;
 use crate::funnel::{Funnel, Step, StepKind};
 use crate::identifier::{OfferId, ProductId};
-use crate::json::{JsonObject, JsonValue};
+use crate::json::{JsonObject, JsonValue, merge_patch};
 use crate::money::Money;
 use crate::permission::Role;
 use crate::prelude::*;
@@ -127,7 +127,8 @@ impl Adopter<'_> {
 
     fn catch_up(&mut self, state: &State) {
         let (then, here) = (self.legacy.updated_at.unwrap_or(state.session.updated_at), state.session.updated_at);
-        let is_newer = then > here;
+        // A clock that is ahead makes nothing newer than now.
+        let is_newer = then.min(self.now) > here;
         self.at = then.min(self.now).max(here.min(self.now));
         if is_newer && state.session.is_editable() {
             self.describe();
@@ -178,7 +179,12 @@ impl Adopter<'_> {
         if shrink_to_limits(&mut metadata) {
             self.note("metadata", NoteKind::MetadataDropped);
         }
-        if !metadata.is_empty() && self.is(|session| session.metadata != metadata) {
+        let changes = |session: &Session| {
+            let mut merged = session.metadata.clone();
+            merge_patch(&mut merged, &metadata);
+            merged != session.metadata
+        };
+        if self.is(changes) {
             self.push(Event::MetadataSet { metadata });
         }
     }

@@ -44,7 +44,11 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
     (401, "legacyCookieForged", "The old shop's cookie is not signed with the secret that this server knows."),
     (401, "legacyCookieMalformed", "It is no cookie of the old shop."),
     (401, "legacyCookieMissing", "Neither the body nor the request has the old shop's cookie."),
-    (401, "legacySecretPublic", "The old shop's cookie is signed with the secret that stands in its source code; anybody can have made it."),
+    (
+        401,
+        "legacySecretPublic",
+        "The old shop's cookie is signed with the secret that stands in its source code; anybody can have made it.",
+    ),
     (403, "legacyCookiesOff", "This server takes no cookies of an old shop; its operator has to set their secret."),
     (410, "legacyCookieUsed", "The old shop's cookie was exchanged already."),
     (401, "tokenWrongAudience", "The token was made for something else."),

@@ -17,7 +17,8 @@ const CLAIM: &str = "a-claim-secret-of-a-browser-0123456789";
 
 /// Asks, and answers with the status and the document.
 async fn ask(node: &Node, path: &str, credential: Option<&str>, body: &Value) -> (u16, Value) {
-    let request = Client::builder().timeout(LONG).build().unwrap().post(format!("http://{}{path}", node.address)).json(body);
+    let request =
+        Client::builder().timeout(LONG).build().unwrap().post(format!("http://{}{path}", node.address)).json(body);
     let request = credential.into_iter().fold(request, |request, credential| request.bearer_auth(credential));
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap_or_default())
@@ -33,7 +34,7 @@ fn row(id: &str, changes: &Value) -> Value {
     let mut row = json!({
         "id": id, "email": "ada@example.com", "status": "pending", "current_step": "checkout",
         "products": [{"id": "fitspresso-1-pack", "name": "One", "price": 79, "quantity": 1}], "amount": 79,
-        "updated_at": "2026-11-20T09:00:00Z", "expires_at": "2099-01-01T00:00:00Z",
+        "created_at": "2099-01-01T00:00:00Z", "updated_at": "2099-01-01T00:00:00Z",
     });
     row.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     json!({ "id": id, "legacy": { "database": row } })
@@ -72,7 +73,11 @@ async fn a_back_end_brings_sessions_in_one_by_one_as_its_buyers_come() {
     )
     .unwrap();
     let (status, answer) = ask(&nodes[0], "/v1/sessions/batch/import", key["key"].as_str(), &body).await;
-    assert_eq!((status, &answer["scope"]), (403, &json!("payments")), "who brings in what was paid has to be trusted with payments");
+    assert_eq!(
+        (status, &answer["scope"]),
+        (403, &json!("payments")),
+        "who brings in what was paid has to be trusted with payments"
+    );
     for sessions in [json!([]), Value::Array((0..101).map(|n| row(&format!("ws_1_{n}"), &json!({}))).collect())] {
         let body = json!({ "sessions": sessions });
         let (status, answer) = ask(&nodes[0], "/v1/sessions/batch/import", Some(&fleet.service_key), &body).await;
@@ -120,7 +125,11 @@ async fn a_cookie_of_the_old_shop_is_good_once_for_a_token_and_what_it_says_come
     assert_eq!((status, &answer["sessionId"]), (200, &json!("ws_1_a")), "{answer}");
     let token = answer["token"].as_str().unwrap();
     let (status, session) = get(&nodes[1], "ws_1_a", token).await;
-    assert_eq!((status, session["payment"]["paidAt"].is_string()), (200, true), "the cookie is written after the payment: {session}");
+    assert_eq!(
+        (status, session["payment"]["paidAt"].is_string()),
+        (200, true),
+        "the cookie is written after the payment: {session}"
+    );
     assert!(session["vaultId"].is_null(), "a browser sees no reference of the gateway");
     let (_, seen) = get(&nodes[1], "ws_1_a", &fleet.service_key).await;
     assert_eq!((&seen["transactionId"], &seen["vaultId"]), (&json!("t1"), &json!("v1")));
@@ -157,21 +166,29 @@ async fn a_cookie_of_the_old_shop_is_good_once_for_a_token_and_what_it_says_come
 #[tokio::test]
 async fn the_cookie_is_taken_from_the_request_and_goes_into_one_of_ours() {
     let (fleet, folder) = (fleet(), tempfile::tempdir().unwrap());
-    let nodes = servers(&fleet, &folder);
+    let file = folder.path().join("secret");
+    std::fs::write(&file, SECRET).unwrap();
+    let file = file.display().to_string();
+    let node =
+        fleet.node("a", &["--legacy-cookie-secret-file", &file, "--allowed-origins", "https://shop.example"]).unwrap();
     let jwt = cookie("ws_1_a", SECRET, &json!({}));
+    let without_header = Client::new()
+        .post(format!("http://{}/v1/legacy-cookie", node.address))
+        .header("cookie", format!("upsell_session={jwt}"))
+        .json(&json!({}));
+    assert_eq!(without_header.send().await.unwrap().status(), 401, "it may be some other page's doing");
     let request = Client::new()
-        .post(format!("http://{}/v1/legacy-cookie", nodes[0].address))
+        .post(format!("http://{}/v1/legacy-cookie", node.address))
         .header("cookie", format!("other=1; upsell_session={jwt}; more=2"))
         .header("throughline-credentials", "cookie")
-        .header("origin", format!("http://{}", nodes[0].address))
-        .header("sec-fetch-site", "same-origin")
+        .header("origin", "https://shop.example")
         .json(&json!({}));
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let set = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
     assert!(set.starts_with("__Host-throughline-") && set.contains("HttpOnly") && set.contains("Secure"), "{set}");
     assert!(answer.json::<Value>().await.unwrap()["token"].is_null());
-    let (status, answer) = exchange(&nodes[0], json!({})).await;
+    let (status, answer) = exchange(&node, json!({})).await;
     assert_eq!((status, &answer["code"]), (401, &json!("legacyCookieMissing")));
 }
 
@@ -230,8 +247,9 @@ async fn a_back_end_asks_whether_a_browsers_token_is_good() {
     let nodes = [fleet.node("a", &[]).unwrap(), fleet.node("b", &[]).unwrap()];
     let (_, created) = ask(&nodes[0], "/v1/sessions", None, &json!({})).await;
     let (id, token) = (created["session"]["id"].as_str().unwrap(), created["token"].as_str().unwrap());
-    let introspect =
-        async |node: &Node, key: &str, token: &str| ask(node, "/v1/tokens/introspect", Some(key), &json!({ "token": token })).await;
+    let introspect = async |node: &Node, key: &str, token: &str| {
+        ask(node, "/v1/tokens/introspect", Some(key), &json!({ "token": token })).await
+    };
     for node in &nodes {
         let (status, answer) = introspect(node, &fleet.service_key, token).await;
         assert_eq!((status, &answer["active"], &answer["sessionId"]), (200, &json!(true), &json!(id)), "{answer}");
@@ -240,7 +258,11 @@ async fn a_back_end_asks_whether_a_browsers_token_is_good() {
     let nothing = json!({ "active": false });
     assert_eq!(introspect(&nodes[0], &fleet.service_key, "none").await, (200, nothing.clone()));
     let other: Value = serde_json::from_str(
-        &service_keys(&fleet, &["create", "--json", "--name", "other", "--scope", "sessions:read", "--tenant", "shop-b"]).unwrap(),
+        &service_keys(
+            &fleet,
+            &["create", "--json", "--name", "other", "--scope", "sessions:read", "--tenant", "shop-b"],
+        )
+        .unwrap(),
     )
     .unwrap();
     let key = other["key"].as_str().unwrap();
@@ -250,6 +272,7 @@ async fn a_back_end_asks_whether_a_browsers_token_is_good() {
 
     assert_eq!(ask(&nodes[0], "/v1/tokens/revoke", None, &json!({ "token": token })).await.0, 204);
     for node in &nodes {
-        until("it is good no more", LONG, async || introspect(node, &fleet.service_key, token).await.1 == nothing).await;
+        until("it is good no more", LONG, async || introspect(node, &fleet.service_key, token).await.1 == nothing)
+            .await;
     }
 }

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use throughline_core::legacy::{Note, adopt, together};
+use throughline_core::legacy::{Adoption, Note, adopt, together};
 use throughline_core::sync::Funnels as _;
 use throughline_core::{Command, Context, FunnelChoice, FunnelId, LegacyEntries, SessionId, Timestamp};
 use utoipa::ToSchema;
@@ -154,27 +154,28 @@ async fn import(
 ) -> Result<Imported, Problem> {
     let target = Target::of(principal, id.as_str(), Scope::Payments)?;
     let current = state.sessions.current(&target.key).await?.map(|current| current.state);
-    let decisions = decisions(state, &id, &legacy, current.as_deref(), choice.as_ref())?;
-    let before = current.map(|state| state.version());
+    let (is_so, decisions) = planned(state, &id, &legacy, current.as_deref(), choice.as_ref())?;
+    if let (Some(current), true) = (&current, is_so) {
+        return Ok(Imported::Unchanged { id: id.into(), version: current.version() });
+    }
     let command = Command::Import { legacy: Box::new(legacy), funnel: choice };
     let requests = vec![request(&nameless()?, None, command)];
     let version = all_accepted(target.execute(state, requests).await?.answers)?;
     let id = id.to_string();
-    Ok(match before {
-        Some(before) if before == version => Imported::Unchanged { id, version },
+    Ok(match current {
         Some(_) => Imported::Updated { id, version, decisions },
         None => Imported::Created { id, version, decisions },
     })
 }
 
-/// What has to be decided of the session as it is now. What happens is decided again where it happens, by the same code.
-fn decisions(
+/// Whether the session is so already, and what has to be decided. What happens is decided again where it happens, by the same code.
+fn planned(
     state: &ServerState,
     id: &SessionId,
     legacy: &LegacyEntries,
     current: Option<&throughline_core::State>,
     choice: Option<&FunnelChoice>,
-) -> Result<Vec<Decision>, Problem> {
+) -> Result<(bool, Vec<Decision>), Problem> {
     let legacy = together(legacy, id)?;
     let pinned = current.map(|state| &state.session.funnel);
     let found = match (pinned, choice) {
@@ -183,8 +184,11 @@ fn decisions(
         (None, None) => state.funnels.find(FunnelId::DEFAULT, None),
     };
     // Without its funnel the command is refused, with a reason.
-    let Some(found) = found else { return Ok(Vec::new()) };
+    let Some(found) = found else { return Ok((false, Vec::new())) };
     let now = Timestamp::from_millis(state.clock.now_ms());
     let context = Context { now, funnel: found.funnel, session_id: id, epoch: 0, claim: None };
-    Ok(adopt(&legacy, current, &context).notes.into_iter().map(Decision::from).collect())
+    let Adoption { events, notes } = adopt(&legacy, current, &context);
+    // An erased session is refused, with a reason.
+    let is_so = events.is_empty() && current.is_some_and(|state| state.erased_at.is_none());
+    Ok((is_so, notes.into_iter().map(Decision::from).collect()))
 }

@@ -32,7 +32,8 @@ use crate::wiring::ServerState;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct LegacyCookieRequest {
-    /// The value of `upsell_session`. Without it the request's own cookie is taken, for which page and server have to be of one site.
+    /// The value of `upsell_session`. Without it the request's own cookie is taken: with the header `Throughline-Credentials: cookie`,
+    /// of a page that is of the server's own site.
     cookie: Option<String>,
     /// A secret of 32 to 256 bytes that the browser keeps: with it, it comes back when its token is over.
     #[schema(min_length = 32, max_length = 256)]
@@ -100,7 +101,8 @@ pub(crate) async fn exchange(
     let digest = secret.as_deref().map(digest_of).transpose()?;
 
     let now_ms = state.clock.now_ms();
-    let text = sent.or_else(|| of_request(&headers)).ok_or_else(missing)?;
+    // Without the header the request may be some other page's doing.
+    let text = sent.or_else(|| mode.as_ref().and_then(|_| of_request(&headers))).ok_or_else(missing)?;
     let LegacyCookie { session_id, claims, digest: name } =
         state.legacy_cookies.verify(&text, now_ms).map_err(|error| refused(error, &caller))?;
     let key = SessionKey { tenant, session_id: session_id.to_string() };
