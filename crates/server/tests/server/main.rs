@@ -23,6 +23,7 @@ mod process;
 mod requirements;
 mod rest;
 mod revocation;
+mod route_migration;
 mod security_headers;
 mod service_keys;
 mod slow_reader;

@@ -325,6 +325,8 @@ fn body_of(path: &str) -> Value {
         "/v1/sessions/batch/import" => {
             json!({ "sessions": [{ "id": "ws_1", "legacy": { "database": { "email": "ada@example.com" } } }] })
         }
+        "/v1/routes/{route}" => json!({ "mode": "shadow" }),
+        "/v1/parity" => json!({ "routes": [{ "route": "checkout", "equal": 1 }] }),
         "/v1/tokens/introspect" => json!({ "token": "none" }),
         "/v1/legacy-cookie" => json!({ "cookie": "none" }),
         path if path.contains("/batch/") || path.starts_with("/v1/cache") => json!({ "ids": ["ws_1"] }),

@@ -48,6 +48,8 @@ fn body(operation: &Operation, id: &str) -> Option<Value> {
         ) => json!({}),
         ("POST", "/v1/handoff") => json!({ "code": "none" }),
         ("POST", "/v1/tokens/revoke" | "/v1/tokens/introspect") => json!({ "token": "none" }),
+        ("PUT", "/v1/routes/{route}") => json!({ "mode": "only" }),
+        ("POST", "/v1/parity") => json!({ "routes": [{ "route": "checkout", "equal": 1 }] }),
         ("POST", "/v1/legacy-cookie") => json!({ "cookie": "none" }),
         ("POST", "/v1/sessions/batch/import") => {
             json!({ "sessions": [{ "id": id, "legacy": { "database": { "email": "mallory@example.com" } } }] })
