@@ -21,6 +21,7 @@ use crate::keys_command::{KeysCommand, KeysError, development_keys};
 use crate::migrate_command::{self, MigrateCommand};
 use crate::privacy_command::{PrivacyCommand, PrivacyError};
 use crate::problem::chain;
+use crate::routes_command::{RoutesCommand, RoutesError};
 use crate::serve::{serve, stop_signal};
 use crate::service_keys_command::{ServiceKeysCommand, ServiceKeysError};
 use crate::store::{self, DatabaseUrl, OpenError};
@@ -100,6 +101,9 @@ enum Command {
     /// Bring in the sessions of the legacy systems
     #[command(after_help = import_command::EXAMPLES)]
     Import(Box<ImportCommand>),
+    /// Move a shop here route by route, by a server that runs
+    #[command(subcommand)]
+    Routes(RoutesCommand),
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
@@ -141,6 +145,8 @@ enum CommandError {
     #[error(transparent)]
     Privacy(#[from] PrivacyError),
     #[error(transparent)]
+    Routes(#[from] RoutesError),
+    #[error(transparent)]
     Import(#[from] ImportCommandError),
     #[error("the outcome cannot be written as JSON")]
     Json(#[from] serde_json::Error),
@@ -176,6 +182,7 @@ pub fn run() -> ExitCode {
             command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
         }
         Command::Privacy(command) => return privacy(&command).unwrap_or_else(|error| failed(&error)),
+        Command::Routes(command) => return routes(&command).unwrap_or_else(|error| failed(&error)),
         Command::Import(command) => return import(&command).unwrap_or_else(|error| failed(&error)),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
@@ -208,6 +215,13 @@ fn audit(command: &AuditCommand) -> Result<ExitCode, CommandError> {
 }
 
 fn privacy(command: &PrivacyCommand) -> Result<ExitCode, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = command.run(&mut out)?;
+    out.flush().map_err(CommandError::Output)?;
+    Ok(code)
+}
+
+fn routes(command: &RoutesCommand) -> Result<ExitCode, CommandError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let code = command.run(&mut out)?;
     out.flush().map_err(CommandError::Output)?;

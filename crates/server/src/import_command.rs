@@ -41,6 +41,9 @@ Examples:
   throughline import --from postgres://reader@old-db.internal/shop --table public.funnel_sessions --config throughline.toml
   throughline import --from-jsonl funnel_sessions.jsonl --cache cache.json --database-url sqlite:sessions.db --keys-file keys";
 
+/// The variable with the address of the legacy database.
+pub(crate) const FROM: &str = "THROUGHLINE_IMPORT_FROM";
+
 /// How often a log that nobody looks at hears of the progress.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -50,7 +53,7 @@ pub struct ImportCommand {
     /// The PostgreSQL database of the legacy sessions; it is only read
     #[arg(
         long,
-        env = "THROUGHLINE_IMPORT_FROM",
+        env = FROM,
         value_name = "URL",
         hide_env_values = true,
         conflicts_with = "from_jsonl"

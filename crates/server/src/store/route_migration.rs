@@ -50,7 +50,7 @@ impl RouteMode {
 
 impl fmt::Display for RouteMode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
+        formatter.pad(self.as_str())
     }
 }
 

@@ -3,6 +3,7 @@
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
+use super::binary::throughline;
 use super::fleets::{LONG, fleet};
 use throughline_test_services::fleet::{Fleet, Node};
 
@@ -66,6 +67,24 @@ async fn differences_are_counted_over_all_servers_and_shown_as_a_page() {
         assert!(page.contains(shown), "{shown}: {page}");
     }
     assert!(!page.contains("ada@example.com") && !page.contains("<img>"));
+
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), &fleet.service_key).unwrap();
+    let server = format!("http://{}", nodes[0].address);
+    let routes = |arguments: &[&str]| {
+        let key = keys.path().display().to_string();
+        let more = ["--server", &server, "--service-key-file", &key];
+        throughline(&[&["routes"], arguments, &more].concat()).output().unwrap()
+    };
+    let told = routes(&["report"]);
+    assert_eq!(told.status.code(), Some(3), "they differ: {}", String::from_utf8_lossy(&told.stderr));
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("2 x  status") && told.contains("legacy \"processing\", unified \"completed\""), "{told}");
+    let set = routes(&["set", "POST /api/upsell/process", "on"]);
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    let list = String::from_utf8(routes(&["list"]).stdout).unwrap();
+    assert!(list.contains("on       POST /api/upsell/process"), "{list}");
+    assert!(!routes(&["set", "checkout", "sometimes"]).status.success());
 
     let too_many: Vec<Value> = (0..201).map(|_| report["routes"][0]["differences"][0].clone()).collect();
     let report = json!({ "routes": [{ "route": "checkout", "differences": too_many }] });
