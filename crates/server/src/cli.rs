@@ -117,6 +117,9 @@ enum ConfigCommand {
     Defaults,
     /// Print every metric, with what it tells, in Markdown
     Metrics,
+    /// Print the description of the REST API, as `/openapi.json` of a server has it
+    #[command(name = "openapi")]
+    OpenApi,
 }
 
 /// Why a command failed.
@@ -247,6 +250,7 @@ fn configuration(command: &ConfigCommand) -> String {
         ConfigCommand::Reference => config::reference::markdown(),
         ConfigCommand::Defaults => config::reference::defaults_file().to_owned(),
         ConfigCommand::Metrics => telemetry::catalogue::reference(),
+        ConfigCommand::OpenApi => http::reference::document(),
     }
 }
 

@@ -89,6 +89,11 @@ pub fn routes() -> Router<Arc<ServerState>> {
     Router::new().route("/docs/problems", get(page))
 }
 
+/// Every code that a problem may have.
+pub(super) fn codes() -> impl Iterator<Item = &'static str> {
+    RejectionCode::ALL.iter().map(|code| code.as_str()).chain(OWN_CODES.iter().map(|(_, code, _)| *code))
+}
+
 async fn page() -> impl IntoResponse {
     let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
     ([(CONTENT_SECURITY_POLICY, policy)], Html(document()))
@@ -131,8 +136,7 @@ mod tests {
     #[test]
     fn every_code_is_described_once() {
         let page = document();
-        let own = OWN_CODES.iter().map(|(_, code, _)| *code);
-        let codes: Vec<&str> = RejectionCode::ALL.iter().map(|code| code.as_str()).chain(own).collect();
+        let codes: Vec<&str> = codes().collect();
         assert_eq!(codes.iter().collect::<BTreeSet<_>>().len(), codes.len());
         for code in codes {
             assert_eq!(page.matches(&format!("id=\"{code}\"")).count(), 1, "{code}");

@@ -67,6 +67,13 @@ pub fn described() -> (Router<Arc<ServerState>>, Value) {
     (routes, description::completed(described))
 }
 
+/// The description as a document.
+pub fn document() -> String {
+    let (_, description) = described();
+    // One member in each line, so that a change of the API shows as what it is.
+    format!("{description:#}\n")
+}
+
 /// `/openapi.json`, `/docs` and `/docs/problems`.
 pub fn routes(description: Value) -> Router<Arc<ServerState>> {
     let pages: Router<Arc<ServerState>> =
