@@ -137,12 +137,15 @@ fn package(tally: &mut Tally) -> Result<ExitStatus> {
     let sequences = workspace::path("target/npm/sequences.jsonl");
     let core = ["test", "--quiet", "--workspace", "--test", "core", "sequences"];
     run_program(cargo().args(core).env("THROUGHLINE_SEQUENCES", &sequences))?;
-    announce("the package's unit tests");
+    announce("building the server");
+    workspace::build_programs(&["throughline"])?;
+    announce("the package's tests, those of the server SDK with a real server");
     let report = fresh_report("vitest.json")?;
     let mut vitest = program(NpmProject::Package.program("vitest"));
     vitest
         .args(["run", "--reporter=default", "--reporter=json"])
         .arg(format!("--outputFile.json={}", report.display()))
+        .env("THROUGHLINE_BIN", workspace::built_program("debug", "throughline")?)
         .current_dir(NpmProject::Package.path());
     let status = status(&mut vitest)?;
     add(tally, status, &report, Tally::from_vitest)?;

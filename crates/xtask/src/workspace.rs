@@ -49,6 +49,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum NpmProject {
     /// The TypeScript shell around the WebAssembly core: the package `throughline`.
     Package,
+    /// What makes TypeScript types of the API's description. It needs an older TypeScript than the package is checked with.
+    ApiTypes,
     /// The demo shop.
     Demo,
     /// The browser tests.
@@ -63,8 +65,15 @@ pub enum NpmProject {
 
 impl NpmProject {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Package, Self::Demo, Self::EndToEnd, Self::Bundlers, Self::BenchmarkPeers, Self::BrowserBenchmark];
+    pub const ALL: [Self; 7] = [
+        Self::Package,
+        Self::ApiTypes,
+        Self::Demo,
+        Self::EndToEnd,
+        Self::Bundlers,
+        Self::BenchmarkPeers,
+        Self::BrowserBenchmark,
+    ];
 
     /// Those with TypeScript to check.
     pub const TYPESCRIPT: [Self; 3] = [Self::Package, Self::Demo, Self::EndToEnd];
@@ -72,6 +81,7 @@ impl NpmProject {
     pub fn folder(self) -> &'static str {
         match self {
             Self::Package => "crates/wasm-client/js",
+            Self::ApiTypes => "crates/xtask/api-types",
             Self::Demo => "web-demo",
             Self::EndToEnd => "tests/e2e",
             Self::Bundlers => "tests/bundlers",
