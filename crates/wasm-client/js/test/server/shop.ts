@@ -1,0 +1,46 @@
+import { afterAll, beforeAll } from 'vitest';
+
+import { ThroughlineServer as RealServer } from '../../../../../tests/e2e/server.js';
+import { ThroughlineServer, type ServerOptions } from '../../src/server.js';
+import { Between } from './between.js';
+
+/** The secret of the old shop, which signed its cookies with it. */
+export const legacySecret = 'a-secret-of-the-old-shop-0123456789';
+
+/** The real server with something in between, for the tests of a file. */
+export interface Shop {
+  server: RealServer;
+  between: Between;
+  /** The SDK, which talks to what is in between. */
+  shop: ThroughlineServer;
+  /** The SDK, set up otherwise. */
+  with(options: Partial<ServerOptions>): ThroughlineServer;
+}
+
+export function useShop(): Shop {
+  const used = {} as Shop;
+  beforeAll(async () => {
+    used.server = await RealServer.start({ env: { THROUGHLINE_LEGACY_COOKIE_SECRET: legacySecret } });
+    used.between = await Between.of(used.server.url);
+    used.with = (options) => new ThroughlineServer({ url: used.between.url, serviceKey: used.server.serviceKey, ...options });
+    used.shop = used.with({});
+  });
+  afterAll(async () => {
+    await used.between?.stop();
+    await used.server?.stop();
+  });
+  return used;
+}
+
+/** An address that no other test has. */
+export function someEmail(): string {
+  return `ada-${crypto.randomUUID()}@example.com`;
+}
+
+/** What is thrown, if anything is. */
+export async function thrownBy(work: Promise<unknown>): Promise<unknown> {
+  return work.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+}
