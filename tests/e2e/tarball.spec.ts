@@ -23,9 +23,10 @@ const ran = [
   'app/page.tsx',
   'order.mjs',
   'worker.ts',
+  'back-end.ts',
   'Content-Security-Policy',
 ];
-const typeChecked = ['checkout.ts', 'pay.ts', 'cdn.ts', 'app/page.tsx', 'worker.ts', 'devices.ts', 'errors.ts'];
+const typeChecked = ['checkout.ts', 'pay.ts', 'cdn.ts', 'app/page.tsx', 'worker.ts', 'back-end.ts', 'devices.ts', 'errors.ts'];
 
 /** What importing must leave alone, also where a runtime has it. */
 const ofBrowsers = [
@@ -57,6 +58,7 @@ import {
   type TimelineEntry,
 } from 'throughline';
 import { mountDevtools, type Devtools } from 'throughline/devtools';
+import { type CreatedSession, type Session as ServerSession, ThroughlineError, ThroughlineServer } from 'throughline/server';
 import { type FunnelSessionData, FunnelSessionManager, funnelSessionManager, LegacyCallRefused } from 'throughline/legacy';
 
 export async function oldPage(): Promise<FunnelSessionData | null> {
@@ -70,6 +72,17 @@ export async function oldPage(): Promise<FunnelSessionData | null> {
   } catch (error) {
     return error instanceof LegacyCallRefused && error.code === 'fieldsMissing' ? null : Promise.reject(error);
   }
+}
+
+export async function backEnd(shop: ThroughlineServer, signal: AbortSignal): Promise<number> {
+  const { session, token }: CreatedSession = await shop.createSession({ products: [{ id: 'a', quantity: 1, price: 100 }] }, { signal });
+  const paid: ServerSession = await shop.command(session.id, { type: 'recordPayment', transactionId: 't', amount: session.amount }, { timeoutMs: 5_000 });
+  for await (const { status } of shop.listSessions({ email: paid.email ?? '', status: ['completed'] })) console.log(status, token);
+  // @ts-expect-error There is no such command.
+  await shop.command(session.id, { type: 'makeMeRich' });
+  // @ts-expect-error Money is an integer.
+  await shop.updateSession(session.id, { adjustments: { discount: '1.50' } });
+  return shop.getByEmail('ada@example.com').then(({ length }) => length, (error: ThroughlineError) => (error.code === 'timedOut' ? 0 : -1));
 }
 
 export async function checkout(funnel: Funnel): Promise<string> {
@@ -317,6 +330,8 @@ test('Next.js: the server renders, the browser opens the session, and a route at
         import worker from '../../worker.js';
         export const runtime = 'edge';
         export const GET = (request) => worker.fetch(request);`,
+      'back-end.js': withoutTypes(blockFor('back-end.ts', { server: server.url })),
+      ...Object.fromEntries(['edge', 'nodejs'].map((runtime) => [`app/${runtime}/route.js`, backEndRoute(server, runtime)])),
     });
     await consumer.run(program('next'), 'build');
     const args = ['start', '--hostname', '127.0.0.1', '--port', `${port}`];
@@ -327,9 +342,31 @@ test('Next.js: the server renders, the browser opens the session, and a route at
       const id = (await records(page))['current']!;
       await expect.poll(async () => (await stored(server, id)).email).toBe('ada@example.com');
       await expectCampaign(originOf(port), server);
+      for (const runtime of ['edge', 'nodejs']) await expectBackEnd(`${originOf(port)}/${runtime}`, server);
     });
   });
 });
+
+/** The back end of the README as a route of Next.js. */
+function backEndRoute({ serviceKey }: ThroughlineServer, runtime: string): string {
+  return `
+    import backEnd from '../../back-end.js';
+    export const runtime = '${runtime}';
+    export const GET = (request) => backEnd.fetch(request, { THROUGHLINE_SERVICE_KEY: '${serviceKey}' });`;
+}
+
+/** The back end of the README: it believes the server's tokens, and changes the session that they are of. */
+async function expectBackEnd(url: string, server: ThroughlineServer): Promise<void> {
+  const products = [{ id: 'fitspresso-3-pack', quantity: 1 }];
+  const created = await server.request('/v1/sessions', { method: 'POST', body: JSON.stringify({ products }) });
+  const { session, token } = (await created.json()) as { session: { id: string; amount: number; currency: string }; token: string };
+  const answer = await fetch(url, { headers: { authorization: `Bearer ${token}` } });
+  const text = await answer.text();
+  expect(answer.status, text).toBe(200);
+  expect(JSON.parse(text)).toEqual({ total: session.amount, currency: session.currency });
+  expect(await stored(server, session.id)).toMatchObject({ metadata: { seen: true } });
+  expect((await fetch(url, { headers: { authorization: 'Bearer made-up' } })).status).toBe(401);
+}
 
 /** The worker of the README: the session that it opens is durable when it answers. */
 async function expectCampaign(url: string, server: ThroughlineServer): Promise<void> {
@@ -366,6 +403,32 @@ test("Cloudflare's workerd", async ({ consumer }) => {
     // The program itself: what npm installs beside it starts it, and is the one that a signal would end.
     const workerd = (await consumer.run('node', '-p', "require('workerd').default")).trim();
     await consumer.serving(originOf(port), workerd, ['serve', 'config.capnp'], () => expectCampaign(originOf(port), server));
+  });
+});
+
+test('a back end in workerd', async ({ consumer }) => {
+  const [port, serverPort] = [await freePort(), await freePort()];
+  await withServer(serverPort, async (server) => {
+    await consumer.write({
+      'back-end.ts': blockFor('back-end.ts', { server: server.url }),
+      'config.capnp': `
+        using Workerd = import "/workerd/workerd.capnp";
+        const config :Workerd.Config = (
+          services = [
+            (name = "back-end", worker = (
+              modules = [(name = "back-end.js", esModule = embed "dist/back-end.js")],
+              bindings = [(name = "THROUGHLINE_SERVICE_KEY", text = "${server.serviceKey}")],
+              # Of before the runtime knew all of what is asked for.
+              compatibilityDate = "2024-01-01",
+            )),
+            (name = "internet", network = (allow = ["private"])),
+          ],
+          sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "back-end")],
+        );`,
+    });
+    await consumer.run(program('esbuild'), 'back-end.ts', '--bundle', '--format=esm', '--outdir=dist');
+    const workerd = (await consumer.run('node', '-p', "require('workerd').default")).trim();
+    await consumer.serving(`${originOf(port)}/`, workerd, ['serve', 'config.capnp'], () => expectBackEnd(originOf(port), server));
   });
 });
 
