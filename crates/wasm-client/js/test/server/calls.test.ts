@@ -167,7 +167,7 @@ test("the old shop's sessions are brought in, and its cookie is exchanged once",
   const again = await used.shop.importSessions(entries, { id: 'default' });
   expect(again).toMatchObject([{ id, outcome: expect.stringMatching(/^(unchanged|updated)$/) }]);
 
-  const cookie = legacyCookie({ sessionId: id, exp: Math.floor(Date.now() / 1000) + 600 });
+  const cookie = legacyCookie({ id, exp: Math.floor(Date.now() / 1000) + 600 });
   // The first answer is lost: whoever asks again is known.
   used.between.fates = ['answerLost'];
   const { sessionId, token } = await used.shop.exchangeLegacyCookie(cookie);

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll } from 'vitest';
+import { afterAll, beforeAll, vi } from 'vitest';
 
 import { ThroughlineServer as RealServer } from '../../../../../tests/e2e/server.js';
 import { ThroughlineServer, type ServerOptions } from '../../src/server.js';
@@ -18,6 +18,8 @@ export interface Shop {
 }
 
 export function useShop(): Shop {
+  // A real server on a busy machine.
+  vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
   const used = {} as Shop;
   beforeAll(async () => {
     used.server = await RealServer.start({ env: { THROUGHLINE_LEGACY_COOKIE_SECRET: legacySecret } });

@@ -1,9 +1,11 @@
-import { expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 
 import type { ThroughlineServer } from '../../src/server.js';
 import { someEmail, thrownBy, useShop } from './shop.js';
 
 const used = useShop();
+
+afterEach(() => vi.restoreAllMocks());
 const unavailable = { status: 503, headers: { 'retry-after': '1' }, body: JSON.stringify({ code: 'unavailable', title: 'Not now', status: 503 }) };
 
 test('a session is created once, though the answer was lost', async () => {
@@ -70,7 +72,23 @@ test('what is only for a moment is asked again, not before the server wants it',
   used.between.fates = [unavailable];
   expect(await used.shop.getSession(session.id)).toMatchObject({ id: session.id });
   const [first, second] = used.between.seen.slice(before);
-  expect(second!.at - first!.at).toBeGreaterThanOrEqual(1_000);
+  // Timers may be a little early.
+  expect(second!.at - first!.at).toBeGreaterThanOrEqual(990);
+});
+
+test('between tries is a random time, up to one that doubles', async () => {
+  const gaps = async (random: number) => {
+    vi.spyOn(Math, 'random').mockReturnValue(random);
+    const before = used.between.seen.length;
+    used.between.fates = ['requestLost', 'requestLost', 'requestLost'];
+    await used.shop.getSession('ws_a');
+    const times = used.between.seen.slice(before).map(({ at }) => at);
+    return times.slice(1).map((at, index) => at - times[index]!);
+  };
+  const longest = await gaps(0.99);
+  for (const [index, atLeast] of [95, 190, 390].entries()) expect(longest[index]).toBeGreaterThanOrEqual(atLeast);
+  // However busy the machine is, nobody waits that long for nothing.
+  for (const gap of await gaps(0)) expect(gap).toBeLessThan(Math.max(...longest));
 });
 
 test.each([429, 502, 503, 504])('%i is asked again as often as is said, and then is the error', async (status) => {
