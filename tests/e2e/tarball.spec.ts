@@ -7,7 +7,7 @@ import type * as throughline from 'throughline';
 
 import { type Consumer, expect, program, test, withoutTypes } from './consumer.js';
 import { freePort } from './ports.js';
-import { block, blockFor, readme } from './readme.js';
+import { block, blockFor, blocksOf, readme } from './readme.js';
 import { inRepository } from './repository.js';
 import { records, stored } from './sdk.js';
 import { ThroughlineServer } from './server.js';
@@ -314,7 +314,7 @@ test('a plain page under a strict Content Security Policy', async ({ page, consu
   });
 });
 
-test('Next.js: the server renders, the browser opens the session, and a route at the edge opens one of its own', async ({
+test('Next.js: the server renders, the browser opens the session, a route at the edge opens one of its own, and back ends change them', async ({
   page,
   consumer,
 }) => {
@@ -523,35 +523,38 @@ async function sourceOf(consumer: Consumer, name: string): Promise<string> {
   return found.get(`../src/${name}`) ?? '';
 }
 
+/** What is wrong with these files of the consumer. */
+async function typeErrors(consumer: Consumer, files: Readonly<Record<string, string>>, resolution: string, module: string): Promise<string> {
+  const compilerOptions = {
+    strict: true,
+    noEmit: true,
+    target: 'es2022',
+    lib: ['es2022', 'dom'],
+    types: [],
+    module,
+    moduleResolution: resolution,
+    jsx: 'preserve',
+    exactOptionalPropertyTypes: true,
+    noUncheckedIndexedAccess: true,
+    // The package's own declarations are checked as well.
+    skipLibCheck: false,
+  };
+  await consumer.write({ ...files, 'tsconfig.json': JSON.stringify({ compilerOptions, files: Object.keys(files) }) });
+  return consumer.run(program('tsc'), '--noEmit').catch(({ stdout }: { stdout: string }) => stdout);
+}
+
 for (const [resolution, module] of [
   ['bundler', 'esnext'],
   ['nodenext', 'nodenext'],
 ] as const) {
-  test(`TypeScript with module resolution ${resolution} finds all types of the installed package`, async ({
-    consumer,
-  }) => {
-    await consumer.write({
-      ...Object.fromEntries(typeChecked.map((name) => [name, block(name)])),
-      'shop.ts': typed,
-      'tsconfig.json': JSON.stringify({
-        compilerOptions: {
-          strict: true,
-          noEmit: true,
-          target: 'es2022',
-          lib: ['es2022', 'dom'],
-          types: [],
-          module,
-          moduleResolution: resolution,
-          jsx: 'preserve',
-          exactOptionalPropertyTypes: true,
-          noUncheckedIndexedAccess: true,
-          // The package's own declarations are checked as well.
-          skipLibCheck: false,
-        },
-        files: ['shop.ts', ...typeChecked],
-      }),
-    });
-    const found = await consumer.run(program('tsc'), '--noEmit').catch(({ stdout }: { stdout: string }) => stdout);
-    expect(found).toBe('');
+  test(`TypeScript with module resolution ${resolution} finds all types of the installed package`, async ({ consumer }) => {
+    const files = { ...Object.fromEntries(typeChecked.map((name) => [name, block(name)])), 'shop.ts': typed };
+    expect(await typeErrors(consumer, files, resolution, module)).toBe('');
   });
 }
+
+test('TypeScript takes the code of docs/server-sdk.md', async ({ consumer }) => {
+  const files = { ...Object.fromEntries(blocksOf('docs/server-sdk.md')), 'process.d.ts': 'declare const process: { env: Record<string, string | undefined> };' };
+  expect(Object.keys(files)).toContain('app/api/coupon/route.ts');
+  expect(await typeErrors(consumer, files, 'bundler', 'esnext')).toBe('');
+});
