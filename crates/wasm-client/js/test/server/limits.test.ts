@@ -38,8 +38,8 @@ test('a call with a signal that has aborted is not sent', async () => {
 test('the signal ends the wait for another try as well', async () => {
   const life = new AbortController();
   const before = used.between.seen.length;
-  used.between.fates = [{ status: 503, headers: { 'retry-after': '20' } }];
-  const thrown = thrownBy(used.shop.getSession('ws_a', { signal: life.signal }));
+  used.between.fates = [{ status: 503, headers: { 'retry-after': '3600' } }];
+  const thrown = thrownBy(used.shop.getSession('ws_a', { signal: life.signal, timeoutMs: 7_200_000 }));
   await expect.poll(() => used.between.since(before)).toHaveLength(1);
   life.abort('enough');
   expect(await thrown).toBe('enough');

@@ -35,6 +35,17 @@ test('commands and patches are applied once, though the answer was lost', async 
   expect(records.map(({ event }) => event.type).filter((type) => type === 'emailSet' || type === 'metadataSet')).toEqual(['emailSet', 'metadataSet']);
 });
 
+test('a server that is killed and started again meanwhile is waited for', async () => {
+  const before = used.between.seen.length;
+  const email = someEmail();
+  await used.server.kill9();
+  const creating = used.with({ retries: 50 }).createSession({ email });
+  await expect.poll(() => used.between.since(before).length).toBeGreaterThan(1);
+  await used.server.restart();
+  const { session } = await creating;
+  expect((await used.shop.getByEmail(email)).map(({ id }) => id)).toEqual([session.id]);
+});
+
 test('a key of the caller tells that a call is the same', async () => {
   const options = { idempotencyKey: `job-${crypto.randomUUID()}` };
   const first = await used.shop.createSession({}, options);
