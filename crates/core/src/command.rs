@@ -88,6 +88,21 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         payment_token: Option<String>,
     },
+    /// What the payment gateway has told so far, to be looked up: nothing that makes a session paid. What is not named stays.
+    SetPaymentReferences {
+        /// The gateway's transaction; that of a payment that was made stays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        transaction_id: Option<String>,
+        /// The gateway's vault record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vault_id: Option<String>,
+        /// The gateway's or the shop's number for the customer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        customer_id: Option<String>,
+        /// The gateway's payment token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payment_token: Option<String>,
+    },
     /// The payment failed.
     FailPayment {
         /// The gateway's code.
@@ -356,6 +371,7 @@ command_kinds! {
     GoToStep: "goToStep", Relaxed;
     BeginProcessing: "beginProcessing", Strict;
     RecordPayment: "recordPayment", Strict;
+    SetPaymentReferences: "setPaymentReferences", Strict;
     FailPayment: "failPayment", Strict;
     AcceptUpsell: "acceptUpsell", Strict;
     DeclineUpsell: "declineUpsell", Relaxed;
@@ -385,6 +401,7 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
     GoToStep: "goToStep" { step: "step" },
     BeginProcessing: "beginProcessing" {},
     RecordPayment: "recordPayment" { transaction_id: "transactionId", amount: "amount", vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, payment_token: "paymentToken" unless empty },
+    SetPaymentReferences: "setPaymentReferences" { transaction_id: "transactionId" unless empty, vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, payment_token: "paymentToken" unless empty },
     FailPayment: "failPayment" { code: "code", message: "message" },
     AcceptUpsell: "acceptUpsell" { offer: "offer" },
     DeclineUpsell: "declineUpsell" { offer: "offer" },

@@ -49,6 +49,7 @@ pub const PERMISSIONS: &[(CommandKind, &[Role])] = &[
     (C::GoToStep, &[Browser, Service]),
     (C::BeginProcessing, &[Browser, Service]),
     (C::RecordPayment, &[Service]),
+    (C::SetPaymentReferences, &[Service]),
     (C::FailPayment, &[Service]),
     (C::AcceptUpsell, &[Browser, Service]),
     (C::DeclineUpsell, &[Browser, Service]),

@@ -74,6 +74,7 @@ impl Scope {
             // It may say that a session was paid.
             CommandKind::Import
             | CommandKind::RecordPayment
+            | CommandKind::SetPaymentReferences
             | CommandKind::FailPayment
             | CommandKind::RecordUpsellCharge
             | CommandKind::FailUpsellCharge

@@ -126,6 +126,12 @@ fn check_reference(name: &str, text: &str) -> Result<(), Rejection> {
     Ok(())
 }
 
+fn check_references<const N: usize>(references: [(&str, &Option<String>); N]) -> Result<(), Rejection> {
+    references
+        .into_iter()
+        .try_for_each(|(name, value)| value.as_deref().map_or(Ok(()), |text| check_reference(name, text)))
+}
+
 struct Decider<'a> {
     session: &'a Session,
     idle: Option<IdleLimit>,
@@ -159,11 +165,7 @@ impl Decider<'_> {
             Command::SetAdjustments { discount, shipping, tax } => self.set_adjustments(*discount, *shipping, *tax),
             Command::RecordPayment { transaction_id, amount, vault_id, customer_id, payment_token } => {
                 check_reference("transactionId", transaction_id)?;
-                for (name, value) in
-                    [("vaultId", vault_id), ("customerId", customer_id), ("paymentToken", payment_token)]
-                {
-                    value.as_deref().map_or(Ok(()), |text| check_reference(name, text))?;
-                }
+                check_references([("vaultId", vault_id), ("customerId", customer_id), ("paymentToken", payment_token)])?;
                 self.record_payment(
                     transaction_id,
                     *amount,
@@ -175,6 +177,9 @@ impl Decider<'_> {
                         payment_token: payment_token.clone(),
                     },
                 )
+            }
+            Command::SetPaymentReferences { transaction_id, vault_id, customer_id, payment_token } => {
+                self.set_payment_references(transaction_id, vault_id, customer_id, payment_token)
             }
             Command::FailPayment { code, message } => self.fail_payment(code, message),
             Command::RecordUpsellCharge { offer, transaction_id, amount } => {

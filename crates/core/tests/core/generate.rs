@@ -310,6 +310,12 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
         15 => Command::Extend { ttl_ms: dice.maybe(|dice| dice.pick(&[0, 60_000, 90_000_000, u32::MAX])) },
         // Without another throw of the dice, so that all other walks stay as they are.
         16 if dice.0.is_multiple_of(2) => Command::Import { legacy: Box::new(entries(dice.0, funnel)), funnel: None },
+        16 if dice.0 % 3 == 1 => Command::SetPaymentReferences {
+            transaction_id: (dice.0 % 5 < 2).then(|| format!("{CANARY}-t{}", dice.0 % 2)),
+            vault_id: (dice.0 % 7 < 3).then(|| format!("{CANARY}-vault")),
+            customer_id: None,
+            payment_token: (dice.0 % 11 < 5).then(|| format!("{CANARY}-token")),
+        },
         16 => Command::Expire {},
         17 => Command::ConfirmClaims {
             transaction_id: dice.maybe(|_| format!("{CANARY}-confirmed")),

@@ -331,5 +331,5 @@ fn frames_are_as_they_were_written_down() {
         }
     }
     assert_eq!(kinds.len(), 12, "{kinds:?}");
-    assert_eq!(events.len(), 31, "{events:?}");
+    assert_eq!(events.len(), 32, "{events:?}");
 }
