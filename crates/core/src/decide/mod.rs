@@ -165,7 +165,11 @@ impl Decider<'_> {
             Command::SetAdjustments { discount, shipping, tax } => self.set_adjustments(*discount, *shipping, *tax),
             Command::RecordPayment { transaction_id, amount, vault_id, customer_id, payment_token } => {
                 check_reference("transactionId", transaction_id)?;
-                check_references([("vaultId", vault_id), ("customerId", customer_id), ("paymentToken", payment_token)])?;
+                check_references([
+                    ("vaultId", vault_id),
+                    ("customerId", customer_id),
+                    ("paymentToken", payment_token),
+                ])?;
                 self.record_payment(
                     transaction_id,
                     *amount,

@@ -1,8 +1,7 @@
-import { createHmac } from 'node:crypto';
 import { expect, test } from 'vitest';
 
 import type { Session } from '../../src/server.js';
-import { legacySecret, someEmail, useShop } from './shop.js';
+import { legacyCookie, someEmail, useShop } from './shop.js';
 
 const used = useShop();
 
@@ -175,12 +174,6 @@ test("the old shop's sessions are brought in, and its cookie is exchanged once",
   expect(await used.shop.verifyToken(token)).toMatchObject({ sessionId: id });
   await expect(used.shop.exchangeLegacyCookie(cookie)).rejects.toMatchObject({ code: 'legacyCookieUsed', status: 410 });
 });
-
-function legacyCookie(claims: object): string {
-  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
-  return `${signed}.${createHmac('sha256', legacySecret).update(signed).digest('base64url')}`;
-}
 
 test("a buyer's data is exported and erased, but for what is held", async () => {
   const email = someEmail();

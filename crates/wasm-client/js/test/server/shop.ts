@@ -1,3 +1,5 @@
+import { createHmac } from 'node:crypto';
+
 import { afterAll, beforeAll, vi } from 'vitest';
 
 import { ThroughlineServer as RealServer } from '../../../../../tests/e2e/server.js';
@@ -6,6 +8,13 @@ import { Between } from './between.js';
 
 /** The secret of the old shop, which signed its cookies with it. */
 export const legacySecret = 'a-secret-of-the-old-shop-0123456789';
+
+/** The value of the old shop's cookie with these claims. */
+export function legacyCookie(claims: object): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
+  return `${signed}.${createHmac('sha256', legacySecret).update(signed).digest('base64url')}`;
+}
 
 /** The real server with something in between, for the tests of a file. */
 export interface Shop {
