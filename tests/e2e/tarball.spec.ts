@@ -553,8 +553,11 @@ for (const [resolution, module] of [
   });
 }
 
-test('TypeScript takes the code of docs/server-sdk.md', async ({ consumer }) => {
-  const files = { ...Object.fromEntries(blocksOf('docs/server-sdk.md')), 'process.d.ts': 'declare const process: { env: Record<string, string | undefined> };' };
-  expect(Object.keys(files)).toContain('app/api/coupon/route.ts');
-  expect(await typeErrors(consumer, files, 'bundler', 'esnext')).toBe('');
-});
+for (const [document, file] of [['docs/server-sdk.md', 'app/api/coupon/route.ts'], ['docs/migration/back-end.md', 'src/lib/sessions.ts']] as const) {
+  test(`TypeScript takes the code of ${document}`, async ({ consumer }) => {
+    const code = [...blocksOf(document)].filter(([name]) => name.endsWith('.ts'));
+    const files = { ...Object.fromEntries(code), 'process.d.ts': 'declare const process: { env: Record<string, string | undefined> };' };
+    expect(Object.keys(files)).toContain(file);
+    expect(await typeErrors(consumer, files, 'bundler', 'esnext')).toBe('');
+  });
+}
