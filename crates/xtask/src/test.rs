@@ -45,7 +45,7 @@ impl Stage {
             Self::Rust => &[SystemPackage::Redis, SystemPackage::Postgres],
             Self::Api => &[SystemPackage::Python],
             Self::Wasm | Self::Npm => &[],
-            Self::E2e => &[SystemPackage::Chromium],
+            Self::E2e => &[SystemPackage::Chromium, SystemPackage::Postgres],
         }
     }
 
@@ -159,6 +159,7 @@ fn end_to_end(tally: &mut Tally) -> Result<ExitStatus> {
     demo::build_page()?;
     provision::npm(NpmProject::EndToEnd)?;
     provision::npm(NpmProject::Bundlers)?;
+    provision::npm(NpmProject::LegacyShop)?;
     announce("browser tests");
     let report = fresh_report("playwright.json")?;
     let mut playwright = program(NpmProject::EndToEnd.program("playwright"));

@@ -57,6 +57,8 @@ pub enum NpmProject {
     EndToEnd,
     /// What the package is bundled with, and run in, by the browser tests.
     Bundlers,
+    /// The shop with the four legacy systems, which the browser tests build and walk through.
+    LegacyShop,
     /// What the server is compared with, for Node.js.
     BenchmarkPeers,
     /// The pages that measure the package and what it is compared with.
@@ -65,18 +67,19 @@ pub enum NpmProject {
 
 impl NpmProject {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Package,
         Self::ApiTypes,
         Self::Demo,
         Self::EndToEnd,
         Self::Bundlers,
+        Self::LegacyShop,
         Self::BenchmarkPeers,
         Self::BrowserBenchmark,
     ];
 
     /// Those with TypeScript to check.
-    pub const TYPESCRIPT: [Self; 3] = [Self::Package, Self::Demo, Self::EndToEnd];
+    pub const TYPESCRIPT: [Self; 4] = [Self::Package, Self::Demo, Self::EndToEnd, Self::LegacyShop];
 
     pub fn folder(self) -> &'static str {
         match self {
@@ -85,6 +88,7 @@ impl NpmProject {
             Self::Demo => "web-demo",
             Self::EndToEnd => "tests/e2e",
             Self::Bundlers => "tests/bundlers",
+            Self::LegacyShop => "examples/nextjs/legacy",
             Self::BenchmarkPeers => "crates/benchmarks/peers/node",
             Self::BrowserBenchmark => "crates/benchmarks/browser",
         }
