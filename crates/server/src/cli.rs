@@ -13,6 +13,7 @@ use crate::audit_command::{AuditCommand, AuditError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, ConfigError, Secrets, SecretsError, ServeOptions};
 use crate::doctor_command::DoctorCommand;
+use crate::export_command::{self, ExportCommand, ExportCommandError};
 use crate::funnel_command::FunnelCommand;
 use crate::funnels::FunnelError;
 use crate::http;
@@ -101,6 +102,9 @@ enum Command {
     /// Bring in the sessions of the legacy systems
     #[command(after_help = import_command::EXAMPLES)]
     Import(Box<ImportCommand>),
+    /// Write the sessions as rows of the legacy table: the way back
+    #[command(after_help = export_command::EXAMPLES)]
+    Export(Box<ExportCommand>),
     /// Move a shop here route by route, by a server that runs
     #[command(subcommand)]
     Routes(RoutesCommand),
@@ -151,6 +155,8 @@ enum CommandError {
     Routes(#[from] RoutesError),
     #[error(transparent)]
     Import(#[from] ImportCommandError),
+    #[error(transparent)]
+    Export(#[from] ExportCommandError),
     #[error("the outcome cannot be written as JSON")]
     Json(#[from] serde_json::Error),
     #[error("the server cannot listen on {address}; is another process using it? Choose one with --listen")]
@@ -187,6 +193,7 @@ pub fn run() -> ExitCode {
         Command::Privacy(command) => return privacy(&command).unwrap_or_else(|error| failed(&error)),
         Command::Routes(command) => return routes(&command).unwrap_or_else(|error| failed(&error)),
         Command::Import(command) => return import(&command).unwrap_or_else(|error| failed(&error)),
+        Command::Export(command) => return export(&command).unwrap_or_else(|error| failed(&error)),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
     match outcome {
@@ -225,6 +232,13 @@ fn privacy(command: &PrivacyCommand) -> Result<ExitCode, CommandError> {
 }
 
 fn routes(command: &RoutesCommand) -> Result<ExitCode, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = command.run(&mut out)?;
+    out.flush().map_err(CommandError::Output)?;
+    Ok(code)
+}
+
+fn export(command: &ExportCommand) -> Result<ExitCode, CommandError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let code = command.run(&mut out)?;
     out.flush().map_err(CommandError::Output)?;

@@ -1,13 +1,13 @@
 //! `throughline import`: sessions of the legacy systems, brought into the servers' database.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::HumanCount;
 use serde::Serialize;
 use throughline_core::legacy::LegacySystem;
 use throughline_core::{FunnelChoice, FunnelId, InvalidIdentifier};
@@ -20,6 +20,7 @@ use crate::import::entries::{BesideRows, Lines, Rows, Table};
 use crate::import::report::{Report, Totals};
 use crate::import::{Run, RunError};
 use crate::keys_command::{KeysError, Ring};
+use crate::progress::Progress;
 use crate::sessions::importing::SessionImporter;
 use crate::store::postgres::PostgresAddress;
 use crate::store::{self, DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, ReadError};
@@ -43,9 +44,6 @@ Examples:
 
 /// The variable with the address of the legacy database.
 pub(crate) const FROM: &str = "THROUGHLINE_IMPORT_FROM";
-
-/// How often a log that nobody looks at hears of the progress.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// What is to be brought in, and where.
 #[derive(Debug, Args)]
@@ -239,9 +237,9 @@ impl ImportCommand {
                 beside.add(system, file).await?;
             }
         }
-        let is_table = matches!(rows, Rows::Table(_));
         let total = total.unwrap_or(beside.len() as u64);
-        let mut progress = Progress::new(total, !is_table && !matches!(rows, Rows::None), started);
+        let in_bytes = matches!(rows, Rows::Lines(_));
+        let mut progress = if in_bytes { Progress::of_bytes(total, started) } else { Progress::of(total, started) };
         if goes_on {
             progress.say("going on where the import was interrupted");
         }
@@ -255,7 +253,14 @@ impl ImportCommand {
         };
         let report = Report::open(&self.report, goes_on)?;
         let run = Run { importer: &importer, rows, beside, report, checkpoint, totals };
-        let totals = run.finish(|| SystemClock.now_ms(), |totals| progress.reach(totals)).await;
+        let totals = run
+            .finish(
+                || SystemClock.now_ms(),
+                |totals| {
+                    progress.reach(if in_bytes { totals.bytes } else { totals.seen() }, totals.seen());
+                },
+            )
+            .await;
         progress.end();
         store.close().await;
         let totals = totals?;
@@ -310,48 +315,5 @@ impl Summary<'_> {
             text.push_str(&format!("what was decided is in {}\n", self.report));
         }
         text
-    }
-}
-
-/// A bar for people, and now and then a line for a log.
-struct Progress {
-    bar: ProgressBar,
-    is_drawn: bool,
-    in_bytes: bool,
-    started: Instant,
-    told: Instant,
-    total: u64,
-}
-
-impl Progress {
-    fn new(total: u64, in_bytes: bool, started: Instant) -> Self {
-        let is_drawn = io::stderr().is_terminal();
-        let bar = if is_drawn { ProgressBar::new(total) } else { ProgressBar::hidden() };
-        let counts = if in_bytes { "{bytes} of {total_bytes}" } else { "{human_pos} of {human_len}" };
-        let template = format!("{{wide_bar}} {counts}, {{per_sec}}, {{eta}} left");
-        if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style);
-        }
-        Self { bar, is_drawn, in_bytes, started, told: started, total }
-    }
-
-    fn say(&self, text: &str) {
-        // There is nobody left to tell when standard error is closed.
-        let _ = writeln!(io::stderr(), "{text}");
-    }
-
-    fn reach(&mut self, totals: &Totals) {
-        let reached = if self.in_bytes { totals.bytes } else { totals.seen() };
-        self.bar.set_position(reached);
-        if !self.is_drawn && self.told.elapsed() >= LINE_EVERY {
-            self.told = Instant::now();
-            let share = if self.total == 0 { 100.0 } else { 100.0 * reached as f64 / self.total as f64 };
-            let (seen, taken) = (HumanCount(totals.seen()), HumanDuration(self.started.elapsed()));
-            self.say(&format!("{seen} sessions, {share:.0} %, after {taken}"));
-        }
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
     }
 }

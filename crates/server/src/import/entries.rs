@@ -177,7 +177,7 @@ fn entry_of(row: &PgRow) -> Result<Entry, sqlx::Error> {
 }
 
 /// `schema.table` as SQL, whatever characters are in it.
-fn quoted(table: &str) -> String {
+pub(crate) fn quoted(table: &str) -> String {
     let parts: Vec<String> = table.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
     parts.join(".")
 }

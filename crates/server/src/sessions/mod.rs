@@ -7,6 +7,7 @@
 //! tier, `overview.rs` tells of many of them, `rewrapping.rs` follows the key ring, and `upkeep.rs` does what nobody asks for.
 //! `importing.rs` writes down sessions that come from elsewhere, without hosting them.
 
+pub(crate) mod exporting;
 mod flushing;
 mod freshness;
 mod hosted;

@@ -29,7 +29,7 @@ fn insert(fleet: &Fleet, rows: &str) {
 }
 
 /// A legacy database, with these rows.
-fn legacy(rows: &str) -> Fleet {
+pub fn legacy(rows: &str) -> Fleet {
     let fleet = fleet();
     fleet.postgres.create_database("legacy").unwrap();
     fleet.postgres.execute("legacy", TABLE).unwrap();
@@ -50,7 +50,7 @@ fn summary(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn lines(file: &Path) -> Vec<Value> {
+pub fn lines(file: &Path) -> Vec<Value> {
     std::fs::read_to_string(file).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -5,6 +5,7 @@ mod binary;
 mod cookies;
 mod doctor;
 mod encryption;
+mod export;
 mod fleets;
 mod full_disk;
 mod handoff;
