@@ -29,7 +29,10 @@ export interface ServerOptions {
  */
 export class ThroughlineServer {
   readonly url: string;
+  /** What a shop's back end has. */
   readonly serviceKey: string;
+  /** A service key that may do everything. */
+  readonly operatorKey: string;
   readonly folder: string;
   readonly #environment: NodeJS.ProcessEnv;
   readonly #required: readonly string[];
@@ -41,6 +44,7 @@ export class ThroughlineServer {
     this.url = `http://127.0.0.1:${port}`;
     this.folder = folder;
     this.serviceKey = keys.serviceKey;
+    this.operatorKey = keys.operatorKey;
     this.#environment = {
       ...process.env,
       ...keys.environment,
@@ -149,6 +153,7 @@ export class ThroughlineServer {
 
 interface Keys {
   serviceKey: string;
+  operatorKey: string;
   environment: Record<string, string>;
 }
 
@@ -158,10 +163,15 @@ function binary(): string {
 
 /** Keys that stay the same over restarts: `--dev` makes new ones for each process. */
 async function generateKeys(): Promise<Keys> {
-  const { stdout } = await promisify(execFile)(binary(), ['keys', 'generate', '--json']);
-  const keys = JSON.parse(stdout) as { keys: string; serviceKey: string; serviceKeyHash: string };
+  const generate = async (...more: string[]) => {
+    const { stdout } = await promisify(execFile)(binary(), ['keys', 'generate', '--json', ...more]);
+    return JSON.parse(stdout) as { keys: string; serviceKey: string; serviceKeyHash: string };
+  };
+  const [keys, operator] = await Promise.all([generate(), generate('--operator')]);
+  const hashes = [keys.serviceKeyHash, operator.serviceKeyHash].join();
   return {
     serviceKey: keys.serviceKey,
-    environment: { THROUGHLINE_KEYS: keys.keys, THROUGHLINE_SERVICE_KEY_HASHES: keys.serviceKeyHash },
+    operatorKey: operator.serviceKey,
+    environment: { THROUGHLINE_KEYS: keys.keys, THROUGHLINE_SERVICE_KEY_HASHES: hashes },
   };
 }
