@@ -27,6 +27,7 @@ import {
 } from './legacy/shapes.js';
 
 export type { BillingInfo, CustomerInfo, FunnelSessionData, LegacyStatus, Product, ShippingInfo, UpsellDetails } from './legacy/shapes.js';
+export * from './legacy/route-migration.js';
 
 export interface LegacyOptions extends Omit<OpenOptions, 'sessionId' | 'token' | 'fresh' | 'create' | 'handoff' | 'confirmHandoff'> {
   /** Sessions to open beside this browser's latest one, such as that in the page's address. */
