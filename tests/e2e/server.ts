@@ -105,14 +105,22 @@ export class ThroughlineServer {
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  /** A request with the service key. */
+  /** A request with the service key, unless it has another. */
   async request(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
-    headers.set('authorization', `Bearer ${this.serviceKey}`);
+    if (!headers.has('authorization')) headers.set('authorization', `Bearer ${this.serviceKey}`);
     // A connection that is kept for later does not outlive a kill of the server.
     headers.set('connection', 'close');
     if (init.body !== undefined && !headers.has('content-type')) headers.set('content-type', 'application/json');
     return fetch(this.url + path, { ...init, headers });
+  }
+
+  /** Sets which side of a shop's route answers. */
+  async setRouteMode(route: string, mode: string): Promise<void> {
+    const headers = { authorization: `Bearer ${this.operatorKey}` };
+    const body = JSON.stringify({ mode });
+    const answer = await this.request(`/v1/routes/${encodeURIComponent(route)}`, { method: 'PUT', headers, body });
+    if (!answer.ok) throw new Error(`the mode was not set: ${await answer.text()}`);
   }
 
   async #launch(): Promise<void> {

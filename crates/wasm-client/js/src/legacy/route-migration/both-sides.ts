@@ -126,7 +126,7 @@ export class BothSides<Context, R extends Request> {
     if (!isAsked || !answer || outcome.hasFailed) return { outcome, statement };
     try {
       const states = await state(await this.#copies.copy(this.#life.signal), answer, this.#context);
-      return { outcome, statement, states: states ? asJson(states) : undefined };
+      return { outcome, statement, states: states ? { legacy: asJson(states.legacy), unified: asJson(states.unified) } : undefined };
     } catch (error) {
       this.#options.onFailure(error, 'state');
       return { outcome, statement, states: 'unreadable' };
@@ -173,6 +173,10 @@ export class BothSides<Context, R extends Request> {
   }
 
   #compareEffects(differences: Differences): void {
+    for (const { name, first, second } of this.#effects.byBoth) {
+      const { legacy, unified } = this.#ofSides(detailsOf(first), detailsOf(second));
+      differences.compare([...EFFECTS, name], legacy, unified);
+    }
     const { first, second } = this.#effects.onlyBy;
     if (first.length + second.length === 0) return;
     // Their names may have been put together of something.
@@ -210,10 +214,18 @@ function copyOf({ response }: Outcome): Response | undefined {
   return response?.clone();
 }
 
+/** What an effect is done with. What can't be JSON is not compared. */
+function detailsOf(details: unknown): unknown {
+  try {
+    return details === undefined ? MISSING : asJson(details);
+  } catch {
+    return MISSING;
+  }
+}
+
 /** Texts instead of dates, and whatever else a store gives. */
-function asJson({ legacy, unified }: StoredStates): StoredStates {
-  const json = (value: unknown) => JSON.parse(JSON.stringify(value ?? null)) as unknown;
-  return { legacy: json(legacy), unified: json(unified) };
+function asJson(value: unknown): unknown {
+  return JSON.parse(JSON.stringify(value ?? null)) as unknown;
 }
 
 /** The session that an answer is about, as far as it says so. */

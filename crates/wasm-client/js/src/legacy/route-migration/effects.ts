@@ -13,9 +13,10 @@ export interface Effects {
    *
    * The result is shared: do not change it.
    *
+   * @param details What it is done with, such as the amount: JSON, which is compared where both sides are.
    * @throws {EffectNotAllowed} where this side is not the one that answers, and the other has not asked for it.
    */
-  once<T>(name: string, work: () => T | Promise<T>): Promise<T>;
+  once<T>(name: string, work: () => T | Promise<T>, details?: unknown): Promise<T>;
 }
 
 /** The side that does not answer asked for an effect that the other one did not ask for. It was not done. */
@@ -34,8 +35,9 @@ export class EffectNotAllowed extends Error {
 export class RecordedEffects {
   readonly #now = Date.now();
   readonly #results = new Map<string, Promise<unknown>>();
-  readonly #askedByFirst = new Set<string>();
-  readonly #askedBySecond = new Set<string>();
+  /** By name, with what they were to be done with. */
+  readonly #askedByFirst = new Map<string, unknown>();
+  readonly #askedBySecond = new Map<string, unknown>();
   readonly #refused = new Set<string>();
   #secondAnswers = false;
 
@@ -43,8 +45,8 @@ export class RecordedEffects {
   readonly first: Effects = {
     answers: true,
     now: this.#now,
-    once: (name, work) => {
-      this.#askedByFirst.add(name);
+    once: (name, work, details) => {
+      note(this.#askedByFirst, name, details);
       return this.#recorded(name) ?? this.#begin(name, work);
     },
   };
@@ -56,8 +58,8 @@ export class RecordedEffects {
    */
   second(answers: boolean): Effects {
     this.#secondAnswers = answers;
-    const once: Effects['once'] = (name, work) => {
-      this.#askedBySecond.add(name);
+    const once: Effects['once'] = (name, work, details) => {
+      note(this.#askedBySecond, name, details);
       return this.#recorded(name) ?? (this.#secondMayBegin() ? this.#begin(name, work) : this.#refuse(name));
     };
     return { answers, now: this.#now, once };
@@ -81,6 +83,12 @@ export class RecordedEffects {
   /** The names that the first side alone asked for, and those that the second did. */
   get onlyBy(): { first: string[]; second: string[] } {
     return { first: missingIn(this.#askedBySecond, this.#askedByFirst), second: missingIn(this.#askedByFirst, this.#askedBySecond) };
+  }
+
+  /** Those that both asked for, with what they were to be done with. */
+  get byBoth(): { name: string; first: unknown; second: unknown }[] {
+    const names = [...this.#askedByFirst.keys()].filter((name) => this.#askedBySecond.has(name));
+    return names.map((name) => ({ name, first: this.#askedByFirst.get(name), second: this.#askedBySecond.get(name) }));
   }
 
   /**
@@ -107,6 +115,10 @@ export class RecordedEffects {
   }
 }
 
-function missingIn(some: ReadonlySet<string>, others: ReadonlySet<string>): string[] {
-  return [...others].filter((name) => !some.has(name));
+function note(asked: Map<string, unknown>, name: string, details: unknown): void {
+  if (!asked.has(name)) asked.set(name, details);
+}
+
+function missingIn(some: ReadonlyMap<string, unknown>, others: ReadonlyMap<string, unknown>): string[] {
+  return [...others.keys()].filter((name) => !some.has(name));
 }

@@ -36,7 +36,7 @@ export class Modes {
     const asking = this.#refresh(keepAlive);
     // What is much older than it should be is of before a pause: the answer is waited for, unless the server does not give any.
     const isOld = performance.now() - this.#toldAt > 2 * this.#refreshMs;
-    if (asking && isOld && !this.#hasFailed) this.#hasFailed = !(await endsWithin(asking, TIMEOUT_MS)) || this.#hasFailed;
+    if (asking && isOld && !this.#hasFailed && !(await endsWithin(asking, TIMEOUT_MS))) this.#hasFailed = true;
     return this.#modes?.has(route) === false ? 'off' : this.#modes?.get(route);
   }
 

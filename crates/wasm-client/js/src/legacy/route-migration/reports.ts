@@ -27,8 +27,8 @@ export class Reports {
   readonly #counts = new Map<string, Record<Verdict, number>>();
   #differences: Found[] = [];
   #timer: Deadline | undefined;
-  #sending: Promise<boolean> | undefined;
-  #sendingSince = 0;
+  /** What the timer has begun to send. */
+  #sending: Promise<unknown> | undefined;
   #failures = 0;
   #notBefore = -Infinity;
   #dropped = 0;
@@ -56,38 +56,26 @@ export class Reports {
 
   /** Sends it after a pause, in which more may come. */
   schedule(): void {
-    if (this.#timer || this.#isEmpty) return;
+    if (this.#timer || this.#sending || this.#isEmpty) return;
     const pauseMs = Math.max(this.#pauseMs, this.#notBefore - performance.now());
     this.#timer = new Deadline(pauseMs, () => {
       this.#timer = undefined;
-      void this.send().then(() => this.schedule());
+      this.#sending = this.#sendAll().finally(() => {
+        this.#sending = undefined;
+        this.schedule();
+      });
     });
   }
 
-  /** Sends what there is, unless the server has just not taken it; whether nothing is left. */
-  async send(): Promise<boolean> {
-    if (performance.now() < this.#notBefore) return this.#isEmpty;
-    return this.#sendNow();
+  /** Sends at once what there is, unless the server has just not taken it. For who waits for nobody else's: some runtimes forbid it. */
+  async send(): Promise<void> {
+    if (performance.now() >= this.#notBefore) await this.#sendAll();
   }
 
-  /** Sends all of it at once; whether nothing is left. */
+  /** Sends all that there is, and waits for what is under way; whether nothing is left. */
   async flush(): Promise<boolean> {
-    // What is under way may be from before the last one was added.
     await this.#sending;
-    return this.#sendNow();
-  }
-
-  #sendNow(): Promise<boolean> {
-    this.#timer?.cancel();
-    this.#timer = undefined;
-    const now = performance.now();
-    // Some runtimes end what a request began with that request.
-    if (this.#sending && now - this.#sendingSince < 2 * TIMEOUT_MS) return this.#sending;
-    this.#sendingSince = now;
-    const sending = this.#sendAll().finally(() => {
-      if (this.#sending === sending) this.#sending = undefined;
-    });
-    return (this.#sending = sending);
+    return this.#sendAll();
   }
 
   async #sendAll(): Promise<boolean> {
