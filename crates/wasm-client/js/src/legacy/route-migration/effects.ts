@@ -101,7 +101,7 @@ export class RecordedEffects {
 
   #refuse(name: string): Promise<never> {
     this.#refused.add(name);
-    return Promise.reject(new EffectNotAllowed(name));
+    return unwatched(Promise.reject(new EffectNotAllowed(name)));
   }
 
   #recorded<T>(name: string): Promise<T> | undefined {
@@ -109,10 +109,16 @@ export class RecordedEffects {
   }
 
   #begin<T>(name: string, work: () => T | Promise<T>): Promise<T> {
-    const result = (async () => work())();
+    const result = unwatched((async () => work())());
     this.#results.set(name, result);
     return result;
   }
+}
+
+/** Whoever asks for an effect and does not wait for it must not end the process by its failure. */
+function unwatched<T>(work: Promise<T>): Promise<T> {
+  work.catch(() => undefined);
+  return work;
 }
 
 function note(asked: Map<string, unknown>, name: string, details: unknown): void {
