@@ -41,7 +41,7 @@ export interface RouteMigrationOptions {
 }
 
 /** The two sides of a route, and how they are compared. */
-export interface RouteOptions<Context, R extends Request> {
+export interface RouteOptions<Context = unknown, R extends Request = Request> {
   /** The old implementation. A route without it is `only`, whatever the server says. */
   legacy?: SideHandler<Context, R>;
   /** The new one. */
@@ -61,7 +61,7 @@ export interface RouteOptions<Context, R extends Request> {
 }
 
 /** Answers requests, as Next.js and others call it. */
-export type RouteHandler<Context, R extends Request> = (
+export type RouteHandler<Context = unknown, R extends Request = Request> = (
   request: R,
   ...rest: unknown extends Context ? [context?: Context] : [context: Context]
 ) => Promise<Response>;
@@ -196,7 +196,7 @@ export class RouteMigration {
     if (now - (this.#warnedAt.get(place) ?? -Infinity) < PAUSE_BETWEEN_WARNINGS_MS) return;
     this.#warnedAt.set(place, now);
     const { name, code } = (error ?? {}) as { name?: unknown; code?: unknown };
-    const kind = typeof code === 'string' ? code : typeof name === 'string' ? name : typeof error;
+    const kind = [code, name].find((word) => typeof word === 'string' && /^\w{1,40}$/.test(word)) ?? 'unknown';
     // Written out: of what is said to `console`, which is the bindings' alone, the bundle has nothing.
     globalThis.console.warn(`throughline/legacy: ${place} failed (${kind})`);
   }

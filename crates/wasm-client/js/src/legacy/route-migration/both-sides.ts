@@ -13,7 +13,7 @@ import { Deadline, endsWithin } from './waiting.js';
 export type Side = 'legacy' | 'unified';
 
 /** How one side answers. */
-export type SideHandler<Context, R extends Request> = (request: R, context: Context, effects: Effects) => Response | Promise<Response>;
+export type SideHandler<Context = unknown, R extends Request = Request> = (request: R, context: Context, effects: Effects) => Response | Promise<Response>;
 
 /** What both sides have stored: any JSON. */
 export interface StoredStates {
@@ -22,7 +22,7 @@ export interface StoredStates {
 }
 
 /** Reads what both sides have stored. */
-export type StateReader<Context, R extends Request> = (
+export type StateReader<Context = unknown, R extends Request = Request> = (
   request: R,
   answer: Response,
   context: Context,
