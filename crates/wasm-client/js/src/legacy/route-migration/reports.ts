@@ -27,7 +27,7 @@ export class Reports {
   readonly #counts = new Map<string, Record<Verdict, number>>();
   #differences: Found[] = [];
   #timer: Deadline | undefined;
-  /** What the timer has begun to send. */
+  /** What is being sent, but for what `send` does. */
   #sending: Promise<unknown> | undefined;
   #failures = 0;
   #notBefore = -Infinity;
@@ -58,13 +58,7 @@ export class Reports {
   schedule(): void {
     if (this.#timer || this.#sending || this.#isEmpty) return;
     const pauseMs = Math.max(this.#pauseMs, this.#notBefore - performance.now());
-    this.#timer = new Deadline(pauseMs, () => {
-      this.#timer = undefined;
-      this.#sending = this.#sendAll().finally(() => {
-        this.#sending = undefined;
-        this.schedule();
-      });
-    });
+    this.#timer = new Deadline(pauseMs, () => void this.#begin());
   }
 
   /** Sends at once what there is, unless the server has just not taken it. For who waits for nobody else's: some runtimes forbid it. */
@@ -74,8 +68,18 @@ export class Reports {
 
   /** Sends all that there is, and waits for what is under way; whether nothing is left. */
   async flush(): Promise<boolean> {
-    await this.#sending;
-    return this.#sendAll();
+    while (this.#sending) await this.#sending;
+    return this.#begin();
+  }
+
+  #begin(): Promise<boolean> {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    const sending = this.#sendAll().finally(() => {
+      this.#sending = undefined;
+      this.schedule();
+    });
+    return (this.#sending = sending);
   }
 
   async #sendAll(): Promise<boolean> {
