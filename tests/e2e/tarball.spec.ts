@@ -666,7 +666,7 @@ test('TypeScript takes the code of docs/migration/routes.md', async ({ consumer 
         updateSession(id: string, row: Partial<Row>): Promise<Row>;
       };`,
     'lib/payment-gateway.d.ts': `
-      export declare const gateway: { chargeVault(vaultId: string, dollars: number): Promise<{ transactionId: string }> };`,
+      export declare const gateway: { chargeVault(vaultId: string, dollars: number): Promise<{ transactionId: string; amount: number }> };`,
   };
   expect(Object.keys(files)).toContain('app/api/upsell/process/route.ts');
   expect(await typeErrors(consumer, files, 'bundler', 'esnext')).toBe('');

@@ -840,6 +840,26 @@ test('a server that takes no reports costs bounded memory and no answer; what wa
   expect(migration.dropped).toBe(150);
 });
 
+test('flush waits for a report that is on its way', async () => {
+  const { opened, open } = gate();
+  let reports = 0;
+  const reportParity = () => {
+    reports++;
+    return opened;
+  };
+  const routeModes = async () => [{ route: 'a', mode: 'compare' as const, changedAt: '' }];
+  const migration = new RouteMigration({ server: { routeModes, reportParity }, reportMs: 0 });
+  await migration.route('a', { legacy: says(1), unified: says(1) })(new Request('https://shop.example/'));
+  await expect.poll(() => reports).toBe(1);
+  let isFlushed = false;
+  const flushed = migration.flush().finally(() => (isFlushed = true));
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(isFlushed).toBe(false);
+  open();
+  expect(await flushed).toBe(true);
+  expect(reports).toBe(1);
+});
+
 test('a report that gets lost is told again, after a pause, without anybody asking', async () => {
   const { post, reported, failures } = await routeIn('compare', { legacy: says({ a: 1 }), unified: says({ a: 2 }) }, { refreshMs: 60_000, reportMs: 20 });
   await post();
