@@ -60,7 +60,8 @@ import {
 } from 'throughline';
 import { mountDevtools, type Devtools } from 'throughline/devtools';
 import { type CreatedSession, type Session as ServerSession, ThroughlineError, ThroughlineServer } from 'throughline/server';
-import { type Effects, type FunnelSessionData, FunnelSessionManager, funnelSessionManager, LegacyCallRefused, RouteMigration } from 'throughline/legacy';
+import { type FunnelSessionData, FunnelSessionManager, funnelSessionManager, LegacyCallRefused } from 'throughline/legacy';
+import { type Effects, RouteMigration } from 'throughline/legacy/server';
 
 export async function oldPage(): Promise<FunnelSessionData | null> {
   await FunnelSessionManager.ready({ url: 'https://checkout.shop.example', compatibility: true, onRefused: ({ code }) => console.log(code) });
@@ -367,7 +368,7 @@ test('Next.js: the server renders, the browser opens the session, a route at the
 function movingRoute({ url, serviceKey }: ThroughlineServer, runtime: string): string {
   return `
     import { redirect } from 'next/navigation';
-    import { RouteMigration } from 'throughline/legacy';
+    import { RouteMigration } from 'throughline/legacy/server';
     import { ThroughlineServer } from 'throughline/server';
 
     export const runtime = '${runtime}';

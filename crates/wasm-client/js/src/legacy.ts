@@ -1,6 +1,6 @@
 /**
- * The legacy surfaces over today's sessions, so that old code goes on with one changed import: `FunnelSessionManager` in the browser;
- * `databaseSessionManager` and `cookie-session` in the back end, see {@link legacyBackEnd}.
+ * The legacy `FunnelSessionManager` over today's sessions, so that old pages go on with one changed import. `throughline/legacy/server` is the
+ * same for back ends.
  *
  * ```ts
  * import { FunnelSessionManager, funnelSessionManager } from 'throughline/legacy';
@@ -28,13 +28,8 @@ import {
   toLegacy,
 } from './legacy/shapes.js';
 
-export { type LegacyBackEnd, legacyBackEnd, type LegacyBackEndOptions } from './legacy/back-end.js';
-export type { CookieAccess, CookieOptions, CookieSession, CookieStore, NewSessionData, SessionData } from './legacy/cookie-session.js';
-export type { DatabaseSessionManager } from './legacy/database-session-manager.js';
 export { LegacyCallRefused, type LegacyException, type RefusalOptions } from './legacy/refusals.js';
-export type { FunnelSessionRow, NewRow, RowChanges, RowStatus } from './legacy/row.js';
 export type { BillingInfo, CustomerInfo, FunnelSessionData, LegacyStatus, Product, ShippingInfo, UpsellDetails } from './legacy/shapes.js';
-export * from './legacy/route-migration.js';
 
 export interface LegacyOptions
   extends Omit<OpenOptions, 'sessionId' | 'token' | 'fresh' | 'create' | 'handoff' | 'confirmHandoff'>,

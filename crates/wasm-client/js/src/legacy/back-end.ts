@@ -26,7 +26,7 @@ export interface LegacyBackEnd {
  *
  * ```ts
  * import { cookies } from 'next/headers';
- * import { legacyBackEnd } from 'throughline/legacy';
+ * import { legacyBackEnd } from 'throughline/legacy/server';
  *
  * export const { databaseSessionManager, cookieSession } = legacyBackEnd({ server: { url, serviceKey }, cookies });
  * ```

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { legacyBackEnd, LegacyCallRefused, type LegacyBackEnd, type LegacyBackEndOptions } from '../../src/legacy.js';
+import { legacyBackEnd, LegacyCallRefused, type LegacyBackEnd, type LegacyBackEndOptions } from '../../src/legacy-server.js';
 import { legacyCookie, someEmail, thrownBy, useShop } from './shop.js';
 
 const used = useShop();

@@ -1,7 +1,7 @@
 import { getEventListeners } from 'node:events';
 import { afterEach, expect, test, vi } from 'vitest';
 
-import { EffectNotAllowed, type Effects, type FailureSite, RouteMigration, type RouteMigrationOptions, type RouteOptions } from '../../src/legacy.js';
+import { EffectNotAllowed, type Effects, type FailureSite, RouteMigration, type RouteMigrationOptions, type RouteOptions } from '../../src/legacy-server.js';
 import type { RouteMode, RouteReport } from '../../src/server.js';
 import { thrownBy, useShop } from './shop.js';
 
