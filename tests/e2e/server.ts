@@ -21,6 +21,8 @@ export interface ServerOptions {
   env?: Readonly<Record<string, string>>;
   /** More arguments of `throughline serve`. */
   args?: readonly string[];
+  /** A database of PostgreSQL; else it is a file in the server's folder. */
+  databaseUrl?: string;
 }
 
 /**
@@ -56,7 +58,7 @@ export class ThroughlineServer {
       '--listen',
       `127.0.0.1:${port}`,
       '--database-url',
-      `sqlite:${join(folder, 'throughline.db')}`,
+      options.databaseUrl ?? `sqlite:${join(folder, 'throughline.db')}`,
     ];
     this.#arguments = options.args ?? [];
   }
@@ -121,6 +123,14 @@ export class ThroughlineServer {
     const body = JSON.stringify({ mode });
     const answer = await this.request(`/v1/routes/${encodeURIComponent(route)}`, { method: 'PUT', headers, body });
     if (!answer.ok) throw new Error(`the mode was not set: ${await answer.text()}`);
+  }
+
+  /** Runs another command of the program, on the server's database and with its keys; what it prints. */
+  async command(...args: string[]): Promise<string> {
+    const [, , , ...database] = this.#required;
+    const options = { cwd: this.folder, env: this.#environment, maxBuffer: 64 * 1024 * 1024 };
+    const { stdout } = await promisify(execFile)(binary(), [...args, ...database], options);
+    return stdout;
   }
 
   async #launch(): Promise<void> {
