@@ -16,7 +16,7 @@ import {
   startPostgres,
   startShop,
   tell,
-} from './legacy-shop.js';
+} from './nextjs-shops.js';
 import type { Postgres } from './postgres.js';
 
 const workingCard = '4242 4242 4242 4242';
