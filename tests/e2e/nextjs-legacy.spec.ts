@@ -3,160 +3,32 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { AxeBuilder } from '@axe-core/playwright';
-import { expect, test as base, type Page } from '@playwright/test';
+import { expect, type Page } from '@playwright/test';
 
 import {
-  buildShop,
-  chargesOf,
-  heldBy,
-  legacyShop,
-  type Service,
-  shopDatabase,
-  startGateway,
-  startPostgres,
-  startShop,
-  tell,
-} from './nextjs-shops.js';
-import type { Postgres } from './postgres.js';
-
-const workingCard = '4242 4242 4242 4242';
-const declinedCard = '4000 0000 0000 0002';
-const secret = 'a secret for this test only';
-
-/** A row of `funnel_sessions`. */
-interface Row {
-  id: string;
-  status: string;
-  current_step: string;
-  amount: number;
-  products: unknown;
-  customer_info: Record<string, string>;
-  upsells_accepted: string[];
-  upsells_declined: string[];
-  vault_id: string | null;
-  transaction_id: string | null;
-  payment_token: string | null;
-  coupon_code: string | null;
-  metadata: Record<string, unknown>;
-  created_at: string;
-  expires_at: string;
-}
-
-/** The parts of an entry of `webseed_funnel_sessions` that are looked at. */
-interface Entry {
-  id: string;
-  status: string;
-  currentStep: string;
-  [field: string]: unknown;
-}
-
-interface Services {
-  postgres: Postgres;
-  gateway: Service;
-  shop: Service;
-}
-
-const test = base.extend<{}, { services: Services }>({
-  services: [
-    async ({}, use) => {
-      await buildShop(legacyShop);
-      const running: { stop(): Promise<void> }[] = [];
-      const kept = <Started extends { stop(): Promise<void> }>(started: Started) => (running.unshift(started), started);
-      try {
-        const [postgres, gateway] = [kept(await startPostgres()), kept(await startGateway())];
-        const env = { DATABASE_URL: postgres.url(shopDatabase), GATEWAY_URL: gateway.url, SESSION_SECRET: secret, COUNT_QUERIES: '1' };
-        const shop = kept(await startShop(legacyShop, env));
-        await use({ postgres, gateway, shop });
-      } finally {
-        for (const service of running) await service.stop();
-      }
-    },
-    { scope: 'worker', timeout: 300_000 },
-  ],
-});
+  checkOut,
+  declinedCard,
+  entries,
+  fillIn,
+  kept,
+  onlyEntry,
+  order,
+  products,
+  row,
+  send,
+  test,
+  upsell,
+  workingCard,
+} from './legacy-buyer.js';
+import { chargesOf, heldBy, legacyShop, shopDatabase, startShop, tell } from './nextjs-shops.js';
 
 // One set of services for all of them.
 test.describe.configure({ mode: 'default' });
-
-async function row({ postgres }: Services, id: string): Promise<Row | undefined> {
-  const [found] = await postgres.rows<Row>(shopDatabase, `SELECT * FROM funnel_sessions WHERE id = '${id}'`);
-  return found;
-}
-
-/** The sessions in the page's localStorage. */
-async function entries(page: Page): Promise<Entry[]> {
-  const text = await page.evaluate(() => localStorage.getItem('webseed_funnel_sessions'));
-  return Object.values(JSON.parse(text ?? '{}') as Record<string, Entry>);
-}
-
-async function onlyEntry(page: Page): Promise<Entry> {
-  const all = await entries(page);
-  expect(all).toHaveLength(1);
-  return all[0]!;
-}
-
-const kept = (page: Page) => page.evaluate(() => ({ ...sessionStorage }) as Record<string, string>);
-
-async function fillIn(page: Page, { card }: { card: string }): Promise<void> {
-  await page.getByLabel('3 bottles').check();
-  await page.getByLabel('Quantity').selectOption('2');
-  await page.getByLabel('Email').fill('ada@example.com');
-  await page.getByLabel('First name').fill('Ada');
-  await page.getByLabel('Last name').fill('Lovelace');
-  await page.getByLabel('Street and number').fill('1 Example Street');
-  await page.getByLabel('City').fill('San Francisco');
-  await page.getByLabel('State').selectOption('CA');
-  await page.getByLabel('ZIP code').fill('94001');
-  await page.getByLabel('Coupon').fill('save10');
-  await page.getByLabel('Card number').fill(card);
-  await page.getByRole('button', { name: 'Complete my order' }).click();
-}
-
-/** Pays, and is at the first offer. */
-async function checkOut(page: Page, { shop }: Services): Promise<string> {
-  await page.goto(shop.url);
-  await expect(page).toHaveURL(`${shop.url}/checkout`);
-  await fillIn(page, { card: workingCard });
-  await expect(page).toHaveURL(`${shop.url}/upsell-1`);
-  await expect(page.getByRole('heading', { name: 'RelaxCalm, 6 bottles' })).toBeVisible();
-  return (await onlyEntry(page)).id;
-}
 
 async function expectAccessible(page: Page): Promise<void> {
   const { violations } = await new AxeBuilder({ page }).analyze();
   expect(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])).toEqual([]);
 }
-
-interface Answer {
-  status: number;
-  counts: string | null;
-  body: unknown;
-}
-
-/** A request as the shop's pages send it, with the page's cookies. */
-async function send(page: Page, method: string, path: string, body?: unknown): Promise<Answer> {
-  return page.evaluate(
-    async ({ method, path, body }) => {
-      const headers = { 'content-type': 'application/json' };
-      const response = await fetch(path, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
-      return { status: response.status, counts: response.headers.get('x-counts'), body: (await response.json()) as unknown };
-    },
-    { method, path, body },
-  );
-}
-
-const upsell = (sessionId: string, productCode: string, amount: number) => ({ sessionId, productCode, amount, bottles: 6, step: 1 });
-
-const products = [{ id: 'fitspresso-3-pack', name: 'Fitspresso 3 Bottle Pack', price: 177, quantity: 2 }];
-
-/** What `POST /api/checkout/process` takes. */
-const order = (sessionId: string, paymentToken = 'tok_1_0123456789abcdef') => ({
-  sessionId,
-  email: 'ada@example.com',
-  customerInfo: { firstName: 'Ada', lastName: 'Lovelace', state: 'TX' },
-  products,
-  paymentToken,
-});
 
 test('a buyer pays, takes the first offer, leaves the second, and all systems have their own idea of it', async ({ page, services }) => {
   const { shop, gateway } = services;

@@ -34,6 +34,7 @@ export type { DatabaseSessionManager } from './legacy/database-session-manager.j
 export { LegacyCallRefused, type LegacyException, type RefusalOptions } from './legacy/refusals.js';
 export type { FunnelSessionRow, NewRow, RowChanges, RowStatus } from './legacy/row.js';
 export type { BillingInfo, CustomerInfo, FunnelSessionData, LegacyStatus, Product, ShippingInfo, UpsellDetails } from './legacy/shapes.js';
+export * from './legacy/route-migration.js';
 
 export interface LegacyOptions
   extends Omit<OpenOptions, 'sessionId' | 'token' | 'fresh' | 'create' | 'handoff' | 'confirmHandoff'>,

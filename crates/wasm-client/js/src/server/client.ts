@@ -1,6 +1,7 @@
 import { ThroughlineError } from './error.js';
 import { Http, type ServerOptions } from './http.js';
 import { KeptReads } from './kept-reads.js';
+import { isRouteName, ROUTE_NAME } from './route-name.js';
 import type {
   CallOptions,
   Command,
@@ -16,9 +17,13 @@ import type {
   Journal,
   JournalRange,
   LegacySession,
+  ModeOfRoute,
   NewSession,
   Outcomes,
+  Parity,
   PersonalData,
+  RouteMode,
+  RouteReport,
   Session,
   SessionFilter,
   SessionPatch,
@@ -230,6 +235,34 @@ export class ThroughlineServer {
     return this.command(id, { type: 'setHold', hold: null }, options);
   }
 
+  /** The modes of all routes that one was ever set for. A route that is not among them is `off`. Always asked for anew. */
+  async routeModes(options: CallOptions = {}): Promise<ModeOfRoute[]> {
+    return (await this.#http.ask('get', '/v1/routes', {}, options)).routes;
+  }
+
+  /** Sets how a route works. The shop's back ends do so when they ask next; the audit log tells of it. */
+  async setRouteMode(route: string, mode: RouteMode, options: CallOptions = {}): Promise<void> {
+    await this.#http.ask('put', '/v1/routes/{route}', { path: { route: routeOf(route) }, body: { mode } }, options);
+  }
+
+  /**
+   * Tells what was found by comparing: 1 to 100 routes with 200 differences at most, their values masked. It is not tried again by
+   * itself: what is sent again after an answer that was lost is counted twice.
+   */
+  async reportParity(routes: readonly RouteReport[], options: CallOptions = {}): Promise<void> {
+    await this.#http.ask('post', '/v1/parity', { body: { routes: [...routes] } }, { ...options, retries: 0 });
+  }
+
+  /** How far both sides agree, on each route that has a mode or was compared. */
+  async parity(options: CallOptions = {}): Promise<Parity> {
+    return this.#http.ask('get', '/v1/parity', {}, options);
+  }
+
+  /** Begins counting again: of one route, or of all where none is named. */
+  async forgetParity(route?: string, options: CallOptions = {}): Promise<void> {
+    await this.#http.ask('delete', '/v1/parity', { query: { ...(route !== undefined && { route: routeOf(route) }) } }, options);
+  }
+
   #read<T>(question: unknown, sessionId: string | undefined, options: CallOptions, ask: (options: CallOptions) => Promise<T>): Promise<T> {
     return this.#kept ? this.#kept.get(JSON.stringify(question), sessionId, options, ask) : ask(options);
   }
@@ -254,6 +287,12 @@ function once({ idempotencyKey }: WriteOptions): { 'Idempotency-Key': string } {
 function pathOf(id: string): { id: string } {
   if (/^[\w.:-]{1,64}$/.test(id) && !NO_IDS.has(id)) return { id };
   throw new ThroughlineError('there is no session with this id, nor can there be one', { code: 'sessionNotFound', mendableBy: 'permanent' });
+}
+
+/** A route's name. What can be none would lead to another place, or forget all of them. */
+function routeOf(route: string): string {
+  if (isRouteName(route)) return route;
+  throw new ThroughlineError(ROUTE_NAME, { code: 'invalidBody', mendableBy: 'permanent' });
 }
 
 async function orNone<T>(work: () => Promise<T>): Promise<T | null> {

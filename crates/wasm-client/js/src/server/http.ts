@@ -19,7 +19,7 @@ export interface ServerOptions {
   fetch?: (address: string, init: RequestInit) => Promise<Response>;
 }
 
-type Method = 'get' | 'post' | 'patch' | 'delete';
+type Method = 'get' | 'post' | 'put' | 'patch' | 'delete';
 
 /** The paths that know a method. */
 type Path<M extends Method> = {
@@ -55,7 +55,7 @@ const PASSING = new Set([429, 502, 503, 504]);
 
 /**
  * Requests to the server, typed by its description. All that are made here may be sent twice: they read, they do the same again, or they
- * have an idempotency key.
+ * have an idempotency key. What is none of that is told to be tried no second time.
  */
 export class Http {
   readonly #url: string;
@@ -83,7 +83,7 @@ export class Http {
     method: M,
     path: P,
     parts: Parts<paths[P][M]>,
-    { signal, timeoutMs = this.#timeoutMs }: CallOptions,
+    { signal, timeoutMs = this.#timeoutMs, retries = this.#retries }: CallOptions & { retries?: number },
   ): Promise<Answer<paths[P][M]>> {
     signal?.throwIfAborted();
     const address = this.#url + filled(path, parts as AnyParts);
@@ -99,7 +99,7 @@ export class Http {
           if (limit.signal.aborted) throw error;
           failure = error;
         }
-        const waitMs = attempt < this.#retries && passes(failure) ? waitBefore(attempt, failure) : Infinity;
+        const waitMs = attempt < retries && passes(failure) ? waitBefore(attempt, failure) : Infinity;
         if (performance.now() + waitMs >= endsAt) throw failure;
         await pause(waitMs, limit.signal);
       }

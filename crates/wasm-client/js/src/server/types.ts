@@ -36,6 +36,16 @@ export type PersonalData = Schemas['Export'];
 export type Erasures = Schemas['Erasures'];
 /** Why a session is kept although somebody may want it erased. */
 export type Hold = Schemas['Hold'];
+/** How a route of a shop works that moves here route by route. */
+export type RouteMode = Schemas['RouteMode'];
+/** The mode of a route, and since when. */
+export type ModeOfRoute = Schemas['RouteEntry'];
+/** What was found by comparing both sides of a route. */
+export type RouteReport = Schemas['RouteReport'];
+/** One field in which both sides differed; values are masked. */
+export type ReportedDifference = Schemas['ReportedDifference'];
+/** How far both sides agree, on each route and field. */
+export type Parity = Schemas['ParityDocument'];
 /** Who can mend what was wrong. */
 export type MendableBy = Schemas['MendableBy'];
 /** What the server says of a request that failed (RFC 9457), with the facts of the kind of problem. */

@@ -22,6 +22,8 @@ export interface Shop {
   between: Between;
   /** The SDK, which talks to what is in between. */
   shop: ThroughlineServer;
+  /** The same with the key of an operator. */
+  operator: ThroughlineServer;
   /** The SDK, set up otherwise. */
   with(options: Partial<ServerOptions>): ThroughlineServer;
 }
@@ -35,6 +37,7 @@ export function useShop(): Shop {
     used.between = await Between.of(used.server.url);
     used.with = (options) => new ThroughlineServer({ url: used.between.url, serviceKey: used.server.serviceKey, ...options });
     used.shop = used.with({});
+    used.operator = used.with({ serviceKey: used.server.operatorKey });
   });
   afterAll(async () => {
     await used.between?.stop();
