@@ -175,7 +175,8 @@ async function digest(folder: string): Promise<string> {
   const modules = join(folder, 'node_modules');
   const installed = await readdir(modules, { withFileTypes: true });
   for (const entry of installed.filter((entry) => entry.isSymbolicLink())) await walk(await realpath(join(modules, entry.name)));
-  await read(join(modules, '.package-lock.json'));
+  const lock = join(modules, '.package-lock.json');
+  if (existsSync(lock)) await read(lock);
   return hash.digest('hex');
 }
 
