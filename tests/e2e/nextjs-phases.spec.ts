@@ -8,6 +8,7 @@ import { expect, test, type Page } from '@playwright/test';
 
 import { checkOut, row, send, type Services, upsell } from './legacy-buyer.js';
 import { buildShop, chargesOf, legacyShop, shopDatabase, startGateway, startPostgres, startShop, unifiedShop } from './nextjs-shops.js';
+import { freePort } from './ports.js';
 import { inRepository } from './repository.js';
 import { ThroughlineServer } from './server.js';
 
@@ -42,6 +43,17 @@ async function apply(shop: string, phase: string): Promise<void> {
   await run('git', ['apply', '--whitespace=error-all', inRepository(`examples/nextjs/phases/${phase}.patch`)], { cwd: shop, env });
 }
 
+/** The folder of the shop as it is after a phase, built. */
+async function built(phase: string): Promise<string> {
+  const shop = inRepository(`target/shops/${phase}`);
+  // What was built stays: it is built again where something has changed.
+  for (const name of await readdir(shop).catch(() => [])) if (name !== '.next') await rm(join(shop, name), { recursive: true });
+  await copyLegacy(shop);
+  for (const applied of phases.slice(0, phases.indexOf(phase) + 1)) await apply(shop, applied);
+  await buildShop(shop);
+  return shop;
+}
+
 /** Every source file by its path. */
 async function sourcesOf(shop: string): Promise<Map<string, string>> {
   const sources = new Map<string, string>();
@@ -56,6 +68,9 @@ async function sourcesOf(shop: string): Promise<Map<string, string>> {
   await walk('.');
   return sources;
 }
+
+// They share the folders of the phases.
+test.describe.configure({ mode: 'default' });
 
 test('the patches lead from the shop with four session systems to the one on Throughline, and each phase type-checks', async () => {
   test.setTimeout(120_000);
@@ -86,13 +101,7 @@ interface Parity {
 
 test('after phase 2 both sides of each route agree, a card is charged once, and only one side is left in the end', async ({ browser }) => {
   test.setTimeout(300_000);
-  const shopFolder = inRepository('target/shops/2-routes');
-  // What was built stays: it is built again where something has changed.
-  for (const name of await readdir(shopFolder).catch(() => [])) if (name !== '.next') await rm(join(shopFolder, name), { recursive: true });
-  await copyLegacy(shopFolder);
-  for (const phase of phases.slice(0, 2)) await apply(shopFolder, phase);
-  await buildShop(shopFolder);
-
+  const shopFolder = await built('2-routes');
   const running: { stop(): Promise<void> }[] = [];
   const kept = <Started extends { stop(): Promise<void> }>(started: Started) => (running.unshift(started), started);
   try {
@@ -171,6 +180,55 @@ test('after phase 2 both sides of each route agree, a card is charged once, and 
       expect(await send(page, 'POST', '/api/upsell/process', upsell(id, 'RC6', 199))).toMatchObject({ status: 409 });
       expect(await chargesOf(gateway, id)).toHaveLength(3);
     });
+  } finally {
+    for (const service of running) await service.stop();
+  }
+});
+
+test('buyers of pages from before phase 3 go on where they were: one who is filling in, and one who has paid', async ({ browser }) => {
+  test.setTimeout(300_000);
+  const [before, after] = [await built('2-routes'), await built('3-client')];
+  const running: { stop(): Promise<void> }[] = [];
+  const kept = <Started extends { stop(): Promise<void> }>(started: Started) => (running.unshift(started), started);
+  try {
+    const port = await freePort();
+    const allowedOrigins = [`http://127.0.0.1:${port}`];
+    const server = kept(await ThroughlineServer.start({ allowedOrigins }));
+    const [postgres, gateway] = [kept(await startPostgres()), kept(await startGateway())];
+    const env = {
+      DATABASE_URL: postgres.url(shopDatabase),
+      GATEWAY_URL: gateway.url,
+      THROUGHLINE_URL: server.url,
+      THROUGHLINE_SERVICE_KEY: server.serviceKey,
+    };
+    for (const route of routes) await server.setRouteMode(route, 'only');
+    const shop = kept(await startShop(before, env, port));
+    const [early, paid] = await Promise.all([1, 2].map(async () => (await browser.newContext()).newPage()));
+    await early!.goto(`${shop.url}/checkout`);
+    await early!.getByLabel('Email').fill('bob@example.com');
+    await early!.getByLabel('First name').fill('Bob');
+    await early!.getByLabel('First name').blur();
+    const id = await checkOut(paid!, { postgres, gateway, shop });
+
+    await shop.stop();
+    kept(await startShop(after, env, port));
+    // The page from before asks as it did, and the next one is today's.
+    await paid!.getByRole('button', { name: 'Add RelaxCalm, 12 bottles for $296.00' }).click();
+    await expect(paid!).toHaveURL(`${shop.url}/upsell-2`);
+    await paid!.getByRole('button', { name: 'Add SleepGuard, 6 bottles for $149.00' }).click();
+    await expect(paid!.getByRole('row', { name: 'Total' })).toContainText('$856.92');
+    await paid!.reload();
+    await expect(paid!.getByRole('row', { name: 'Total' })).toContainText('$856.92');
+    expect((await chargesOf(gateway, id)).map(({ amount }) => amount)).toEqual([379.66, 317.46, 159.8]);
+
+    await early!.reload();
+    await expect(early!.getByLabel('Email')).toHaveValue('bob@example.com');
+    await expect(early!.getByLabel('First name')).toHaveValue('Bob');
+    // The server has it, and it is not in the clear any more.
+    for (const page of [early!, paid!]) {
+      await expect.poll(() => page.evaluate(() => localStorage.getItem('webseed_funnel_sessions'))).toBeNull();
+      await page.context().close();
+    }
   } finally {
     for (const service of running) await service.stop();
   }
