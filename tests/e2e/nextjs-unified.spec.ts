@@ -1,7 +1,10 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
 import { AxeBuilder } from '@axe-core/playwright';
 import { expect, test as base, type Page } from '@playwright/test';
 
-import { buildShop, chargesOf, heldBy, type Service, startGateway, startShop, tell, unifiedShop } from './nextjs-shops.js';
+import { buildShop, chargesOf, heldBy, legacyShop, type Service, startGateway, startShop, tell, unifiedShop } from './nextjs-shops.js';
 import { freePort } from './ports.js';
 import { ThroughlineServer } from './server.js';
 
@@ -478,4 +481,15 @@ test('its pages are accessible', async ({ page, services }) => {
   await page.getByRole('button', { name: 'No, thank you' }).click();
   await expect(page.getByRole('heading', { name: 'Thank you for your order' })).toBeVisible();
   await expectAccessible(page);
+});
+
+test('the README says how much less code it is', async () => {
+  const linesOf = async (shop: string): Promise<number> => {
+    const sources = ['schema.sql', ...(await readdir(join(shop, 'src'), { recursive: true })).map((path) => join('src', path))];
+    const texts = sources.filter((path) => /\.(ts|tsx|sql)$/.test(path)).map((path) => readFile(join(shop, path), 'utf8').catch(() => ''));
+    return (await Promise.all(texts)).flatMap((text) => text.split('\n')).filter((line) => line.trim() !== '').length;
+  };
+  const [before, after] = [await linesOf(legacyShop), await linesOf(unifiedShop)];
+  const row = `| ${before.toLocaleString('en-US')} | ${after.toLocaleString('en-US')} |`;
+  expect(await readFile(join(unifiedShop, 'README.md'), 'utf8')).toContain(row);
 });
