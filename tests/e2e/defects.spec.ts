@@ -6,7 +6,7 @@ import { expect, mergeTests, type BrowserContext, type Page } from '@playwright/
 
 import { test as ours } from './fixtures.js';
 import { checkOut, entries, kept, onlyEntry, order, products, row, send, type Services, test as theirs, upsell } from './legacy-buyer.js';
-import { chargesOf, heldBy, legacyShop, shopDatabase, startShop, tell } from './legacy-shop.js';
+import { chargesOf, heldBy, legacyShop, shopDatabase, startShop, tell } from './nextjs-shops.js';
 import { inRepository } from './repository.js';
 import { asService, journal, openIn, payFor, records, settled, stored } from './sdk.js';
 import { ThroughlineServer } from './server.js';

@@ -1,6 +1,6 @@
 import { expect, test as base, type Page } from '@playwright/test';
 
-import { buildShop, legacyShop, type Service, shopDatabase, startGateway, startPostgres, startShop } from './legacy-shop.js';
+import { buildShop, legacyShop, type Service, shopDatabase, startGateway, startPostgres, startShop } from './nextjs-shops.js';
 import type { Postgres } from './postgres.js';
 
 export const workingCard = '4242 4242 4242 4242';

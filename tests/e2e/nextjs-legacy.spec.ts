@@ -20,7 +20,7 @@ import {
   upsell,
   workingCard,
 } from './legacy-buyer.js';
-import { chargesOf, heldBy, legacyShop, shopDatabase, startShop, tell } from './legacy-shop.js';
+import { chargesOf, heldBy, legacyShop, shopDatabase, startShop, tell } from './nextjs-shops.js';
 
 // One set of services for all of them.
 test.describe.configure({ mode: 'default' });

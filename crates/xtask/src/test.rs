@@ -160,6 +160,7 @@ fn end_to_end(tally: &mut Tally) -> Result<ExitStatus> {
     provision::npm(NpmProject::EndToEnd)?;
     provision::npm(NpmProject::Bundlers)?;
     provision::npm(NpmProject::LegacyShop)?;
+    provision::npm(NpmProject::UnifiedShop)?;
     announce("browser tests");
     let report = fresh_report("playwright.json")?;
     let mut playwright = program(NpmProject::EndToEnd.program("playwright"));

@@ -59,6 +59,8 @@ pub enum NpmProject {
     Bundlers,
     /// The shop with the four legacy systems, which the browser tests build and walk through.
     LegacyShop,
+    /// The same shop on Throughline.
+    UnifiedShop,
     /// What the server is compared with, for Node.js.
     BenchmarkPeers,
     /// The pages that measure the package and what it is compared with.
@@ -67,19 +69,20 @@ pub enum NpmProject {
 
 impl NpmProject {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Package,
         Self::ApiTypes,
         Self::Demo,
         Self::EndToEnd,
         Self::Bundlers,
         Self::LegacyShop,
+        Self::UnifiedShop,
         Self::BenchmarkPeers,
         Self::BrowserBenchmark,
     ];
 
     /// Those with TypeScript to check.
-    pub const TYPESCRIPT: [Self; 4] = [Self::Package, Self::Demo, Self::EndToEnd, Self::LegacyShop];
+    pub const TYPESCRIPT: [Self; 5] = [Self::Package, Self::Demo, Self::EndToEnd, Self::LegacyShop, Self::UnifiedShop];
 
     pub fn folder(self) -> &'static str {
         match self {
@@ -89,6 +92,7 @@ impl NpmProject {
             Self::EndToEnd => "tests/e2e",
             Self::Bundlers => "tests/bundlers",
             Self::LegacyShop => "examples/nextjs/legacy",
+            Self::UnifiedShop => "examples/nextjs/unified",
             Self::BenchmarkPeers => "crates/benchmarks/peers/node",
             Self::BrowserBenchmark => "crates/benchmarks/browser",
         }

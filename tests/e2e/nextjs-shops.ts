@@ -2,7 +2,7 @@ import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -16,7 +16,10 @@ const run = promisify(execFile);
 /** The shop with the four legacy systems. */
 export const legacyShop = inRepository('examples/nextjs/legacy');
 
-/** The database that the shop keeps its table `funnel_sessions` in. */
+/** The same shop on Throughline. */
+export const unifiedShop = inRepository('examples/nextjs/unified');
+
+/** The database that the legacy shop keeps its table `funnel_sessions` in. */
 export const shopDatabase = 'shop';
 
 const readyLimitMs = 60_000;
@@ -78,7 +81,7 @@ export class Service {
   }
 }
 
-/** A PostgreSQL of its own, with the shop's table. */
+/** A PostgreSQL of its own, with the legacy shop's table. */
 export async function startPostgres(): Promise<Postgres> {
   const postgres = await Postgres.start();
   try {
@@ -94,7 +97,7 @@ export async function startPostgres(): Promise<Postgres> {
 /** The payment gateway. It forgets everything when it ends. */
 export async function startGateway(): Promise<Service> {
   const port = await freePort();
-  return Service.start(`http://127.0.0.1:${port}`, legacyShop, ['gateway/server.mjs'], { GATEWAY_PORT: `${port}` });
+  return Service.start(`http://127.0.0.1:${port}`, inRepository('examples/nextjs/gateway'), ['server.mjs'], { GATEWAY_PORT: `${port}` });
 }
 
 /** What the gateway was asked to charge, oldest first, and how many charges it holds up. */
@@ -145,8 +148,8 @@ export async function buildShop(folder: string): Promise<void> {
 }
 
 /** Starts a shop that is built. */
-export async function startShop(folder: string, env: Readonly<Record<string, string>>): Promise<Service> {
-  const port = await freePort();
+export async function startShop(folder: string, env: Readonly<Record<string, string>>, givenPort?: number): Promise<Service> {
+  const port = givenPort ?? (await freePort());
   const args = [nextProgram(folder), 'start', '--hostname', '127.0.0.1', '--port', `${port}`];
   return Service.start(`http://127.0.0.1:${port}`, folder, args, { NEXT_TELEMETRY_DISABLED: '1', ...env });
 }
@@ -155,7 +158,7 @@ function nextProgram(folder: string): string {
   return join(folder, 'node_modules/next/dist/bin/next');
 }
 
-/** Of every file that the build is made from, and of which versions are installed. */
+/** Of every file that the build is made from, those of linked packages as well, and of which versions are installed. */
 async function digest(folder: string): Promise<string> {
   const hash = createHash('sha256');
   const read = async (path: string) => hash.update(`${relative(folder, path)}\0`).update(await readFile(path)).update('\0');
@@ -169,7 +172,11 @@ async function digest(folder: string): Promise<string> {
     }
   };
   await walk(folder);
-  await read(join(folder, 'node_modules/.package-lock.json'));
+  const modules = join(folder, 'node_modules');
+  const installed = await readdir(modules, { withFileTypes: true });
+  for (const entry of installed.filter((entry) => entry.isSymbolicLink())) await walk(await realpath(join(modules, entry.name)));
+  const lock = join(modules, '.package-lock.json');
+  if (existsSync(lock)) await read(lock);
   return hash.digest('hex');
 }
 
