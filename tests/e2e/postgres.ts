@@ -111,9 +111,11 @@ export class Postgres {
   }
 
   async #psql(database: string, statements: string): Promise<string> {
-    const args = ['-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-c', statements, this.url(database)];
-    const { stdout } = await run(join(this.#binaries, 'psql'), args, { maxBuffer: 64 * 1024 * 1024 });
-    return stdout;
+    const args = ['-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', this.url(database)];
+    const asked = run(join(this.#binaries, 'psql'), args, { maxBuffer: 64 * 1024 * 1024 });
+    // Not as an argument: those have an end.
+    asked.child.stdin?.end(statements);
+    return (await asked).stdout;
   }
 
   get #data(): string {

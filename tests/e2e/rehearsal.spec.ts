@@ -209,6 +209,7 @@ test(`a shop with ${sessions} sessions in four systems moves here while buyers b
     const compared = await parity();
     const sum = (name: 'equal' | 'different' | 'legacyFailed' | 'unifiedFailed') => compared.reduce((total, route) => total + route[name], 0);
     expect(traffic.failures, 'no request failed').toEqual([]);
+    if (sum('different') > 0) console.log(JSON.stringify(compared, null, 1));
     expect({ different: sum('different'), legacyFailed: sum('legacyFailed'), unifiedFailed: sum('unifiedFailed') }).toEqual({ different: 0, legacyFailed: 0, unifiedFailed: 0 });
     expect(sum('equal')).toBeGreaterThan(2 * buyersInEachMode * 4);
 

@@ -3,7 +3,7 @@
 use super::METADATA_KEY;
 use super::fields::shrink_to_limits;
 use super::note::{Note, NoteKind};
-use super::read::{LegacyPayment, LegacySession};
+use super::read::{LegacyPayment, LegacySession, LegacySystem};
 use crate::claims::{ClaimedItem, ClaimedUpsell, Claims};
 use crate::customer::Customer;
 use crate::decide::Context;
@@ -176,6 +176,7 @@ impl Adopter<'_> {
             }
         }
         self.adjust();
+        self.keep_references();
         if shrink_to_limits(&mut metadata) {
             self.note("metadata", NoteKind::MetadataDropped);
         }
@@ -219,6 +220,30 @@ impl Adopter<'_> {
             (_, LegacyPayment::Unsettled) => (own_name(), price, PriceSource::Claimed),
         };
         Some(Item { id, name, price, quantity, price_source })
+    }
+
+    /// What the gateway had told before a payment was made. Of an unsettled one the transaction and the vault record are claims.
+    fn keep_references(&mut self) {
+        let legacy = self.legacy;
+        let is_claimed = match legacy.payment {
+            LegacyPayment::Made => return,
+            LegacyPayment::Unsettled => true,
+            LegacyPayment::None => false,
+        };
+        let unclaimed = |reference: &Option<String>| reference.clone().filter(|_| !is_claimed);
+        let (transaction_id, vault_id) = (unclaimed(&legacy.transaction_id), unclaimed(&legacy.vault_id));
+        let (customer_id, payment_token) = (legacy.customer_id.clone(), legacy.payment_token.clone());
+        let is_news = |session: &Session| {
+            let is_other = |there: &Option<String>, here: &Option<String>| there.is_some() && there != here;
+            is_other(&transaction_id, &session.transaction_id)
+                || is_other(&vault_id, &session.vault_id)
+                || is_other(&customer_id, &session.customer_id)
+                || is_other(&payment_token, &session.payment_token)
+        };
+        // What a browser says of it are claims as well.
+        if legacy.systems != [LegacySystem::Browser] && self.is(is_news) {
+            self.push(Event::PaymentReferencesSet { transaction_id, vault_id, customer_id, payment_token });
+        }
     }
 
     /// Discount, shipping and tax: as they were where it was paid, else by the funnel's rules.
