@@ -60,7 +60,7 @@ pub async fn import(fleet: &Fleet, binary: &Path, from: &str, to: &str, rows: u6
     let report = folder.path().join("report").display().to_string();
     let arguments =
         ["import", "--from", &from, "--database-url", &to, "--keys-file", &keys, "--report", &report, "--json"];
-    let child = Command::new(binary).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let child = Command::new(binary).args(arguments).stdout(Stdio::piped()).spawn()?;
     let id = child.id().context("it has ended already")?;
     let mut output = std::pin::pin!(child.wait_with_output());
     let mut memory = Vec::new();

@@ -53,7 +53,7 @@ export class DatabaseSessionManager {
         if (!(error instanceof ThroughlineError) || error.status === undefined || error.status >= 500 || error.status === 429) throw error;
         const { code, mendableBy = 'permanent', detail: message } = error;
         this.#refusals.refuse(refusal(CREATE, { code, mendableBy, message }));
-        ({ session } = await server.createSession(funnel ? { funnel } : {}));
+        ({ session } = await server.createSession({ ...(data.id !== undefined && { id: data.id }), ...(funnel && { funnel }) }));
         return toRow(await this.#change(CREATE, session.id, asChanges(data)));
       }
       for (const { code, what } of wrongSums(data.metadata, session)) {

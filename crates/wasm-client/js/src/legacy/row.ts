@@ -33,6 +33,8 @@ export type RowChanges = Partial<FunnelSessionRow> & { upsells?: UpsellDetails[]
 
 /** What `createSession` takes. */
 export interface NewRow {
+  /** The id that the session gets, for shops that make their own; those begin with `ws_`. */
+  id?: string;
   email: string;
   customerInfo?: CustomerInfo;
   products: readonly Product[];
@@ -85,11 +87,14 @@ export function toRow(session: Session): FunnelSessionRow {
 }
 
 /** The session that a row is created as; what its sums say that it will not have is left to be compared with it. */
-export function toNewSession({ email, customerInfo, products, couponCode, metadata = {} }: NewRow, currency: string): NewSession {
+export function toNewSession({ id, email, customerInfo, products, couponCode, metadata = {} }: NewRow, currency: string): NewSession {
   const { sums, addresses, own } = sorted(metadata);
   const customer = customerOf(customerInfo ?? {}, addresses);
-  const adjustments = adjustmentsOf(sums, currency);
+  // Who says what it all adds up to, has worked it out: what is not named is nothing, also where a coupon would take something off.
+  const unnamed = sums.totalAmount === undefined ? {} : { discount: 0, shipping: 0, tax: 0 };
+  const adjustments = { ...unnamed, ...adjustmentsOf(sums, currency) };
   return {
+    ...(id !== undefined && { id }),
     ...(email && { email }),
     ...(Object.keys(customer).length > 0 && { customer }),
     products: itemsOf(products, currency),

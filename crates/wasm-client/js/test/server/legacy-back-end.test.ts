@@ -96,6 +96,16 @@ test('a row is created, read and changed in its own words, with dollars as they 
   expect(await database.cleanupExpiredSessions()).toBe(0);
 });
 
+test('a shop that makes its own ids and sums has those', async () => {
+  const { databaseSessionManager: database } = backEnd();
+  const id = `ws_${crypto.randomUUID().replaceAll('-', '')}`;
+  // Its coupons are credited later: the total is without them.
+  const row = await database.createSession({ id, email: someEmail(), customerInfo, products, couponCode: 'SAVE10', metadata: { subtotal: 354, tax: 22.13, totalAmount: 376.13 } });
+  expect(row).toMatchObject({ id, coupon_code: 'SAVE10', metadata: { discount: 0, shipping: 0, totalAmount: 376.13 } });
+  expect((await used.shop.getSession(id))?.amount).toBe(37_613);
+  await expect(database.createSession({ id, email: someEmail(), products })).rejects.toMatchObject({ code: 'sessionExists' });
+});
+
 test('a payment goes from begun to made, and what the gateway told is kept on the way', async () => {
   const { databaseSessionManager: database } = backEnd();
   const { id } = await database.createSession({ email: someEmail(), customerInfo, products, metadata: sums });
