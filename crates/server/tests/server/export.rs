@@ -9,7 +9,6 @@ use sqlx::{Connection as _, PgConnection};
 use throughline_test_services::fleet::{Fleet, Node};
 
 use super::binary::*;
-use super::fleets::fleet;
 use super::import::{legacy, lines};
 
 const ROWS: &str = include_str!("../../../../tests/fixtures/legacy/funnel_sessions.jsonl");
