@@ -3,6 +3,7 @@
 //! Servers that run hear of it from the database, as of each other's commits.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use throughline_core::legacy::{Adoption, LegacySession, Note, adopt};
 use throughline_core::sync::{Commit, Funnels as _};
@@ -18,6 +19,10 @@ use crate::tenant::TenantId;
 
 /// How often a session is tried again that somebody else changes at the same time.
 const TRIES: usize = 5;
+
+/// How long a database that does not answer is waited for: nobody waits for an import as for a page.
+const PATIENCE: Duration = Duration::from_secs(300);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Brings sessions into a database.
 #[derive(Debug)]
@@ -78,6 +83,7 @@ impl SessionImporter {
     ) -> Result<Imported, ImportError> {
         let key = self.key(legacy);
         let mut tries = TRIES;
+        let begun = Instant::now();
         loop {
             match self.try_import(&key, legacy, is_known, now_ms).await {
                 Err(ImportError::Commit(CommitError::Conflict { .. })) if tries > 0 => {
@@ -87,6 +93,14 @@ impl SessionImporter {
                 Err(ImportError::Commit(CommitError::Overloaded { retry_after }))
                 | Err(ImportError::Read(ReadError::Overloaded { retry_after })) => {
                     tokio::time::sleep(retry_after).await
+                }
+                // What became of it is not known. To bring it in again changes nothing.
+                Err(
+                    ImportError::Commit(CommitError::Unavailable { .. })
+                    | ImportError::Read(ReadError::Unavailable { .. }),
+                ) if begun.elapsed() < PATIENCE => {
+                    is_known = true;
+                    tokio::time::sleep(PAUSE).await;
                 }
                 other => return other,
             }
