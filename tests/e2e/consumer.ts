@@ -56,7 +56,8 @@ export class Consumer {
       for (const deadline = Date.now() + limitMs; ; await sleep(pollMs)) {
         if (child.exitCode !== null) throw new Error(`${program} ended with ${child.exitCode}:\n${log}`);
         if (Date.now() > deadline) throw new Error(`${program} did not answer within ${limitMs} ms:\n${log}`);
-        if (await fetch(url).then(({ ok }) => ok, () => false)) break;
+        // One that refuses a request without a credential answers as well.
+        if (await fetch(url).then(({ status }) => status < 500, () => false)) break;
       }
       return await work();
     } catch (error) {

@@ -6,17 +6,17 @@ import { inRepository } from './repository.js';
 const nameOfBlock = /^(?:\/\/ |<!-- )([^\s]+)(?: -->)?\n|^([\w-]+): /;
 
 /** The code blocks of the package's README, by the names of their files. */
-export const readme: ReadonlyMap<string, string> = blocksOf(
-  readFileSync(inRepository('crates/wasm-client/js/README.md'), 'utf8'),
-);
+export const readme: ReadonlyMap<string, string> = blocksOf('crates/wasm-client/js/README.md');
 
-function blocksOf(markdown: string): Map<string, string> {
+/** The code blocks of a document, by the names of their files. */
+export function blocksOf(document: string): Map<string, string> {
+  const markdown = readFileSync(inRepository(document), 'utf8');
   const blocks = new Map<string, string>();
   for (const [, language, text] of markdown.matchAll(/^```(.*)\n([^]*?)^```$/gm)) {
     const match = nameOfBlock.exec(text!);
     const name = match?.[1] ?? match?.[2];
-    if (name === undefined) throw new Error(`a ${language} block of the README does not say which file it is:\n${text}`);
-    if (blocks.has(name)) throw new Error(`the README has two blocks that are ${name}`);
+    if (name === undefined) throw new Error(`a ${language} block of ${document} does not say which file it is:\n${text}`);
+    if (blocks.has(name)) throw new Error(`${document} has two blocks that are ${name}`);
     blocks.set(name, text!);
   }
   return blocks;

@@ -21,6 +21,8 @@ export interface ServerOptions {
   env?: Readonly<Record<string, string>>;
   /** More arguments of `throughline serve`. */
   args?: readonly string[];
+  /** A database of PostgreSQL; else it is a file in the server's folder. */
+  databaseUrl?: string;
 }
 
 /**
@@ -29,7 +31,10 @@ export interface ServerOptions {
  */
 export class ThroughlineServer {
   readonly url: string;
+  /** What a shop's back end has. */
   readonly serviceKey: string;
+  /** A service key that may do everything. */
+  readonly operatorKey: string;
   readonly folder: string;
   readonly #environment: NodeJS.ProcessEnv;
   readonly #required: readonly string[];
@@ -41,6 +46,7 @@ export class ThroughlineServer {
     this.url = `http://127.0.0.1:${port}`;
     this.folder = folder;
     this.serviceKey = keys.serviceKey;
+    this.operatorKey = keys.operatorKey;
     this.#environment = {
       ...process.env,
       ...keys.environment,
@@ -52,7 +58,7 @@ export class ThroughlineServer {
       '--listen',
       `127.0.0.1:${port}`,
       '--database-url',
-      `sqlite:${join(folder, 'throughline.db')}`,
+      options.databaseUrl ?? `sqlite:${join(folder, 'throughline.db')}`,
     ];
     this.#arguments = options.args ?? [];
   }
@@ -101,14 +107,30 @@ export class ThroughlineServer {
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  /** A request with the service key. */
+  /** A request with the service key, unless it has another. */
   async request(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
-    headers.set('authorization', `Bearer ${this.serviceKey}`);
+    if (!headers.has('authorization')) headers.set('authorization', `Bearer ${this.serviceKey}`);
     // A connection that is kept for later does not outlive a kill of the server.
     headers.set('connection', 'close');
     if (init.body !== undefined && !headers.has('content-type')) headers.set('content-type', 'application/json');
     return fetch(this.url + path, { ...init, headers });
+  }
+
+  /** Sets which side of a shop's route answers. */
+  async setRouteMode(route: string, mode: string): Promise<void> {
+    const headers = { authorization: `Bearer ${this.operatorKey}` };
+    const body = JSON.stringify({ mode });
+    const answer = await this.request(`/v1/routes/${encodeURIComponent(route)}`, { method: 'PUT', headers, body });
+    if (!answer.ok) throw new Error(`the mode was not set: ${await answer.text()}`);
+  }
+
+  /** Runs another command of the program, on the server's database and with its keys; what it prints. */
+  async command(...args: string[]): Promise<string> {
+    const [, , , ...database] = this.#required;
+    const options = { cwd: this.folder, env: this.#environment, maxBuffer: 64 * 1024 * 1024 };
+    const { stdout } = await promisify(execFile)(binary(), [...args, ...database], options);
+    return stdout;
   }
 
   async #launch(): Promise<void> {
@@ -149,6 +171,7 @@ export class ThroughlineServer {
 
 interface Keys {
   serviceKey: string;
+  operatorKey: string;
   environment: Record<string, string>;
 }
 
@@ -158,10 +181,15 @@ function binary(): string {
 
 /** Keys that stay the same over restarts: `--dev` makes new ones for each process. */
 async function generateKeys(): Promise<Keys> {
-  const { stdout } = await promisify(execFile)(binary(), ['keys', 'generate', '--json']);
-  const keys = JSON.parse(stdout) as { keys: string; serviceKey: string; serviceKeyHash: string };
+  const generate = async (...more: string[]) => {
+    const { stdout } = await promisify(execFile)(binary(), ['keys', 'generate', '--json', ...more]);
+    return JSON.parse(stdout) as { keys: string; serviceKey: string; serviceKeyHash: string };
+  };
+  const [keys, operator] = await Promise.all([generate(), generate('--operator')]);
+  const hashes = [keys.serviceKeyHash, operator.serviceKeyHash].join();
   return {
     serviceKey: keys.serviceKey,
-    environment: { THROUGHLINE_KEYS: keys.keys, THROUGHLINE_SERVICE_KEY_HASHES: keys.serviceKeyHash },
+    operatorKey: operator.serviceKey,
+    environment: { THROUGHLINE_KEYS: keys.keys, THROUGHLINE_SERVICE_KEY_HASHES: hashes },
   };
 }

@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import type { Page } from '@playwright/test';
 
 import type * as throughline from 'throughline';
+import type { Parity } from 'throughline/server';
 
 import { type Consumer, expect, program, test, withoutTypes } from './consumer.js';
 import { freePort } from './ports.js';
-import { block, blockFor, readme } from './readme.js';
+import { block, blockFor, blocksOf, readme } from './readme.js';
 import { inRepository } from './repository.js';
 import { records, stored } from './sdk.js';
 import { ThroughlineServer } from './server.js';
@@ -23,9 +24,10 @@ const ran = [
   'app/page.tsx',
   'order.mjs',
   'worker.ts',
+  'back-end.ts',
   'Content-Security-Policy',
 ];
-const typeChecked = ['checkout.ts', 'pay.ts', 'cdn.ts', 'app/page.tsx', 'worker.ts', 'devices.ts', 'errors.ts'];
+const typeChecked = ['checkout.ts', 'pay.ts', 'cdn.ts', 'app/page.tsx', 'worker.ts', 'back-end.ts', 'devices.ts', 'errors.ts'];
 
 /** What importing must leave alone, also where a runtime has it. */
 const ofBrowsers = [
@@ -57,7 +59,9 @@ import {
   type TimelineEntry,
 } from 'throughline';
 import { mountDevtools, type Devtools } from 'throughline/devtools';
+import { type CreatedSession, type Session as ServerSession, ThroughlineError, ThroughlineServer } from 'throughline/server';
 import { type FunnelSessionData, FunnelSessionManager, funnelSessionManager, LegacyCallRefused } from 'throughline/legacy';
+import { type Effects, RouteMigration } from 'throughline/legacy/server';
 
 export async function oldPage(): Promise<FunnelSessionData | null> {
   await FunnelSessionManager.ready({ url: 'https://checkout.shop.example', compatibility: true, onRefused: ({ code }) => console.log(code) });
@@ -70,6 +74,30 @@ export async function oldPage(): Promise<FunnelSessionData | null> {
   } catch (error) {
     return error instanceof LegacyCallRefused && error.code === 'fieldsMissing' ? null : Promise.reject(error);
   }
+}
+
+export async function backEnd(shop: ThroughlineServer, signal: AbortSignal): Promise<number> {
+  const { session, token }: CreatedSession = await shop.createSession({ products: [{ id: 'a', quantity: 1, price: 100 }] }, { signal });
+  const paid: ServerSession = await shop.command(session.id, { type: 'recordPayment', transactionId: 't', amount: session.amount }, { timeoutMs: 5_000 });
+  for await (const { status } of shop.listSessions({ email: paid.email ?? '', status: ['completed'] })) console.log(status, token);
+  // @ts-expect-error There is no such command.
+  await shop.command(session.id, { type: 'makeMeRich' });
+  // @ts-expect-error Money is an integer.
+  await shop.updateSession(session.id, { adjustments: { discount: '1.50' } });
+  return shop.getByEmail('ada@example.com').then(({ length }) => length, (error: ThroughlineError) => (error.code === 'timedOut' ? 0 : -1));
+}
+
+class ShopRequest extends Request {
+  readonly step = 1;
+}
+
+export function moving(server: ThroughlineServer): (request: ShopRequest, context: { params: { id: string } }) => Promise<Response> {
+  const side = async (request: ShopRequest, { params }: { params: { id: string } }, effects: Effects): Promise<Response> =>
+    Response.json(await effects.once('charge', () => request.step + params.id.length));
+  const migration = new RouteMigration({ server });
+  // @ts-expect-error A mode is one of five words.
+  migration.route('a', { unified: side, initialMode: 'sometimes' });
+  return migration.route('POST /a', { legacy: side, unified: side, initialMode: 'on', tolerance: { amount: 0.005 } });
 }
 
 export async function checkout(funnel: Funnel): Promise<string> {
@@ -301,7 +329,7 @@ test('a plain page under a strict Content Security Policy', async ({ page, consu
   });
 });
 
-test('Next.js: the server renders, the browser opens the session, and a route at the edge opens one of its own', async ({
+test('Next.js: the server renders, the browser opens the session, a route at the edge opens one of its own, and back ends change them', async ({
   page,
   consumer,
 }) => {
@@ -317,6 +345,9 @@ test('Next.js: the server renders, the browser opens the session, and a route at
         import worker from '../../worker.js';
         export const runtime = 'edge';
         export const GET = (request) => worker.fetch(request);`,
+      'back-end.js': withoutTypes(blockFor('back-end.ts', { server: server.url })),
+      ...Object.fromEntries(['edge', 'nodejs'].map((runtime) => [`app/${runtime}/route.js`, backEndRoute(server, runtime)])),
+      ...Object.fromEntries(['edge', 'nodejs'].map((runtime) => [`app/moving/${runtime}/route.js`, movingRoute(server, runtime)])),
     });
     await consumer.run(program('next'), 'build');
     const args = ['start', '--hostname', '127.0.0.1', '--port', `${port}`];
@@ -327,9 +358,78 @@ test('Next.js: the server renders, the browser opens the session, and a route at
       const id = (await records(page))['current']!;
       await expect.poll(async () => (await stored(server, id)).email).toBe('ada@example.com');
       await expectCampaign(originOf(port), server);
+      for (const runtime of ['edge', 'nodejs']) await expectBackEnd(`${originOf(port)}/${runtime}`, server);
+      for (const runtime of ['edge', 'nodejs']) await expectMoving(`${originOf(port)}/moving/${runtime}`, runtime, server);
     });
   });
 });
+
+/** A route of Next.js that moves here, whose sides use what Next.js adds to a request. */
+function movingRoute({ url, serviceKey }: ThroughlineServer, runtime: string): string {
+  return `
+    import { redirect } from 'next/navigation';
+    import { RouteMigration } from 'throughline/legacy/server';
+    import { ThroughlineServer } from 'throughline/server';
+
+    export const runtime = '${runtime}';
+    const server = new ThroughlineServer({ url: '${url}', serviceKey: '${serviceKey}' });
+    const migration = new RouteMigration({ server, refreshMs: 0 });
+    let charges = 0;
+    const side = (by) => async (request, context, effects) => {
+      const { card } = await request.json();
+      const step = request.nextUrl.searchParams.get('step');
+      if (step === 'away') redirect('/' + by);
+      const charge = await effects.once('charge', () => card + ' ' + ++charges, { card });
+      const answer = { by, step, cookie: request.cookies.get('a')?.value, charge };
+      return Response.json(answer, { headers: { 'set-cookie': by + '=1' } });
+    };
+    export const POST = migration.route('${runtime}', { legacy: side('legacy'), unified: side('unified') });`;
+}
+
+/** The route answers by the side that its mode says, pays once, and its sides differ only in who they are. */
+async function expectMoving(url: string, route: string, server: ThroughlineServer): Promise<void> {
+  const post = (step: string) =>
+    fetch(`${url}?step=${step}`, { method: 'POST', headers: { cookie: 'a=b' }, body: '{"card":"tok"}', redirect: 'manual' });
+  for (const [mode, by, charge] of [['compare', 'legacy', 'tok 1'], ['on', 'unified', 'tok 2']] as const) {
+    await server.setRouteMode(route, mode);
+    const answer = await post('2');
+    const text = await answer.text();
+    expect(answer.status, text).toBe(200);
+    expect(JSON.parse(text)).toEqual({ by, step: '2', cookie: 'b', charge });
+    expect(answer.headers.getSetCookie()).toEqual([`${by}=1`]);
+    const away = await post('away');
+    expect([away.status, away.headers.get('location')]).toEqual([307, expect.stringMatching(`/${by}$`)]);
+  }
+  await expect.poll(async () => parityOf(server, route)).toEqual({ counts: [0, 4, 0, 0], fields: ['by', 'http.location'] });
+}
+
+/** What was counted of a route, and which fields differed. */
+async function parityOf(server: ThroughlineServer, route: string): Promise<{ counts: number[]; fields: string[] }> {
+  const { routes } = (await (await server.request('/v1/parity', { headers: { authorization: `Bearer ${server.operatorKey}` } })).json()) as Parity;
+  const { equal, different, legacyFailed, unifiedFailed, fields } = routes.find((parity) => parity.route === route)!;
+  return { counts: [equal, different, legacyFailed, unifiedFailed], fields: fields.map(({ field }) => field).sort() };
+}
+
+/** The back end of the README as a route of Next.js. */
+function backEndRoute({ serviceKey }: ThroughlineServer, runtime: string): string {
+  return `
+    import backEnd from '../../back-end.js';
+    export const runtime = '${runtime}';
+    export const GET = (request) => backEnd.fetch(request, { THROUGHLINE_SERVICE_KEY: '${serviceKey}' });`;
+}
+
+/** The back end of the README: it believes the server's tokens, and changes the session that they are of. */
+async function expectBackEnd(url: string, server: ThroughlineServer): Promise<void> {
+  const products = [{ id: 'fitspresso-3-pack', quantity: 1 }];
+  const created = await server.request('/v1/sessions', { method: 'POST', body: JSON.stringify({ products }) });
+  const { session, token } = (await created.json()) as { session: { id: string; amount: number; currency: string }; token: string };
+  const answer = await fetch(url, { headers: { authorization: `Bearer ${token}` } });
+  const text = await answer.text();
+  expect(answer.status, text).toBe(200);
+  expect(JSON.parse(text)).toEqual({ total: session.amount, currency: session.currency });
+  expect(await stored(server, session.id)).toMatchObject({ metadata: { seen: true } });
+  expect((await fetch(url, { headers: { authorization: 'Bearer made-up' } })).status).toBe(401);
+}
 
 /** The worker of the README: the session that it opens is durable when it answers. */
 async function expectCampaign(url: string, server: ThroughlineServer): Promise<void> {
@@ -366,6 +466,66 @@ test("Cloudflare's workerd", async ({ consumer }) => {
     // The program itself: what npm installs beside it starts it, and is the one that a signal would end.
     const workerd = (await consumer.run('node', '-p', "require('workerd').default")).trim();
     await consumer.serving(originOf(port), workerd, ['serve', 'config.capnp'], () => expectCampaign(originOf(port), server));
+  });
+});
+
+test('a back end in workerd', async ({ consumer }) => {
+  const [port, serverPort] = [await freePort(), await freePort()];
+  await withServer(serverPort, async (server) => {
+    await consumer.write({
+      'back-end.ts': blockFor('back-end.ts', { server: server.url }),
+      'config.capnp': `
+        using Workerd = import "/workerd/workerd.capnp";
+        const config :Workerd.Config = (
+          services = [
+            (name = "back-end", worker = (
+              modules = [(name = "back-end.js", esModule = embed "dist/back-end.js")],
+              bindings = [(name = "THROUGHLINE_SERVICE_KEY", text = "${server.serviceKey}")],
+              # Of before the runtime knew all of what is asked for.
+              compatibilityDate = "2024-01-01",
+            )),
+            (name = "internet", network = (allow = ["private"])),
+          ],
+          sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "back-end")],
+        );`,
+    });
+    await consumer.run(program('esbuild'), 'back-end.ts', '--bundle', '--format=esm', '--outdir=dist');
+    const workerd = (await consumer.run('node', '-p', "require('workerd').default")).trim();
+    await consumer.serving(`${originOf(port)}/`, workerd, ['serve', 'config.capnp'], () => expectBackEnd(originOf(port), server));
+  });
+});
+
+test('a route that moves here, in workerd', async ({ consumer }) => {
+  const [port, serverPort] = [await freePort(), await freePort()];
+  await withServer(serverPort, async (server) => {
+    await server.setRouteMode('GET /api/cart', 'compare');
+    await consumer.write({
+      'worker.ts': blocksOf('docs/migration/routes.md')
+        .get('worker.ts')!
+        .replace('https://checkout.shop.example', server.url)
+        .replace("serviceKey: '…'", `serviceKey: '${server.serviceKey}'`),
+      'config.capnp': `
+        using Workerd = import "/workerd/workerd.capnp";
+        const config :Workerd.Config = (
+          services = [
+            (name = "shop", worker = (
+              modules = [(name = "worker.js", esModule = embed "dist/worker.js")],
+              # Of before the runtime knew all of what is asked for.
+              compatibilityDate = "2024-01-01",
+            )),
+            (name = "internet", network = (allow = ["private"])),
+          ],
+          sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "shop")],
+        );`,
+    });
+    await consumer.run(program('esbuild'), 'worker.ts', '--bundle', '--format=esm', '--outdir=dist', '--external:*.wasm');
+    const workerd = (await consumer.run('node', '-p', "require('workerd').default")).trim();
+    await consumer.serving(`${originOf(port)}/`, workerd, ['serve', 'config.capnp'], async () => {
+      const before = (await parityOf(server, 'GET /api/cart')).counts[0]!;
+      const answers = await Promise.all(Array.from({ length: 20 }, () => fetch(originOf(port))));
+      expect(await Promise.all(answers.map((answer) => answer.json()))).toEqual(Array(20).fill({ items: [] }));
+      await expect.poll(async () => (await parityOf(server, 'GET /api/cart')).counts[0]).toBeGreaterThanOrEqual(before + 20);
+    });
   });
 });
 
@@ -460,35 +620,69 @@ async function sourceOf(consumer: Consumer, name: string): Promise<string> {
   return found.get(`../src/${name}`) ?? '';
 }
 
+/** What is wrong with these files of the consumer. */
+async function typeErrors(
+  consumer: Consumer,
+  files: Readonly<Record<string, string>>,
+  resolution: string,
+  module: string,
+  more: object = {},
+): Promise<string> {
+  const compilerOptions = {
+    strict: true,
+    noEmit: true,
+    target: 'es2022',
+    lib: ['es2022', 'dom'],
+    types: [],
+    module,
+    moduleResolution: resolution,
+    jsx: 'preserve',
+    exactOptionalPropertyTypes: true,
+    noUncheckedIndexedAccess: true,
+    // The package's own declarations are checked as well.
+    skipLibCheck: false,
+    ...more,
+  };
+  await consumer.write({ ...files, 'tsconfig.json': JSON.stringify({ compilerOptions, files: Object.keys(files) }) });
+  return consumer.run(program('tsc'), '--noEmit').catch(({ stdout }: { stdout: string }) => stdout);
+}
+
 for (const [resolution, module] of [
   ['bundler', 'esnext'],
   ['nodenext', 'nodenext'],
 ] as const) {
-  test(`TypeScript with module resolution ${resolution} finds all types of the installed package`, async ({
-    consumer,
-  }) => {
-    await consumer.write({
-      ...Object.fromEntries(typeChecked.map((name) => [name, block(name)])),
-      'shop.ts': typed,
-      'tsconfig.json': JSON.stringify({
-        compilerOptions: {
-          strict: true,
-          noEmit: true,
-          target: 'es2022',
-          lib: ['es2022', 'dom'],
-          types: [],
-          module,
-          moduleResolution: resolution,
-          jsx: 'preserve',
-          exactOptionalPropertyTypes: true,
-          noUncheckedIndexedAccess: true,
-          // The package's own declarations are checked as well.
-          skipLibCheck: false,
-        },
-        files: ['shop.ts', ...typeChecked],
-      }),
-    });
-    const found = await consumer.run(program('tsc'), '--noEmit').catch(({ stdout }: { stdout: string }) => stdout);
-    expect(found).toBe('');
+  test(`TypeScript with module resolution ${resolution} finds all types of the installed package`, async ({ consumer }) => {
+    const files = { ...Object.fromEntries(typeChecked.map((name) => [name, block(name)])), 'shop.ts': typed };
+    expect(await typeErrors(consumer, files, resolution, module)).toBe('');
   });
 }
+
+test('TypeScript takes the code of docs/server-sdk.md', async ({ consumer }) => {
+  const files = { ...Object.fromEntries(blocksOf('docs/server-sdk.md')), 'process.d.ts': 'declare const process: { env: Record<string, string | undefined> };' };
+  expect(Object.keys(files)).toContain('app/api/coupon/route.ts');
+  expect(await typeErrors(consumer, files, 'bundler', 'esnext')).toBe('');
+});
+
+test('TypeScript takes the code of docs/migration/routes.md', async ({ consumer }) => {
+  const files = {
+    ...Object.fromEntries(blocksOf('docs/migration/routes.md')),
+    'process.d.ts': 'declare const process: { env: Record<string, string | undefined> };',
+    'lib/database-session-manager.d.ts': `
+      interface Row { status: string; vault_id?: string; upsells_accepted: string[] }
+      export declare const databaseSessionManager: {
+        getSession(id: string): Promise<Row | null>;
+        updateSession(id: string, row: Partial<Row>): Promise<Row>;
+      };`,
+    'lib/payment-gateway.d.ts': `
+      export declare const gateway: { chargeVault(vaultId: string, dollars: number): Promise<{ transactionId: string; amount: number }> };`,
+  };
+  expect(Object.keys(files)).toContain('app/api/upsell/process/route.ts');
+  expect(await typeErrors(consumer, files, 'bundler', 'esnext')).toBe('');
+});
+
+test('TypeScript takes the code of docs/migration/back-end.md', async ({ consumer }) => {
+  const files = Object.fromEntries([...blocksOf('docs/migration/back-end.md')].filter(([name]) => name.endsWith('.ts')));
+  expect(Object.keys(files)).toEqual(['src/lib/sessions.ts', 'src/lib/sessions-compatible.ts', 'src/app.ts']);
+  // Those of Next.js are not all right by themselves.
+  expect(await typeErrors(consumer, files, 'bundler', 'esnext', { skipLibCheck: true, types: ['node'] })).toBe('');
+});

@@ -1,5 +1,6 @@
 //! `cargo xtask bench server`: the server beside its peers, in one run on this machine.
 
+mod importing;
 mod inside;
 mod load;
 mod peers;
@@ -70,6 +71,7 @@ enum Section {
     Sockets,
     Overload,
     SessionMemory,
+    Import,
 }
 
 /// How long and how often.
@@ -125,6 +127,7 @@ async fn run(options: &Options) -> Result<Report> {
             Section::Sockets => over_sockets(&fleet, effort, &mut report).await?,
             Section::Overload => overload(&fleet, effort, &mut report).await?,
             Section::SessionMemory => session_memory(&fleet, options.quick, &mut report).await?,
+            Section::Import => import(&fleet, options, &mut report).await?,
         }
     }
 
@@ -391,6 +394,25 @@ async fn flood(node: &Node, requests: &[Vec<u8>], peak: Measured, time: Duration
     let (flooded, watched) = tokio::join!(flooding, watching);
     let (flooded, (memory_settled, memory_most)) = (flooded?, watched?);
     Ok(Flood { peak: peak.per_second, flooded, memory_before, memory_settled, memory_most })
+}
+
+async fn import(fleet: &Fleet, options: &Options, report: &mut Report) -> Result<()> {
+    let rows = if options.quick { 20_000 } else { 1_000_000 };
+    report.section("Import of the legacy table");
+    importing::legacy_database(fleet, "legacy-rows", rows).await?;
+    for database in ["imported", "copied"] {
+        fleet.postgres.create_database(database)?;
+    }
+    let script = importing::copy(fleet, "legacy-rows", "copied", Duration::from_secs(20)).await?;
+    let imported = importing::import(fleet, &options.binary, "legacy-rows", "imported", rows).await?;
+    report.note("rows", rows as f64, "");
+    report.note("throughline import: decided, encrypted, indexed, audited", imported.per_second, "/s");
+    report.note("a script that copies them, 1,000 in a transaction", script, "/s");
+    report.add("throughline import : script", imported.per_second / script, "×", Some(Target::AtLeast(1.0)));
+    report.note("memory after a fifth of it", imported.memory_early / MIB, "MiB");
+    let growth = imported.memory_most / imported.memory_early;
+    report.add("memory at most after that : then", growth, "×", Some(Target::AtMost(1.1)));
+    Ok(())
 }
 
 async fn session_memory(fleet: &Fleet, quick: bool, report: &mut Report) -> Result<()> {

@@ -23,6 +23,15 @@ use crate::time::Timestamp;
 pub enum Command {
     /// Begins the session.
     Create(Box<Create>),
+    /// Brings in what the legacy systems have of the session: begins it where it is not there, else catches up with them. What is so
+    /// already stays.
+    Import {
+        /// What they have.
+        legacy: Box<LegacyEntries>,
+        /// The funnel that a new session follows; `default` where missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        funnel: Option<FunnelChoice>,
+    },
     /// Sets the buyer's email address.
     SetEmail {
         /// The address; an empty text removes it.
@@ -69,6 +78,21 @@ pub enum Command {
         transaction_id: String,
         /// What was paid, in minor units; it has to be what the session owes.
         amount: Money,
+        /// The gateway's vault record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vault_id: Option<String>,
+        /// The gateway's or the shop's number for the customer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        customer_id: Option<String>,
+        /// The gateway's payment token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payment_token: Option<String>,
+    },
+    /// What the payment gateway has told so far, to be looked up: nothing that makes a session paid. What is not named stays.
+    SetPaymentReferences {
+        /// The gateway's transaction; that of a payment that was made stays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        transaction_id: Option<String>,
         /// The gateway's vault record.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vault_id: Option<String>,
@@ -236,6 +260,34 @@ pub struct Create {
     pub claims: Option<Claims>,
 }
 
+/// What the legacy systems have of one session: of each what it wrote, in its own words. At least one has something.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+pub struct LegacyEntries {
+    /// The row of `funnel_sessions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<crate::json::TypescriptObject>"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub database: Option<JsonObject>,
+    /// The claims of the cookie `upsell_session`, after its signature was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<crate::json::TypescriptObject>"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub cookie: Option<JsonObject>,
+    /// The entry of `sessionCache`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<crate::json::TypescriptObject>"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub cache: Option<JsonObject>,
+    /// The entry of the browser's `webseed_funnel_sessions`. What it says of a payment is not believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<crate::json::TypescriptObject>"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub browser: Option<JsonObject>,
+}
+
 /// Which funnel a new session follows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -310,6 +362,7 @@ macro_rules! command_kinds {
 
 command_kinds! {
     Create: "create", Strict;
+    Import: "import", Strict;
     SetEmail: "setEmail", Relaxed;
     SetCustomer: "setCustomer", Relaxed;
     SetItems: "setItems", Relaxed;
@@ -318,6 +371,7 @@ command_kinds! {
     GoToStep: "goToStep", Relaxed;
     BeginProcessing: "beginProcessing", Strict;
     RecordPayment: "recordPayment", Strict;
+    SetPaymentReferences: "setPaymentReferences", Strict;
     FailPayment: "failPayment", Strict;
     AcceptUpsell: "acceptUpsell", Strict;
     DeclineUpsell: "declineUpsell", Relaxed;
@@ -338,6 +392,7 @@ command_kinds! {
 
 json_tagged!(Command, Refused, blank Self::Erase {}, {
     Create: "create" inner,
+    Import: "import" { legacy: "legacy", funnel: "funnel" unless empty },
     SetEmail: "setEmail" { email: "email" },
     SetCustomer: "setCustomer" { customer: "customer" },
     SetItems: "setItems" { items: "items" },
@@ -346,6 +401,7 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
     GoToStep: "goToStep" { step: "step" },
     BeginProcessing: "beginProcessing" {},
     RecordPayment: "recordPayment" { transaction_id: "transactionId", amount: "amount", vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, payment_token: "paymentToken" unless empty },
+    SetPaymentReferences: "setPaymentReferences" { transaction_id: "transactionId" unless empty, vault_id: "vaultId" unless empty, customer_id: "customerId" unless empty, payment_token: "paymentToken" unless empty },
     FailPayment: "failPayment" { code: "code", message: "message" },
     AcceptUpsell: "acceptUpsell" { offer: "offer" },
     DeclineUpsell: "declineUpsell" { offer: "offer" },
@@ -365,6 +421,8 @@ json_tagged!(Command, Refused, blank Self::Erase {}, {
 });
 
 json_struct!(Create, Refused { email: "email" unless empty, customer: "customer" unless empty, products: "products" or default unless empty, coupon_code: "couponCode" unless empty, metadata: "metadata" or default unless empty, funnel: "funnel" unless empty, source: "source" unless empty, ttl_ms: "ttlMs" unless empty, claims: "claims" unless empty });
+
+json_struct!(LegacyEntries, Refused { database: "database" unless empty, cookie: "cookie" unless empty, cache: "cache" unless empty, browser: "browser" unless empty });
 
 json_struct!(ConfirmedCharge, Refused { offer: "offer", transaction_id: "transactionId" });
 

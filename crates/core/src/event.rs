@@ -148,6 +148,17 @@ pub enum Event {
         /// The gateway's payment token.
         payment_token: Option<String>,
     },
+    /// What the payment gateway told before it said whether the payment was made.
+    PaymentReferencesSet {
+        /// The gateway's transaction.
+        transaction_id: Option<String>,
+        /// The gateway's vault record.
+        vault_id: Option<String>,
+        /// The gateway's or the shop's number for the customer.
+        customer_id: Option<String>,
+        /// The gateway's payment token.
+        payment_token: Option<String>,
+    },
     /// The payment failed.
     PaymentFailed {
         /// Why.
@@ -283,6 +294,7 @@ impl Event {
             Self::StepEntered { .. } => "stepEntered",
             Self::PaymentBegun {} => "paymentBegun",
             Self::PaymentRecorded { .. } => "paymentRecorded",
+            Self::PaymentReferencesSet { .. } => "paymentReferencesSet",
             Self::PaymentFailed { .. } => "paymentFailed",
             Self::OfferMade { .. } => "offerMade",
             Self::OfferAccepted { .. } => "offerAccepted",
@@ -330,6 +342,7 @@ json_tagged!(Event, Ignored, blank Self::Erased {}, {
     StepEntered: "stepEntered" { step: "step" },
     PaymentBegun: "paymentBegun" {},
     PaymentRecorded: "paymentRecorded" { transaction_id: "transactionId", amount: "amount", vault_id: "vaultId", customer_id: "customerId", payment_token: "paymentToken" },
+    PaymentReferencesSet: "paymentReferencesSet" { transaction_id: "transactionId", vault_id: "vaultId", customer_id: "customerId", payment_token: "paymentToken" },
     PaymentFailed: "paymentFailed" { failure: "failure" },
     OfferMade: "offerMade" { offer: "offer", step: "step", product: "product", name: "name", price: "price", tax: "tax", closes_at: "closesAt" },
     OfferAccepted: "offerAccepted" { offer: "offer" },

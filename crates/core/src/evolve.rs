@@ -172,6 +172,12 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
             replace_where_named(&mut session.customer_id, customer_id);
             replace_where_named(&mut session.payment_token, payment_token);
         }
+        Event::PaymentReferencesSet { transaction_id, vault_id, customer_id, payment_token } => {
+            replace_where_named(&mut session.transaction_id, transaction_id);
+            replace_where_named(&mut session.vault_id, vault_id);
+            replace_where_named(&mut session.customer_id, customer_id);
+            replace_where_named(&mut session.payment_token, payment_token);
+        }
         Event::PaymentFailed { failure } => {
             session.status = Status::Failed;
             session.payment.failure = Some(failure.clone());

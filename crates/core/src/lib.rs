@@ -43,7 +43,9 @@ mod time;
 pub mod typescript;
 
 pub use claims::{ClaimedItem, ClaimedUpsell, Claims};
-pub use command::{Command, CommandKind, ConfirmedCharge, Create, Durability, FunnelChoice, ItemRequest};
+pub use command::{
+    Command, CommandKind, ConfirmedCharge, Create, Durability, FunnelChoice, ItemRequest, LegacyEntries,
+};
 pub use customer::{Address, Customer, EmailAddress, InvalidEmailAddress};
 pub use decide::{Context, decide, decide_for_browser, ended};
 pub use event::{Caller, Event, Origin, Record};

@@ -40,6 +40,7 @@ use Role::{Browser, Operator, Service, System};
 /// Which roles may issue which command.
 pub const PERMISSIONS: &[(CommandKind, &[Role])] = &[
     (C::Create, &[Browser, Service]),
+    (C::Import, &[Service, Operator, System]),
     (C::SetEmail, &[Browser, Service]),
     (C::SetCustomer, &[Browser, Service]),
     (C::SetItems, &[Browser, Service]),
@@ -48,6 +49,7 @@ pub const PERMISSIONS: &[(CommandKind, &[Role])] = &[
     (C::GoToStep, &[Browser, Service]),
     (C::BeginProcessing, &[Browser, Service]),
     (C::RecordPayment, &[Service]),
+    (C::SetPaymentReferences, &[Service]),
     (C::FailPayment, &[Service]),
     (C::AcceptUpsell, &[Browser, Service]),
     (C::DeclineUpsell, &[Browser, Service]),
@@ -86,8 +88,15 @@ mod tests {
 
     #[test]
     fn a_browser_may_not_touch_money() {
-        for kind in [C::SetAdjustments, C::RecordPayment, C::RecordUpsellCharge, C::ConfirmClaims, C::HandOff, C::Erase]
-        {
+        for kind in [
+            C::Import,
+            C::SetAdjustments,
+            C::RecordPayment,
+            C::RecordUpsellCharge,
+            C::ConfirmClaims,
+            C::HandOff,
+            C::Erase,
+        ] {
             assert!(!may_issue(Browser, kind), "{kind:?}");
         }
     }

@@ -72,7 +72,8 @@ impl Record {
                         *claim = None;
                     }
                     Event::HoldSet { hold } => *hold = None,
-                    Event::PaymentRecorded { transaction_id, vault_id, payment_token, .. } => {
+                    Event::PaymentRecorded { transaction_id, vault_id, payment_token, .. }
+                    | Event::PaymentReferencesSet { transaction_id, vault_id, payment_token, .. } => {
                         *transaction_id = None;
                         *vault_id = None;
                         *payment_token = None;

@@ -41,6 +41,7 @@ pub fn declarations() -> String {
         crate::Create,
         crate::ConfirmedCharge,
         crate::FunnelChoice,
+        crate::LegacyEntries,
         crate::ItemRequest,
         crate::Event,
         crate::Record,

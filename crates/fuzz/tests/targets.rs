@@ -25,8 +25,8 @@ macro_rules! targets {
 }
 
 targets! {
-    client_address client_frame command funnel_file legacy_storage origin server_frame service_configuration session_token
-    stored_session
+    client_address client_frame command funnel_file legacy_cookie legacy_entries legacy_storage origin server_frame
+    service_configuration session_token stored_session
 }
 
 #[test]

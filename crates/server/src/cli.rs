@@ -13,13 +13,16 @@ use crate::audit_command::{AuditCommand, AuditError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, ConfigError, Secrets, SecretsError, ServeOptions};
 use crate::doctor_command::DoctorCommand;
+use crate::export_command::{self, ExportCommand, ExportCommandError};
 use crate::funnel_command::FunnelCommand;
 use crate::funnels::FunnelError;
 use crate::http;
+use crate::import_command::{self, ImportCommand, ImportCommandError};
 use crate::keys_command::{KeysCommand, KeysError, development_keys};
 use crate::migrate_command::{self, MigrateCommand};
 use crate::privacy_command::{PrivacyCommand, PrivacyError};
 use crate::problem::chain;
+use crate::routes_command::{RoutesCommand, RoutesError};
 use crate::serve::{serve, stop_signal};
 use crate::service_keys_command::{ServiceKeysCommand, ServiceKeysError};
 use crate::store::{self, DatabaseUrl, OpenError};
@@ -35,6 +38,7 @@ Examples:
   throughline doctor --config throughline.toml say whether everything is as it should be
   throughline funnel check funnels/*.toml      check funnel definitions
   throughline audit verify --config throughline.toml  say whether the audit log is as it was written
+  throughline import --from postgres://reader@old-db.internal/shop --config throughline.toml --dry-run
   throughline privacy export --server https://checkout.example --email-file ada.txt  give a buyer their data
   throughline serve --config throughline.toml  run with them in the environment
   throughline migrate --database-url postgres://throughline@db.internal/throughline";
@@ -95,6 +99,15 @@ enum Command {
     /// Give, remove and hold a buyer's data, by a server that runs
     #[command(subcommand)]
     Privacy(PrivacyCommand),
+    /// Bring in the sessions of the legacy systems
+    #[command(after_help = import_command::EXAMPLES)]
+    Import(Box<ImportCommand>),
+    /// Write the sessions as rows of the legacy table: the way back
+    #[command(after_help = export_command::EXAMPLES)]
+    Export(Box<ExportCommand>),
+    /// Move a shop here route by route, by a server that runs
+    #[command(subcommand)]
+    Routes(RoutesCommand),
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
@@ -108,6 +121,9 @@ enum ConfigCommand {
     Defaults,
     /// Print every metric, with what it tells, in Markdown
     Metrics,
+    /// Print the description of the REST API, as `/openapi.json` of a server has it
+    #[command(name = "openapi")]
+    OpenApi,
 }
 
 /// Why a command failed.
@@ -135,6 +151,12 @@ enum CommandError {
     ServiceKeys(#[from] ServiceKeysError),
     #[error(transparent)]
     Privacy(#[from] PrivacyError),
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
+    #[error(transparent)]
+    Import(#[from] ImportCommandError),
+    #[error(transparent)]
+    Export(#[from] ExportCommandError),
     #[error("the outcome cannot be written as JSON")]
     Json(#[from] serde_json::Error),
     #[error("the server cannot listen on {address}; is another process using it? Choose one with --listen")]
@@ -169,6 +191,9 @@ pub fn run() -> ExitCode {
             command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
         }
         Command::Privacy(command) => return privacy(&command).unwrap_or_else(|error| failed(&error)),
+        Command::Routes(command) => return routes(&command).unwrap_or_else(|error| failed(&error)),
+        Command::Import(command) => return import(&command).unwrap_or_else(|error| failed(&error)),
+        Command::Export(command) => return export(&command).unwrap_or_else(|error| failed(&error)),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
     match outcome {
@@ -206,6 +231,27 @@ fn privacy(command: &PrivacyCommand) -> Result<ExitCode, CommandError> {
     Ok(code)
 }
 
+fn routes(command: &RoutesCommand) -> Result<ExitCode, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = command.run(&mut out)?;
+    out.flush().map_err(CommandError::Output)?;
+    Ok(code)
+}
+
+fn export(command: &ExportCommand) -> Result<ExitCode, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = command.run(&mut out)?;
+    out.flush().map_err(CommandError::Output)?;
+    Ok(code)
+}
+
+fn import(command: &ImportCommand) -> Result<ExitCode, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = command.run(&mut out)?;
+    out.flush().map_err(CommandError::Output)?;
+    Ok(code)
+}
+
 /// The command line. Help shows the defaults, which are not part of the options' definitions: what a flag does not say,
 /// a file still may.
 fn parsed() -> Cli {
@@ -218,6 +264,7 @@ fn configuration(command: &ConfigCommand) -> String {
         ConfigCommand::Reference => config::reference::markdown(),
         ConfigCommand::Defaults => config::reference::defaults_file().to_owned(),
         ConfigCommand::Metrics => telemetry::catalogue::reference(),
+        ConfigCommand::OpenApi => http::reference::document(),
     }
 }
 

@@ -7,32 +7,19 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use axum::http::StatusCode;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use throughline_core::{EmailAddress, SessionId};
-use zeroize::Zeroizing;
 
 use crate::clock::{parse_rfc3339, rfc3339};
-use crate::rest_client::{GivenKey, RestClient, RestError, ServerUrl, ToldProblem};
-use crate::service_key::PREFIX;
-
-/// The variable with the service key.
-const SERVICE_KEY: &str = "THROUGHLINE_SERVICE_KEY";
-
-/// The variable that says where the server is.
-const SERVER: &str = "THROUGHLINE_SERVER";
-
-/// The variables that mean something to these commands.
-pub(crate) const VARIABLES: [&str; 2] = [SERVER, SERVICE_KEY];
+use crate::rest_client::{RestClient, RestError, ToldProblem};
+use crate::server_argument::{
+    MAX_BYTES, SERVICE_KEY, ServerArgument, ServerArgumentError, UnreadableFile, asked, read,
+};
 
 /// With what `privacy erase` ends where something of what was asked for is left.
 const SOMETHING_IS_LEFT: u8 = 3;
-
-/// How much of a file is read that holds one line.
-const MAX_BYTES: u64 = 64 * 1024;
 
 const EXPORT_EXAMPLES: &str = "\
 It asks a server that runs, with a service key that has the scope `privacy`: from THROUGHLINE_SERVICE_KEY or --service-key-file.
@@ -77,20 +64,6 @@ pub enum PrivacyCommand {
     Hold(Hold),
 }
 
-/// Which server, and who asks it.
-#[derive(Debug, Args)]
-pub struct Server {
-    /// The server, or one of several
-    #[arg(long, env = SERVER, value_name = "URL")]
-    server: ServerUrl,
-    /// A file with the service key, instead of the variable THROUGHLINE_SERVICE_KEY
-    #[arg(long, value_name = "FILE")]
-    service_key_file: Option<PathBuf>,
-    /// A file with the certificates of the authorities that are believed, instead of the public ones
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-}
-
 /// Whose data.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
@@ -107,7 +80,7 @@ pub struct Subject {
 #[derive(Debug, Args)]
 pub struct Export {
     #[command(flatten)]
-    server: Server,
+    server: ServerArgument,
     #[command(flatten)]
     subject: Subject,
     /// Give a page to read or print instead of JSON
@@ -122,7 +95,7 @@ pub struct Export {
 #[derive(Debug, Args)]
 pub struct Erase {
     #[command(flatten)]
-    server: Server,
+    server: ServerArgument,
     #[command(flatten)]
     subject: Subject,
     /// Ask nothing
@@ -137,7 +110,7 @@ pub struct Erase {
 #[derive(Debug, Args)]
 pub struct Hold {
     #[command(flatten)]
-    server: Server,
+    server: ServerArgument,
     /// The session
     #[arg(long, value_name = "ID", value_parser = session_id)]
     session: SessionId,
@@ -158,30 +131,12 @@ pub struct Hold {
 /// Why nothing was done. No variant holds an address or a key.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivacyError {
-    /// Nobody asks.
-    #[error(
-        "there is no service key to ask with; set {SERVICE_KEY}, or name a file that holds one with --service-key-file. `throughline service-keys create --name privacy --scope privacy` makes one"
-    )]
-    NoKey,
-    /// Two ask.
-    #[error("both {SERVICE_KEY} and --service-key-file are set; keep the one that is meant")]
-    TwoKeys,
+    /// No server can be asked.
+    #[error(transparent)]
+    Server(#[from] ServerArgumentError),
     /// A file can't be read.
-    #[error("{option}: the file {file:?} can't be read; check the path and its permissions")]
-    Unreadable {
-        /// The option that names it.
-        option: &'static str,
-        /// Which file.
-        file: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
-    /// What is given as the key is something else.
-    #[error(
-        "what is given as the service key is none: they begin with {PREFIX}. `throughline service-keys list` says which there are"
-    )]
-    NotAKey,
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableFile),
     /// Both are to come from the same place.
     #[error(
         "--service-key-file and --email-file can't both be standard input; put the key into a file, or into {SERVICE_KEY}"
@@ -313,37 +268,8 @@ impl PrivacyCommand {
     }
 }
 
-impl Server {
-    fn is_key_read_from_standard_input(&self) -> bool {
-        self.service_key_file.as_deref() == Some(Path::new("-"))
-    }
-
-    fn client(&self) -> Result<RestClient, PrivacyError> {
-        let key = self.key(std::env::var(SERVICE_KEY).ok())?;
-        if self.server.is_in_the_clear() {
-            eprintln!(
-                "warning: the service key and the buyer's data go to {} in the clear; use https:// unless the network is yours alone",
-                self.server
-            );
-        }
-        Ok(RestClient::new(self.server.clone(), &key, self.ca_file.as_deref())?)
-    }
-
-    fn key(&self, variable: Option<String>) -> Result<GivenKey, PrivacyError> {
-        let variable = variable.map(Zeroizing::new).filter(|text| !text.trim().is_empty());
-        let text = match (variable, &self.service_key_file) {
-            (Some(_), Some(_)) => return Err(PrivacyError::TwoKeys),
-            (Some(text), None) => text,
-            (None, Some(file)) => read("--service-key-file", file)?,
-            (None, None) => return Err(PrivacyError::NoKey),
-        };
-        let key = GivenKey::first_of(&text).ok_or(PrivacyError::NoKey)?;
-        if key.is_service_key() { Ok(key) } else { Err(PrivacyError::NotAKey) }
-    }
-}
-
 impl Subject {
-    fn body(&self, server: &Server) -> Result<Value, PrivacyError> {
+    fn body(&self, server: &ServerArgument) -> Result<Value, PrivacyError> {
         if self.is_read_from_standard_input() && server.is_key_read_from_standard_input() {
             return Err(PrivacyError::TwoFromStandardInput);
         }
@@ -364,7 +290,7 @@ impl Subject {
 impl Export {
     async fn run(&self, out: &mut impl Write) -> Result<ExitCode, PrivacyError> {
         let subject = self.subject.body(&self.server)?;
-        let client = self.server.client()?;
+        let client = client(&self.server)?;
         // Before the server is asked: whoever is given the data is told of in the audit log.
         let output = self.output.as_deref().map(|file| Ok::<_, PrivacyError>((create(file)?, file))).transpose()?;
         let accept = if self.html { "text/html" } else { "application/json" };
@@ -395,7 +321,7 @@ impl Erase {
             return Err(PrivacyError::NobodyToAsk);
         }
         let subject = self.subject.body(&self.server)?;
-        let client = self.server.client()?;
+        let client = client(&self.server)?;
         if !self.yes {
             let listed: Listed = asked(&client, "/v1/privacy/export", &subject).await?.1;
             if !listed.sessions.is_empty() {
@@ -465,7 +391,7 @@ impl Erasures {
 
 impl Hold {
     async fn run(&self, out: &mut impl Write) -> Result<ExitCode, PrivacyError> {
-        let client = self.server.client()?;
+        let client = client(&self.server)?;
         let hold = self.reason.as_ref().map(|reason| match &self.until {
             Some(until) => json!({ "reason": reason, "until": until }),
             None => json!({ "reason": reason }),
@@ -496,11 +422,9 @@ impl Hold {
     }
 }
 
-/// The answer as it came, and as what it says.
-async fn asked<T: DeserializeOwned>(client: &RestClient, path: &str, body: &Value) -> Result<(Value, T), PrivacyError> {
-    let answer = client.post(path, body, "application/json").await?;
-    let read = || Ok::<_, serde_json::Error>((serde_json::from_slice(&answer)?, serde_json::from_slice(&answer)?));
-    Ok(read().map_err(|_| client.stranger(StatusCode::OK))?)
+/// Asks the server, with a key that may.
+fn client(server: &ServerArgument) -> Result<RestClient, PrivacyError> {
+    Ok(server.client("privacy", "privacy", " and the buyer's data")?)
 }
 
 fn session_id(text: &str) -> Result<SessionId, String> {
@@ -509,19 +433,6 @@ fn session_id(text: &str) -> Result<SessionId, String> {
 
 fn time(text: &str) -> Result<String, String> {
     parse_rfc3339(text).map(rfc3339).ok_or_else(|| "write a time as 2034-01-31T12:00:00Z".to_owned())
-}
-
-/// A file that holds a line, or standard input.
-fn read(option: &'static str, file: &Path) -> Result<Zeroizing<String>, PrivacyError> {
-    let unreadable = |source| PrivacyError::Unreadable { option, file: file.to_owned(), source };
-    let mut text = Zeroizing::new(String::new());
-    let done = if file == Path::new("-") {
-        io::stdin().lock().take(MAX_BYTES).read_to_string(&mut text)
-    } else {
-        File::open(file).and_then(|opened| opened.take(MAX_BYTES).read_to_string(&mut text))
-    };
-    done.map_err(unreadable)?;
-    Ok(text)
 }
 
 /// A new file that only its owner can read.

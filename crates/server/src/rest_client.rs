@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
-use axum::http::{HeaderValue, Request, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
@@ -246,14 +246,31 @@ impl RestClient {
     /// # Errors
     /// See [`RestError`].
     pub async fn post(&self, path: &str, body: &Value, accept: &'static str) -> Result<Bytes, RestError> {
+        self.ask(Method::POST, path, Some(body), accept).await
+    }
+
+    /// Sends a request, with `body` where there is one, to `path`; the answer's body, where that is a success.
+    ///
+    /// # Errors
+    /// See [`RestError`].
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        accept: &'static str,
+    ) -> Result<Bytes, RestError> {
         let server = &self.server;
-        let request = Request::post(format!("{}{path}", server.prefix))
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", server.prefix))
             .header(HOST, &server.authority)
             .header(AUTHORIZATION, self.authorization.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
             .header(USER_AGENT, concat!("throughline/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(Bytes::from(body.to_string())))?;
+            .body(Full::new(body))?;
         let unreachable = |source| RestError::Unreachable { server: server.clone(), source };
         let connecting = timeout(CONNECTED_WITHIN, self.connect()).await;
         let connection = connecting.map_err(|late| unreachable(late.into()))?.map_err(unreachable)?;

@@ -71,7 +71,10 @@ impl Scope {
             | CommandKind::HandOff
             | CommandKind::LendClaim
             | CommandKind::RevokeToken => Self::SessionsWrite,
-            CommandKind::RecordPayment
+            // It may say that a session was paid.
+            CommandKind::Import
+            | CommandKind::RecordPayment
+            | CommandKind::SetPaymentReferences
             | CommandKind::FailPayment
             | CommandKind::RecordUpsellCharge
             | CommandKind::FailUpsellCharge
@@ -186,7 +189,7 @@ mod tests {
     fn what_only_services_may_say_of_money_is_a_scope_of_its_own() {
         for kind in CommandKind::ALL {
             let name = format!("{kind:?}");
-            let is_of_payments = ["Payment", "Charge", "Claims"].iter().any(|word| name.ends_with(word));
+            let is_of_payments = ["Payment", "Charge", "Claims", "Import"].iter().any(|word| name.ends_with(word));
             assert_eq!(Scope::of_command(*kind) == Scope::Payments, is_of_payments, "{name}");
         }
     }

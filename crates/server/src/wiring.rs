@@ -20,6 +20,7 @@ use crate::http::sessions::HANDOFFS_PER_MINUTE;
 use crate::http::sync::{COMMANDS_AT_ONCE, COMMANDS_PER_SECOND};
 use crate::keys::KeyRing;
 use crate::keys::source::KeySource;
+use crate::legacy_cookie::LegacyCookies;
 use crate::mode::{self, Mode};
 use crate::principal::Authenticator;
 use crate::rate_limit::{AddressLimit, RequestLimits};
@@ -81,6 +82,8 @@ pub struct ServerState {
     key_source: Option<KeySource>,
     /// Who is who, and the keys that tokens are issued with.
     pub authenticator: Authenticator,
+    /// Which cookies of the old shop are taken.
+    pub legacy_cookies: LegacyCookies,
     /// With what kept answers are encrypted.
     pub answers: AnswerCipher,
     /// What was not allowed, until the audit log has it.
@@ -248,6 +251,7 @@ impl ServerState {
             store,
             database,
             cache,
+            legacy_cookies: secrets.legacy_cookies,
             authenticator: Authenticator::new(TokenIssuer::new(secrets.keys.clone()), secrets.service_keys),
             answers: AnswerCipher::new(secrets.keys.clone()),
             keys: secrets.keys,

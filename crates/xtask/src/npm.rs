@@ -20,7 +20,7 @@ const STAGE: &str = "target/npm/throughline";
 ///
 /// An entry that goes with the package itself, and does not take its place, imports what it needs of it from `./index.js`. That is
 /// left as it is: imported from the modules behind, those would move to a chunk of their own, and every page would load one more.
-const ENTRIES: [Entry; 8] = [
+const ENTRIES: [Entry; 11] = [
     Entry { name: "index", types: Types::Own },
     Entry { name: "slim", types: Types::Own },
     Entry { name: "node", types: Types::OfIndex },
@@ -28,7 +28,10 @@ const ENTRIES: [Entry; 8] = [
     Entry { name: "edge-light", types: Types::OfIndex },
     Entry { name: "react", types: Types::Own },
     Entry { name: "legacy", types: Types::Own },
+    Entry { name: "legacy-server", types: Types::Own },
     Entry { name: "devtools", types: Types::Own },
+    Entry { name: "server", types: Types::Own },
+    Entry { name: "express-session", types: Types::Own },
 ];
 
 /// The part of the core that few pages need, and the script that loads it.

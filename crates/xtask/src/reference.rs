@@ -13,8 +13,11 @@ pub struct Options {
 }
 
 /// Each document, and the command of the server that prints it.
-const DOCUMENTS: [(&str, [&str; 2]); 2] =
-    [("docs/configuration.md", ["config", "reference"]), ("docs/operations/metrics.md", ["config", "metrics"])];
+const DOCUMENTS: [(&str, [&str; 2]); 3] = [
+    ("docs/configuration.md", ["config", "reference"]),
+    ("docs/operations/metrics.md", ["config", "metrics"]),
+    ("docs/openapi.json", ["config", "openapi"]),
+];
 
 /// Writes the documents, or compares them.
 pub fn documents(options: &Options) -> Result<()> {

@@ -45,7 +45,7 @@ impl Stage {
             Self::Rust => &[SystemPackage::Redis, SystemPackage::Postgres],
             Self::Api => &[SystemPackage::Python],
             Self::Wasm | Self::Npm => &[],
-            Self::E2e => &[SystemPackage::Chromium],
+            Self::E2e => &[SystemPackage::Chromium, SystemPackage::Postgres],
         }
     }
 
@@ -137,12 +137,15 @@ fn package(tally: &mut Tally) -> Result<ExitStatus> {
     let sequences = workspace::path("target/npm/sequences.jsonl");
     let core = ["test", "--quiet", "--workspace", "--test", "core", "sequences"];
     run_program(cargo().args(core).env("THROUGHLINE_SEQUENCES", &sequences))?;
-    announce("the package's unit tests");
+    announce("building the server");
+    workspace::build_programs(&["throughline"])?;
+    announce("the package's tests, those of the server SDK with a real server");
     let report = fresh_report("vitest.json")?;
     let mut vitest = program(NpmProject::Package.program("vitest"));
     vitest
         .args(["run", "--reporter=default", "--reporter=json"])
         .arg(format!("--outputFile.json={}", report.display()))
+        .env("THROUGHLINE_BIN", workspace::built_program("debug", "throughline")?)
         .current_dir(NpmProject::Package.path());
     let status = status(&mut vitest)?;
     add(tally, status, &report, Tally::from_vitest)?;
@@ -156,6 +159,8 @@ fn end_to_end(tally: &mut Tally) -> Result<ExitStatus> {
     demo::build_page()?;
     provision::npm(NpmProject::EndToEnd)?;
     provision::npm(NpmProject::Bundlers)?;
+    provision::npm(NpmProject::LegacyShop)?;
+    provision::npm(NpmProject::UnifiedShop)?;
     announce("browser tests");
     let report = fresh_report("playwright.json")?;
     let mut playwright = program(NpmProject::EndToEnd.program("playwright"));

@@ -69,7 +69,22 @@ pub fn build(options: &Options) -> Result<Vec<PathBuf>> {
         finished.push(bindings.join([module.name, "_bg.wasm"].concat()));
     }
     fs::write(generated.join("types.ts"), throughline_core::typescript::declarations()).context("writing types.ts")?;
+    api_types(&generated)?;
     Ok(finished)
+}
+
+/// Writes the types of the REST API, for what talks to it.
+fn api_types(generated: &Path) -> Result<()> {
+    provision::npm(NpmProject::ApiTypes)?;
+    announce("types of the REST API");
+    output(
+        program(NpmProject::ApiTypes.program("openapi-typescript"))
+            .arg(workspace::path("docs/openapi.json"))
+            // Objects without members of their own hold any JSON; and nothing has to be sent that has a default.
+            .args(["--empty-objects-unknown", "--default-non-nullable=false", "--output"])
+            .arg(generated.join("openapi.ts")),
+    )?;
+    Ok(())
 }
 
 /// Builds the core once more, with the function by which the tests ask it for verdicts. Not part of the package.

@@ -49,12 +49,18 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum NpmProject {
     /// The TypeScript shell around the WebAssembly core: the package `throughline`.
     Package,
+    /// What makes TypeScript types of the API's description. It needs an older TypeScript than the package is checked with.
+    ApiTypes,
     /// The demo shop.
     Demo,
     /// The browser tests.
     EndToEnd,
     /// What the package is bundled with, and run in, by the browser tests.
     Bundlers,
+    /// The shop with the four legacy systems, which the browser tests build and walk through.
+    LegacyShop,
+    /// The same shop on Throughline.
+    UnifiedShop,
     /// What the server is compared with, for Node.js.
     BenchmarkPeers,
     /// The pages that measure the package and what it is compared with.
@@ -63,18 +69,30 @@ pub enum NpmProject {
 
 impl NpmProject {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Package, Self::Demo, Self::EndToEnd, Self::Bundlers, Self::BenchmarkPeers, Self::BrowserBenchmark];
+    pub const ALL: [Self; 9] = [
+        Self::Package,
+        Self::ApiTypes,
+        Self::Demo,
+        Self::EndToEnd,
+        Self::Bundlers,
+        Self::LegacyShop,
+        Self::UnifiedShop,
+        Self::BenchmarkPeers,
+        Self::BrowserBenchmark,
+    ];
 
     /// Those with TypeScript to check.
-    pub const TYPESCRIPT: [Self; 3] = [Self::Package, Self::Demo, Self::EndToEnd];
+    pub const TYPESCRIPT: [Self; 5] = [Self::Package, Self::Demo, Self::EndToEnd, Self::LegacyShop, Self::UnifiedShop];
 
     pub fn folder(self) -> &'static str {
         match self {
             Self::Package => "crates/wasm-client/js",
+            Self::ApiTypes => "crates/xtask/api-types",
             Self::Demo => "web-demo",
             Self::EndToEnd => "tests/e2e",
             Self::Bundlers => "tests/bundlers",
+            Self::LegacyShop => "examples/nextjs/legacy",
+            Self::UnifiedShop => "examples/nextjs/unified",
             Self::BenchmarkPeers => "crates/benchmarks/peers/node",
             Self::BrowserBenchmark => "crates/benchmarks/browser",
         }

@@ -3,6 +3,7 @@
 mod cart;
 mod claims;
 mod create;
+mod import;
 mod lifetime;
 mod offers;
 mod payment;
@@ -21,6 +22,7 @@ use crate::session::{Session, Status};
 use crate::state::{Hold, IdleLimit, State};
 use crate::time::Timestamp;
 use create::decide_create;
+use import::decide_import;
 pub use lifetime::ended;
 pub(crate) use lifetime::{erase, expire};
 
@@ -49,6 +51,9 @@ type Decision = Result<Vec<Event>, Rejection>;
 /// # Errors
 /// A [`Rejection`] that says what was wrong and who can mend it; then nothing has happened.
 pub fn decide(state: Option<&State>, command: &Command, role: Role, context: &Context<'_>) -> Decision {
+    if let Command::Import { legacy, .. } = command {
+        return check_permission(role, command).and_then(|()| decide_import(state, legacy, context));
+    }
     judge(state, command, role, context, |decider, command| decider.decide_for_back_end(command))
 }
 
@@ -70,16 +75,7 @@ fn judge(
     context: &Context<'_>,
     other: impl Fn(&Decider<'_>, &Command) -> Decision,
 ) -> Decision {
-    let kind = command.kind();
-    if !may_issue(role, kind) {
-        let who = match role {
-            Role::Browser => "a browser",
-            Role::Service => "a service",
-            Role::Operator => "an operator",
-            Role::System => "the server by itself",
-        };
-        return reject(Code::NotPermitted, &[who, " may not issue ", kind.as_str()]);
-    }
+    check_permission(role, command)?;
     match (state, command) {
         (None, Command::Create(create)) => decide_create(create, role, context),
         (Some(_), Command::Create(_)) => reject(Code::SessionExists, &["there is a session with this id already"]),
@@ -103,6 +99,20 @@ fn judge(
     }
 }
 
+fn check_permission(role: Role, command: &Command) -> Result<(), Rejection> {
+    let kind = command.kind();
+    if may_issue(role, kind) {
+        return Ok(());
+    }
+    let who = match role {
+        Role::Browser => "a browser",
+        Role::Service => "a service",
+        Role::Operator => "an operator",
+        Role::System => "the server by itself",
+    };
+    reject(Code::NotPermitted, &[who, " may not issue ", kind.as_str()])
+}
+
 fn reject<T>(code: Code, message: &[&str]) -> Result<T, Rejection> {
     Err(Rejection::because(code, message))
 }
@@ -114,6 +124,12 @@ fn check_reference(name: &str, text: &str) -> Result<(), Rejection> {
         return reject(Code::InvalidField, message);
     }
     Ok(())
+}
+
+fn check_references<const N: usize>(references: [(&str, &Option<String>); N]) -> Result<(), Rejection> {
+    references
+        .into_iter()
+        .try_for_each(|(name, value)| value.as_deref().map_or(Ok(()), |text| check_reference(name, text)))
 }
 
 struct Decider<'a> {
@@ -149,11 +165,11 @@ impl Decider<'_> {
             Command::SetAdjustments { discount, shipping, tax } => self.set_adjustments(*discount, *shipping, *tax),
             Command::RecordPayment { transaction_id, amount, vault_id, customer_id, payment_token } => {
                 check_reference("transactionId", transaction_id)?;
-                for (name, value) in
-                    [("vaultId", vault_id), ("customerId", customer_id), ("paymentToken", payment_token)]
-                {
-                    value.as_deref().map_or(Ok(()), |text| check_reference(name, text))?;
-                }
+                check_references([
+                    ("vaultId", vault_id),
+                    ("customerId", customer_id),
+                    ("paymentToken", payment_token),
+                ])?;
                 self.record_payment(
                     transaction_id,
                     *amount,
@@ -165,6 +181,9 @@ impl Decider<'_> {
                         payment_token: payment_token.clone(),
                     },
                 )
+            }
+            Command::SetPaymentReferences { transaction_id, vault_id, customer_id, payment_token } => {
+                self.set_payment_references(transaction_id, vault_id, customer_id, payment_token)
             }
             Command::FailPayment { code, message } => self.fail_payment(code, message),
             Command::RecordUpsellCharge { offer, transaction_id, amount } => {
@@ -182,7 +201,7 @@ impl Decider<'_> {
             Command::RevokeAccess {} => Ok(vec![Event::AccessRevoked {}]),
             Command::SetHold { hold } => self.set_hold(hold.as_ref()),
             // Decided before, with or without a session.
-            Command::Create(_) | Command::Erase {} | Command::RevokeToken { .. } => Ok(vec![]),
+            Command::Create(_) | Command::Import { .. } | Command::Erase {} | Command::RevokeToken { .. } => Ok(vec![]),
             Command::SetEmail { .. }
             | Command::SetCustomer { .. }
             | Command::SetItems { .. }

@@ -1,6 +1,6 @@
 //! The main payment.
 
-use super::{Decider, Decision, check_reference, reject};
+use super::{Decider, Decision, check_reference, check_references, reject};
 use crate::claims::Claims;
 use crate::event::Event;
 use crate::funnel::StepKind;
@@ -74,6 +74,38 @@ impl Decider<'_> {
             events.extend(self.enter(next));
         }
         Ok(events)
+    }
+
+    pub(super) fn set_payment_references(
+        &self,
+        transaction_id: &Option<String>,
+        vault_id: &Option<String>,
+        customer_id: &Option<String>,
+        payment_token: &Option<String>,
+    ) -> Decision {
+        let named = [
+            ("transactionId", transaction_id, &self.session.transaction_id),
+            ("vaultId", vault_id, &self.session.vault_id),
+            ("customerId", customer_id, &self.session.customer_id),
+            ("paymentToken", payment_token, &self.session.payment_token),
+        ];
+        check_references(named.map(|(name, value, _)| (name, value)))?;
+        let is_other = |value: &Option<String>, now: &Option<String>| value.is_some() && value != now;
+        if self.session.is_paid() && is_other(transaction_id, &self.session.transaction_id) {
+            return reject(
+                Code::AlreadyPaid,
+                &["this session is paid already, by another transaction; refund this one"],
+            );
+        }
+        if !named.iter().any(|(_, value, now)| is_other(value, now)) {
+            return Ok(vec![]);
+        }
+        Ok(vec![Event::PaymentReferencesSet {
+            transaction_id: transaction_id.clone(),
+            vault_id: vault_id.clone(),
+            customer_id: customer_id.clone(),
+            payment_token: payment_token.clone(),
+        }])
     }
 
     pub(super) fn fail_payment(&self, code: &str, message: &str) -> Decision {

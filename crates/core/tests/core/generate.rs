@@ -6,8 +6,8 @@ use throughline_core::funnel::{
 use throughline_core::json::{JsonObject, JsonValue};
 use throughline_core::{
     Address, ClaimedItem, ClaimedUpsell, Claims, ClientId, Command, Context, Create, Customer, Funnel, FunnelChoice,
-    Hold, ItemRequest, LentClaim, Money, OfferId, OfferState, Origin, Rate, Record, Rejection, Role, SessionId, Source,
-    State, Status, StepId, TimeSpan, Timestamp, decide, evolve,
+    Hold, ItemRequest, LegacyEntries, LentClaim, Money, OfferId, OfferState, Origin, Rate, Record, Rejection, Role,
+    SessionId, Source, State, Status, StepId, TimeSpan, Timestamp, decide, evolve,
 };
 
 /// Noon in the year of the fixtures.
@@ -308,6 +308,14 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
         },
         14 => Command::SetMetadata { metadata: object(dice, 3) },
         15 => Command::Extend { ttl_ms: dice.maybe(|dice| dice.pick(&[0, 60_000, 90_000_000, u32::MAX])) },
+        // Without another throw of the dice, so that all other walks stay as they are.
+        16 if dice.0.is_multiple_of(2) => Command::Import { legacy: Box::new(entries(dice.0, funnel)), funnel: None },
+        16 if dice.0 % 3 == 1 => Command::SetPaymentReferences {
+            transaction_id: (dice.0 % 5 < 2).then(|| format!("{CANARY}-t{}", dice.0 % 2)),
+            vault_id: (dice.0 % 7 < 3).then(|| format!("{CANARY}-vault")),
+            customer_id: None,
+            payment_token: (dice.0 % 11 < 5).then(|| format!("{CANARY}-token")),
+        },
         16 => Command::Expire {},
         17 => Command::ConfirmClaims {
             transaction_id: dice.maybe(|_| format!("{CANARY}-confirmed")),
@@ -341,6 +349,20 @@ pub fn any_command(dice: &mut Dice, state: Option<&State>, funnel: &Funnel) -> C
         _ if dice.percent(15) => Command::Erase {},
         _ => Command::SetMetadata { metadata: JsonObject::from([("k".to_owned(), json(dice, 2))]) },
     }
+}
+
+/// A row of a shop that did not know the rules: paid or not, with offers answered as it liked.
+fn entries(seed: u64, funnel: &Funnel) -> LegacyEntries {
+    let words = ["pending", "processing", "completed", "failed", "expired"];
+    let steps = ["checkout", "payment_processing", "upsell-1", "success", "failed"];
+    let at = START.plus(TimeSpan::from_millis((seed % 100_000) as i64)).to_string();
+    let row = serde_json::json!({
+        "email": "imported@example.com", "status": words[(seed / 7 % 5) as usize], "current_step": steps[(seed / 35 % 5) as usize],
+        "transaction_id": (seed / 175).is_multiple_of(2).then(|| format!("{CANARY}-imported")), "payment_token": CANARY,
+        "products": [{"id": funnel.catalogue[0].id, "name": "One", "price": 79, "quantity": 1}],
+        "upsells_accepted": ["RC6"], "upsells_declined": ["RC12"], "updated_at": at,
+    });
+    LegacyEntries { database: serde_json::from_value(row).unwrap(), ..LegacyEntries::default() }
 }
 
 fn lent_claim(family: &str) -> LentClaim {

@@ -1,7 +1,8 @@
 //! Answers and frames that are written down: they change only when somebody means to change them.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p throughline-core --test core golden` writes the files anew. The verdicts are also asked of the
-//! WebAssembly build (`crates/wasm-client/js/test/golden.test.ts`), which has to give the same bytes.
+//! WebAssembly build (`crates/wasm-client/js/test/golden.test.ts`), which has to give the same bytes; the legacy shapes are compared with
+//! those of the package (`crates/wasm-client/js/test/server/legacy-shapes.test.ts`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,10 +11,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use throughline_core::json::{JsonObject, JsonValue};
+use throughline_core::legacy::{write_browser_entry, write_cookie_claims, write_row};
 use throughline_core::sync::{ClientFrame, ErrorCode, Hello, ServerFrame, Submission};
 use throughline_core::{
     Caller, Command, CommandKind, Context, Create, Event, Funnel, FunnelChoice, Record, Rejection, RejectionCode, Role,
-    SessionId, State, Timestamp, decide, evolve,
+    Session, SessionId, State, Timestamp, decide, evolve,
 };
 
 use crate::generate::{Dice, START, Walk, client, default_funnel, funnel, session_id};
@@ -331,5 +333,61 @@ fn frames_are_as_they_were_written_down() {
         }
     }
     assert_eq!(kinds.len(), 12, "{kinds:?}");
-    assert_eq!(events.len(), 31, "{events:?}");
+    assert_eq!(events.len(), 32, "{events:?}");
+}
+
+/// A session, and what the legacy systems would have of it; the package writes the same rows and cookies.
+#[derive(Serialize, Deserialize)]
+struct Shapes {
+    session: Session,
+    now: Timestamp,
+    row: JsonObject,
+    cookie: Option<JsonObject>,
+    browser: JsonObject,
+}
+
+impl Shapes {
+    fn of(session: Session, now: Timestamp) -> Self {
+        let cookie = write_cookie_claims(&session, now);
+        Self { row: write_row(&session), cookie, browser: write_browser_entry(&session), session, now }
+    }
+}
+
+/// Walks about and keeps sessions that differ in what the legacy shapes tell.
+fn shapes() -> Vec<Shapes> {
+    let mut kept = BTreeMap::new();
+    for seed in 0..60 {
+        let mut dice = Dice(seed);
+        let mut walk = Walk::new(default_funnel());
+        for _ in 0..40 {
+            walk.stride(&mut dice);
+            let Some(state) = &walk.state else { continue };
+            let session = &state.session;
+            let offers: BTreeSet<String> = session.upsells.iter().map(|upsell| format!("{:?}", upsell.state)).collect();
+            let is_complete = session.customer.billing.is_some() && !session.products.is_empty();
+            let kind = format!(
+                "{:?} {} {offers:?} {is_complete} {}",
+                session.status,
+                session.is_paid(),
+                session.claims.is_some()
+            );
+            kept.entry(kind).or_insert_with(|| Shapes::of(session.clone(), walk.now));
+        }
+    }
+    kept.into_values().collect()
+}
+
+#[test]
+fn the_legacy_shapes_are_as_they_were_written_down() {
+    let path = file("legacy-shapes.json");
+    if is_update() {
+        let lines: Vec<String> = shapes().iter().map(|shapes| serde_json::to_string(shapes).unwrap()).collect();
+        fs::write(&path, format!("[\n{}\n]\n", lines.join(",\n"))).unwrap();
+    }
+    let kept: Vec<Shapes> = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert!(kept.len() >= 20, "{}", kept.len());
+    for shapes in kept {
+        let again = Shapes::of(shapes.session.clone(), shapes.now);
+        assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(&shapes).unwrap());
+    }
 }

@@ -4,6 +4,7 @@ mod gaps;
 mod generate;
 mod golden;
 mod greetings;
+mod legacy;
 mod outbox;
 mod patches;
 mod properties;

@@ -379,6 +379,30 @@ fn money_that_was_taken_is_written_down_after_the_end_too() {
 }
 
 #[test]
+fn what_the_gateway_told_is_kept_and_makes_nothing_paid() {
+    let told = |fields: Value| {
+        let mut command = json!({"type": "setPaymentReferences"});
+        command.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        command
+    };
+    let mut shop =
+        Shop::paying().service(told(json!({"paymentToken": "tok"}))).service(told(json!({"transactionId": "t1"})));
+    assert_eq!(shop.session().payment_token.as_deref(), Some("tok"));
+    assert_eq!(shop.session().transaction_id.as_deref(), Some("t1"));
+    assert!(!shop.session().is_paid());
+    shop.changes_nothing(Service, told(json!({"paymentToken": "tok", "transactionId": "t1"})));
+    shop.refuses(Service, told(json!({"vaultId": ""})), Code::InvalidField);
+    shop.refuses(Browser, told(json!({"vaultId": "v"})), Code::NotPermitted);
+
+    let mut shop = shop.service(pay("t2", 8473));
+    assert_eq!(shop.session().transaction_id.as_deref(), Some("t2"));
+    assert_eq!(shop.session().payment_token.as_deref(), Some("tok"));
+    shop.refuses(Service, told(json!({"transactionId": "t1"})), Code::AlreadyPaid);
+    let shop = shop.service(told(json!({"vaultId": "v2"})));
+    assert_eq!(shop.session().vault_id.as_deref(), Some("v2"));
+}
+
+#[test]
 fn without_claims_there_is_nothing_to_confirm_or_refute() {
     let mut shop = Shop::open();
     shop.refuses(Service, json!({"type": "confirmClaims"}), Code::NothingClaimed);

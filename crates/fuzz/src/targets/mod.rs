@@ -4,6 +4,8 @@ mod client_address;
 mod client_frame;
 mod command;
 mod funnel_file;
+mod legacy_cookie;
+mod legacy_entries;
 mod legacy_storage;
 mod origin;
 mod server_frame;
@@ -30,6 +32,12 @@ pub const ALL: &[Target] = &[
     Target { name: "client_frame", about: "frames from browsers", run: client_frame::run },
     Target { name: "command", about: "commands, one after the other on one session", run: command::run },
     Target { name: "funnel_file", about: "funnel definitions, as TOML and as JSON", run: funnel_file::run },
+    Target { name: "legacy_cookie", about: "the old shop's signed cookie", run: legacy_cookie::run },
+    Target {
+        name: "legacy_entries",
+        about: "what the legacy systems have of a session, as it is imported",
+        run: legacy_entries::run,
+    },
     Target { name: "legacy_storage", about: "the localStorage of the old session manager", run: legacy_storage::run },
     Target { name: "origin", about: "the Origin header, and the list of allowed ones", run: origin::run },
     Target {

@@ -11,7 +11,7 @@ mod entry;
 pub mod sealing;
 pub mod verification;
 
-pub use self::chain::{AuditBlock, AuditHead, AuditRecord, SealedHash, StoredAuditRecord};
+pub use self::chain::{AuditBlock, AuditHead, AuditRecord, SealedHash, StoredAuditRecord, UnwritableEntry};
 pub use self::denials::{Denial, Denials};
 pub(crate) use self::entry::entries_of;
 pub use self::entry::{AuditEntry, Outcome};

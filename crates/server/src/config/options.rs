@@ -368,6 +368,11 @@ pub struct ServeOptions {
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_SERVICE_KEY_HASHES_FILE", value_name = "FILE")]
     pub service_key_hashes_file: Option<PathBuf>,
 
+    /// A file with the secret that signed the old shop's `upsell_session` cookies, one a line where it was changed: they are
+    /// exchanged for tokens, once each. Instead of it: the variable THROUGHLINE_LEGACY_COOKIE_SECRET
+    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_LEGACY_COOKIE_SECRET_FILE", value_name = "FILE")]
+    pub legacy_cookie_secret_file: Option<PathBuf>,
+
     /// How long a session token lives without a renewal; at most `token_max_age`
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_TOKEN_TTL", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
@@ -442,6 +447,7 @@ impl ServeOptions {
             retention_failed: self.retention_failed.or(other.retention_failed),
             retention_expired: self.retention_expired.or(other.retention_expired),
             service_key_hashes_file: self.service_key_hashes_file.or(other.service_key_hashes_file),
+            legacy_cookie_secret_file: self.legacy_cookie_secret_file.or(other.legacy_cookie_secret_file),
             allowed_origins: self.allowed_origins.or(other.allowed_origins),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
             token_ttl: self.token_ttl.or(other.token_ttl),

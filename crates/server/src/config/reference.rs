@@ -169,6 +169,7 @@ mod tests {
     fn the_committed_reference_is_up_to_date() {
         is_committed("configuration.md", &markdown());
         is_committed("operations/metrics.md", &crate::telemetry::catalogue::reference());
+        is_committed("openapi.json", &crate::http::reference::document());
     }
 
     #[test]

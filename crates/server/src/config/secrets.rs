@@ -3,15 +3,19 @@
 
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::ServeOptions;
 use crate::keys::ring_text::VARIABLE as KEYS;
 use crate::keys::source::{KeySource, KeySourceError};
 use crate::keys::{KeyRing, KeyRingError, RootKeyError};
+use crate::legacy_cookie::{LegacyCookies, LegacySecretError};
 use crate::service_key::{BootstrapRole, KnownKey, KnownKeyError, ServiceKey, ServiceKeyError};
 use crate::service_keys::ServiceKeys;
 use crate::tenant::TenantId;
 
 const SERVICE_KEY_HASHES: &str = "THROUGHLINE_SERVICE_KEY_HASHES";
+const LEGACY_COOKIE_SECRET: &str = "THROUGHLINE_LEGACY_COOKIE_SECRET";
 
 /// The keys that a server works with.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Secrets {
     pub key_source: Option<KeySource>,
     /// Which service keys are known: those of the configuration, until the database has been read.
     pub service_keys: ServiceKeys,
+    /// Which cookies of the old shop are taken.
+    pub legacy_cookies: LegacyCookies,
     /// The service key that was made for this process, with `--dev` only.
     pub dev_service_key: Option<ServiceKey>,
 }
@@ -51,6 +57,9 @@ pub enum SecretsError {
         #[source]
         source: std::io::Error,
     },
+    /// The old shop's secret proves nothing.
+    #[error(transparent)]
+    LegacySecret(#[from] LegacySecretError),
     /// The key ring can't be read.
     #[error(transparent)]
     KeySource(#[from] KeySourceError),
@@ -116,8 +125,26 @@ impl Secrets {
             known.push(key.known_as(TenantId::single(), BootstrapRole::Operator));
             dev_service_key = Some(key);
         }
-        Ok(Self { keys, key_source, service_keys: ServiceKeys::new(known), dev_service_key })
+        let secrets = legacy_secrets(environment(LEGACY_COOKIE_SECRET), options.legacy_cookie_secret_file.as_deref())?;
+        let legacy_cookies = LegacyCookies::signed_with(secrets)?;
+        Ok(Self { keys, key_source, service_keys: ServiceKeys::new(known), legacy_cookies, dev_service_key })
     }
+}
+
+/// The secrets of the old shop's cookies. A comma may be part of one.
+fn legacy_secrets(variable: Option<String>, file: Option<&Path>) -> Result<Vec<Zeroizing<String>>, SecretsError> {
+    let text = match (variable.filter(|text| !text.trim().is_empty()), file) {
+        (Some(_), Some(_)) => {
+            let (variable, flag) = (LEGACY_COOKIE_SECRET, "--legacy-cookie-secret-file");
+            return Err(SecretsError::Ambiguous { variable, flag });
+        }
+        (Some(text), None) => return Ok(vec![Zeroizing::new(text)]),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .map_err(|source| SecretsError::Unreadable { file: file.to_owned(), source })?,
+        (None, None) => return Ok(Vec::new()),
+    };
+    let lines = Zeroizing::new(text);
+    Ok(lines.lines().filter(|line| !line.is_empty()).map(|line| Zeroizing::new(line.to_owned())).collect())
 }
 
 /// The entries of a variable or of a file, without comments and empty ones.

@@ -18,8 +18,9 @@ use serde::Serialize;
 use crate::config::{Config, Secrets, SecretsError, ServeOptions};
 use crate::funnels::FunnelLibrary;
 use crate::keys::KeyRing;
-use crate::privacy_command;
 use crate::problem::chain;
+use crate::server_argument;
+use crate::{export_command, import_command};
 
 /// How long each group of checks may take.
 pub const LIMIT: Duration = Duration::from_secs(5);
@@ -170,7 +171,8 @@ async fn within(check: &'static str, checking: impl Future<Output = Vec<Finding>
 fn keys(options: &ServeOptions, environment: &BTreeMap<String, String>) -> (Vec<Finding>, Option<KeyRing>) {
     // Whatever variable is asked for means something.
     let asked = RefCell::new(option_variables());
-    asked.borrow_mut().extend(privacy_command::VARIABLES.map(str::to_owned));
+    asked.borrow_mut().extend(server_argument::VARIABLES.map(str::to_owned));
+    asked.borrow_mut().extend([import_command::FROM, export_command::TO].map(str::to_owned));
     let read = |name: &'static str| {
         asked.borrow_mut().insert(name.to_owned());
         environment.get(name).cloned()

@@ -198,7 +198,7 @@ async fn outcomes<F: Future<Output = Result<bool, SessionError>>>(
     work: impl Fn(SessionKey) -> F,
 ) -> Result<Response, Problem> {
     staff(principal, Scope::Operator)?;
-    check_count(&ids, MAX_IDS)?;
+    check_count("ids", ids.len(), MAX_IDS)?;
     let results = for_each(ids, async |id| {
         let Ok(target) = Target::of(principal, &id, Scope::Operator) else { return CacheOutcome::NotFound { id } };
         match work(target.key).await {

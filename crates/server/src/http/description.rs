@@ -1,9 +1,10 @@
 //! What holds for all routes, put into the API's description in one place: the answers that any of them may give, the
 //! forms of headers, and what the derived descriptions get wrong.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
 
+use super::problem_page;
 use crate::idempotency::MAX_KEY_BYTES;
 use crate::problem::MEDIA_TYPE;
 
@@ -37,15 +38,27 @@ pub(super) fn completed(description: OpenApi) -> Value {
         Value::Null
     });
     if let Some(paths) = description.get_mut("paths").and_then(Value::as_object_mut) {
-        for operation in paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
-            complete(operation);
+        for (path, operations) in paths {
+            for (method, operation) in operations.as_object_mut().into_iter().flatten() {
+                operation["operationId"] = operation_id(method, path).into();
+                complete(operation);
+            }
         }
     }
     if let Some(components) = description.get_mut("components") {
         in_camel_case(components);
     }
+    if let Some(code) = description.pointer_mut("/components/schemas/ProblemDetails/properties/code") {
+        code["enum"] = problem_page::codes().collect();
+    }
     with_whole_range(&mut description);
     description
+}
+
+/// `post /v1/sessions/{id}/commands` as `postSessionsIdCommands`: no two routes have the same, as functions of two modules may.
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path.trim_start_matches("/v1").split(|letter: char| !letter.is_ascii_alphanumeric());
+    camel(&[method].into_iter().chain(words.filter(|word| !word.is_empty())).collect::<Vec<_>>().join("_"))
 }
 
 fn complete(operation: &mut Value) {
@@ -161,6 +174,8 @@ fn camel(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::http::reference::described;
 
@@ -192,6 +207,27 @@ mod tests {
                 assert_eq!(passes, matches!(status.as_str(), "429" | "503"), "{name}: {status}");
             }
         }
+    }
+
+    #[test]
+    fn every_route_has_an_id_of_its_own() {
+        let (_, description) = described();
+        let operations = operations(&description);
+        let ids: BTreeSet<_> =
+            operations.iter().map(|(_, operation)| operation["operationId"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), operations.len(), "{ids:?}");
+        assert!(ids.contains("postSessionsIdCommands") && ids.contains("deleteServiceKeysId"), "{ids:?}");
+    }
+
+    #[test]
+    fn every_code_of_a_problem_is_listed() {
+        let (_, description) = described();
+        let code = &description["components"]["schemas"]["ProblemDetails"]["properties"]["code"];
+        let codes = code["enum"].as_array().unwrap();
+        assert!(
+            codes.contains(&json!("idempotencyKeyInProgress")) && codes.contains(&json!("sessionNotFound")),
+            "{code}"
+        );
     }
 
     #[test]

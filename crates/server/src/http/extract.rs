@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request};
-use axum::http::Extensions;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{ACCEPT, AUTHORIZATION};
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 
 use super::cookie::{self, CookieMode};
 use super::sync;
@@ -108,4 +108,11 @@ impl FromRequestParts<Arc<ServerState>> for ClientAddress {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ServerState>) -> Result<Self, Problem> {
         Ok(Self(state.config.trusted_proxies.client(peer(&parts.extensions), &parts.headers)))
     }
+}
+
+/// Whether who asks wants a page to read: a browser, or a person with `curl -H 'accept: text/html'`.
+pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut first = accepted.flat_map(|value| value.split(',')).map(|kind| kind.split(';').next().unwrap_or("").trim());
+    first.next().is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"))
 }

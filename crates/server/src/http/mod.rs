@@ -21,6 +21,7 @@ pub mod refusal;
 mod request_body;
 pub mod request_id;
 pub mod request_measures;
+pub mod route_migration;
 pub mod service_keys;
 pub mod sessions;
 pub mod sync;

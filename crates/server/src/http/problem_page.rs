@@ -40,6 +40,17 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
         "The code for going on in another browser is none of this server, was changed or revoked, or its time is over.",
     ),
     (410, "handoffUsed", "The code for going on in another browser was used already."),
+    (401, "legacyCookieExpired", "The time of the old shop's cookie is over."),
+    (401, "legacyCookieForged", "The old shop's cookie is not signed with the secret that this server knows."),
+    (401, "legacyCookieMalformed", "It is no cookie of the old shop."),
+    (401, "legacyCookieMissing", "Neither the body nor the request has the old shop's cookie."),
+    (
+        401,
+        "legacySecretPublic",
+        "The old shop's cookie is signed with the secret that stands in its source code; anybody can have made it.",
+    ),
+    (403, "legacyCookiesOff", "This server takes no cookies of an old shop; its operator has to set their secret."),
+    (410, "legacyCookieUsed", "The old shop's cookie was exchanged already."),
     (401, "tokenWrongAudience", "The token was made for something else."),
     (401, "tokenWrongPurpose", "The token was made for another purpose."),
     (403, "cookieNotMeant", "The request does not say that the session's cookie is meant to count."),
@@ -76,6 +87,11 @@ const OWN_CODES: &[(u16, &str, &str)] = &[
 /// The page.
 pub fn routes() -> Router<Arc<ServerState>> {
     Router::new().route("/docs/problems", get(page))
+}
+
+/// Every code that a problem may have.
+pub(super) fn codes() -> impl Iterator<Item = &'static str> {
+    RejectionCode::ALL.iter().map(|code| code.as_str()).chain(OWN_CODES.iter().map(|(_, code, _)| *code))
 }
 
 async fn page() -> impl IntoResponse {
@@ -120,8 +136,7 @@ mod tests {
     #[test]
     fn every_code_is_described_once() {
         let page = document();
-        let own = OWN_CODES.iter().map(|(_, code, _)| *code);
-        let codes: Vec<&str> = RejectionCode::ALL.iter().map(|code| code.as_str()).chain(own).collect();
+        let codes: Vec<&str> = codes().collect();
         assert_eq!(codes.iter().collect::<BTreeSet<_>>().len(), codes.len());
         for code in codes {
             assert_eq!(page.matches(&format!("id=\"{code}\"")).count(), 1, "{code}");

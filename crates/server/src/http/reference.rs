@@ -14,7 +14,7 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{cache, description, funnels, privacy, problem_page, service_keys, sessions, sync};
+use super::{cache, description, funnels, privacy, problem_page, route_migration, service_keys, sessions, sync};
 use crate::wiring::ServerState;
 
 #[derive(utoipa::OpenApi)]
@@ -62,8 +62,16 @@ pub fn described() -> (Router<Arc<ServerState>>, Value) {
         .merge(cache::routes())
         .merge(service_keys::routes())
         .merge(privacy::routes())
+        .merge(route_migration::routes())
         .split_for_parts();
     (routes, description::completed(described))
+}
+
+/// The description as a document.
+pub fn document() -> String {
+    let (_, description) = described();
+    // One member in each line, so that a change of the API shows as what it is.
+    format!("{description:#}\n")
 }
 
 /// `/openapi.json`, `/docs` and `/docs/problems`.

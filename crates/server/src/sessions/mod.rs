@@ -5,10 +5,13 @@
 //! database. `hosted.rs` holds one session, `residents.rs` all of them within their bytes, `freshness.rs` tells whether
 //! they can still be believed, `flushing.rs` keeps what is ahead of the database, `shared_tier.rs` talks to the shared
 //! tier, `overview.rs` tells of many of them, `rewrapping.rs` follows the key ring, and `upkeep.rs` does what nobody asks for.
+//! `importing.rs` writes down sessions that come from elsewhere, without hosting them.
 
+pub(crate) mod exporting;
 mod flushing;
 mod freshness;
 mod hosted;
+pub(crate) mod importing;
 mod measures;
 mod overview;
 mod recently_written;

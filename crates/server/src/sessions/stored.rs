@@ -31,7 +31,7 @@ impl Unreadable {
     }
 }
 
-fn unreadable<E: Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Unreadable {
+pub(super) fn unreadable<E: Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Unreadable {
     move |cause| Unreadable { what, cause: Arc::new(cause) }
 }
 

@@ -10,8 +10,8 @@ pub use audits::*;
 pub use surveys::*;
 
 use super::{
-    Append, CommitError, Deleted, Deletion, Due, EndedBefore, JournalRecord, Operational, Revocation, Rewrapped,
-    SessionKey, Store, Stored, StoredServiceKey,
+    Append, CommitError, Comparison, Deleted, Deletion, Difference, Due, EndedBefore, JournalRecord, ModeOfRoute,
+    Operational, ParityCounts, Revocation, Rewrapped, RouteMode, SessionKey, Store, Stored, StoredServiceKey,
 };
 use crate::audit::{AuditEntry, AuditRecord};
 use crate::clock::millis;
@@ -59,6 +59,8 @@ macro_rules! all {
             service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever,
             changes_of_service_keys_are_told_once_and_their_use_is_none,
             of_many_changes_of_service_keys_at_once_none_is_missed,
+            modes_of_routes_are_set_and_told_of_once,
+            differences_of_routes_are_counted_and_the_latest_are_kept,
         );
     };
 }
@@ -130,6 +132,69 @@ pub async fn service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever(st
     }
     let revoked = StoredServiceKey { revoked_at_ms: Some(5_000), ..one };
     assert_eq!(store.service_keys(None).await.unwrap(), [revoked, other]);
+}
+
+pub async fn modes_of_routes_are_set_and_told_of_once(store: Arc<impl Store>) {
+    let (shop_a, shop_b): (TenantId, TenantId) = ("shop-a".parse().unwrap(), "shop-b".parse().unwrap());
+    let set = async |tenant: &TenantId, route: &str, mode, changed_at_ms| {
+        let mode = ModeOfRoute { route: route.to_owned(), mode, changed_at_ms };
+        let entry = AuditEntry::done(tenant.clone(), "routeModeSet", 0);
+        let audit = AuditRecord::new(&entry, &KeyRing::generate().unwrap(), 0).unwrap();
+        store.set_route_mode(tenant, &mode, audit).await.unwrap();
+    };
+    set(&shop_a, "upsell", RouteMode::Shadow, 1).await;
+    set(&shop_a, "upsell", RouteMode::Compare, 2).await;
+    set(&shop_a, "upsell", RouteMode::Compare, 3).await;
+    set(&shop_a, "checkout", RouteMode::Only, 4).await;
+    set(&shop_b, "upsell", RouteMode::On, 5).await;
+    let modes = store.route_modes(&shop_a).await.unwrap();
+    let modes: Vec<_> = modes.iter().map(|mode| (mode.route.as_str(), mode.mode, mode.changed_at_ms)).collect();
+    assert_eq!(modes, [("checkout", RouteMode::Only, 4), ("upsell", RouteMode::Compare, 2)]);
+    let told = store.audit_records(&shop_a, 0, u64::MAX >> 1, 10).await.unwrap();
+    assert_eq!(told.len(), 3, "what was so already is not told of");
+}
+
+pub async fn differences_of_routes_are_counted_and_the_latest_are_kept(store: Arc<impl Store>) {
+    let (tenant, other): (TenantId, TenantId) = ("shop-a".parse().unwrap(), "shop-b".parse().unwrap());
+    let differs = |field: &str, at_ms: i64| Difference {
+        field: field.to_owned(),
+        legacy: format!("legacy {at_ms}"),
+        unified: format!("unified {at_ms}"),
+        session_id: (at_ms % 2 == 0).then(|| format!("ws_{at_ms}")),
+        at_ms,
+    };
+    let comparison = |tenant: &TenantId, route: &str, at_ms, differences| {
+        let counts = ParityCounts { equal: 10, different: 1, legacy_failed: 2, unified_failed: 3 };
+        Comparison { tenant: tenant.clone(), route: route.to_owned(), counts, differences, at_ms }
+    };
+    store.add_comparison(&comparison(&tenant, "upsell", 100, vec![])).await.unwrap();
+    for at_ms in 1..=30 {
+        let fields =
+            if at_ms == 7 { vec![differs("email", 7), differs("status", 7)] } else { vec![differs("status", at_ms)] };
+        store.add_comparison(&comparison(&tenant, "upsell", 200 + at_ms, fields)).await.unwrap();
+    }
+    store.add_comparison(&comparison(&tenant, "checkout", 300, vec![differs("amount", 9)])).await.unwrap();
+    store.add_comparison(&comparison(&other, "upsell", 400, vec![])).await.unwrap();
+
+    let parity = store.route_parity(&tenant).await.unwrap();
+    assert_eq!(parity.iter().map(|route| route.route.as_str()).collect::<Vec<_>>(), ["checkout", "upsell"]);
+    let upsell = &parity[1];
+    assert_eq!(upsell.since_ms, 100);
+    let expected = ParityCounts { equal: 310, different: 31, legacy_failed: 62, unified_failed: 93 };
+    assert_eq!(upsell.counts, expected);
+    let fields: Vec<_> = upsell.fields.iter().map(|field| (field.field.as_str(), field.times)).collect();
+    assert_eq!(fields, [("status", 30), ("email", 1)], "the most frequent first");
+    let status = &upsell.fields[0];
+    assert_eq!((status.first_at_ms, status.last_at_ms), (1, 30));
+    let kept: Vec<i64> = status.examples.iter().map(|example| example.at_ms).collect();
+    assert_eq!(kept, (11..=30).rev().collect::<Vec<_>>(), "the latest twenty");
+    assert_eq!(status.examples[0], differs("status", 30));
+
+    store.forget_parity(&tenant, Some("upsell")).await.unwrap();
+    assert_eq!(store.route_parity(&tenant).await.unwrap().len(), 1);
+    store.forget_parity(&tenant, None).await.unwrap();
+    assert_eq!(store.route_parity(&tenant).await.unwrap(), []);
+    assert_eq!(store.route_parity(&other).await.unwrap().len(), 1);
 }
 
 pub async fn changes_of_service_keys_are_told_once_and_their_use_is_none(store: Arc<impl Store>) {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Append, AuditMark, AuditStore, CommitError, Deleted, Deletion, Due, EndedBefore, Found, JournalRecord, ReadError,
-    Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, Store, StoreFault,
-    Stored, StoredServiceKey, Summary, SummaryOf, SurveyError,
+    Append, AuditMark, AuditStore, CommitError, Comparison, Deleted, Deletion, Due, EndedBefore, Found, JournalRecord,
+    ModeOfRoute, ReadError, Revocation, Rewrapped, RouteMigrationStore, RouteParity, Search, ServiceKeyChanges,
+    ServiceKeyStore, SessionKey, SessionStore, Store, StoreFault, Stored, StoredServiceKey, Summary, SummaryOf,
+    SurveyError,
 };
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::breaker::{Attempt, Breaker, BreakerSettings, Kind, Open};
@@ -320,6 +321,29 @@ impl IdempotencyStore for GuardedStore {
 
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
         self.write_if_any(self.store.sweep(now_ms), |dropped| *dropped > 0).await
+    }
+}
+
+#[async_trait]
+impl RouteMigrationStore for GuardedStore {
+    async fn set_route_mode(&self, tenant: &TenantId, mode: &ModeOfRoute, audit: AuditRecord) -> Result<(), ReadError> {
+        self.write(self.store.set_route_mode(tenant, mode, audit)).await
+    }
+
+    async fn route_modes(&self, tenant: &TenantId) -> Result<Vec<ModeOfRoute>, ReadError> {
+        self.read(self.store.route_modes(tenant)).await
+    }
+
+    async fn add_comparison(&self, comparison: &Comparison) -> Result<(), ReadError> {
+        self.write(self.store.add_comparison(comparison)).await
+    }
+
+    async fn route_parity(&self, tenant: &TenantId) -> Result<Vec<RouteParity>, ReadError> {
+        self.read(self.store.route_parity(tenant)).await
+    }
+
+    async fn forget_parity(&self, tenant: &TenantId, route: Option<&str>) -> Result<(), ReadError> {
+        self.write(self.store.forget_parity(tenant, route)).await
     }
 }
 

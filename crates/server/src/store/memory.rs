@@ -1,14 +1,17 @@
 //! Sessions in this process's memory. For tests: everything is gone when it ends.
 
+use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::route_migration::{EXAMPLES, assembled};
 use super::{
-    Append, AuditMark, AuditStore, CommitError, Deleted, Deletion, Due, EndedBefore, Found, Group, JournalRecord,
-    Lifetimes, Operational, Position, ReadError, Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore,
-    SessionKey, SessionStore, StoreFault, Stored, StoredServiceKey, Summary, SummaryOf, SurveyError, USES_APART,
+    Append, AuditMark, AuditStore, CommitError, Comparison, Deleted, Deletion, Due, EndedBefore, FieldParity, Found,
+    Group, JournalRecord, Lifetimes, ModeOfRoute, Operational, Position, ReadError, Revocation, Rewrapped,
+    RouteMigrationStore, RouteParity, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, StoreFault,
+    Stored, StoredServiceKey, Summary, SummaryOf, SurveyError, USES_APART,
 };
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::clock::millis;
@@ -31,6 +34,8 @@ struct Tables {
     /// In the order in which they were made, each with the number of its latest change.
     service_keys: Vec<(StoredServiceKey, u64)>,
     service_key_changes: u64,
+    route_modes: BTreeMap<(TenantId, String), ModeOfRoute>,
+    route_parity: BTreeMap<(TenantId, String), RouteParity>,
     closed: bool,
 }
 
@@ -435,6 +440,64 @@ impl IdempotencyStore for MemoryStore {
     async fn sweep(&self, now_ms: i64) -> Result<u64, IdempotencyError> {
         let before_ms = now_ms.saturating_sub(millis(KEPT));
         Ok(self.drop_answers(|_, claimed| claimed.started_at_ms <= before_ms))
+    }
+}
+
+#[async_trait]
+impl RouteMigrationStore for MemoryStore {
+    async fn set_route_mode(&self, tenant: &TenantId, mode: &ModeOfRoute, audit: AuditRecord) -> Result<(), ReadError> {
+        let mut tables = self.tables();
+        let place = tables.route_modes.entry((tenant.clone(), mode.route.clone()));
+        let is_so = matches!(&place, Place::Occupied(known) if known.get().mode == mode.mode);
+        if !is_so {
+            place.insert_entry(mode.clone());
+            tables.audit(vec![audit]);
+        }
+        Ok(())
+    }
+
+    async fn route_modes(&self, tenant: &TenantId) -> Result<Vec<ModeOfRoute>, ReadError> {
+        let tables = self.tables();
+        Ok(tables.route_modes.iter().filter(|((of, _), _)| of == tenant).map(|(_, mode)| mode.clone()).collect())
+    }
+
+    async fn add_comparison(&self, comparison: &Comparison) -> Result<(), ReadError> {
+        let mut tables = self.tables();
+        let Comparison { tenant, route, counts, differences, at_ms } = comparison.clone();
+        let parity = tables.route_parity.entry((tenant, route.clone())).or_insert_with(|| RouteParity {
+            route,
+            since_ms: at_ms,
+            ..RouteParity::default()
+        });
+        parity.counts.equal += counts.equal;
+        parity.counts.different += counts.different;
+        parity.counts.legacy_failed += counts.legacy_failed;
+        parity.counts.unified_failed += counts.unified_failed;
+        for difference in differences {
+            let known = parity.fields.iter().position(|field| field.field == difference.field);
+            let place = known.unwrap_or_else(|| {
+                let (field, first_at_ms) = (difference.field.clone(), difference.at_ms);
+                parity.fields.push(FieldParity { field, first_at_ms, ..FieldParity::default() });
+                parity.fields.len() - 1
+            });
+            let Some(field) = parity.fields.get_mut(place) else { continue };
+            field.times += 1;
+            field.last_at_ms = difference.at_ms;
+            field.examples.insert(0, difference);
+            field.examples.truncate(usize::try_from(EXAMPLES).unwrap_or(usize::MAX));
+        }
+        Ok(())
+    }
+
+    async fn route_parity(&self, tenant: &TenantId) -> Result<Vec<RouteParity>, ReadError> {
+        let tables = self.tables();
+        let of_tenant = tables.route_parity.iter().filter(|((of, _), _)| of == tenant);
+        Ok(assembled(of_tenant.map(|(_, parity)| parity.clone()).collect(), Vec::new(), Vec::new()))
+    }
+
+    async fn forget_parity(&self, tenant: &TenantId, route: Option<&str>) -> Result<(), ReadError> {
+        self.tables().route_parity.retain(|(of, name), _| of != tenant || route.is_some_and(|route| route != name));
+        Ok(())
     }
 }
 

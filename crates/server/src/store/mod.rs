@@ -23,12 +23,15 @@ mod postgres_batch;
 mod postgres_connect;
 pub mod postgres_listener;
 mod postgres_pool;
+mod postgres_route_migration;
 mod postgres_writer;
+mod route_migration;
 mod service_keys;
 pub mod sqlite;
 mod sqlite_audit;
 mod sqlite_file;
 mod sqlite_jobs;
+mod sqlite_route_migration;
 mod sqlite_writer;
 pub mod survey;
 
@@ -47,6 +50,10 @@ pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, m
 pub use guarded::{DatabaseHealth, GuardedStore, Guards};
 pub use migrations::{AppliedMigration, MigrationError};
 pub use postgres_listener::{ChangeListener, ListenerEvent};
+pub use route_migration::{
+    Comparison, Difference, FieldParity, ModeOfRoute, ParityCounts, RouteMigrationStore, RouteMode, RouteModeError,
+    RouteParity,
+};
 pub use service_keys::{Revocation, ServiceKeyChanges, ServiceKeyStore, StoredServiceKey, USES_APART};
 pub use survey::{Found, Group, Lifetimes, Position, Search, Summary, SummaryOf, SurveyError, TimeRange};
 
@@ -272,10 +279,13 @@ impl From<IdempotencyError> for ReadError {
     }
 }
 
-/// All that a database keeps: sessions, answers to idempotent requests, the audit log, and service keys.
-pub trait Store: SessionStore + IdempotencyStore + AuditStore + ServiceKeyStore + 'static {}
+/// All that a database keeps: sessions, answers to idempotent requests, the audit log, service keys, and how a shop moves here.
+pub trait Store:
+    SessionStore + IdempotencyStore + AuditStore + ServiceKeyStore + RouteMigrationStore + 'static
+{
+}
 
-impl<S: SessionStore + IdempotencyStore + AuditStore + ServiceKeyStore + 'static> Store for S {}
+impl<S: SessionStore + IdempotencyStore + AuditStore + ServiceKeyStore + RouteMigrationStore + 'static> Store for S {}
 
 /// A place that keeps sessions.
 #[async_trait]

@@ -661,6 +661,7 @@ pub(super) fn migrations() -> Migrator {
         (8, "audit", include_str!("../../migrations/postgres/0008_audit.sql")),
         (9, "service keys", include_str!("../../migrations/postgres/0009_service_keys.sql")),
         (10, "holds", include_str!("../../migrations/postgres/0010_holds.sql")),
+        (11, "route migration", include_str!("../../migrations/postgres/0011_route_migration.sql")),
     ])
 }
 

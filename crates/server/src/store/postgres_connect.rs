@@ -32,6 +32,20 @@ impl PostgresAddress {
     }
 }
 
+impl PostgresAddress {
+    /// Connections to a database of somebody else, in which nothing can be changed. Times are UTC.
+    pub(crate) fn for_reading(&self, name: &str, limit: Duration) -> PgConnectOptions {
+        self.for_writing(name, limit).options([("default_transaction_read_only", "on")])
+    }
+
+    /// Connections to a database of somebody else. Times are UTC.
+    pub(crate) fn for_writing(&self, name: &str, limit: Duration) -> PgConnectOptions {
+        let limit = limit.as_millis().max(1).to_string();
+        let options = [("timezone", "UTC"), ("statement_timeout", limit.as_str())];
+        self.options.as_ref().clone().application_name(name).options(options)
+    }
+}
+
 impl fmt::Display for PostgresAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let options = &self.options;

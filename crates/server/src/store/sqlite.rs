@@ -416,6 +416,7 @@ pub(super) fn migrations() -> Migrator {
         (9, "audit", include_str!("../../migrations/sqlite/0009_audit.sql")),
         (10, "service keys", include_str!("../../migrations/sqlite/0010_service_keys.sql")),
         (11, "holds", include_str!("../../migrations/sqlite/0011_holds.sql")),
+        (12, "route migration", include_str!("../../migrations/sqlite/0012_route_migration.sql")),
     ])
 }
 

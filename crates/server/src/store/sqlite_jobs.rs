@@ -16,7 +16,7 @@ use crate::clock::millis;
 use crate::idempotency::{Answer, Begin, Entry, Ticket};
 use crate::tenant::TenantId;
 
-type Tell<T> = oneshot::Sender<Result<T, StoreFault>>;
+pub(super) type Tell<T> = oneshot::Sender<Result<T, StoreFault>>;
 
 /// Commits a change of one session.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl WriteJob for CommitJob {
 }
 
 /// Adds to the audit log.
-async fn write_audit(connection: &mut SqliteConnection, records: &[AuditRecord]) -> Result<(), sqlx::Error> {
+pub(super) async fn write_audit(connection: &mut SqliteConnection, records: &[AuditRecord]) -> Result<(), sqlx::Error> {
     for record in records {
         sqlx::query("INSERT INTO audit_log (tenant, body, mac, key_id) VALUES (?1, ?2, ?3, ?4)")
             .bind(record.tenant.as_str())

@@ -151,7 +151,8 @@ async fn a_full_disk_refuses_clearly_and_loses_nothing_that_was_acknowledged() {
     let (store, folder) = fresh().await;
     store.close().await;
     let SqliteStore { readers, file, .. } = SqliteStore::open(&settings(&folder)).await.unwrap();
-    let options = connect_options(&settings(&folder).file).0.pragma("max_page_count", "40");
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&readers).await.unwrap();
+    let options = connect_options(&settings(&folder).file).0.pragma("max_page_count", (pages + 20).to_string());
     let connection = options.connect().await.unwrap();
     let writer = GroupCommit::start(SqliteWriter::new(file.clone(), options, connection), GroupCommitLimits::default());
     let surveyors = readers.clone();

@@ -47,7 +47,13 @@ fn body(operation: &Operation, id: &str) -> Option<Value> {
             | "/v1/sessions/{id}/cookie",
         ) => json!({}),
         ("POST", "/v1/handoff") => json!({ "code": "none" }),
-        ("POST", "/v1/tokens/revoke") => json!({ "token": "none" }),
+        ("POST", "/v1/tokens/revoke" | "/v1/tokens/introspect") => json!({ "token": "none" }),
+        ("PUT", "/v1/routes/{route}") => json!({ "mode": "only" }),
+        ("POST", "/v1/parity") => json!({ "routes": [{ "route": "checkout", "equal": 1 }] }),
+        ("POST", "/v1/legacy-cookie") => json!({ "cookie": "none" }),
+        ("POST", "/v1/sessions/batch/import") => {
+            json!({ "sessions": [{ "id": id, "legacy": { "database": { "email": "mallory@example.com" } } }] })
+        }
         ("POST", "/v1/sync") => json!({ "frames": [] }),
         ("POST", "/v1/privacy/export" | "/v1/privacy/erase") => json!({ "sessionId": id }),
         ("POST", "/v1/service-keys") => json!({ "name": "made by mallory", "scopes": ["operator"] }),

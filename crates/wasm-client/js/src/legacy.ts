@@ -1,5 +1,6 @@
 /**
- * The legacy `FunnelSessionManager` over today's sessions, so that old pages go on with one changed import.
+ * The legacy `FunnelSessionManager` over today's sessions, so that old pages go on with one changed import. `throughline/legacy/server` is the
+ * same for back ends.
  *
  * ```ts
  * import { FunnelSessionManager, funnelSessionManager } from 'throughline/legacy';
@@ -10,8 +11,9 @@
  *
  * @packageDocumentation
  */
-import type { Command, Funnel, MendableBy, RejectionCode, Session } from '../generated/types.js';
+import type { Command, Funnel, Session } from '../generated/types.js';
 import { forgetSession, openSession, prepareSession, type CheckoutSession, type OpenOptions, type Rejection, type Starter } from './index.js';
+import { LegacyCallRefused, type LegacyException, type Refusal, type RefusalOptions, Refusals } from './legacy/refusals.js';
 import {
   type BillingInfo,
   type CustomerInfo,
@@ -26,18 +28,14 @@ import {
   toLegacy,
 } from './legacy/shapes.js';
 
+export { LegacyCallRefused, type LegacyException, type RefusalOptions } from './legacy/refusals.js';
 export type { BillingInfo, CustomerInfo, FunnelSessionData, LegacyStatus, Product, ShippingInfo, UpsellDetails } from './legacy/shapes.js';
 
-export interface LegacyOptions extends Omit<OpenOptions, 'sessionId' | 'token' | 'fresh' | 'create' | 'handoff' | 'confirmHandoff'> {
+export interface LegacyOptions
+  extends Omit<OpenOptions, 'sessionId' | 'token' | 'fresh' | 'create' | 'handoff' | 'confirmHandoff'>,
+    RefusalOptions {
   /** Sessions to open beside this browser's latest one, such as that in the page's address. */
   sessionIds?: readonly string[];
-  /** What the rules forbid is noted and left out, where it would throw otherwise. For the time of a migration. */
-  compatibility?: boolean;
-  /**
-   * Hears of what was left out, and of what the server refuses later on; else the console is told the code. A refusal's message may
-   * name what the page gave.
-   */
-  onRefused?: (refusal: LegacyCallRefused) => void;
 }
 
 /** What `createSession` takes. */
@@ -49,43 +47,12 @@ export interface LegacyCreate {
   metadata?: Record<string, unknown>;
 }
 
-/** How often legacy calls asked for what the rules forbid. */
-export interface LegacyException {
-  readonly method: string;
-  readonly code: LegacyCallRefused['code'];
-  readonly count: number;
-}
-
 /** How many sessions there were, as the legacy manager counted them. */
 export interface LegacyStats {
   total: number;
   byStatus: Record<string, number>;
   byStep: Record<string, number>;
   expired: number;
-}
-
-/** A legacy call asked for what can't be. What it asked for besides, before that, has happened. */
-export class LegacyCallRefused extends Error {
-  override readonly name = 'LegacyCallRefused';
-  /** The manager's method. */
-  readonly method: string;
-  /** What was wrong; `notReady` where {@link FunnelSessionManager.ready} has to be awaited first. */
-  readonly code: RejectionCode | 'notReady';
-  /** Who can mend it. */
-  readonly mendableBy: MendableBy;
-
-  constructor(method: string, { code, mendableBy, message }: Refusal) {
-    super(`${method}: ${message}`);
-    this.method = method;
-    this.code = code;
-    this.mendableBy = mendableBy;
-  }
-}
-
-interface Refusal {
-  code: LegacyCallRefused['code'];
-  mendableBy: MendableBy;
-  message: string;
 }
 
 /** How many sessions can be created one after the other without waiting. */
@@ -103,7 +70,7 @@ const DERIVED = new Set(['id', 'createdAt', 'updatedAt']);
 export class FunnelSessionManager {
   static readonly #instance = new FunnelSessionManager();
   readonly #sessions = new Map<string, CheckoutSession>();
-  readonly #exceptions = new Map<string, LegacyException>();
+  readonly #refusals = new Refusals(() => this.#options ?? {});
   #options: LegacyOptions | undefined;
   #loading: Promise<void> | undefined;
   #starters: Starter[] = [];
@@ -146,7 +113,7 @@ export class FunnelSessionManager {
 
   /** What was left out in compatibility mode, and what the server has refused, by method and code. */
   get exceptions(): readonly LegacyException[] {
-    return [...this.#exceptions.values()];
+    return this.#refusals.exceptions;
   }
 
   /** The session itself, for pages that move on: {@link openSession} gives the same. */
@@ -302,7 +269,7 @@ export class FunnelSessionManager {
     this.#sessions.set(session.id, session);
     // Those that are refused at once are the caller's to hear of.
     session.on('rejected', (rejection, command) => {
-      if (this.#issuing !== session) this.#note(new LegacyCallRefused(methodOf(command), rejection));
+      if (this.#issuing !== session) this.#refusals.note(new LegacyCallRefused(methodOf(command), rejection));
     });
     return read(session)!;
   }
@@ -368,21 +335,8 @@ export class FunnelSessionManager {
     if (refusals[0]) this.#refuse(method, refusals[0]);
   }
 
-  /** Throws; in compatibility mode it only takes note. */
-  #refuse(method: string, { code, mendableBy, message }: Refusal): void {
-    const refusal = new LegacyCallRefused(method, { code, mendableBy, message });
-    if (!this.#options?.compatibility) throw refusal;
-    this.#note(refusal);
-  }
-
-  #note(refusal: LegacyCallRefused): void {
-    const { method, code } = refusal;
-    const key = `${method} ${code}`;
-    this.#exceptions.set(key, { method, code, count: (this.#exceptions.get(key)?.count ?? 0) + 1 });
-    // Without the message, which may name what the buyer has entered.
-    if (this.#options?.onRefused) this.#options.onRefused(refusal);
-    // Written out: of what is said to `console`, which is the bindings' alone, the bundle has nothing.
-    else globalThis.console.warn(`throughline/legacy: ${method} was refused (${code})`);
+  #refuse(method: string, refusal: Refusal): void {
+    this.#refusals.refuse(new LegacyCallRefused(method, refusal));
   }
 
   /** The commands that change these fields. What is as it was, is left out. */

@@ -2,7 +2,7 @@
 
 use super::tail::{Issued, TailEntry};
 use super::{Credential, Environment, Request, Work};
-use crate::command::{Command, CommandKind};
+use crate::command::{Command, CommandKind, FunnelChoice};
 use crate::decide::{Context, decide, erase, expire};
 use crate::event::{Event, Origin, Record};
 use crate::evolve::evolve;
@@ -155,15 +155,17 @@ impl<'a> Batch<'a> {
         credential: &Credential,
     ) -> Result<Vec<Event>, Rejection> {
         let funnels = self.environment.funnels;
+        let chosen = |choice: Option<&FunnelChoice>| match choice {
+            Some(choice) => funnels.find(choice.id.as_str(), choice.version),
+            None => funnels.find(FunnelId::DEFAULT, None),
+        };
         let entry = match (&self.state, command) {
             (Some(state), _) => {
                 let funnel = &state.session.funnel;
                 funnels.find(funnel.id.as_str(), Some(funnel.version))
             }
-            (None, Command::Create(create)) => match &create.funnel {
-                Some(choice) => funnels.find(choice.id.as_str(), choice.version),
-                None => funnels.find(FunnelId::DEFAULT, None),
-            },
+            (None, Command::Create(create)) => chosen(create.funnel.as_ref()),
+            (None, Command::Import { funnel, .. }) => chosen(funnel.as_ref()),
             (None, _) => {
                 let message = "there is no session with this id";
                 return Err(Rejection::new(RejectionCode::SessionNotFound, message));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::{Subject, page, purposes};
 use crate::audit::{AuditEntry, AuditRecord};
 use crate::http::body::JsonBody;
+use crate::http::extract::wants_page;
 use crate::http::idempotent::Reply;
 use crate::http::problem_schema::{BodyProblems, StaffProblems};
 use crate::http::sessions::staff;
@@ -104,13 +105,6 @@ pub(crate) async fn export(
     };
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
-}
-
-/// A browser's page, or a person with `curl -H 'accept: text/html'`.
-fn wants_page(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut first = accepted.flat_map(|value| value.split(',')).map(|kind| kind.split(';').next().unwrap_or("").trim());
-    first.next().is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"))
 }
 
 async fn exported(state: &ServerState, key: &SessionKey) -> Result<Option<ExportedSession>, Problem> {

@@ -103,17 +103,17 @@ pub(crate) enum Gone {
     },
 }
 
-/// Checks how many ids there are.
+/// Checks how many there are of what a field of the body holds.
 ///
 /// # Errors
 /// A problem when there are none or more than `max`.
-pub(crate) fn check_count(ids: &[String], max: usize) -> Result<(), Problem> {
-    if (1..=max).contains(&ids.len()) {
+pub(crate) fn check_count(field: &str, count: usize, max: usize) -> Result<(), Problem> {
+    if (1..=max).contains(&count) {
         return Ok(());
     }
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalidBody", "Invalid body")
-        .detail(format!("`ids` holds {}; send 1 to {max}", ids.len()))
-        .with("path", "ids")
+        .detail(format!("`{field}` holds {count}; send 1 to {max}"))
+        .with("path", field)
         .mendable_by("permanent"))
 }
 
@@ -139,7 +139,7 @@ pub(crate) async fn batch_get(
     JsonBody(BatchIds { ids }): JsonBody<BatchIds>,
 ) -> Result<Response, Problem> {
     let role = staff(&principal, Scope::SessionsRead)?;
-    check_count(&ids, MAX_IDS)?;
+    check_count("ids", ids.len(), MAX_IDS)?;
     let results = for_each(ids, async |id| {
         let read = async {
             let Ok(target) = Target::of(&principal, &id, Scope::SessionsRead) else { return Ok(None) };
@@ -174,7 +174,7 @@ pub(crate) async fn batch_delete(
     JsonBody(BatchIds { ids }): JsonBody<BatchIds>,
 ) -> Result<Response, Problem> {
     staff(&principal, Scope::Privacy)?;
-    check_count(&ids, MAX_IDS)?;
+    check_count("ids", ids.len(), MAX_IDS)?;
     let results = for_each(ids, async |id| {
         let delete = async {
             let Ok(target) = Target::of(&principal, &id, Scope::Privacy) else { return Ok(false) };

@@ -5,6 +5,9 @@ mod commands;
 mod cookie;
 mod create;
 mod handoff;
+mod import;
+mod introspect;
+mod legacy_cookie;
 mod lifetime;
 mod list;
 mod patch;
@@ -43,6 +46,7 @@ pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
         .routes(routes!(list::list, create::create))
         .routes(routes!(batch::batch_get))
         .routes(routes!(batch::batch_delete))
+        .routes(routes!(import::batch_import))
         .routes(routes!(stats::stats))
         .routes(routes!(read::get, patch::patch, lifetime::delete))
         .routes(routes!(commands::commands))
@@ -50,8 +54,10 @@ pub fn routes() -> OpenApiRouter<Arc<ServerState>> {
         .routes(routes!(lifetime::renew_token))
         .routes(routes!(cookie::set, cookie::remove))
         .routes(routes!(revoke::revoke))
+        .routes(routes!(introspect::introspect))
         .routes(routes!(handoff::offer))
         .routes(routes!(handoff::accept))
+        .routes(routes!(legacy_cookie::exchange))
         .routes(routes!(read::validate))
         .routes(routes!(read::events))
 }
@@ -248,6 +254,12 @@ fn gap(expected: u64) -> Problem {
         .mendable_by("permanent")
 }
 
+/// What a token for the browser of a session as it is says.
+fn grant(purpose: Purpose, key: &SessionKey, current: &State, issued_by: Option<String>) -> Grant {
+    let SessionKey { tenant, session_id } = key.clone();
+    Grant { purpose, tenant, session_id, access_generation: current.access_generation, issued_by }
+}
+
 /// A token for the browser of a session as it is; `issued_by` is the service key that asks, if one does.
 fn issue_token(
     state: &ServerState,
@@ -256,9 +268,7 @@ fn issue_token(
     current: &State,
     issued_by: Option<String>,
 ) -> Result<IssuedToken, Problem> {
-    let SessionKey { tenant, session_id } = key.clone();
-    let access_generation = current.access_generation;
-    let grant = Grant { purpose, tenant, session_id, access_generation, issued_by };
+    let grant = grant(purpose, key, current, issued_by);
     let issued = state.authenticator.tokens().issue(&grant, state.config.lifetimes, state.clock.now_ms());
     issued.map_err(|error| Problem::internal(&error))
 }

@@ -1,150 +1,21 @@
-//! What the legacy systems wrote, as commands of today.
-//!
-//! A browser's localStorage is not to be trusted: whatever it says of prices and payments becomes a claim
-//! ([`Claims`]) that a service principal has to confirm.
+//! Reading what may have been written by anybody: camelCase and snake_case, prices as number or text, missing fields. What can't
+//! be read stays where it was, and ends up in the metadata.
 
-use core::fmt;
-
-use crate::claims::{ClaimedItem, ClaimedUpsell, Claims};
-use crate::command::Create;
-use crate::customer::{Address, Customer, EmailAddress, MAX_FIELD_CHARS};
-use crate::identifier::{ProductId, SessionId, StepId};
+use crate::claims::{ClaimedItem, ClaimedUpsell};
+use crate::customer::{Address, Customer, MAX_FIELD_CHARS};
+use crate::identifier::ProductId;
 use crate::json::{self, JsonObject, JsonValue};
 use crate::money::Money;
 use crate::prelude::*;
-use crate::session::{Source, Status};
 use crate::time::Timestamp;
 
-/// The localStorage key of the legacy `FunnelSessionManager`: one JSON object of all its sessions by id.
-pub const FUNNEL_STORAGE_KEY: &str = "webseed_funnel_sessions";
-
-/// The key under which metadata keeps what has no place in the unified session.
-pub const METADATA_KEY: &str = "legacy";
-
-/// A session of a legacy system, ready to be created under its old id.
-#[derive(Clone, PartialEq, Debug)]
-pub struct TakenOver {
-    /// Its old id.
-    pub id: SessionId,
-    /// How it begins here.
-    pub create: Create,
-}
-
-/// An entry of the legacy storage can't be a session.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NotASession {
-    /// The field that is to blame.
-    pub field: &'static str,
-    /// What is wrong with it.
-    pub reason: &'static str,
-}
-
-impl fmt::Display for NotASession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.reason)
-    }
-}
-
-impl core::error::Error for NotASession {}
-
-/// Reads one entry of the legacy localStorage value.
-///
-/// Liberal: camelCase and snake_case, prices as number or text, missing fields. What has no place in the unified
-/// session is kept under `metadata.legacy`.
-///
-/// # Errors
-/// [`NotASession`] when the entry is no object or its id can't be one; whatever else is wrong is kept in the metadata.
-pub fn take_over(key: &str, entry: &JsonValue) -> Result<TakenOver, NotASession> {
-    let JsonValue::Object(entry) = entry else {
-        return Err(NotASession { field: "session", reason: "is no JSON object" });
-    };
-    let mut fields = Fields { rest: entry.clone() };
-    let id = fields.text("id", "id").unwrap_or_else(|| key.to_owned());
-    let id = SessionId::new(id).ok().filter(SessionId::is_legacy);
-    let id = id.ok_or(NotASession { field: "id", reason: "is no session id; those begin with ws_" })?;
-
-    let email_text = fields.text("email", "email");
-    let email = email_text.as_ref().filter(|text| EmailAddress::new(text.as_str()).is_ok()).cloned();
-    if let (Some(text), None) = (email_text, &email) {
-        fields.keep("email", JsonValue::String(text));
-    }
-    let customer = fields.customer();
-    let products = fields.products();
-    let coupon_code = fields.text("couponCode", "coupon_code");
-    let (accepted, declined) = fields.upsells();
-    let status_text = fields.text("status", "status");
-    let status = status_text.as_deref().and_then(read_status);
-    if let (Some(text), None) = (status_text, status) {
-        fields.keep("status", JsonValue::String(text));
-    }
-    let step_text = fields.text("currentStep", "current_step").unwrap_or_else(|| "checkout".to_owned());
-    let step = StepId::new(step_text.clone()).ok();
-    if step.is_none() {
-        fields.keep("currentStep", JsonValue::String(step_text));
-    }
-
-    let claims = Claims {
-        status: status.unwrap_or(Status::Pending),
-        step: step
-            .or_else(|| StepId::new("checkout").ok())
-            .ok_or(NotASession { field: "currentStep", reason: "can't be a step" })?,
-        amount: fields.money("amount"),
-        products,
-        accepted,
-        declined,
-        vault_id: fields.reference("vaultId", "vault_id"),
-        transaction_id: fields.reference("transactionId", "transaction_id"),
-        created_at: fields.time("createdAt", "created_at"),
-        updated_at: fields.time("updatedAt", "updated_at"),
-        expires_at: fields.time("expiresAt", "expires_at"),
-    };
-
-    let mut metadata = match fields.rest.remove("metadata") {
-        Some(JsonValue::Object(metadata)) => metadata,
-        Some(JsonValue::Null) | None => JsonObject::new(),
-        Some(other) => {
-            fields.keep("metadata", other);
-            JsonObject::new()
-        }
-    };
-    fields.rest.retain(|_, value| *value != JsonValue::Null);
-    if !fields.rest.is_empty() {
-        metadata.insert(METADATA_KEY.to_owned(), JsonValue::Object(fields.rest));
-    }
-    shrink_to_limits(&mut metadata);
-
-    Ok(TakenOver {
-        id,
-        create: Create {
-            email,
-            customer: (customer != Customer::default()).then_some(customer),
-            coupon_code,
-            metadata,
-            source: Some(Source::Migration),
-            claims: Some(claims),
-            ..Create::default()
-        },
-    })
-}
-
-fn read_status(text: &str) -> Option<Status> {
-    Some(match text {
-        "initiated" | "pending" => Status::Pending,
-        "processing" => Status::Processing,
-        "completed" => Status::Completed,
-        "failed" => Status::Failed,
-        "expired" => Status::Expired,
-        _ => return None,
-    })
-}
-
-/// Drops the largest entries until the metadata fits; a note says which.
-fn shrink_to_limits(metadata: &mut JsonObject) {
+/// Drops the largest entries until the metadata fits, and says so in it; `true` where that was needed.
+pub(super) fn shrink_to_limits(metadata: &mut JsonObject) -> bool {
     let mut dropped = Vec::new();
     while json::check_limits(metadata).is_err() {
         let Some(largest) = metadata.iter().max_by_key(|(_, value)| json::weight(value)).map(|(key, _)| key.clone())
         else {
-            return;
+            return true;
         };
         metadata.remove(&largest);
         dropped.push(JsonValue::String(largest.chars().take(64).collect()));
@@ -152,27 +23,28 @@ fn shrink_to_limits(metadata: &mut JsonObject) {
             metadata.insert("legacyDropped".to_owned(), JsonValue::Array(dropped.clone()));
         }
     }
+    !dropped.is_empty()
 }
 
 /// The fields of an entry that have not found their place yet.
-struct Fields {
-    rest: JsonObject,
+pub(super) struct Fields {
+    pub(super) rest: JsonObject,
 }
 
 impl Fields {
     #[inline(never)]
-    fn take(&mut self, camel: &str, snake: &str) -> Option<JsonValue> {
+    pub(super) fn take(&mut self, camel: &str, snake: &str) -> Option<JsonValue> {
         let value = self.rest.remove(camel).or_else(|| self.rest.remove(snake));
         value.filter(|value| *value != JsonValue::Null)
     }
 
     #[inline(never)]
-    fn keep(&mut self, name: &str, value: JsonValue) {
+    pub(super) fn keep(&mut self, name: &str, value: JsonValue) {
         self.rest.insert(name.to_owned(), value);
     }
 
     #[inline(never)]
-    fn text(&mut self, camel: &str, snake: &str) -> Option<String> {
+    pub(super) fn text(&mut self, camel: &str, snake: &str) -> Option<String> {
         match self.take(camel, snake)? {
             JsonValue::String(text) if text.is_empty() => None,
             JsonValue::String(text) => Some(text),
@@ -186,7 +58,7 @@ impl Fields {
 
     /// Text that can be a reference of the gateway; anything else stays where it was.
     #[inline(never)]
-    fn reference(&mut self, camel: &str, snake: &str) -> Option<String> {
+    pub(super) fn reference(&mut self, camel: &str, snake: &str) -> Option<String> {
         let text = self.text(camel, snake)?;
         if text.chars().count() <= MAX_FIELD_CHARS && !text.chars().any(char::is_control) {
             return Some(text);
@@ -196,10 +68,11 @@ impl Fields {
     }
 
     #[inline(never)]
-    fn time(&mut self, camel: &str, snake: &str) -> Option<Timestamp> {
+    pub(super) fn time(&mut self, camel: &str, snake: &str) -> Option<Timestamp> {
         match self.take(camel, snake)? {
             JsonValue::Integer(millis) => Some(Timestamp::from_millis(millis)),
-            JsonValue::String(text) => match text.parse() {
+            // A column without a time zone holds UTC.
+            JsonValue::String(text) => match text.parse().or_else(|_| [text.as_str(), "Z"].joined().parse()) {
                 Ok(time) => Some(time),
                 Err(_) => {
                     self.keep(camel, JsonValue::String(text));
@@ -213,20 +86,14 @@ impl Fields {
         }
     }
 
-    fn money(&mut self, name: &str) -> Money {
-        let Some(value) = self.take(name, name) else { return Money::ZERO };
-        match read_money(&value) {
-            Some((money, exact)) => {
-                if !exact {
-                    self.keep(name, value);
-                }
-                money
-            }
-            None => {
-                self.keep(name, value);
-                Money::ZERO
-            }
+    /// Dollars; what is no whole number of cents stays beside what became of it.
+    pub(super) fn money(&mut self, name: &str) -> Option<Money> {
+        let value = self.take(name, name)?;
+        let read = read_money(&value);
+        if read.is_none_or(|(_, is_exact)| !is_exact) {
+            self.keep(name, value);
         }
+        read.map(|(money, _)| money)
     }
 
     /// A customer's text field from a nested object; what does not fit stays in that object.
@@ -246,7 +113,7 @@ impl Fields {
     }
 
     #[inline(never)]
-    fn address(object: &mut JsonObject, with_names: bool) -> Option<Address> {
+    pub(super) fn address(object: &mut JsonObject, with_names: bool) -> Option<Address> {
         let mut name = |camel: &str, snake: &str| with_names.then(|| Self::field(object, camel, snake)).flatten();
         let (first_name, last_name) = (name("firstName", "first_name"), name("lastName", "last_name"));
         let address = Address {
@@ -261,7 +128,7 @@ impl Fields {
         (address != Address::default()).then_some(address)
     }
 
-    fn nested<T>(&mut self, camel: &str, snake: &str, read: impl FnOnce(&mut JsonObject) -> T) -> Option<T> {
+    pub(super) fn nested<T>(&mut self, camel: &str, snake: &str, read: impl FnOnce(&mut JsonObject) -> T) -> Option<T> {
         match self.take(camel, snake)? {
             JsonValue::Object(mut object) => {
                 let found = read(&mut object);
@@ -278,7 +145,7 @@ impl Fields {
     }
 
     /// The legacy customer is flat: its address is the billing address, unless that is given by itself.
-    fn customer(&mut self) -> Customer {
+    pub(super) fn customer(&mut self) -> Customer {
         let mut customer = self
             .nested("customerInfo", "customer_info", |object| Customer {
                 first_name: Self::field(object, "firstName", "first_name"),
@@ -311,7 +178,7 @@ impl Fields {
         customer
     }
 
-    fn products(&mut self) -> Vec<ClaimedItem> {
+    pub(super) fn products(&mut self) -> Vec<ClaimedItem> {
         let products = match self.take("products", "products") {
             Some(JsonValue::Array(products)) => products,
             Some(other) => {
@@ -339,7 +206,7 @@ impl Fields {
         items
     }
 
-    fn upsells(&mut self) -> (Vec<ClaimedUpsell>, Vec<String>) {
+    pub(super) fn upsells(&mut self) -> (Vec<ClaimedUpsell>, Vec<String>) {
         let details = match self.rest.get("upsells") {
             Some(JsonValue::Array(details)) => details.clone(),
             _ => Vec::new(),

@@ -1,0 +1,211 @@
+//! A session of today in the shapes of the legacy systems, for code that has not moved yet and for going back.
+//!
+//! Strict: every field that a legacy reader looks at is there, in its own words. What those have no word for is left out: an offer that
+//! is open or lapsed, who set a price, when a step was entered.
+
+use crate::claims::Claims;
+use crate::customer::Address;
+use crate::json::{JsonObject, JsonValue};
+use crate::money::Money;
+use crate::prelude::*;
+use crate::session::{OfferState, Session, Status};
+use crate::time::{TimeSpan, Timestamp};
+
+/// How long the legacy cookie was good: 30 minutes.
+const COOKIE_LIFETIME: TimeSpan = TimeSpan::from_millis(30 * 60_000);
+
+/// The row of `funnel_sessions`. For the shop's back end: it holds what no browser may see.
+#[must_use]
+pub fn write_row(session: &Session) -> JsonObject {
+    let claims = session.claims.as_ref();
+    let claimed = |of: fn(&Claims) -> &Option<String>| claims.and_then(|claims| of(claims).clone());
+    let vault_id = session.vault_id.clone().or_else(|| claimed(|claims| &claims.vault_id));
+    let transaction_id = session.transaction_id.clone().or_else(|| claimed(|claims| &claims.transaction_id));
+    JsonObject::from([
+        ("id".to_owned(), session.id.as_str().into()),
+        ("email".to_owned(), email(session)),
+        ("customer_info".to_owned(), JsonValue::Object(customer_info(session))),
+        ("products".to_owned(), products(session)),
+        ("status".to_owned(), status(session, "pending").into()),
+        ("amount".to_owned(), dollars(session.totals.subtotal)),
+        ("current_step".to_owned(), row_step(session).into()),
+        ("upsells_accepted".to_owned(), offers(session, OfferState::is_bought)),
+        ("upsells_declined".to_owned(), offers(session, |state| state == OfferState::Declined)),
+        ("vault_id".to_owned(), text(&vault_id)),
+        ("transaction_id".to_owned(), text(&transaction_id)),
+        ("payment_token".to_owned(), text(&session.payment_token)),
+        ("coupon_code".to_owned(), text(&session.coupon_code)),
+        ("metadata".to_owned(), JsonValue::Object(row_metadata(session))),
+        ("created_at".to_owned(), time(session.created_at)),
+        ("updated_at".to_owned(), time(session.updated_at)),
+        ("expires_at".to_owned(), time(session.expires_at)),
+    ])
+}
+
+/// The claims of the cookie `upsell_session`, as made at `now`; nothing before the session is paid, as then. For the shop's back end: it
+/// holds what no browser may see.
+#[must_use]
+pub fn write_cookie_claims(session: &Session, now: Timestamp) -> Option<JsonObject> {
+    let word = |value: &Option<String>| value.as_deref().unwrap_or_default().into();
+    let state = session.customer.billing.as_ref().and_then(|address| address.state.clone());
+    let mut claims = JsonObject::from([
+        ("id".to_owned(), session.id.as_str().into()),
+        ("vaultId".to_owned(), word(&session.vault_id)),
+        ("customerId".to_owned(), word(&session.customer_id)),
+        ("email".to_owned(), session.email.as_ref().map_or("", |email| email.as_str()).into()),
+        ("firstName".to_owned(), word(&session.customer.first_name)),
+        ("lastName".to_owned(), word(&session.customer.last_name)),
+        ("transactionId".to_owned(), word(&session.transaction_id)),
+        ("createdAt".to_owned(), JsonValue::Integer(now.as_millis())),
+        ("expiresAt".to_owned(), JsonValue::Integer(now.plus(COOKIE_LIFETIME).as_millis())),
+    ]);
+    if let Some(state) = state {
+        claims.insert("state".to_owned(), JsonValue::String(state));
+    }
+    session.is_paid().then_some(claims)
+}
+
+/// The entry of the localStorage key `webseed_funnel_sessions`, with nothing that a browser may not see.
+#[must_use]
+pub fn write_browser_entry(session: &Session) -> JsonObject {
+    let mut entry = JsonObject::from([
+        ("id".to_owned(), session.id.as_str().into()),
+        ("email".to_owned(), email(session)),
+        ("customerInfo".to_owned(), JsonValue::Object(customer_info(session))),
+        ("products".to_owned(), products(session)),
+        ("status".to_owned(), status(session, "initiated").into()),
+        ("amount".to_owned(), dollars(session.totals.subtotal)),
+        ("currentStep".to_owned(), session.current_step.as_str().into()),
+        ("upsellsAccepted".to_owned(), offers(session, OfferState::is_bought)),
+        ("upsellsDeclined".to_owned(), offers(session, |state| state == OfferState::Declined)),
+        ("createdAt".to_owned(), time(session.created_at)),
+        ("updatedAt".to_owned(), time(session.updated_at)),
+        ("expiresAt".to_owned(), time(session.expires_at)),
+        ("metadata".to_owned(), JsonValue::Object(session.metadata.clone())),
+    ]);
+    let customer = &session.customer;
+    let parts = [("billingInfo", &customer.billing), ("shippingInfo", &customer.shipping)];
+    for (name, part) in parts {
+        if let Some(part) = part {
+            entry.insert(name.to_owned(), JsonValue::Object(address(part)));
+        }
+    }
+    if let Some(code) = &session.coupon_code {
+        entry.insert("couponCode".to_owned(), JsonValue::String(code.clone()));
+    }
+    entry
+}
+
+/// In the legacy systems' words. They had none for "paid, and offers are open".
+fn status(session: &Session, pending: &'static str) -> &'static str {
+    let is_unsettled = session.claims.as_ref().is_some_and(Claims::claim_payment);
+    match session.status {
+        _ if session.is_paid() => "completed",
+        Status::Pending if is_unsettled => "processing",
+        Status::Pending => pending,
+        other => other.as_str(),
+    }
+}
+
+fn row_step(session: &Session) -> &str {
+    let is_unsettled = session.claims.as_ref().is_some_and(Claims::claim_payment);
+    match session.status {
+        Status::Failed => "failed",
+        Status::Pending if is_unsettled => "payment_processing",
+        Status::Completed => "success",
+        _ => session.current_step.as_str(),
+    }
+}
+
+fn email(session: &Session) -> JsonValue {
+    session.email.as_ref().map_or("", |email| email.as_str()).into()
+}
+
+fn text(value: &Option<String>) -> JsonValue {
+    value.as_deref().map_or(JsonValue::Null, JsonValue::from)
+}
+
+fn time(time: Timestamp) -> JsonValue {
+    JsonValue::String(time.to_string())
+}
+
+/// An amount as the legacy systems kept it: dollars in floating point.
+fn dollars(amount: Money) -> JsonValue {
+    // Two decimal places are the nearest that there is, which is what every reader rounds to.
+    (amount.minor() as f64 / 100.0).into()
+}
+
+fn products(session: &Session) -> JsonValue {
+    let product = |item: &crate::Item| {
+        JsonValue::Object(JsonObject::from([
+            ("id".to_owned(), item.id.as_str().into()),
+            ("name".to_owned(), item.name.as_str().into()),
+            ("price".to_owned(), dollars(item.price)),
+            ("quantity".to_owned(), JsonValue::Integer(item.quantity.into())),
+        ]))
+    };
+    JsonValue::Array(session.products.iter().map(product).collect())
+}
+
+fn offers(session: &Session, fits: impl Fn(OfferState) -> bool) -> JsonValue {
+    let fitting = session.upsells.iter().filter(|upsell| fits(upsell.state));
+    JsonValue::Array(fitting.map(|upsell| upsell.offer.as_str().into()).collect())
+}
+
+fn address(address: &Address) -> JsonObject {
+    let named =
+        address.fields().into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.as_deref()?.into())));
+    named.collect()
+}
+
+fn names_somebody(address: &Address) -> bool {
+    address.first_name.is_some() || address.last_name.is_some()
+}
+
+/// Flat: the address beside the name is the one that the bill goes to, unless that has a name of its own.
+fn customer_info(session: &Session) -> JsonObject {
+    let customer = &session.customer;
+    let flat = customer.billing.as_ref().filter(|billing| !names_somebody(billing));
+    let mut info = flat.map(address).unwrap_or_default();
+    for (name, value) in
+        [("firstName", &customer.first_name), ("lastName", &customer.last_name), ("phone", &customer.phone)]
+    {
+        if let Some(value) = value {
+            info.insert(name.to_owned(), value.as_str().into());
+        }
+    }
+    info
+}
+
+/// The row has no other place for the sums and for a second address.
+fn row_metadata(session: &Session) -> JsonObject {
+    let mut metadata = session.metadata.clone();
+    if session.status == Status::Failed
+        && let Some(failure) = &session.payment.failure
+    {
+        metadata.insert("error".to_owned(), failure.message.as_str().into());
+        metadata.insert("failed_at".to_owned(), time(session.updated_at));
+    }
+    let customer = &session.customer;
+    if let Some(billing) = customer.billing.as_ref().filter(|billing| names_somebody(billing)) {
+        metadata.insert("billingInfo".to_owned(), JsonValue::Object(address(billing)));
+    }
+    if let Some(shipping) = &customer.shipping {
+        metadata.insert("shippingInfo".to_owned(), JsonValue::Object(address(shipping)));
+    }
+    // `totalAmount` was worked out before the first offer.
+    let before_offers = session.upsells.iter().filter(|upsell| upsell.state.is_bought());
+    let offers = before_offers.fold(Money::ZERO, |sum, upsell| sum.plus(upsell.price).plus(upsell.tax));
+    let total = session.payment.amount.unwrap_or_else(|| session.totals.total.minus_at_most_all(offers));
+    let sums = [
+        ("subtotal", session.totals.subtotal),
+        ("discount", session.adjustments.discount),
+        ("shipping", session.adjustments.shipping),
+        ("tax", session.adjustments.tax),
+        ("totalAmount", total),
+    ];
+    for (name, amount) in sums {
+        metadata.insert(name.to_owned(), dollars(amount));
+    }
+    metadata
+}

@@ -1,0 +1,172 @@
+//! Sessions as rows of the legacy table, written by `throughline export`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+use throughline_test_services::fleet::{Fleet, Node};
+
+use super::binary::*;
+use super::import::{legacy, lines};
+
+const ROWS: &str = include_str!("../../../../tests/fixtures/legacy/funnel_sessions.jsonl");
+
+fn run(fleet: &Fleet, arguments: &[&str]) -> Output {
+    let (database, keys) = (fleet.postgres.url("shop"), fleet.keys_file().display().to_string());
+    let ring = ["--database-url", &database, "--keys-file", &keys];
+    throughline(&[arguments, &ring].concat()).output().unwrap()
+}
+
+fn summary(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The shop's sessions, brought in.
+fn imported(rows: &str) -> Fleet {
+    let fleet = legacy(rows);
+    fleet.run(&["migrate", "--database-url", &fleet.postgres.url("shop")]).unwrap();
+    let from = fleet.postgres.url("legacy");
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report").display().to_string();
+    summary(&run(&fleet, &["import", "--from", &from, "--report", &report, "--json"]));
+    fleet
+}
+
+async fn ask(fleet: &Fleet, node: &Node, request: reqwest::RequestBuilder) -> Value {
+    let answer = request.bearer_auth(&fleet.service_key).send().await.unwrap();
+    assert!(answer.status().is_success(), "{} at {}", answer.status(), node.address);
+    answer.json().await.unwrap_or_default()
+}
+
+async fn row(legacy: &mut PgConnection, id: &str) -> Value {
+    let asked =
+        sqlx::query_scalar::<_, String>("SELECT to_jsonb(funnel_sessions)::text FROM funnel_sessions WHERE id = $1");
+    serde_json::from_str(&asked.bind(id).fetch_one(legacy).await.unwrap()).unwrap()
+}
+
+fn export(fleet: &Fleet, more: &[&str]) -> Value {
+    let to = fleet.postgres.url("legacy");
+    summary(&run(fleet, &[&["export", "--to", &to, "--json"], more].concat()))
+}
+
+#[tokio::test]
+async fn a_shop_that_goes_back_finds_what_happened_here_in_its_own_table() {
+    let fleet = imported(ROWS);
+    let node = fleet.node("a", &[]).unwrap();
+    let client = Client::new();
+    let mut legacy = PgConnection::connect(&fleet.postgres.url("legacy")).await.unwrap();
+    let now = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')";
+    let since: String = sqlx::query_scalar(now).fetch_one(&mut legacy).await.unwrap();
+
+    // A new order, paid here, and one that the old shop knows and that changes here.
+    let products = json!([{"id": "fitspresso-3-pack", "quantity": 1}]);
+    let customer = json!({"firstName": "Ada", "lastName": "O'Brien", "billing": {"address": "1 \"Main\" St", "city": "Austin", "state": "TX", "zipCode": "78701"}});
+    let body = json!({"email": "ada@example.com", "products": products, "customer": customer, "metadata": {"campaign": "spring"}});
+    let created = ask(&fleet, &node, client.post(format!("http://{}/v1/sessions", node.address)).json(&body)).await;
+    let id = created["session"]["id"].as_str().unwrap().to_owned();
+    let owed = created["session"]["amount"].clone();
+    let commands = json!({"commands": [
+        {"type": "beginProcessing"},
+        {"type": "recordPayment", "transactionId": "txn-new", "vaultId": "vault-new", "amount": owed},
+        {"type": "acceptUpsell", "offer": "RC6"},
+        {"type": "declineUpsell", "offer": "RC12"},
+    ]});
+    let paid =
+        ask(&fleet, &node, client.post(format!("http://{}/v1/sessions/{id}/commands", node.address)).json(&commands))
+            .await;
+    assert!(paid["results"].as_array().unwrap().iter().all(|result| result["outcome"] == "accepted"), "{paid}");
+    let known: Value = serde_json::from_str(ROWS.lines().next().unwrap()).unwrap();
+    let known = known["id"].as_str().unwrap();
+    let noted = json!({"commands": [{"type": "setMetadata", "metadata": {"noted": "here"}}]});
+    ask(&fleet, &node, client.post(format!("http://{}/v1/sessions/{known}/commands", node.address)).json(&noted)).await;
+    // One whose data is gone, and one that the old shop has changed later.
+    let gone: Value = serde_json::from_str(ROWS.lines().nth(1).unwrap()).unwrap();
+    let gone = gone["id"].as_str().unwrap();
+    ask(&fleet, &node, client.delete(format!("http://{}/v1/sessions/{gone}", node.address))).await;
+
+    let done = export(&fleet, &["--changed-since", &since]);
+    assert_eq!(
+        (&done["written"], &done["newerThere"], &done["erased"]),
+        (&json!(2), &json!(0), &json!([gone])),
+        "{done}"
+    );
+    let written = row(&mut legacy, &id).await;
+    assert_eq!(written["status"], "completed");
+    assert_eq!((&written["transaction_id"], &written["vault_id"]), (&json!("txn-new"), &json!("vault-new")));
+    assert_eq!((&written["upsells_accepted"], &written["upsells_declined"]), (&json!(["RC6"]), &json!(["RC12"])));
+    assert_eq!(written["customer_info"]["lastName"], "O'Brien");
+    assert_eq!(written["customer_info"]["address"], "1 \"Main\" St");
+    assert_eq!(written["metadata"]["campaign"], "spring");
+    assert_eq!(written["amount"].as_f64(), Some(177.0));
+    assert_eq!(row(&mut legacy, known).await["metadata"]["noted"], "here");
+
+    // Everything, once more: what is there already stays as it is, and the old shop's own changes stay.
+    let late = "now() + interval '1 minute'";
+    fleet
+        .postgres
+        .execute(
+            "legacy",
+            &format!("UPDATE funnel_sessions SET email = 'later@example.com', updated_at = {late} WHERE id = '{id}'"),
+        )
+        .unwrap();
+    let all = export(&fleet, &[]);
+    assert_eq!(all["newerThere"], 1, "{all}");
+    assert_eq!(row(&mut legacy, &id).await["email"], "later@example.com");
+    let count = ROWS.lines().count() as u64;
+    assert_eq!(all["written"].as_u64(), Some(count - 1), "{all}");
+
+    let audit = String::from_utf8(run(&fleet, &["audit", "export"]).stdout).unwrap();
+    let exports = audit
+        .lines()
+        .filter(|line| line.contains("\"did\":[\"exported\"]") && line.contains("\"by\":\"operator\""))
+        .count();
+    assert_eq!(exports, 2, "{audit}");
+}
+
+#[tokio::test]
+async fn what_was_exported_comes_in_again_as_it_was() {
+    let fleet = imported(ROWS);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl").display().to_string();
+    let done = summary(&run(&fleet, &["export", "--to-jsonl", &file, "--json"]));
+    assert_eq!(done["written"].as_u64(), Some(ROWS.lines().count() as u64));
+    let rows = lines(Path::new(&file));
+    assert!(rows.iter().all(|row| row["id"].as_str().is_some_and(|id| id.starts_with("ws_"))), "{rows:?}");
+    let report = folder.path().join("report").display().to_string();
+    let again = summary(&run(&fleet, &["import", "--from-jsonl", &file, "--report", &report, "--json"]));
+    assert_eq!((&again["created"], &again["updated"]), (&json!(0), &json!(0)), "{again}");
+
+    let piped = run(&fleet, &["export", "--to-jsonl", "-"]);
+    assert_eq!(String::from_utf8(piped.stdout).unwrap().lines().count(), rows.len());
+    assert!(String::from_utf8(piped.stderr).unwrap().contains("rows written"));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_nothing_is_written() {
+    let fleet = imported(ROWS);
+    let refused = |arguments: &[&str]| {
+        let output = run(&fleet, arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let to = fleet.postgres.url("legacy");
+    assert!(refused(&["export"]).contains("--to"), "where to has to be said");
+    assert!(refused(&["export", "--to", "sqlite:rows.db"]).contains("--to-jsonl"));
+    assert!(refused(&["export", "--to", &to, "--table", "nowhere"]).contains("--table"));
+    fleet.postgres.execute("legacy", "CREATE TABLE others (name text)").unwrap();
+    assert!(refused(&["export", "--to", &to, "--table", "others"]).contains("none of the columns"));
+    assert!(refused(&["export", "--to-jsonl", "/nowhere/rows.jsonl"]).contains("/nowhere/rows.jsonl"));
+    assert!(refused(&["export", "--to-jsonl", "-", "--changed-since", "yesterday"]).contains("--changed-since"));
+    let other = tempfile::tempdir().unwrap();
+    let keys = other.path().join("keys").display().to_string();
+    assert!(throughline(&["keys", "generate", "--keys-file", &keys]).status().unwrap().success());
+    let database = fleet.postgres.url("shop");
+    let mut wrong: Command =
+        throughline(&["export", "--to-jsonl", "-", "--database-url", &database, "--keys-file", &keys]);
+    let output = wrong.output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("nothing was exported"));
+    assert!(output.stdout.is_empty());
+}

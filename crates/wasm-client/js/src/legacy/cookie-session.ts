@@ -1,0 +1,219 @@
+import { ThroughlineError } from '../server/error.js';
+import type { Command, Session } from '../server/types.js';
+import { type LegacyCallRefused, type Refusals } from './refusals.js';
+import { type Change, isPaid } from './row.js';
+import { KEPT } from './shapes.js';
+import { type Call, refusal, run, type UnifiedSessions } from './unified-sessions.js';
+
+/** The legacy cookie's name, which stays. */
+export const COOKIE = 'upsell_session';
+
+/** How long the legacy cookie was kept, in seconds. */
+const LEGACY_LIFETIME = 1800;
+
+/** What the legacy cookie said. */
+export interface SessionData {
+  id: string;
+  vaultId: string;
+  customerId: string;
+  email: string;
+  firstName: string;
+  lastName: string;
+  transactionId: string;
+  state?: string;
+  /** In milliseconds since 1970. */
+  createdAt: number;
+  /** In milliseconds since 1970. */
+  expiresAt: number;
+  lastVaultUpdate?: number;
+}
+
+/** What `createSession` takes; without an id a new session is begun. */
+export type NewSessionData = Omit<SessionData, 'id' | 'createdAt' | 'expiresAt'> & { id?: string };
+
+/** A request's cookies, as Next.js' `cookies()` has them. Where nothing can be written any more, `set` throws. */
+export interface CookieStore {
+  get(name: string): { value: string } | undefined;
+  set(name: string, value: string, options: CookieOptions): unknown;
+}
+
+/** With which attributes the cookie is set. */
+export interface CookieOptions {
+  httpOnly: true;
+  secure: boolean;
+  sameSite: 'lax';
+  path: '/';
+  /** In seconds. */
+  maxAge: number;
+  domain?: string;
+}
+
+/** How the cookies of the request that is answered are reached. */
+export interface CookieAccess {
+  /** Such as Next.js' `cookies`. */
+  cookies: () => CookieStore | Promise<CookieStore>;
+  /** `secure: false` for a server without TLS on the developer's machine; `domain` where the cookie is for several hosts. */
+  cookie?: { domain?: string; secure?: boolean };
+}
+
+/** The five functions of the legacy `cookie-session`; they can be taken apart. */
+export interface CookieSession {
+  /**
+   * Writes the cookie, which holds a token of today's session: its id. The data are facts that the back end knows: with a transaction,
+   * the session is paid.
+   */
+  createSession(data: NewSessionData): Promise<string>;
+  /** What the request's cookie stands for; `null` on any failure. A cookie of the legacy kind is exchanged, once, where it can be replaced. */
+  getSession(): Promise<SessionData | null>;
+  /** A session by its id, whichever process began it. */
+  getSessionById(id: string): Promise<SessionData | null>;
+  /** Changes the session, and writes the cookie anew. */
+  updateSession(data: SessionData): Promise<void>;
+  /** Removes the cookie. The session stays. */
+  deleteSession(): Promise<void>;
+}
+
+const CREATE: Call = { method: 'cookieSession.createSession', said: 'Failed to create session' };
+const GET: Call = { method: 'cookieSession.getSession', said: 'Failed to get session' };
+const GET_BY_ID: Call = { method: 'cookieSession.getSessionById', said: 'Failed to get session' };
+const UPDATE: Call = { method: 'cookieSession.updateSession', said: 'Failed to update session' };
+
+/** @internal */
+export function cookieSessionOver(sessions: UnifiedSessions, refusals: Refusals, { cookies, cookie = {} }: Partial<CookieAccess>): CookieSession {
+  const { server } = sessions;
+
+  async function store(): Promise<CookieStore> {
+    if (cookies) return cookies();
+    throw new TypeError("`cookies` is missing: legacyBackEnd({ server, cookies }), such as Next.js' `cookies`");
+  }
+
+  function write(into: CookieStore, value: string, maxAge: number): void {
+    const { domain, secure = true } = cookie;
+    into.set(COOKIE, value, { httpOnly: true, secure, sameSite: 'lax', path: '/', maxAge, ...(domain !== undefined && { domain }) });
+  }
+
+  async function writeTokenOf(id: string, into: CookieStore): Promise<void> {
+    const { token, tokenExpiresAt } = await server.issueToken(id);
+    write(into, token, secondsUntil(tokenExpiresAt));
+  }
+
+  /** The id of the session that the cookie's value lets in to, and until when. */
+  async function open(value: string, from: CookieStore): Promise<{ id: string; issuedAt: string; expiresAt: string } | null> {
+    if (!isLegacy(value)) {
+      const verified = await server.verifyToken(value);
+      return verified && { ...verified, id: verified.sessionId };
+    }
+    // It is good once: not to be spent where the token can't be handed over.
+    write(from, value, LEGACY_LIFETIME);
+    const { sessionId: id, token, tokenExpiresAt: expiresAt } = await server.exchangeLegacyCookie(value);
+    write(from, token, secondsUntil(expiresAt));
+    return { id, issuedAt: new Date().toISOString(), expiresAt };
+  }
+
+  return {
+    async createSession(data) {
+      return run(CREATE, async () => {
+        const into = await store();
+        const id = data.id && (await sessions.find(data.id)) ? data.id : await begin(sessions, data.id);
+        await sessions.change(CREATE, id, refusals, (session) => changesOf(session, data));
+        await writeTokenOf(id, into);
+        return id;
+      });
+    },
+
+    async getSession() {
+      try {
+        const from = await store();
+        const value = from.get(COOKIE)?.value;
+        const opened = value ? await open(value, from) : null;
+        const session = opened && (await sessions.find(opened.id));
+        return session && { ...toData(session), createdAt: Date.parse(opened.issuedAt), expiresAt: Date.parse(opened.expiresAt) };
+      } catch (error) {
+        // Null, as it was; but somebody hears of it where it is not the cookie's fault.
+        if (error instanceof ThroughlineError && (error.status ?? 500) >= 500) refusals.note(failed(GET, error));
+        return null;
+      }
+    },
+
+    async getSessionById(id) {
+      return run(GET_BY_ID, async () => {
+        const session = await sessions.find(id);
+        return session && toData(session);
+      });
+    },
+
+    async updateSession(data) {
+      return run(UPDATE, async () => {
+        const into = await store();
+        await sessions.change(UPDATE, data.id, refusals, (session) => changesOf(session, data));
+        await writeTokenOf(data.id, into);
+      });
+    },
+
+    async deleteSession() {
+      write(await store(), '', 0);
+    },
+  };
+}
+
+async function begin({ server, funnel }: UnifiedSessions, id: string | undefined): Promise<string> {
+  const { session } = await server.createSession({ ...(id && { id }), ...(funnel && { funnel }) });
+  return session.id;
+}
+
+/** The facts that a session has not yet. */
+function changesOf(session: Session, data: Partial<SessionData>): Change {
+  const now = toData(session);
+  const commands: Command[] = [];
+  const { email, firstName, lastName, state, transactionId, vaultId, customerId, lastVaultUpdate } = data;
+  if (email && email !== now.email) commands.push({ type: 'setEmail', email });
+  const customer = {
+    ...(firstName && firstName !== now.firstName && { firstName }),
+    ...(lastName && lastName !== now.lastName && { lastName }),
+    ...(state && state !== now.state && { billing: { state } }),
+  };
+  if (Object.keys(customer).length > 0) commands.push({ type: 'setCustomer', customer });
+  if (lastVaultUpdate !== undefined && lastVaultUpdate !== now.lastVaultUpdate) {
+    commands.push({ type: 'setMetadata', metadata: { [KEPT]: { lastVaultUpdate } } });
+  }
+  const others = { ...(vaultId && { vaultId }), ...(customerId && { customerId }) };
+  if (transactionId && !isPaid(session)) {
+    commands.push({ type: 'recordPayment', transactionId, amount: session.amount, ...others });
+  } else if ((transactionId && transactionId !== now.transactionId) || (vaultId && vaultId !== now.vaultId) || (customerId && customerId !== now.customerId)) {
+    commands.push({ type: 'setPaymentReferences', ...(transactionId && { transactionId }), ...others });
+  }
+  return { commands, forbidden: [] };
+}
+
+/** The session as the cookie said it. */
+export function toData(session: Session): SessionData {
+  const { id, vaultId, customerId, email, customer, transactionId, createdAt, expiresAt, metadata } = session;
+  const state = customer.billing?.state ?? customer.shipping?.state;
+  const lastVaultUpdate = (metadata[KEPT] as { lastVaultUpdate?: number } | undefined)?.lastVaultUpdate;
+  return {
+    id,
+    vaultId: vaultId ?? '',
+    customerId: customerId ?? '',
+    email: email ?? '',
+    firstName: customer.firstName ?? '',
+    lastName: customer.lastName ?? '',
+    transactionId: transactionId ?? '',
+    ...(state != null && { state }),
+    createdAt: Date.parse(createdAt),
+    expiresAt: Date.parse(expiresAt),
+    ...(lastVaultUpdate !== undefined && { lastVaultUpdate }),
+  };
+}
+
+/** A JSON Web Token; today's begin with `v4.local.`. */
+function isLegacy(value: string): boolean {
+  return value.startsWith('eyJ');
+}
+
+function secondsUntil(time: string): number {
+  return Math.max(0, Math.round((Date.parse(time) - Date.now()) / 1000));
+}
+
+function failed(call: Call, { code, mendableBy = 'retry', detail: message }: ThroughlineError): LegacyCallRefused {
+  return refusal(call, { code, mendableBy, message });
+}

@@ -1,0 +1,183 @@
+import type { paths } from '../../generated/openapi.js';
+import { errorOf, ThroughlineError } from './error.js';
+import { Limit, orAborted, pause } from './limit.js';
+import type { CallOptions } from './types.js';
+
+/** How the server is reached. */
+export interface ServerOptions {
+  /** The server's address, such as `https://checkout.shop.example`. */
+  url: string;
+  /** A service key with the scopes for what is called. Keep it on the server. */
+  serviceKey: string;
+  /** How long a call may take with all its tries, in milliseconds; 30 s where nothing is said. */
+  timeoutMs?: number;
+  /** How long one try may take; 12 s where nothing is said, a little longer than the server gives itself. */
+  tryTimeoutMs?: number;
+  /** How often a call is tried again at most; 3 times where nothing is said. */
+  retries?: number;
+  /** Sends the requests, in place of the runtime's `fetch`: through a proxy, say, or with a pool of connections of its own. */
+  fetch?: (address: string, init: RequestInit) => Promise<Response>;
+}
+
+type Method = 'get' | 'post' | 'put' | 'patch' | 'delete';
+
+/** The paths that know a method. */
+type Path<M extends Method> = {
+  [P in keyof paths]: paths[P][M] extends { responses: unknown } ? P : never;
+}[keyof paths];
+
+/** What a request consists of, beside its path. */
+type Parts<O> = (O extends { parameters: infer All } ? Omit<All, 'cookie'> : unknown) &
+  (O extends { requestBody: { content: { 'application/json': infer Body } } } ? { body: Body } : unknown);
+
+/** What is answered where all is well. */
+type Answer<O> = O extends { responses: { 200: { content: { 'application/json': infer Body } } } }
+  ? Body
+  : O extends { responses: { 201: { content: { 'application/json': infer Body } } } }
+    ? Body
+    : undefined;
+
+type Value = string | number | boolean | null | undefined;
+
+/** `Parts` of any route. */
+interface AnyParts {
+  path?: Record<string, Value>;
+  query?: Record<string, Value | readonly Value[]>;
+  header?: Record<string, Value>;
+  body?: unknown;
+}
+
+const BACKOFF_MS = 100;
+const LONGEST_BACKOFF_MS = 5_000;
+
+/** The statuses of what may be otherwise a moment later; 409 as well, where the first of two equal requests still runs. */
+const PASSING = new Set([429, 502, 503, 504]);
+
+/**
+ * Requests to the server, typed by its description. All that are made here may be sent twice: they read, they do the same again, or they
+ * have an idempotency key. What is none of that is told to be tried no second time.
+ */
+export class Http {
+  readonly #url: string;
+  readonly #authorization: string;
+  readonly #timeoutMs: number;
+  readonly #tryTimeoutMs: number;
+  readonly #retries: number;
+  readonly #fetch: (address: string, init: RequestInit) => Promise<Response>;
+
+  constructor({ url, serviceKey, timeoutMs = 30_000, tryTimeoutMs = 12_000, retries = 3, fetch }: ServerOptions) {
+    if (!/^https?:\/\/[^/]/.test(url ?? '')) throw new TypeError('`url` has to be the address of a Throughline server, with https://');
+    // A header with such a key would be refused by an error that shows it.
+    if (!/^[!-~]+$/.test(serviceKey ?? '')) throw new TypeError('`serviceKey` is missing, or has a space or line feed in it');
+    this.#url = url.replace(/\/+$/, '');
+    this.#authorization = `Bearer ${serviceKey}`;
+    this.#timeoutMs = timeoutMs;
+    this.#tryTimeoutMs = tryTimeoutMs;
+    this.#retries = retries;
+    // Looked up for each request: what observes an application replaces it after this was made.
+    this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
+  }
+
+  /** Asks until there is an answer that stays; an error where that is none of success. */
+  async ask<M extends Method, P extends Path<M>>(
+    method: M,
+    path: P,
+    parts: Parts<paths[P][M]>,
+    { signal, timeoutMs = this.#timeoutMs, retries = this.#retries }: CallOptions & { retries?: number },
+  ): Promise<Answer<paths[P][M]>> {
+    signal?.throwIfAborted();
+    const address = this.#url + filled(path, parts as AnyParts);
+    const init = this.#request(method, parts as AnyParts);
+    const limit = new Limit(timeoutMs, signal);
+    const endsAt = performance.now() + timeoutMs;
+    let failure: unknown;
+    try {
+      for (let attempt = 0; ; attempt++) {
+        try {
+          return (await this.#try(address, init, limit.signal)) as Answer<paths[P][M]>;
+        } catch (error) {
+          if (limit.signal.aborted) throw error;
+          failure = error;
+        }
+        const waitMs = attempt < retries && passes(failure) ? waitBefore(attempt, failure) : Infinity;
+        if (performance.now() + waitMs >= endsAt) throw failure;
+        await pause(waitMs, limit.signal);
+      }
+    } catch (error) {
+      // Not the error of `fetch`, which some runtimes have their own of.
+      if (signal?.aborted) throw signal.reason;
+      if (!limit.isOver) throw error;
+      const detail = `the server did not answer within ${timeoutMs} ms; what was asked for may be done all the same`;
+      throw new ThroughlineError(detail, { code: 'timedOut', mendableBy: 'retry' }, { cause: failure });
+    } finally {
+      limit.end();
+    }
+  }
+
+  #request(method: Method, { header, body }: AnyParts): RequestInit {
+    const headers: Record<string, string> = { authorization: this.#authorization, accept: 'application/json' };
+    if (body !== undefined) headers['content-type'] = 'application/json';
+    for (const [name, value] of Object.entries(header ?? {})) if (value != null) headers[name] = String(value);
+    return {
+      method: method.toUpperCase(),
+      headers,
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+      // A POST that follows a redirection becomes a GET.
+      redirect: 'manual',
+      // Next.js would keep what is read. Workers of before 2024-11 throw where it is named.
+      ...('cache' in Request.prototype && { cache: 'no-store' }),
+    };
+  }
+
+  async #try(address: string, init: RequestInit, outer: AbortSignal): Promise<unknown> {
+    const limit = new Limit(this.#tryTimeoutMs, outer);
+    const { signal } = limit;
+    try {
+      // One of the caller's own may not listen to the signal.
+      const response = await orAborted(this.#fetch(address, { ...init, signal }), signal);
+      const text = await orAborted(response.text(), signal);
+      if (!response.ok) throw errorOf(response, text);
+      if (text === '') return undefined;
+      return parsed(response, text);
+    } catch (error) {
+      if (outer.aborted || error instanceof ThroughlineError) throw error;
+      const [code, what] = limit.isOver
+        ? (['timedOut', `did not answer within ${this.#tryTimeoutMs} ms`] as const)
+        : (['unreachable', 'could not be reached, or the connection was lost'] as const);
+      throw new ThroughlineError(`the server at ${this.#url} ${what}`, { code, mendableBy: 'retry' }, { cause: error });
+    } finally {
+      limit.end();
+    }
+  }
+}
+
+function parsed(response: Response, text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw errorOf(response, '');
+  }
+}
+
+function passes(failure: unknown): boolean {
+  const { code, status } = failure as ThroughlineError;
+  if (status === undefined) return code === 'unreachable' || code === 'timedOut';
+  return PASSING.has(status) || code === 'idempotencyKeyInProgress';
+}
+
+/** Any time up to a limit that doubles (full jitter), so that those who failed together don't come back together; after what the server asks for. */
+function waitBefore(attempt: number, failure: unknown): number {
+  const jitterMs = Math.random() * Math.min(BACKOFF_MS * 2 ** attempt, LONGEST_BACKOFF_MS);
+  return ((failure as ThroughlineError).retryAfterMs ?? 0) + jitterMs;
+}
+
+/** The path with its parameters and the query. */
+function filled(template: string, { path, query }: AnyParts): string {
+  const filled = template.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(path![name])));
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(query ?? {})) {
+    for (const one of Array.isArray(value) ? (value as Value[]) : [value as Value]) if (one != null) search.append(name, String(one));
+  }
+  const text = search.toString();
+  return text ? `${filled}?${text}` : filled;
+}

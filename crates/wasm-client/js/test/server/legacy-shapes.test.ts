@@ -1,0 +1,35 @@
+import { readFile } from 'node:fs/promises';
+import { expect, test } from 'vitest';
+
+import { toData } from '../../src/legacy/cookie-session.js';
+import { changesOf, toRow, wrongSums } from '../../src/legacy/row.js';
+import type { Session } from '../../src/server.js';
+
+interface Shapes {
+  session: Session;
+  now: string;
+  row: Record<string, unknown>;
+  cookie: Record<string, unknown> | null;
+}
+
+const shapes = JSON.parse(await readFile(new URL('../../../../core/tests/golden/legacy-shapes.json', import.meta.url), 'utf8')) as Shapes[];
+
+test("rows are those that the server's own core writes", () => {
+  for (const { session, row } of shapes) expect(toRow(session)).toEqual(row);
+});
+
+test("a cookie's data are those that the server's own core writes", () => {
+  for (const { session, cookie } of shapes) {
+    if (!cookie) continue;
+    const { createdAt: _, expiresAt: __, ...claims } = cookie;
+    expect(toData(session)).toMatchObject(claims);
+  }
+});
+
+test('a row that comes back as it was asks for nothing', () => {
+  for (const { session, now } of shapes) {
+    const row = toRow(session);
+    expect({ row, ...changesOf(session, row, Date.parse(now)) }).toEqual({ row, commands: [], forbidden: [] });
+    expect(wrongSums(row.metadata, session)).toEqual([]);
+  }
+});

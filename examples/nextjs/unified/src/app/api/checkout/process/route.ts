@@ -1,0 +1,31 @@
+import { charge, PaymentDeclinedError } from '@/lib/payment-gateway';
+import { problem } from '@/lib/problem';
+import { sessions } from '@/lib/sessions';
+
+/** Takes the payment that a session has begun. Ask again where no answer came: it is taken once. */
+export async function POST(request: Request): Promise<Response> {
+  const { sessionId, paymentToken } = (await request.json()) as { sessionId: string; paymentToken?: string };
+  const known = await sessions().getSession(sessionId);
+  if (!known) return problem(404, 'sessionNotFound', 'There is no such order.');
+  const token = paymentToken ?? known.paymentToken;
+  if (!token) return problem(409, 'cardNeeded', 'Please enter your card once more. You are charged once.');
+
+  // A command is judged by the state that counts; and the token is there for whoever asks again without one.
+  const session = await sessions().command(sessionId, { type: 'setPaymentReferences', paymentToken: token });
+  const { payment, status, amount } = session;
+  if (payment.paidAt) return Response.json({ status: 'paid' });
+  if (status !== 'processing') return problem(409, 'paymentNotBegun', 'No payment has been begun for this order.');
+
+  const idempotencyKey = `${sessionId}/payment/${payment.attempts}`;
+  try {
+    const { transactionId, vaultId, customerId } = await charge({ source: { token }, cents: amount, orderId: sessionId, idempotencyKey });
+    await sessions().command(sessionId, { type: 'recordPayment', transactionId, vaultId, customerId, amount });
+    return Response.json({ status: 'paid' });
+  } catch (error) {
+    if (!(error instanceof PaymentDeclinedError)) throw error;
+    // With a key: one who is late with this news must not fail the next attempt.
+    const { message } = error;
+    await sessions().command(sessionId, { type: 'failPayment', code: 'declined', message }, { idempotencyKey: `${idempotencyKey}/declined` });
+    return problem(402, 'declined', message);
+  }
+}

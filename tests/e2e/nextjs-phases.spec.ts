@@ -1,0 +1,210 @@
+import { execFile } from 'node:child_process';
+import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { expect, test, type Page } from '@playwright/test';
+
+import { checkOut, row, send, type Services, upsell } from './legacy-buyer.js';
+import { apply, built, copyLegacy, made, phases, routes } from './nextjs-phases.js';
+import { chargesOf, shopDatabase, startGateway, startPostgres, startShop, unifiedShop } from './nextjs-shops.js';
+import { freePort } from './ports.js';
+import { inRepository } from './repository.js';
+import { ThroughlineServer } from './server.js';
+
+const run = promisify(execFile);
+
+/** Every source file by its path. */
+async function sourcesOf(shop: string): Promise<Map<string, string>> {
+  const sources = new Map<string, string>();
+  const walk = async (within: string): Promise<void> => {
+    for (const entry of await readdir(join(shop, within), { withFileTypes: true })) {
+      const path = join(within, entry.name);
+      if (made.has(path)) continue;
+      if (entry.isDirectory()) await walk(path);
+      else sources.set(path, await readFile(join(shop, path), 'utf8'));
+    }
+  };
+  await walk('.');
+  return sources;
+}
+
+// They share the folders of the phases.
+test.describe.configure({ mode: 'default' });
+
+test('the patches lead from the shop with four session systems to the one on Throughline, and each phase type-checks', async () => {
+  test.setTimeout(120_000);
+  const folder = await mkdtemp(join(tmpdir(), 'throughline-phases-'));
+  const shop = join(folder, 'shop');
+  await copyLegacy(shop);
+  await cp(inRepository('examples/nextjs/gateway'), join(folder, 'gateway'), { recursive: true });
+  for (const phase of phases) {
+    await apply(shop, phase);
+    const checked = run(process.execPath, [join(shop, 'node_modules/typescript/bin/tsc'), '--noEmit'], { cwd: shop });
+    await checked.catch(({ stdout }: { stdout: string }) => expect(stdout, `what tsc says of ${phase}`).toBe(''));
+  }
+  const [last, unified] = await Promise.all([sourcesOf(shop), sourcesOf(unifiedShop)]);
+  expect([...last.keys()].sort()).toEqual([...unified.keys()].sort());
+  for (const [path, text] of unified) expect(last.get(path), path).toBe(text);
+  await rm(folder, { recursive: true });
+});
+
+/** How far both sides agree on a route, as the server reports it. */
+interface Parity {
+  route: string;
+  equal: number;
+  different: number;
+  legacyFailed: number;
+  unifiedFailed: number;
+  fields: { field: string }[];
+}
+
+test('after phase 2 both sides of each route agree, a card is charged once, and only one side is left in the end', async ({ browser }) => {
+  test.setTimeout(300_000);
+  const shopFolder = await built('2-routes');
+  const running: { stop(): Promise<void> }[] = [];
+  const kept = <Started extends { stop(): Promise<void> }>(started: Started) => (running.unshift(started), started);
+  try {
+    const [postgres, gateway, server] = [kept(await startPostgres()), kept(await startGateway()), kept(await ThroughlineServer.start())];
+    const env = {
+      DATABASE_URL: postgres.url(shopDatabase),
+      GATEWAY_URL: gateway.url,
+      SESSION_SECRET: 'a secret for this test only',
+      THROUGHLINE_URL: server.url,
+      THROUGHLINE_SERVICE_KEY: server.serviceKey,
+    };
+
+    /** How far both sides agreed so far; nothing of routes that were not compared. */
+    const parity = async () => {
+      const answer = await server.request('/v1/parity', { headers: { authorization: `Bearer ${server.operatorKey}` } });
+      const { routes } = (await answer.json()) as { routes: Parity[] };
+      const counts = routes.map(({ route, equal, different, legacyFailed, unifiedFailed, fields }) => {
+        return [route, { equal, different, legacyFailed, unifiedFailed, fields: fields.map(({ field }) => field) }] as const;
+      });
+      return Object.fromEntries(counts.filter(([, { equal, different }]) => equal + different > 0));
+    };
+    const agreed = (equal: number) => ({ equal, different: 0, legacyFailed: 0, unifiedFailed: 0, fields: [] });
+
+    /** A buyer pays and takes both offers, while all routes work in this mode. */
+    const buy = async (mode: string, look: (page: Page, id: string, services: Services) => Promise<void>): Promise<void> => {
+      for (const route of routes) await server.setRouteMode(route, mode);
+      // A process that begins asks for the modes first.
+      const shop = await startShop(shopFolder, env);
+      const context = await browser.newContext();
+      try {
+        const page = await context.newPage();
+        const services = { postgres, gateway, shop };
+        const id = await checkOut(page, services);
+        await page.getByRole('button', { name: 'Add RelaxCalm, 12 bottles for $296.00' }).click();
+        await expect(page).toHaveURL(`${shop.url}/upsell-2`);
+        await page.getByRole('button', { name: 'Add SleepGuard, 6 bottles for $149.00' }).click();
+        await expect(page.getByRole('status').filter({ hasText: 'completed' })).toBeVisible();
+        expect((await chargesOf(gateway, id)).map(({ amount }) => amount), mode).toEqual([379.66, 317.46, 159.8]);
+        await look(page, id, services);
+      } finally {
+        await context.close();
+        await shop.stop();
+      }
+    };
+    const expectOnBothSides = async (id: string, services: Services): Promise<void> => {
+      expect(await row(services, id)).toMatchObject({ status: 'completed', current_step: 'success', upsells_accepted: ['RC12', 'SG6'] });
+      const session = (await (await server.request(`/v1/sessions/${id}`)).json()) as { upsells: { offer: string; state: string }[] };
+      // What was charged, in cents.
+      expect(session).toMatchObject({ status: 'completed', currentStep: 'success', amount: 37_966 + 31_746 + 15_980 });
+      const states = Object.fromEntries(session.upsells.map(({ offer, state }) => [offer, state]));
+      expect(states).toEqual({ RC6: 'lapsed', RC12: 'charged', SG6: 'charged' });
+    };
+
+    await buy('off', async (_page, id) => {
+      expect((await server.request(`/v1/sessions/${id}`)).status, 'nothing is here yet').toBe(404);
+    });
+    await buy('shadow', async (_page, id, services) => {
+      await expectOnBothSides(id, services);
+      expect(await parity()).toEqual({});
+    });
+    for (const [mode, times] of [['compare', 1], ['on', 2]] as const) {
+      await buy(mode, async (_page, id, services) => {
+        await expectOnBothSides(id, services);
+        await expect.poll(parity, mode).toEqual({
+          'GET /api/session/[id]': agreed(times),
+          'PATCH /api/session/[id]': agreed(times),
+          'POST /api/checkout/process': agreed(times),
+          'POST /api/upsell/process': agreed(2 * times),
+        });
+      });
+    }
+    await buy('only', async (page, id, services) => {
+      expect(await row(services, id), 'the table does not hear of it').toBeUndefined();
+      const again = await send(page, 'POST', '/api/upsell/process', upsell(id, 'RC12', 1));
+      expect(again).toMatchObject({ status: 200, body: { status: 'ok', amount: 296 } });
+      expect(await send(page, 'POST', '/api/upsell/process', upsell(id, 'RC6', 199))).toMatchObject({ status: 409 });
+      expect(await chargesOf(gateway, id)).toHaveLength(3);
+    });
+  } finally {
+    for (const service of running) await service.stop();
+  }
+});
+
+test('buyers of pages from before phase 3 go on where they were: one who is filling in, and one who has paid', async ({ browser }) => {
+  test.setTimeout(300_000);
+  const [before, after] = [await built('2-routes'), await built('3-client')];
+  const running: { stop(): Promise<void> }[] = [];
+  const kept = <Started extends { stop(): Promise<void> }>(started: Started) => (running.unshift(started), started);
+  try {
+    const port = await freePort();
+    const allowedOrigins = [`http://127.0.0.1:${port}`];
+    const server = kept(await ThroughlineServer.start({ allowedOrigins }));
+    const [postgres, gateway] = [kept(await startPostgres()), kept(await startGateway())];
+    const env = {
+      DATABASE_URL: postgres.url(shopDatabase),
+      GATEWAY_URL: gateway.url,
+      THROUGHLINE_URL: server.url,
+      THROUGHLINE_SERVICE_KEY: server.serviceKey,
+    };
+    for (const route of routes) await server.setRouteMode(route, 'only');
+    const shop = kept(await startShop(before, env, port));
+    const [early, paid] = await Promise.all([1, 2].map(async () => (await browser.newContext()).newPage()));
+    await early!.goto(`${shop.url}/checkout`);
+    await early!.getByLabel('Email').fill('bob@example.com');
+    await early!.getByLabel('First name').fill('Bob');
+    await early!.getByLabel('First name').blur();
+    const id = await checkOut(paid!, { postgres, gateway, shop });
+
+    await shop.stop();
+    kept(await startShop(after, env, port));
+    // The page from before asks as it did, and the next one is today's.
+    await paid!.getByRole('button', { name: 'Add RelaxCalm, 12 bottles for $296.00' }).click();
+    await expect(paid!).toHaveURL(`${shop.url}/upsell-2`);
+    await paid!.getByRole('button', { name: 'Add SleepGuard, 6 bottles for $149.00' }).click();
+    await expect(paid!.getByRole('row', { name: 'Total' })).toContainText('$856.92');
+    await paid!.reload();
+    await expect(paid!.getByRole('row', { name: 'Total' })).toContainText('$856.92');
+    expect((await chargesOf(gateway, id)).map(({ amount }) => amount)).toEqual([379.66, 317.46, 159.8]);
+
+    await early!.reload();
+    await expect(early!.getByLabel('Email')).toHaveValue('bob@example.com');
+    await expect(early!.getByLabel('First name')).toHaveValue('Bob');
+    // The server has it, and it is not in the clear any more.
+    for (const page of [early!, paid!]) {
+      await expect.poll(() => page.evaluate(() => localStorage.getItem('webseed_funnel_sessions'))).toBeNull();
+      await page.context().close();
+    }
+  } finally {
+    for (const service of running) await service.stop();
+  }
+});
+
+test('the guide shows what is in the patches', async () => {
+  const guide = await readFile(inRepository('docs/migration/nextjs.md'), 'utf8');
+  for (const [index, phase] of phases.entries()) {
+    const patch = await readFile(inRepository(`examples/nextjs/phases/${phase}.patch`), 'utf8');
+    const lines = new Set(patch.split('\n'));
+    const chapter = guide.split(/^## /m).find((part) => part.startsWith(`${index + 1} `));
+    expect(chapter, phase).toContain(`(../../examples/nextjs/phases/${phase}.patch)`);
+    const shown = [...chapter!.matchAll(/^```diff\n(.*?)^```$/gms)].flatMap(([, block]) => block!.trimEnd().split('\n'));
+    expect(shown.length, phase).toBeGreaterThan(0);
+    const changed = shown.filter((line) => /^[+-]/.test(line));
+    expect(changed.filter((line) => !lines.has(line)), phase).toEqual([]);
+  }
+});
