@@ -145,7 +145,7 @@ pub struct FieldParity {
     pub first_at_ms: i64,
     /// When last.
     pub last_at_ms: i64,
-    /// The latest ones, the last first; at most [`EXAMPLES`].
+    /// The latest ones, the last first; at most 20.
     pub examples: Vec<Difference>,
 }
 
