@@ -148,6 +148,20 @@ impl Address {
         ]
     }
 
+    /// The place alone, without what is empty.
+    pub(crate) fn without_names(&self) -> Self {
+        let text = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+        Self {
+            first_name: None,
+            last_name: None,
+            address: text(&self.address),
+            city: text(&self.city),
+            state: text(&self.state),
+            zip_code: text(&self.zip_code),
+            country: text(&self.country),
+        }
+    }
+
     fn merge(&mut self, patch: &Self) {
         merge_field(&mut self.first_name, &patch.first_name);
         merge_field(&mut self.last_name, &patch.last_name);
@@ -182,7 +196,7 @@ impl Customer {
         }
     }
 
-    /// The address that the goods go to.
+    /// The address that the goods go to: the one for shipping, where it names the state that decides on the tax.
     pub fn ships_to(&self) -> Option<&Address> {
         self.shipping.as_ref().filter(|address| address.state.is_some()).or(self.billing.as_ref())
     }

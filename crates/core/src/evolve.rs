@@ -99,6 +99,7 @@ fn begin(record: &Record) -> Option<State> {
         idle,
         hold: None,
         erased_at: None,
+        claims_settled_at: None,
     })
 }
 
@@ -213,12 +214,14 @@ fn apply(state: &mut State, event: &Event, at: Timestamp) {
         Event::ClaimsMade { claims } => session.claims = Some(claims.clone()),
         Event::ClaimsConfirmed {} => {
             session.claims = None;
+            state.claims_settled_at = Some(at);
             for item in session.products.iter_mut().filter(|item| item.price_source == PriceSource::Claimed) {
                 item.price_source = PriceSource::Service;
             }
         }
         Event::ClaimsRefuted {} => {
             session.claims = None;
+            state.claims_settled_at = Some(at);
             session.products.retain(|item| item.price_source != PriceSource::Claimed);
         }
         Event::AccessRevoked {} => {

@@ -54,6 +54,9 @@ pub struct State {
     /// When the personal data was erased. Nothing revives an erased session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_at: Option<Timestamp>,
+    /// When a service principal last confirmed or refuted what was claimed. What a legacy system said before is not claimed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims_settled_at: Option<Timestamp>,
 }
 
 /// How long a session may be left alone. While it has one, its `expiresAt` moves with each change.
@@ -215,7 +218,7 @@ impl Hasher for Fnv {
     }
 }
 
-json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, access_generation: "accessGeneration" or default unless empty, revoked_generation: "revokedGeneration" or default unless empty, revoked_tokens: "revokedTokens" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, hold: "hold" unless empty, erased_at: "erasedAt" unless empty });
+json_struct!(State, Ignored { session: "session", epoch: "epoch", claim: "claim" unless empty, lent: "lent" or default unless empty, access_generation: "accessGeneration" or default unless empty, revoked_generation: "revokedGeneration" or default unless empty, revoked_tokens: "revokedTokens" or default unless empty, clients: "clients" or default, idle: "idle" unless empty, hold: "hold" unless empty, erased_at: "erasedAt" unless empty, claims_settled_at: "claimsSettledAt" unless empty });
 
 json_struct!(LentClaim, Refused { digest: "digest", until: "until", family: "family", issued_by: "issuedBy" unless empty });
 

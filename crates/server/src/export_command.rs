@@ -1,7 +1,7 @@
 //! `throughline export`: sessions as rows of the legacy table, for the way back and for whoever reads that table.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,17 +14,19 @@ use throughline_core::{Role, Timestamp};
 use crate::audit::{AuditEntry, AuditRecord, UnwritableEntry};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, ConfigError};
-use crate::export::{RowsOut, RowsOutError, TableOut};
+use crate::export::{RowsOut, RowsOutError, TableOut, Written};
+use crate::keys::KeyRing;
 use crate::keys_command::{KeysError, Ring};
 use crate::progress::Progress;
 use crate::sessions::exporting::{ExportError, SessionExporter};
-use crate::store::{self, DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, ReadError, TimeRange};
+use crate::store::{self, DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, ReadError, Store, TimeRange};
 use crate::tenant::TenantId;
 
 /// Shown under the options.
 pub const EXAMPLES: &str = "\
 Servers may run meanwhile. A row that the old shop has changed later than the session changed here stays as it is there, so the command
-may be run as often as you like. What the old table has no word for is left out; an offer that was accepted and charged is accepted.
+may be run as often as you like. What a session has no place for stays in its row. No payment is taken out of the table: a row that is paid
+there and not here, or by another transaction, is left alone and named; bring it in first, with `throughline import`.
 
 The rows hold what the sessions hold, in the clear: names, addresses, the gateway's references. Keep them as you keep that table. Sessions
 that were erased have nothing to export; their ids are told (--json), because the old table may still have their rows.
@@ -32,6 +34,7 @@ that were erased have nothing to export; their ids are told (--json), because th
 That it was done is in the audit log.
 
 Examples:
+  throughline export --to postgres://writer@old-db.internal/shop --dry-run --config throughline.toml
   throughline export --to postgres://writer@old-db.internal/shop --changed-since 2026-11-20T00:00:00Z --config throughline.toml
   throughline export --to-jsonl rows.jsonl --config throughline.toml
   throughline export --to-jsonl - --database-url sqlite:sessions.db --keys-file keys | jq .status | sort | uniq -c";
@@ -54,6 +57,9 @@ pub struct ExportCommand {
     /// Only sessions that have changed since then, such as 2026-11-20T00:00:00Z
     #[arg(long, value_name = "TIME")]
     changed_since: Option<Timestamp>,
+    /// Say what would be written to the database, and write nothing
+    #[arg(long, conflicts_with = "to_jsonl")]
+    dry_run: bool,
     /// Whose sessions
     #[arg(long, default_value = "default", value_name = "NAME")]
     tenant: TenantId,
@@ -128,10 +134,14 @@ impl From<ExportError> for ExportCommandError {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
+    /// Whether nothing was written.
+    dry_run: bool,
     /// Rows that were written.
     written: u64,
-    /// Rows that the old shop has changed later.
-    newer_there: u64,
+    /// Rows that are the same there, or that the old shop has changed later.
+    left_as_they_are: u64,
+    /// Those that are paid there and not here, or by another transaction.
+    paid_there: Vec<String>,
     /// Sessions that were erased.
     erased: Vec<String>,
     seconds: f64,
@@ -158,14 +168,10 @@ impl ExportCommand {
 
     async fn export(&self) -> Result<Summary, ExportCommandError> {
         let started = Instant::now();
-        let mut rows = match (&self.to, &self.to_jsonl) {
-            (_, Some(file)) => RowsOut::lines(file)?,
-            (to, None) => match to.as_deref().unwrap_or_default().parse().map_err(ExportCommandError::To)? {
-                DatabaseUrl::Postgres(address) => {
-                    RowsOut::Table(Box::new(TableOut::open(&address, &self.table).await?))
-                }
-                DatabaseUrl::Sqlite(_) => return Err(ExportCommandError::NotPostgres),
-            },
+        let to = match self.to.as_deref().map(str::parse).transpose().map_err(ExportCommandError::To)? {
+            Some(DatabaseUrl::Sqlite(_)) => return Err(ExportCommandError::NotPostgres),
+            Some(DatabaseUrl::Postgres(address)) => Some(address),
+            None => None,
         };
         let settings = config::database_settings(self.ring.options()?)?;
         let keys = self.ring.key_ring()?;
@@ -173,14 +179,19 @@ impl ExportCommand {
         if let Some(key) = store.root_keys().await?.into_iter().find(|id| keys.reads(id).is_none()) {
             return Err(ExportCommandError::OtherRing { key });
         }
-        let now_ms = SystemClock.now_ms();
-        let entry =
-            AuditEntry::done(self.tenant.clone(), "exported", now_ms).by(Role::Operator.as_str(), Default::default());
-        let record = AuditRecord::new(&entry, &keys, now_ms).map_err(ExportCommandError::AuditEntry)?;
-        store.audit(vec![record]).await.map_err(ExportCommandError::Audit)?;
+        // Not before it is clear that there is something to write.
+        let mut rows = match (to, &self.to_jsonl) {
+            (Some(address), None) => {
+                RowsOut::Table(Box::new(TableOut::open(&address, &self.table, self.dry_run).await?))
+            }
+            (_, file) => RowsOut::lines(file.as_deref().unwrap_or(Path::new("-")))?,
+        };
+        if !self.dry_run {
+            self.write_down(&*store, &keys).await?;
+        }
         let updated = TimeRange { from_ms: self.changed_since.map(Timestamp::as_millis), before_ms: None };
         let exporter = SessionExporter { store: store.clone(), keys, tenant: self.tenant.clone(), updated };
-        let mut summary = Summary::default();
+        let mut summary = Summary { dry_run: self.dry_run, ..Summary::default() };
         let mut progress = Progress::counting(started);
         let mut after = None;
         loop {
@@ -189,9 +200,10 @@ impl ExportCommand {
             summary.erased.extend(erased.into_iter().map(|state| state.session.id.to_string()));
             let page: Vec<_> = there.iter().map(|state| write_row(&state.session)).collect();
             let count = page.len() as u64;
-            let written = rows.write(page).await?;
+            let Written { rows: written, paid_there } = rows.write(page).await?;
             summary.written += written;
-            summary.newer_there += count.saturating_sub(written);
+            summary.left_as_they_are += count.saturating_sub(written).saturating_sub(paid_there.len() as u64);
+            summary.paid_there.extend(paid_there);
             progress.reach(summary.seen(), summary.seen());
             after = next;
             if after.is_none() {
@@ -206,17 +218,35 @@ impl ExportCommand {
     }
 }
 
+impl ExportCommand {
+    /// In the audit log, before anything leaves.
+    async fn write_down(&self, store: &dyn Store, keys: &KeyRing) -> Result<(), ExportCommandError> {
+        let now_ms = SystemClock.now_ms();
+        let entry =
+            AuditEntry::done(self.tenant.clone(), "exported", now_ms).by(Role::Operator.as_str(), Default::default());
+        let record = AuditRecord::new(&entry, keys, now_ms).map_err(ExportCommandError::AuditEntry)?;
+        store.audit(vec![record]).await.map_err(ExportCommandError::Audit)
+    }
+}
+
 impl Summary {
     fn seen(&self) -> u64 {
-        self.written + self.newer_there + self.erased.len() as u64
+        self.written + self.left_as_they_are + (self.paid_there.len() + self.erased.len()) as u64
     }
 
     fn text(&self) -> String {
-        let Self { written, newer_there, erased, seconds } = self;
-        format!(
-            "{written} rows written, {newer_there} are newer there, {} sessions were erased ({} s)\n",
+        let Self { dry_run, written, left_as_they_are, paid_there, erased, seconds } = self;
+        let done = if *dry_run { "would be written" } else { "written" };
+        let mut text = format!(
+            "{written} rows {done}, {left_as_they_are} are the same or newer there, {} sessions were erased ({} s)\n",
             erased.len(),
             HumanCount(seconds.round() as u64)
-        )
+        );
+        if let (count @ 1.., Some(first)) = (paid_there.len(), paid_there.first()) {
+            text.push_str(&format!(
+                "{count} are paid there and not here, or by another transaction, and were left alone: bring them in first (throughline import); {first} is one, --json names all\n"
+            ));
+        }
+        text
     }
 }

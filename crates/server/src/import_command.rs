@@ -82,9 +82,10 @@ pub struct ImportCommand {
     /// The funnel that they follow: its name, or name@version
     #[arg(long, value_name = "FUNNEL", value_parser = funnel)]
     funnel: Option<FunnelChoice>,
-    /// Where to write what had to be decided, one JSON object in each line
-    #[arg(long, value_name = "FILE", default_value = "throughline-import.jsonl")]
-    report: PathBuf,
+    /// Where to write what had to be decided, one JSON object in each line: throughline-import.jsonl, or of a dry run
+    /// throughline-import.dry-run.jsonl, unless it is given. What was in it is replaced
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Say what would be done, with the report, and write nothing to the database
     #[arg(long)]
     dry_run: bool,
@@ -206,7 +207,7 @@ impl ImportCommand {
         let (checkpoint, reached) = if self.dry_run {
             (None, None)
         } else {
-            let (checkpoint, reached) = Checkpoint::beside(&self.report, of, self.restart)?;
+            let (checkpoint, reached) = Checkpoint::beside(&self.report(), of, self.restart)?;
             (Some(checkpoint), reached)
         };
         let (position, totals) =
@@ -251,7 +252,7 @@ impl ImportCommand {
             funnel: self.funnel.clone(),
             dry_run: self.dry_run,
         };
-        let report = Report::open(&self.report, goes_on)?;
+        let report = Report::open(&self.report(), goes_on)?;
         let run = Run { importer: &importer, rows, beside, report, checkpoint, totals };
         let totals = run
             .finish(
@@ -268,11 +269,16 @@ impl ImportCommand {
             dry_run: self.dry_run,
             totals: &totals,
             seconds: started.elapsed().as_secs_f64(),
-            report: self.report.display().to_string(),
+            report: self.report().display().to_string(),
         };
         let text = if self.ring.json() { serde_json::to_string_pretty(&summary)? + "\n" } else { summary.text() };
         out.write_all(text.as_bytes()).map_err(ImportCommandError::Output)?;
         Ok(if totals.unreadable > 0 { ExitCode::from(3) } else { ExitCode::SUCCESS })
+    }
+
+    fn report(&self) -> PathBuf {
+        let name = if self.dry_run { "throughline-import.dry-run.jsonl" } else { "throughline-import.jsonl" };
+        self.report.clone().unwrap_or_else(|| PathBuf::from(name))
     }
 
     fn options(&self) -> Result<ServeOptions, ImportCommandError> {
@@ -290,7 +296,13 @@ impl ImportCommand {
     fn description(&self, from: Option<&PostgresAddress>, settings: &DatabaseSettings) -> String {
         let from = match (from, &self.from_jsonl) {
             (Some(address), _) => format!("the table {} of {address}", self.table),
-            (None, Some(file)) => format!("the file {}", file.display()),
+            // One that was written anew has other rows where this import had come to.
+            (None, Some(file)) => {
+                let written = std::fs::metadata(file).and_then(|file| Ok((file.len(), file.modified()?))).ok();
+                let written =
+                    written.map(|(bytes, at)| format!(" of {bytes} bytes from {}", humantime::format_rfc3339(at)));
+                format!("the file {}{}", file.display(), written.unwrap_or_default())
+            }
             (None, None) => "other systems' files".to_owned(),
         };
         format!("{from}, to the tenant {} of {:?}", self.tenant, settings.url)

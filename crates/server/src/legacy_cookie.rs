@@ -14,6 +14,8 @@ use throughline_core::SessionId;
 use throughline_core::json::{JsonObject, JsonValue};
 use zeroize::Zeroizing;
 
+use crate::tenant::TenantId;
+
 /// The cookie's name.
 pub const NAME: &str = "upsell_session";
 
@@ -24,10 +26,11 @@ pub const PUBLIC_SECRET: &str = "your-secret-key-change-in-production";
 /// How long a cookie may be. Those of the old shop have some hundred bytes; a browser takes 4096.
 const MAX_BYTES: usize = 4096;
 
-/// The secrets with which cookies may be signed.
+/// The secrets with which cookies may be signed, and whose old shop has them.
 #[derive(Clone, Default)]
 pub struct LegacyCookies {
     secrets: Vec<Zeroizing<String>>,
+    tenant: TenantId,
 }
 
 impl fmt::Debug for LegacyCookies {
@@ -50,9 +53,9 @@ pub struct LegacyCookie {
 /// Why a cookie is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LegacyCookieError {
-    /// Nobody has set a secret.
+    /// Nobody has set a secret, or it is of another tenant's old shop.
     #[error(
-        "this server takes no legacy cookies: its operator has to set the secret of the old shop, THROUGHLINE_LEGACY_COOKIE_SECRET or --legacy-cookie-secret-file"
+        "this server takes no legacy cookies of this shop: its operator has to set the secret of the old shop, THROUGHLINE_LEGACY_COOKIE_SECRET or --legacy-cookie-secret-file, and its tenant where that is another one than `default`"
     )]
     Off,
     /// It is no such JWT.
@@ -103,14 +106,22 @@ pub enum LegacySecretError {
 #[derive(Deserialize)]
 struct Header {
     alg: String,
+    /// Names what a reader has to understand; here that is nothing.
+    crit: Option<serde_json::Value>,
 }
 
+/// How long the old shop's cookies were good.
+const LIFETIME_MS: i64 = 30 * 60_000;
+
+/// How far ahead the old shop's clock may be.
+const SKEW_MS: i64 = 60_000;
+
 impl LegacyCookies {
-    /// Those that are signed with one of these secrets; none are taken where there is none.
+    /// Those of this tenant's old shop that are signed with one of these secrets; none are taken where there is none.
     ///
     /// # Errors
     /// See [`LegacySecretError`].
-    pub fn signed_with(secrets: Vec<Zeroizing<String>>) -> Result<Self, LegacySecretError> {
+    pub fn signed_with(secrets: Vec<Zeroizing<String>>, tenant: TenantId) -> Result<Self, LegacySecretError> {
         for secret in &secrets {
             if secret.as_str() == PUBLIC_SECRET {
                 return Err(LegacySecretError::Public);
@@ -119,16 +130,16 @@ impl LegacyCookies {
                 return Err(LegacySecretError::Short);
             }
         }
-        Ok(Self { secrets })
+        Ok(Self { secrets, tenant })
     }
 
     /// Reads a cookie, where it is the old shop's and good at this time.
     ///
     /// # Errors
     /// See [`LegacyCookieError`].
-    pub fn verify(&self, text: &str, now_ms: i64) -> Result<LegacyCookie, LegacyCookieError> {
+    pub fn verify(&self, tenant: &TenantId, text: &str, now_ms: i64) -> Result<LegacyCookie, LegacyCookieError> {
         use LegacyCookieError as E;
-        if self.secrets.is_empty() {
+        if self.secrets.is_empty() || *tenant != self.tenant {
             return Err(E::Off);
         }
         if text.len() > MAX_BYTES {
@@ -143,6 +154,9 @@ impl LegacyCookies {
         if header.alg != "HS256" {
             return Err(E::Malformed("its algorithm is another one than HS256"));
         }
+        if header.crit.is_some() {
+            return Err(E::Malformed("it asks for extensions (`crit`)"));
+        }
         let signature = decoded(signature)?;
         if !self.secrets.iter().any(|secret| is_signed_with(secret, signed, &signature)) {
             return Err(if is_signed_with(PUBLIC_SECRET, signed, &signature) { E::PublicSecret } else { E::Signature });
@@ -156,7 +170,14 @@ impl LegacyCookies {
         let expires_at_s = number("exp").ok_or(E::Malformed("it has no `exp`"))?;
         // The old shop looked at both.
         let ends_at_ms = number("expiresAt").unwrap_or(i64::MAX).min(expires_at_s.saturating_mul(1000));
-        if ends_at_ms <= now_ms {
+        let begins = [number("iat"), number("nbf")].into_iter().flatten().map(|seconds| seconds.saturating_mul(1000));
+        if begins.max().is_some_and(|begins_at_ms| begins_at_ms > now_ms.saturating_add(SKEW_MS)) {
+            return Err(E::Malformed("its time has not begun"));
+        }
+        let signed_at_ms = number("iat").map(|seconds| seconds.saturating_mul(1000));
+        let latest_ms =
+            signed_at_ms.map_or(i64::MAX, |signed_at_ms| signed_at_ms.saturating_add(LIFETIME_MS + SKEW_MS));
+        if ends_at_ms.min(latest_ms) <= now_ms {
             return Err(E::Expired);
         }
         let id = match claims.get("id") {
@@ -189,7 +210,11 @@ mod tests {
     }
 
     fn cookies() -> LegacyCookies {
-        LegacyCookies::signed_with(vec![Zeroizing::new(recorded("secret"))]).unwrap()
+        LegacyCookies::signed_with(vec![Zeroizing::new(recorded("secret"))], TenantId::single()).unwrap()
+    }
+
+    fn verify(text: &str, now_ms: i64) -> Result<LegacyCookie, LegacyCookieError> {
+        cookies().verify(&TenantId::single(), text, now_ms)
     }
 
     const NOW_MS: i64 = 1_795_166_200_000;
@@ -203,35 +228,63 @@ mod tests {
 
     #[test]
     fn a_recorded_cookie_is_good_until_its_time_is_over() {
-        let cookie = cookies().verify(&recorded("valid"), NOW_MS).unwrap();
+        let cookie = verify(&recorded("valid"), NOW_MS).unwrap();
         assert_eq!(cookie.session_id.as_str(), "ws_mwor2zh3_m66byt1rr");
         assert_eq!(cookie.claims.get("transactionId"), Some(&"9745512093".into()));
-        assert_eq!(cookies().verify(&recorded("valid"), 1_795_167_936_000), Err(LegacyCookieError::Expired));
+        assert_eq!(verify(&recorded("valid"), 1_795_167_936_000), Err(LegacyCookieError::Expired));
     }
 
     #[test]
     fn the_secret_of_the_source_code_is_refused_by_name() {
-        let error = cookies().verify(&recorded("signedWithTheHardCodedFallback"), NOW_MS).unwrap_err();
+        let error = verify(&recorded("signedWithTheHardCodedFallback"), NOW_MS).unwrap_err();
         assert_eq!(error, LegacyCookieError::PublicSecret);
         assert!(error.to_string().contains("your-secret-key-change-in-production"));
         let secret = || vec![Zeroizing::new(PUBLIC_SECRET.to_owned())];
-        assert_eq!(LegacyCookies::signed_with(secret()).unwrap_err(), LegacySecretError::Public);
+        let refused = |secrets| LegacyCookies::signed_with(secrets, TenantId::single()).unwrap_err();
+        assert_eq!(refused(secret()), LegacySecretError::Public);
         let short = vec![Zeroizing::new("fifteen bytes..".to_owned())];
-        assert_eq!(LegacyCookies::signed_with(short).unwrap_err(), LegacySecretError::Short);
-        assert_eq!(LegacyCookies::default().verify(&recorded("valid"), NOW_MS), Err(LegacyCookieError::Off));
+        assert_eq!(refused(short), LegacySecretError::Short);
+        let off = LegacyCookies::default().verify(&TenantId::single(), &recorded("valid"), NOW_MS);
+        assert_eq!(off, Err(LegacyCookieError::Off));
+        let of_another_shop = cookies().verify(&"other".parse().unwrap(), &recorded("valid"), NOW_MS);
+        assert_eq!(of_another_shop, Err(LegacyCookieError::Off));
+    }
+
+    #[test]
+    fn no_cookie_is_good_for_longer_than_the_old_shops_were() {
+        let now_s = NOW_MS / 1000;
+        for (signed_at, not_before, expected) in [
+            (now_s, now_s, true),
+            (now_s + 30, now_s, true),
+            (now_s - 29 * 60, now_s, true),
+            (now_s - 32 * 60, now_s, false),
+            (now_s + 3600, now_s, false),
+            (now_s, now_s + 3600, false),
+        ] {
+            let payload = format!(r#"{{"id":"ws_1_a","exp":11795167936,"iat":{signed_at},"nbf":{not_before}}}"#);
+            let cookie = signed(r#"{"alg":"HS256"}"#, &payload, &recorded("secret"));
+            assert_eq!(verify(&cookie, NOW_MS).is_ok(), expected, "{payload}");
+        }
     }
 
     #[test]
     fn another_algorithm_is_refused_also_with_a_good_signature() {
         let payload = r#"{"id":"ws_1_a","exp":1795167936}"#;
         let secret = recorded("secret");
-        assert!(cookies().verify(&signed(r#"{"alg":"HS256","typ":"JWT"}"#, payload, &secret), NOW_MS).is_ok());
-        for header in [r#"{"alg":"none"}"#, r#"{"alg":"hs256"}"#, r#"{"alg":"HS512"}"#, "{}", "no"] {
-            let error = cookies().verify(&signed(header, payload, &secret), NOW_MS).unwrap_err();
+        assert!(verify(&signed(r#"{"alg":"HS256","typ":"JWT"}"#, payload, &secret), NOW_MS).is_ok());
+        for header in [
+            r#"{"alg":"none"}"#,
+            r#"{"alg":"hs256"}"#,
+            r#"{"alg":"HS512"}"#,
+            r#"{"alg":"HS256","crit":["b64"]}"#,
+            "{}",
+            "no",
+        ] {
+            let error = verify(&signed(header, payload, &secret), NOW_MS).unwrap_err();
             assert!(matches!(error, LegacyCookieError::Malformed(_)), "{header}: {error}");
         }
         for payload in [r#"{"id":"ws_1_a"}"#, r#"{"exp":1795167936}"#, r#"{"id":"x","exp":1795167936}"#, "[]", "7"] {
-            let error = cookies().verify(&signed(r#"{"alg":"HS256"}"#, payload, &secret), NOW_MS).unwrap_err();
+            let error = verify(&signed(r#"{"alg":"HS256"}"#, payload, &secret), NOW_MS).unwrap_err();
             assert!(matches!(error, LegacyCookieError::Malformed(_)), "{payload}: {error}");
         }
     }
@@ -240,15 +293,15 @@ mod tests {
     fn every_changed_bit_and_every_cut_is_refused() {
         let good = recorded("valid");
         for length in 0..good.len() {
-            assert!(cookies().verify(&good[..length], NOW_MS).is_err(), "cut at {length}");
+            assert!(verify(&good[..length], NOW_MS).is_err(), "cut at {length}");
         }
-        let digest = cookies().verify(&good, NOW_MS).unwrap().digest;
+        let digest = verify(&good, NOW_MS).unwrap().digest;
         for place in 0..good.len() {
             for bit in 0..7 {
                 let mut bytes = good.clone().into_bytes();
                 bytes[place] ^= 1 << bit;
                 let changed = String::from_utf8(bytes).unwrap();
-                assert!(cookies().verify(&changed, NOW_MS).is_err(), "bit {bit} of {place}");
+                assert!(verify(&changed, NOW_MS).is_err(), "bit {bit} of {place}");
             }
         }
         assert_eq!(digest.len(), 32);

@@ -33,6 +33,12 @@ pub enum TenantIdError {
     },
 }
 
+impl Default for TenantId {
+    fn default() -> Self {
+        Self::single()
+    }
+}
+
 impl TenantId {
     /// The tenant of a server that serves only one shop.
     #[must_use]

@@ -5,7 +5,7 @@ use super::fields::shrink_to_limits;
 use super::note::{Note, NoteKind};
 use super::read::{LegacyPayment, LegacySession, LegacySystem};
 use crate::claims::{ClaimedItem, ClaimedUpsell, Claims};
-use crate::customer::Customer;
+use crate::customer::{Customer, EmailAddress};
 use crate::decide::Context;
 use crate::event::{Event, Record};
 use crate::evolve::evolve;
@@ -33,10 +33,15 @@ pub struct Adoption {
 /// The events that bring a session to what the legacy systems say.
 ///
 /// A session that is not there begins with them, in its own past. One that is there takes over what it does not have: facts of a
-/// payment always, everything else only if the legacy systems have it from later than its last change. What it would do twice it
-/// does once, so that the same may be adopted again.
+/// payment always, everything else only if the legacy systems have it from later than its last change, or if nothing is in it yet.
+/// What it would do twice it does once, so that the same may be adopted again; and what a service principal has settled stays
+/// settled until the legacy systems say something newer.
 ///
-/// Of an unpaid session the prices are the catalogue's; of one that was paid, those of then.
+/// A browser may begin a session under any legacy id. Where the shop's own systems then say more of the buyer than that browser
+/// knows, it may be anybody's: its access ends before anything is told.
+///
+/// Of an unpaid session the prices are the catalogue's; of one that was paid, those of then. A payment of which nobody says the amount,
+/// as the cookie does not, is not made but claimed: the cart here may be another than the one that was paid for.
 #[must_use]
 pub fn adopt(legacy: &LegacySession, current: Option<&State>, context: &Context<'_>) -> Adoption {
     let mut adopter = Adopter {
@@ -95,7 +100,8 @@ impl Adopter<'_> {
         let (legacy, lifetime) = (self.legacy, self.funnel.lifetime);
         let created_at = legacy.created_at.or(legacy.updated_at).unwrap_or(self.now).min(self.now);
         let updated_at = legacy.updated_at.unwrap_or(created_at).clamp(created_at, self.now);
-        let latest_end = created_at.plus(lifetime.max);
+        // Of a session that goes on nobody says how long it may.
+        let latest_end = self.now.plus(lifetime.max);
         let expires_at = legacy.expires_at.unwrap_or(created_at.plus(lifetime.default)).clamp(created_at, latest_end);
         self.at = created_at;
         self.push(Event::Created {
@@ -111,7 +117,7 @@ impl Adopter<'_> {
             idle: lifetime.idle,
         });
         self.at = updated_at;
-        self.describe();
+        self.describe(legacy.customer.clone());
         self.settle_payment();
         self.settle_offers();
         let is_over = legacy.status == Some(Status::Expired) || self.is(|session| session.expires_at <= self.now);
@@ -127,11 +133,26 @@ impl Adopter<'_> {
 
     fn catch_up(&mut self, state: &State) {
         let (then, here) = (self.legacy.updated_at.unwrap_or(state.session.updated_at), state.session.updated_at);
-        // A clock that is ahead makes nothing newer than now.
-        let is_newer = then.min(self.now) > here;
+        // What is from later than now says nothing of what was first: it would be newer at every attempt.
+        let is_newer = then > here && then <= self.now;
+        if then > self.now {
+            self.note("updatedAt", NoteKind::ClockAhead);
+        }
         self.at = then.min(self.now).max(here.min(self.now));
-        if is_newer && state.session.is_editable() {
-            self.describe();
+        let is_strange = self.is_a_strangers(state);
+        if is_strange {
+            self.push(Event::AccessRevoked {});
+            self.note("session", NoteKind::AccessRevoked);
+        }
+        if (is_newer || is_strange) && state.session.is_editable() {
+            self.describe(self.legacy.customer.clone());
+        } else if state.session.products.is_empty() {
+            // Begun by a cookie, which says who somebody is and not what they buy.
+            let mut customer = self.legacy.customer.clone();
+            customer.merge(&state.session.customer);
+            self.describe(customer);
+        } else if is_newer && !state.session.status.is_terminal() {
+            self.add_metadata(self.legacy.metadata.clone());
         }
         self.settle_payment();
         self.settle_offers();
@@ -145,16 +166,36 @@ impl Adopter<'_> {
         }
     }
 
+    /// Whether a browser has begun it that does not know what the shop knows of the buyer.
+    fn is_a_strangers(&self, state: &State) -> bool {
+        // Without that claim whoever is in has been let in by the shop, or by a cookie that it has signed. And an id that a browser
+        // may choose without claiming a legacy session is random: nobody else has it before.
+        let is_taken_over = state.claim.is_some() && state.session.source == Source::Migration;
+        if !is_taken_over || self.legacy.systems == [LegacySystem::Browser] {
+            return false;
+        }
+        let texts = |email: &Option<EmailAddress>, customer: &Customer| {
+            let addresses = [&customer.billing, &customer.shipping].into_iter().flatten();
+            let of_addresses = addresses.flat_map(|address| address.fields().map(|(_, text)| text.clone()));
+            let names = [customer.first_name.clone(), customer.last_name.clone(), customer.phone.clone()];
+            let email = email.as_ref().map(|email| email.as_str().to_owned());
+            let all = of_addresses.chain(names).chain([email]).flatten();
+            all.filter(|text| !text.is_empty()).collect::<Vec<_>>()
+        };
+        let known = texts(&state.session.email, &state.session.customer);
+        texts(&self.legacy.email, &self.legacy.customer).iter().any(|text| !known.contains(text))
+    }
+
     /// What is bought, and by whom.
-    fn describe(&mut self) {
+    fn describe(&mut self, customer: Customer) {
         let legacy = self.legacy;
         if let Some(email) = &legacy.email
             && self.is(|session| session.email.as_ref() != Some(email))
         {
             self.push(Event::EmailSet { email: Some(email.clone()) });
         }
-        if legacy.customer != Customer::default() && self.is(|session| session.customer != legacy.customer) {
-            self.push(Event::CustomerSet { customer: legacy.customer.clone() });
+        if customer != Customer::default() && self.is(|session| session.customer != customer) {
+            self.push(Event::CustomerSet { customer });
         }
         let items = self.items();
         if !items.is_empty() && self.is(|session| session.products != items) {
@@ -177,6 +218,10 @@ impl Adopter<'_> {
         }
         self.adjust();
         self.keep_references();
+        self.add_metadata(metadata);
+    }
+
+    fn add_metadata(&mut self, mut metadata: JsonObject) {
         if shrink_to_limits(&mut metadata) {
             self.note("metadata", NoteKind::MetadataDropped);
         }
@@ -192,8 +237,12 @@ impl Adopter<'_> {
 
     fn items(&mut self) -> Vec<Item> {
         let legacy = self.legacy;
-        let items: Vec<Item> = legacy.products.iter().filter_map(|product| self.item(product)).collect();
-        items.into_iter().take(pricing::MAX_ITEMS).collect()
+        let mut items: Vec<Item> = legacy.products.iter().filter_map(|product| self.item(product)).collect();
+        if items.len() > pricing::MAX_ITEMS {
+            self.note("products", NoteKind::ProductsDropped);
+            items.truncate(pricing::MAX_ITEMS);
+        }
+        items
     }
 
     fn item(&mut self, product: &ClaimedItem) -> Option<Item> {
@@ -257,7 +306,8 @@ impl Adopter<'_> {
             tax: legacy.tax.unwrap_or(Money::ZERO),
             set_by: PriceSource::Service,
         };
-        let adjustments = if legacy.payment == LegacyPayment::None { by_rule } else { then };
+        let is_known = legacy.amount.or(legacy.total).is_some();
+        let adjustments = if legacy.payment == LegacyPayment::None || !is_known { by_rule } else { then };
         let is_other = session.adjustments != adjustments;
         if is_other {
             self.push(Event::AdjustmentsSet { adjustments });
@@ -269,10 +319,20 @@ impl Adopter<'_> {
         }
     }
 
+    /// What was paid, where somebody says so.
+    fn paid_amount(&self) -> Option<Money> {
+        let LegacySession { total, amount, tax, shipping, discount, .. } = self.legacy;
+        let added_up = || {
+            let sum = [tax, shipping].into_iter().flatten().fold((*amount)?, |sum, part| sum.plus(*part));
+            Some(sum.minus_at_most_all(discount.unwrap_or(Money::ZERO)))
+        };
+        total.or_else(added_up).filter(|amount| amount.is_price())
+    }
+
     fn settle_payment(&mut self) {
         let legacy = self.legacy;
-        match legacy.payment {
-            LegacyPayment::Made if !self.is(Session::is_paid) => {
+        match (legacy.payment, self.paid_amount()) {
+            (LegacyPayment::Made, Some(amount)) if !self.is(Session::is_paid) => {
                 if self.is(|session| session.status != Status::Processing) {
                     self.push(Event::PaymentBegun {});
                     if let Some(payment) = self.funnel.step_of_kind(StepKind::Payment) {
@@ -280,7 +340,6 @@ impl Adopter<'_> {
                     }
                 }
                 let owed = self.session().map_or(Money::ZERO, |session| session.amount);
-                let amount = legacy.total.filter(|total| total.is_price()).unwrap_or(owed);
                 if amount != owed {
                     self.note("amount", NoteKind::AmountsDisagree);
                 }
@@ -295,24 +354,28 @@ impl Adopter<'_> {
                     self.push(Event::ClaimsConfirmed {});
                 }
                 if let Some(claims) = &legacy.claims {
-                    self.claim(claims.clone());
+                    self.claim(claims.clone(), "transactionId", NoteKind::PaidTwice);
                 }
             }
-            LegacyPayment::Made => {
+            (LegacyPayment::Made, _) if self.is(Session::is_paid) => {
                 let is_other = |session: &Session| session.transaction_id != legacy.transaction_id;
-                if legacy.transaction_id.is_some() && self.is(is_other) {
-                    self.note("transactionId", NoteKind::PaidTwice);
-                    if let Some(claims) = legacy.as_claims() {
-                        self.claim(Claims { accepted: Vec::new(), declined: Vec::new(), ..claims });
-                    }
+                if legacy.transaction_id.is_some()
+                    && self.is(is_other)
+                    && let Some(claims) = legacy.as_claims()
+                {
+                    let claims = Claims { accepted: Vec::new(), declined: Vec::new(), ..claims };
+                    self.claim(claims, "transactionId", NoteKind::PaidTwice);
                 }
             }
-            LegacyPayment::Unsettled if self.is(Session::is_editable) => {
+            (LegacyPayment::Made | LegacyPayment::Unsettled, _)
+                if self.is(|session| session.is_editable() || session.claims.is_some()) =>
+            {
                 if let Some(claims) = legacy.as_claims() {
-                    self.claim(Claims { status: Status::Processing, ..claims });
+                    let claims = Claims { status: Status::Processing, ..claims };
+                    self.claim(claims, "payment", NoteKind::PaymentUnsettled);
                 }
             }
-            LegacyPayment::None if self.is(Session::is_editable) => {
+            (LegacyPayment::None, _) if self.is(Session::is_editable) => {
                 if let Some(failure) = &legacy.failure
                     && self.is(|session| session.payment.failure.is_none())
                 {
@@ -320,25 +383,36 @@ impl Adopter<'_> {
                     self.push(Event::PaymentFailed { failure: PaymentFailure::clone(failure) });
                 }
                 if let Some(claims) = &legacy.claims {
-                    self.claim(claims.clone());
+                    self.claim(claims.clone(), "payment", NoteKind::PaymentUnsettled);
                 }
             }
-            LegacyPayment::Unsettled | LegacyPayment::None => {}
+            _ => {}
         }
     }
 
-    /// Leaves it to a service principal, once.
-    fn claim(&mut self, claims: Claims) {
-        if self.is(|session| session.claims.is_none()) {
-            if self.legacy.payment != LegacyPayment::Made {
-                self.note("payment", NoteKind::PaymentUnsettled);
-            }
-            self.push(Event::ClaimsMade { claims });
+    /// Leaves it to a service principal, who hears of it until it is settled; then no more, unless the legacy systems have changed.
+    fn claim(&mut self, claims: Claims, field: &str, kind: NoteKind) {
+        let settled_at = self.state.as_ref().and_then(|state| state.claims_settled_at);
+        if settled_at.is_some_and(|settled_at| self.legacy.updated_at.is_none_or(|then| then <= settled_at)) {
+            return;
+        }
+        self.note(field, kind);
+        let Some(open) = self.session().and_then(|session| session.claims.clone()) else {
+            return self.push(Event::ClaimsMade { claims });
+        };
+        // Of what is claimed already somebody else may know the gateway's references.
+        let known = Claims {
+            transaction_id: open.transaction_id.clone().or(claims.transaction_id),
+            vault_id: open.vault_id.clone().or(claims.vault_id),
+            ..open.clone()
+        };
+        if known != open {
+            self.push(Event::ClaimsMade { claims: known });
         }
     }
 
     fn settle_offers(&mut self) {
-        if self.legacy.payment != LegacyPayment::Made {
+        if self.legacy.payment != LegacyPayment::Made || !self.is(Session::is_paid) {
             return;
         }
         for accepted in &self.legacy.accepted {
@@ -361,15 +435,38 @@ impl Adopter<'_> {
             self.note("upsells", NoteKind::Unreadable);
             return;
         };
-        let state = self.session().and_then(|session| session.upsell(&offer)).map(|upsell| upsell.state);
+        let made = self.session().and_then(|session| session.upsell(&offer));
+        let (state, charged_by) = made.map(|upsell| (upsell.state, upsell.transaction_id.clone())).unzip();
         match state {
-            Some(OfferState::Charged) => return,
+            Some(OfferState::Charged) => {
+                match (charged_by.flatten(), &accepted.transaction_id) {
+                    (None, Some(_)) => {
+                        self.push(Event::OfferCharged { offer, transaction_id: accepted.transaction_id.clone() });
+                    }
+                    (Some(one), Some(other)) if one != *other => self.charged_twice(accepted),
+                    _ => {}
+                }
+                return;
+            }
             Some(OfferState::Declined | OfferState::Lapsed) => self.note("upsells", NoteKind::OfferCharged),
             Some(OfferState::Offered | OfferState::Accepted | OfferState::ChargeFailed) => {}
-            None => self.make(&offer, accepted.amount, None),
+            None => {
+                let listed = self.funnel.offer(&offer).map(|listed| listed.price);
+                if accepted.amount.is_some_and(|amount| listed.is_some_and(|price| price != amount)) {
+                    self.note("upsells", NoteKind::AmountsDisagree);
+                }
+                self.make(&offer, accepted.amount, None);
+            }
         }
         self.push(Event::OfferAccepted { offer: offer.clone() });
         self.push(Event::OfferCharged { offer, transaction_id: accepted.transaction_id.clone() });
+    }
+
+    /// An extra that two transactions were made for.
+    fn charged_twice(&mut self, accepted: &ClaimedUpsell) {
+        let Some(claims) = self.legacy.as_claims() else { return };
+        let claims = Claims { accepted: vec![accepted.clone()], declined: Vec::new(), transaction_id: None, ..claims };
+        self.claim(claims, "upsells", NoteKind::PaidTwice);
     }
 
     /// The funnel's offer with this code or of this product, else one of that name.

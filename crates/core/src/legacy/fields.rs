@@ -2,12 +2,15 @@
 //! be read stays where it was, and ends up in the metadata.
 
 use crate::claims::{ClaimedItem, ClaimedUpsell};
-use crate::customer::{Address, Customer, MAX_FIELD_CHARS};
+use crate::customer::{Address, Customer, MAX_FIELD_CHARS, is_clean};
 use crate::identifier::ProductId;
 use crate::json::{self, JsonObject, JsonValue};
 use crate::money::Money;
 use crate::prelude::*;
 use crate::time::Timestamp;
+
+/// The shop's list of the extras that it has sold, with what it has charged for each.
+pub(super) const DETAILS: &str = "upsells";
 
 /// Drops the largest entries until the metadata fits, and says so in it; `true` where that was needed.
 pub(super) fn shrink_to_limits(metadata: &mut JsonObject) -> bool {
@@ -71,14 +74,14 @@ impl Fields {
     pub(super) fn time(&mut self, camel: &str, snake: &str) -> Option<Timestamp> {
         match self.take(camel, snake)? {
             JsonValue::Integer(millis) => Some(Timestamp::from_millis(millis)),
-            // A column without a time zone holds UTC.
-            JsonValue::String(text) => match text.parse().or_else(|_| [text.as_str(), "Z"].joined().parse()) {
-                Ok(time) => Some(time),
-                Err(_) => {
+            // A column without a time zone holds UTC. PostgreSQL leaves the minutes of an offset out where there are none.
+            JsonValue::String(text) => {
+                let read = ["", "Z", ":00"].into_iter().find_map(|end| [text.as_str(), end].joined().parse().ok());
+                if read.is_none() {
                     self.keep(camel, JsonValue::String(text));
-                    None
                 }
-            },
+                read
+            }
             other => {
                 self.keep(camel, other);
                 None
@@ -89,7 +92,7 @@ impl Fields {
     /// Dollars; what is no whole number of cents stays beside what became of it.
     pub(super) fn money(&mut self, name: &str) -> Option<Money> {
         let value = self.take(name, name)?;
-        let read = read_money(&value);
+        let read = read_money(&value).filter(|(money, _)| *money >= Money::ZERO);
         if read.is_none_or(|(_, is_exact)| !is_exact) {
             self.keep(name, value);
         }
@@ -160,19 +163,21 @@ impl Fields {
         let shipping = self.nested("shippingInfo", "shipping_info", |object| Self::address(object, true)).flatten();
         match (billing, shipping) {
             (None, shipping) => {
-                customer.billing = own;
+                let is_same = |own: &Address| shipping.as_ref().map(Address::without_names).as_ref() == Some(own);
+                customer.billing = own.filter(|own| !is_same(own));
                 customer.shipping = shipping;
             }
-            (billing, None) => {
-                customer.billing = billing;
-                customer.shipping = own;
+            (Some(billing), None) => {
+                customer.shipping = own.filter(|own| *own != billing.without_names());
+                customer.billing = Some(billing);
             }
-            (billing, shipping) => {
-                customer.billing = billing;
-                customer.shipping = shipping;
-                if let Some(own) = own {
+            (Some(billing), Some(shipping)) => {
+                let is_either = |own: &Address| *own == billing.without_names() || *own == shipping.without_names();
+                if let Some(own) = own.filter(|own| !is_either(own)) {
                     self.keep("customerAddress", address_as_json(&own));
                 }
+                customer.billing = Some(billing);
+                customer.shipping = Some(shipping);
             }
         }
         customer
@@ -206,46 +211,44 @@ impl Fields {
         items
     }
 
+    /// The extras that were accepted and declined, by their codes.
     pub(super) fn upsells(&mut self) -> (Vec<ClaimedUpsell>, Vec<String>) {
-        let details = match self.rest.get("upsells") {
-            Some(JsonValue::Array(details)) => details.clone(),
-            _ => Vec::new(),
-        };
-        let detail = |code: &str| {
-            details.iter().find_map(|detail| match detail {
-                JsonValue::Object(object) if object.get("productCode") == Some(&code.into()) => Some(object),
-                _ => None,
-            })
-        };
-        let mut accepted = self.texts("upsellsAccepted", "upsells_accepted");
-        for object in &details {
-            if let JsonValue::Object(object) = object
-                && let Some(JsonValue::String(code)) = object.get("productCode")
-                && !accepted.contains(code)
-            {
-                accepted.push(code.clone());
-            }
-        }
-        let accepted = accepted
-            .into_iter()
-            .map(|code| ClaimedUpsell {
-                amount: detail(&code).and_then(|d| d.get("amount")).and_then(read_money).map(|(money, _)| money),
-                transaction_id: detail(&code).and_then(|d| d.get("transactionId")).and_then(|id| match id {
-                    JsonValue::String(id) => Some(id.clone()),
-                    _ => None,
-                }),
-                code,
-            })
-            .collect();
-        // What is left of the details (bottles, times) stays in the metadata, without the payment references.
-        if let Some(JsonValue::Array(kept)) = self.rest.get_mut("upsells") {
-            for detail in kept {
-                if let JsonValue::Object(object) = detail {
-                    object.remove("transactionId");
-                }
-            }
-        }
+        let accepted = self.texts("upsellsAccepted", "upsells_accepted").into_iter();
+        let accepted = accepted.map(|code| ClaimedUpsell { code, amount: None, transaction_id: None }).collect();
         (accepted, self.texts("upsellsDeclined", "upsells_declined"))
+    }
+
+    /// What was charged for them, put to `accepted`; an extra for which several charges are listed is there several times. What is left
+    /// of the list (bottles, times) stays, without the transactions: browsers see the metadata.
+    pub(super) fn charges(&mut self, accepted: &mut Vec<ClaimedUpsell>) {
+        let Some(JsonValue::Array(details)) = self.rest.get_mut(DETAILS) else { return };
+        let mut told: Vec<ClaimedUpsell> = Vec::new();
+        details.retain_mut(|detail| {
+            let JsonValue::Object(detail) = detail else { return true };
+            let Some(JsonValue::String(code)) = detail.get("productCode").cloned() else { return true };
+            let transaction = detail.remove("transactionId").or_else(|| detail.remove("transaction_id"));
+            let transaction_id = match transaction {
+                Some(JsonValue::String(id)) if is_clean(&id, MAX_FIELD_CHARS) && !id.is_empty() => Some(id),
+                Some(JsonValue::Integer(id)) => Some(id.to_string()),
+                _ => None,
+            };
+            let amount = detail.get("amount").and_then(read_money).map(|(amount, _)| amount);
+            let amount = amount.filter(|amount| *amount >= Money::ZERO);
+            told.push(ClaimedUpsell { code, amount, transaction_id: transaction_id.clone() });
+            // What a charge made here is written down as says nothing more.
+            let says_more = |name: &String| !["productCode", "amount", "tax", "step"].contains(&name.as_str());
+            transaction_id.is_none() || detail.keys().any(says_more)
+        });
+        if details.is_empty() && !told.is_empty() {
+            self.rest.remove(DETAILS);
+        }
+        for charge in told {
+            match accepted.iter_mut().find(|accepted| accepted.code == charge.code) {
+                Some(known) if known.transaction_id.is_none() && known.amount.is_none() => *known = charge,
+                Some(known) if known.transaction_id == charge.transaction_id => {}
+                _ => accepted.push(charge),
+            }
+        }
     }
 
     fn texts(&mut self, camel: &str, snake: &str) -> Vec<String> {

@@ -132,8 +132,15 @@ impl LegacySession {
         let (mut accepted, mut declined) = (Vec::new(), Vec::new());
         for session in sessions {
             for offer in &session.accepted {
-                if accepted.iter().all(|known: &ClaimedUpsell| known.code != offer.code) {
-                    accepted.push(offer.clone());
+                let is_there = accepted.contains(offer);
+                let known = accepted.iter().position(|known: &ClaimedUpsell| known.code == offer.code);
+                match known.and_then(|place| accepted.get_mut(place)) {
+                    // Of the same charge another one may know more.
+                    Some(known) if known.transaction_id.is_none() && offer.transaction_id.is_some() => {
+                        *known = offer.clone();
+                    }
+                    Some(_) if offer.transaction_id.is_none() || is_there => {}
+                    _ => accepted.push(offer.clone()),
                 }
             }
         }
@@ -167,6 +174,13 @@ impl LegacySession {
         self.transaction_id = known.next();
         if let Some(other) = known.next() {
             self.note("transactionId", NoteKind::PaidTwice);
+            // One of them can be claimed; the others are where they were.
+            for transaction in known {
+                let said = |session: &&&Self| session.transaction_id.as_ref() == Some(&transaction);
+                if let Some(session) = sessions.iter().find(said) {
+                    self.note("transactionId", NoteKind::Overruled(session.system()));
+                }
+            }
             self.claims = self.as_claims().map(|claims| Claims {
                 status: Status::Processing,
                 accepted: Vec::new(),

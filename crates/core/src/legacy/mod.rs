@@ -7,9 +7,9 @@
 //! | [cache](LegacySystem::Cache) | the same as the cookie, in the memory of one process | as the cookie |
 //! | [browser](LegacySystem::Browser) | an entry of the localStorage key `webseed_funnel_sessions` | what a buyer may change themselves; the rest becomes [`Claims`](crate::Claims) |
 //!
-//! [`read`] takes anything that JSON can be, and gives what one system says. [`merge`] makes one of what several say, and [`together`] does both for the command `import`. [`adopt`] says
-//! which events bring a session to that; [`take_over`] is for browsers, which have nothing that can be believed. The `write_…`
-//! functions go the other way, for code that has not moved yet.
+//! [`read`] takes anything that JSON can be, and gives what one system says. [`merge`] makes one of what several say, and [`together`]
+//! does both for the sync command `import`. [`adopt`] says which events bring a session to that; [`take_over`] is for browsers, which
+//! have nothing that can be believed. The `write_…` functions go the other way, for code that has not moved yet.
 
 mod adopt;
 mod fields;

@@ -35,6 +35,15 @@ pub enum NoteKind {
     AmountsDisagree,
     /// A product that the catalogue has not at this price. It can't be paid before a service principal confirms it.
     PriceUnconfirmed,
+    /// More products than a session can have; the first ones are there.
+    ProductsDropped,
+    /// It says that it is from later than now: a clock that is ahead, or a column without a time zone that does not hold UTC. What
+    /// has changed here is taken for newer.
+    ClockAhead,
+    /// A column that the legacy table had not. It stays there alone: browsers see the metadata.
+    ColumnLeftOut,
+    /// A browser had begun a session under this id, and did not know the buyer whom the shop knows. It has no access any more.
+    AccessRevoked,
     /// The funnel has no such coupon; kept in `metadata.legacy`.
     CouponUnknown,
     /// The funnel has no such offer; it comes in under its code, at the amount that was written down, else for nothing.
@@ -63,6 +72,10 @@ impl NoteKind {
             Self::Repriced => "repriced",
             Self::AmountsDisagree => "amountsDisagree",
             Self::PriceUnconfirmed => "priceUnconfirmed",
+            Self::ProductsDropped => "productsDropped",
+            Self::ClockAhead => "clockAhead",
+            Self::ColumnLeftOut => "columnLeftOut",
+            Self::AccessRevoked => "accessRevoked",
             Self::CouponUnknown => "couponUnknown",
             Self::OfferUnknown => "offerUnknown",
             Self::OfferCharged => "offerCharged",
@@ -75,7 +88,14 @@ impl NoteKind {
     /// Whether a person has to do something about it.
     #[must_use]
     pub const fn needs_a_person(self) -> bool {
-        matches!(self, Self::PaymentUnsettled | Self::PaidTwice | Self::PriceUnconfirmed | Self::AmountsDisagree)
+        matches!(
+            self,
+            Self::PaymentUnsettled
+                | Self::PaidTwice
+                | Self::PriceUnconfirmed
+                | Self::AmountsDisagree
+                | Self::ProductsDropped
+        )
     }
 
     const fn sentence(self) -> &'static str {
@@ -93,6 +113,12 @@ impl NoteKind {
             Self::Repriced => "is another one by the funnel's prices; those count",
             Self::AmountsDisagree => "is not what the products cost; what was paid counts, ask the payment gateway",
             Self::PriceUnconfirmed => "is not in the catalogue; can't be paid before confirmClaims",
+            Self::ProductsDropped => "are more than a session can have; the first ones are there",
+            Self::ClockAhead => "is later than now; what has changed here counts as newer",
+            Self::ColumnLeftOut => "is no column of the legacy table; it was left out, and stays there alone",
+            Self::AccessRevoked => {
+                "was begun here by a browser that did not know the buyer; its access is over, the buyer comes in by the shop"
+            }
             Self::CouponUnknown => "is none of the funnel's; kept in metadata.legacy",
             Self::OfferUnknown => "names an offer that the funnel has not; it comes in under its code",
             Self::OfferCharged => {

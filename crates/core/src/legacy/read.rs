@@ -162,7 +162,7 @@ const KNOWN: [&str; 14] = [
 /// Reads what `system` has written under `key`.
 ///
 /// Liberal: camelCase and snake_case, prices as number or text, missing fields. What has no place in the unified
-/// session is kept under `metadata.legacy`.
+/// session is kept under `metadata.legacy`; but not what no browser may see, nor a row's columns that the legacy table had not.
 ///
 /// # Errors
 /// [`NotASession`] when the entry is no object or its id can't be one; whatever else is wrong is kept in the metadata.
@@ -187,7 +187,10 @@ pub fn read(system: LegacySystem, key: &str, entry: &JsonValue) -> Result<Legacy
     };
     let products = fields.products();
     let coupon_code = fields.text("couponCode", "coupon_code");
-    let (accepted, declined) = fields.upsells();
+    let (mut accepted, declined) = fields.upsells();
+    if system == LegacySystem::Browser {
+        fields.charges(&mut accepted);
+    }
     let status_text = fields.text("status", "status");
     let status = status_text.as_deref().and_then(read_status);
     if let (Some(text), None) = (status_text, status) {
@@ -256,14 +259,21 @@ pub fn read(system: LegacySystem, key: &str, entry: &JsonValue) -> Result<Legacy
         session.claims = session.as_claims().filter(Claims::claim_payment);
     }
     fields.rest.retain(|_, value| *value != JsonValue::Null);
+    // Browsers see the metadata.
     for (camel, snake) in PAYMENT_REFERENCES {
-        // Browsers see the metadata.
-        let left = [camel, snake].map(|name| fields.rest.remove(name).is_some());
+        let left = [&mut fields.rest, &mut metadata].map(|object| remove_everywhere(object, &[camel, snake]));
         if left.contains(&true) {
             session.note(camel, NoteKind::Unreadable);
         }
     }
     session.note_unreadable(&fields.rest);
+    if system == LegacySystem::Database {
+        let columns: Vec<String> = fields.rest.keys().filter(|name| !is_known(name)).cloned().collect();
+        for column in columns {
+            fields.rest.remove(&column);
+            session.note(&column, NoteKind::ColumnLeftOut);
+        }
+    }
     if !fields.rest.is_empty() {
         metadata.insert(METADATA_KEY.to_owned(), JsonValue::Object(fields.rest));
     }
@@ -288,6 +298,49 @@ fn flat_customer(fields: &mut Fields) -> Customer {
     let state = field("state", "state");
     let billing = state.map(|state| Address { state: Some(state), ..Address::default() });
     Customer { first_name, last_name, billing, ..Customer::default() }
+}
+
+/// Whether the legacy table has such a column.
+fn is_known(column: &str) -> bool {
+    const REST: [&str; 13] = [
+        "customerAddress",
+        "billing_info",
+        "coupon_code",
+        "created_at",
+        "current_step",
+        "customer_info",
+        "expires_at",
+        "shipping_info",
+        "updated_at",
+        "upsells",
+        "upsells_accepted",
+        "upsells_declined",
+        "upsellsDeclined",
+    ];
+    KNOWN.contains(&column) || REST.contains(&column)
+}
+
+/// Takes these names out, however deep they are; `true` where one was there.
+fn remove_everywhere(object: &mut JsonObject, names: &[&str; 2]) -> bool {
+    let mut was_there = false;
+    for name in names {
+        was_there |= object.remove(*name).is_some();
+    }
+    for value in object.values_mut() {
+        was_there |= remove_within(value, names);
+    }
+    was_there
+}
+
+fn remove_within(value: &mut JsonValue, names: &[&str; 2]) -> bool {
+    match value {
+        JsonValue::Object(object) => remove_everywhere(object, names),
+        JsonValue::Array(values) => {
+            let removed: Vec<bool> = values.iter_mut().map(|value| remove_within(value, names)).collect();
+            removed.contains(&true)
+        }
+        _ => false,
+    }
 }
 
 fn read_status(text: &str) -> Option<Status> {
@@ -319,19 +372,30 @@ impl LegacySession {
         let mut within = Fields { rest: core::mem::take(metadata) };
         let billing = within.nested("billingInfo", "billing_info", |object| Fields::address(object, true)).flatten();
         let shipping = within.nested("shippingInfo", "shipping_info", |object| Fields::address(object, true)).flatten();
-        if billing.is_some() {
+        let is_flat = |flat: &Address, other: &Option<Address>| {
+            other.as_ref().is_some_and(|other| other.without_names() == *flat)
+        };
+        let is_given = billing.is_some();
+        if is_given {
             // What the row has beside it is where the goods go.
             let other = self.customer.billing.take().or_else(|| self.customer.shipping.take());
-            self.customer.shipping = other.filter(|other| Some(other) != billing.as_ref());
+            self.customer.shipping = other.filter(|other| !is_flat(other, &billing));
             self.customer.billing = billing;
         }
         if shipping.is_some() {
+            self.customer.billing.take_if(|flat| !is_given && is_flat(flat, &shipping));
             self.customer.shipping = shipping;
         }
+        within.charges(&mut self.accepted);
         self.discount = within.money("discount");
         self.shipping = within.money("shipping");
         self.tax = within.money("tax");
         self.total = within.money("totalAmount");
+        for sum in ["discount", "shipping", "tax", "totalAmount"] {
+            if within.rest.contains_key(sum) {
+                self.note(sum, NoteKind::Unreadable);
+            }
+        }
         // Derived, and so left out.
         if let Some(subtotal) = within.money("subtotal")
             && self.amount.is_none()

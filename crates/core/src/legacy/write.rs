@@ -3,12 +3,13 @@
 //! Strict: every field that a legacy reader looks at is there, in its own words. What those have no word for is left out: an offer that
 //! is open or lapsed, who set a price, when a step was entered.
 
+use super::fields::DETAILS;
 use crate::claims::Claims;
-use crate::customer::Address;
+use crate::customer::{Address, Customer};
 use crate::json::{JsonObject, JsonValue};
 use crate::money::Money;
 use crate::prelude::*;
-use crate::session::{OfferState, Session, Status};
+use crate::session::{OfferState, Session, Status, Upsell};
 use crate::time::{TimeSpan, Timestamp};
 
 /// How long the legacy cookie was good: 30 minutes.
@@ -47,7 +48,7 @@ pub fn write_row(session: &Session) -> JsonObject {
 #[must_use]
 pub fn write_cookie_claims(session: &Session, now: Timestamp) -> Option<JsonObject> {
     let word = |value: &Option<String>| value.as_deref().unwrap_or_default().into();
-    let state = session.customer.billing.as_ref().and_then(|address| address.state.clone());
+    let state = flat_address(&session.customer).and_then(|address| address.state.clone());
     let mut claims = JsonObject::from([
         ("id".to_owned(), session.id.as_str().into()),
         ("vaultId".to_owned(), word(&session.vault_id)),
@@ -101,7 +102,7 @@ fn status(session: &Session, pending: &'static str) -> &'static str {
     let is_unsettled = session.claims.as_ref().is_some_and(Claims::claim_payment);
     match session.status {
         _ if session.is_paid() => "completed",
-        Status::Pending if is_unsettled => "processing",
+        Status::Pending | Status::Expired if is_unsettled => "processing",
         Status::Pending => pending,
         other => other.as_str(),
     }
@@ -111,7 +112,9 @@ fn row_step(session: &Session) -> &str {
     let is_unsettled = session.claims.as_ref().is_some_and(Claims::claim_payment);
     match session.status {
         Status::Failed => "failed",
-        Status::Pending if is_unsettled => "payment_processing",
+        // A late read turned the status to expired; the step went on saying why.
+        Status::Expired if session.payment.failure.is_some() => "failed",
+        Status::Pending | Status::Expired if is_unsettled => "payment_processing",
         Status::Completed => "success",
         _ => session.current_step.as_str(),
     }
@@ -158,15 +161,16 @@ fn address(address: &Address) -> JsonObject {
     named.collect()
 }
 
-fn names_somebody(address: &Address) -> bool {
-    address.first_name.is_some() || address.last_name.is_some()
+/// The one address that legacy readers look at, as for the tax.
+fn flat_address(customer: &Customer) -> Option<&Address> {
+    customer.ships_to().or(customer.shipping.as_ref())
 }
 
-/// Flat: the address beside the name is the one that the bill goes to, unless that has a name of its own.
+/// Flat: the address beside the name is the one that the goods go to.
 fn customer_info(session: &Session) -> JsonObject {
     let customer = &session.customer;
-    let flat = customer.billing.as_ref().filter(|billing| !names_somebody(billing));
-    let mut info = flat.map(address).unwrap_or_default();
+    let flat = flat_address(customer).map(Address::without_names);
+    let mut info = flat.as_ref().map(address).unwrap_or_default();
     for (name, value) in
         [("firstName", &customer.first_name), ("lastName", &customer.last_name), ("phone", &customer.phone)]
     {
@@ -177,22 +181,86 @@ fn customer_info(session: &Session) -> JsonObject {
     info
 }
 
-/// The row has no other place for the sums and for a second address.
+/// The addresses of which the flat one does not say everything: that of the bill, and that of the goods.
+fn beside_the_flat_one(customer: &Customer) -> (Option<&Address>, Option<&Address>) {
+    let is_all =
+        |address: &Address| Some(address.without_names()) == flat_address(customer).map(Address::without_names);
+    let is_named = |address: &Address| address.first_name.is_some() || address.last_name.is_some();
+    let says_more = |address: &&Address| is_named(address) || !is_all(address);
+    let says_something = |address: &&Address| is_named(address) || address.without_names() != Address::default();
+    match (customer.billing.as_ref().filter(says_something), customer.shipping.as_ref().filter(says_something)) {
+        (billing, None) => (billing.filter(says_more), None),
+        // Without it the flat one would be taken for that of the bill.
+        (None, shipping) => (None, shipping),
+        // With a bill beside it the flat one is that of the goods, unless both are the same.
+        (Some(billing), Some(shipping)) => {
+            let is_same = billing.without_names() == shipping.without_names();
+            (Some(billing), Some(shipping).filter(|shipping| is_same || says_more(shipping)))
+        }
+    }
+}
+
+/// Says of each extra that was charged by which transaction, where the shop has written down what it has sold.
+fn write_charges(session: &Session, metadata: &mut JsonObject) {
+    let mut details = match metadata.remove(DETAILS) {
+        None => Vec::new(),
+        Some(JsonValue::Array(details)) => details,
+        Some(other) => {
+            metadata.insert(DETAILS.to_owned(), other);
+            return;
+        }
+    };
+    for upsell in &session.upsells {
+        let Some(transaction) = upsell.transaction_id.as_deref().filter(|_| upsell.state == OfferState::Charged) else {
+            continue;
+        };
+        let told = details.iter_mut().find_map(|detail| match detail {
+            JsonValue::Object(detail) if detail.get("productCode") == Some(&upsell.offer.as_str().into()) => {
+                Some(detail)
+            }
+            _ => None,
+        });
+        match told {
+            Some(detail) => {
+                detail.insert("transactionId".to_owned(), transaction.into());
+            }
+            None => details.push(JsonValue::Object(charge(upsell, transaction))),
+        }
+    }
+    if !details.is_empty() {
+        metadata.insert(DETAILS.to_owned(), JsonValue::Array(details));
+    }
+}
+
+fn charge(upsell: &Upsell, transaction: &str) -> JsonObject {
+    let mut detail = JsonObject::from([
+        ("productCode".to_owned(), upsell.offer.as_str().into()),
+        ("amount".to_owned(), dollars(upsell.price)),
+        ("tax".to_owned(), dollars(upsell.tax)),
+        ("transactionId".to_owned(), transaction.into()),
+    ]);
+    if let Some(number) = upsell.step.as_str().strip_prefix("upsell-").and_then(|number| number.parse().ok()) {
+        detail.insert("step".to_owned(), JsonValue::Integer(number));
+    }
+    detail
+}
+
+/// The row has no other place for the sums, for a second address and for the charges of extras.
 fn row_metadata(session: &Session) -> JsonObject {
     let mut metadata = session.metadata.clone();
-    if session.status == Status::Failed
-        && let Some(failure) = &session.payment.failure
-    {
+    if let (Status::Failed | Status::Expired, Some(failure)) = (session.status, &session.payment.failure) {
         metadata.insert("error".to_owned(), failure.message.as_str().into());
-        metadata.insert("failed_at".to_owned(), time(session.updated_at));
+        if session.status == Status::Failed {
+            metadata.insert("failed_at".to_owned(), time(session.updated_at));
+        }
     }
-    let customer = &session.customer;
-    if let Some(billing) = customer.billing.as_ref().filter(|billing| names_somebody(billing)) {
-        metadata.insert("billingInfo".to_owned(), JsonValue::Object(address(billing)));
+    let (second, third) = beside_the_flat_one(&session.customer);
+    for (name, beside) in [("billingInfo", second), ("shippingInfo", third)] {
+        if let Some(beside) = beside {
+            metadata.insert(name.to_owned(), JsonValue::Object(address(beside)));
+        }
     }
-    if let Some(shipping) = &customer.shipping {
-        metadata.insert("shippingInfo".to_owned(), JsonValue::Object(address(shipping)));
-    }
+    write_charges(session, &mut metadata);
     // `totalAmount` was worked out before the first offer.
     let before_offers = session.upsells.iter().filter(|upsell| upsell.state.is_bought());
     let offers = before_offers.fold(Money::ZERO, |sum, upsell| sum.plus(upsell.price).plus(upsell.tax));

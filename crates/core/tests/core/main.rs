@@ -5,6 +5,7 @@ mod generate;
 mod golden;
 mod greetings;
 mod legacy;
+mod legacy_trust;
 mod outbox;
 mod patches;
 mod properties;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use super::ConfigError;
 use crate::client_address::TrustedProxy;
 use crate::http::origin::AllowedOrigin;
+use crate::tenant::TenantId;
 
 /// What holds where nothing else is said, as a file of options.
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
@@ -373,6 +374,10 @@ pub struct ServeOptions {
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_LEGACY_COOKIE_SECRET_FILE", value_name = "FILE")]
     pub legacy_cookie_secret_file: Option<PathBuf>,
 
+    /// The tenant whose old shop signed those cookies
+    #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_LEGACY_COOKIE_TENANT", value_name = "TENANT")]
+    pub legacy_cookie_tenant: Option<TenantId>,
+
     /// How long a session token lives without a renewal; at most `token_max_age`
     #[arg(long, help_heading = "Keys and tokens", env = "THROUGHLINE_TOKEN_TTL", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
@@ -448,6 +453,7 @@ impl ServeOptions {
             retention_expired: self.retention_expired.or(other.retention_expired),
             service_key_hashes_file: self.service_key_hashes_file.or(other.service_key_hashes_file),
             legacy_cookie_secret_file: self.legacy_cookie_secret_file.or(other.legacy_cookie_secret_file),
+            legacy_cookie_tenant: self.legacy_cookie_tenant.or(other.legacy_cookie_tenant),
             allowed_origins: self.allowed_origins.or(other.allowed_origins),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
             token_ttl: self.token_ttl.or(other.token_ttl),

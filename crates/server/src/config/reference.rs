@@ -25,6 +25,7 @@ const FORMS: &[(&str, &str)] = &[
         "`https://shop.example`, or `https://shop-a.example=shop-a` with its tenant, several separated by commas; a list in the file",
     ),
     ("CIDR,…", "`10.0.0.0/8`, `2001:db8::1`, several separated by commas; a list in the file"),
+    ("TENANT", "a name of lower-case letters, digits, `-` and `_`"),
     ("BOOL", "`true` or `false`"),
     ("FILTER", "`info`, `warn,throughline_server=debug`"),
 ];

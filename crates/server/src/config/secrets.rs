@@ -126,7 +126,8 @@ impl Secrets {
             dev_service_key = Some(key);
         }
         let secrets = legacy_secrets(environment(LEGACY_COOKIE_SECRET), options.legacy_cookie_secret_file.as_deref())?;
-        let legacy_cookies = LegacyCookies::signed_with(secrets)?;
+        let legacy_cookies =
+            LegacyCookies::signed_with(secrets, options.legacy_cookie_tenant.clone().unwrap_or_default())?;
         Ok(Self { keys, key_source, service_keys: ServiceKeys::new(known), legacy_cookies, dev_service_key })
     }
 }

@@ -89,6 +89,8 @@ pub(crate) enum RowsError {
         "the legacy database can't be read; its table is given with --table, and needs a column id. Everything before is brought in: run the same command again"
     )]
     Database(#[source] sqlx::Error),
+    #[error("the legacy database can't be reached, or does not let this user in; look at --from")]
+    Connect(#[source] sqlx::Error),
     #[error("the legacy database does not answer")]
     Silent,
     #[error("what was reached before is of something else than what is to be read; begin again with --restart")]
@@ -122,6 +124,8 @@ pub(crate) struct Table {
     connection: PgConnection,
     name: String,
     after: Option<String>,
+    /// Whether all rows with an id are read.
+    is_read: bool,
 }
 
 impl Table {
@@ -137,8 +141,8 @@ impl Table {
         };
         let options = address.for_reading("throughline import", STATEMENT_LIMIT);
         let connect = tokio::time::timeout(CONNECT_LIMIT, PgConnection::connect_with(&options));
-        let connection = connect.await.map_err(|_| RowsError::Silent)?.map_err(RowsError::Database)?;
-        Ok(Self { connection, name: quoted(table), after })
+        let connection = connect.await.map_err(|_| RowsError::Silent)?.map_err(RowsError::Connect)?;
+        Ok(Self { connection, name: quoted(table), after, is_read: false })
     }
 
     /// How many rows there are.
@@ -151,8 +155,11 @@ impl Table {
     }
 
     async fn next_page(&mut self) -> Result<Option<Page>, RowsError> {
+        if self.is_read {
+            return Ok(None);
+        }
         let name = &self.name;
-        let condition = if self.after.is_some() { "WHERE id > $2" } else { "" };
+        let condition = if self.after.is_some() { "WHERE id > $2" } else { "WHERE id IS NOT NULL" };
         let text = format!("SELECT id::text, to_jsonb(t)::text FROM {name} AS t {condition} ORDER BY id LIMIT $1");
         let mut query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(PAGE as i64);
         if let Some(after) = &self.after {
@@ -164,9 +171,26 @@ impl Table {
             entries.push(entry_of(&row).map_err(RowsError::Database)?);
         }
         drop(rows);
-        let Some(last) = entries.last().map(|entry| entry.key.clone()) else { return Ok(None) };
+        let Some(last) = entries.last().map(|entry| entry.key.clone()) else { return self.without_an_id().await };
         self.after = Some(last.clone());
         Ok(Some(Page { entries, position: Position::AfterId(last), bytes: 0 }))
+    }
+
+    /// Rows that nobody can name: no session, but somebody has to hear of them.
+    async fn without_an_id(&mut self) -> Result<Option<Page>, RowsError> {
+        self.is_read = true;
+        let text = format!("SELECT count(*) FROM {} WHERE id IS NULL", self.name);
+        let asked = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(text)).fetch_one(&mut self.connection);
+        let count = asked.await.map_err(RowsError::Database)?;
+        let entry = |_| Entry {
+            system: LegacySystem::Database,
+            key: String::new(),
+            place: "a row without an id".to_owned(),
+            content: Err("its id is NULL".to_owned()),
+        };
+        let entries: Vec<Entry> = (0..count).map(entry).collect();
+        let position = Position::AfterId(self.after.clone().unwrap_or_default());
+        Ok((count > 0).then_some(Page { entries, position, bytes: 0 }))
     }
 }
 
@@ -285,8 +309,9 @@ impl BesideRows {
         let name = path.display();
         match serde_json::from_str::<JsonObject>(&text) {
             Ok(sessions) if !sessions.contains_key("id") => {
-                for (key, content) in &sessions {
-                    let (place, content) = (format!("{key} in {name}"), Ok(content.clone()));
+                for (number, (key, content)) in (1..).zip(&sessions) {
+                    // By its place: the key may be anything, also somebody's address.
+                    let (place, content) = (format!("entry {number} of {name}"), Ok(content.clone()));
                     self.insert(Entry { system, key: key.clone(), place, content });
                 }
             }

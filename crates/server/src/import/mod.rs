@@ -105,7 +105,7 @@ impl Run<'_> {
         }
         let importer = self.importer;
         let keys: Vec<SessionKey> = sessions.iter().map(|session| importer.key(session)).collect();
-        let known = importer.store.versions(&keys).await.map_err(|error| {
+        let known = importer.versions(&keys).await.map_err(|error| {
             let id = keys.first().map(|key| key.session_id.clone()).unwrap_or_default();
             RunError::Import { id, source: error.into() }
         })?;

@@ -74,6 +74,18 @@ impl SessionImporter {
         SessionKey { tenant: self.tenant.clone(), session_id: legacy.id.to_string() }
     }
 
+    /// The versions of those that the database has.
+    pub(crate) async fn versions(&self, keys: &[SessionKey]) -> Result<Vec<Option<u64>>, ReadError> {
+        let begun = Instant::now();
+        loop {
+            match self.store.versions(keys).await {
+                Err(ReadError::Overloaded { retry_after }) => tokio::time::sleep(retry_after).await,
+                Err(ReadError::Unavailable { .. }) if begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+                other => return other,
+            }
+        }
+    }
+
     /// Brings one session in. `is_known`: the database has one under this id.
     pub(crate) async fn import(
         &self,

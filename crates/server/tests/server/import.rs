@@ -194,6 +194,91 @@ async fn an_import_that_is_killed_goes_on_where_it_was() {
     assert_eq!(counts(&again), [0, 0, COUNT, 0]);
 }
 
+#[tokio::test]
+async fn a_database_that_does_not_answer_for_a_while_is_waited_for() {
+    const COUNT: u64 = 6_000;
+    let mut fleet = legacy(&many(COUNT as usize));
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("report.jsonl.checkpoint");
+    fleet.run(&["migrate", "--database-url", &fleet.postgres.url("shop")]).unwrap();
+    // The old shop's rows are in a file: it is the new database alone that is away.
+    let rows = folder.path().join("rows.jsonl");
+    std::fs::write(&rows, many(COUNT as usize)).unwrap();
+    let (to, keys) = (fleet.postgres.url("shop"), fleet.keys_file().display().to_string());
+    let report = folder.path().join("report.jsonl").display().to_string();
+    let rows = rows.display().to_string();
+    let arguments =
+        ["import", "--from-jsonl", &rows, "--database-url", &to, "--keys-file", &keys, "--report", &report, "--json"];
+    let importing = throughline(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("a page is done", LONG, async || checkpoint.exists()).await;
+    fleet.postgres.kill().unwrap();
+    let reached = std::fs::read(&checkpoint).unwrap();
+    fleet.postgres.start_again().unwrap();
+    let output = importing.wait_with_output().unwrap();
+    assert_eq!(counts(&summary(&output))[0], COUNT, "{}", String::from_utf8_lossy(&reached));
+    let again = summary(&throughline(&arguments).output().unwrap());
+    assert_eq!(counts(&again), [0, 0, COUNT, 0]);
+}
+
+#[test]
+fn a_file_that_was_written_anew_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows.jsonl");
+    let name = rows.display().to_string();
+    let report = folder.path().join("report.jsonl.checkpoint");
+    std::fs::write(&rows, many(3_000)).unwrap();
+    let import = || sqlite(folder.path(), &["--from-jsonl", &name]);
+    let mut killed = import().stdout(Stdio::null()).spawn().unwrap();
+    let begun = std::time::Instant::now();
+    while !report.exists() && begun.elapsed() < LONG {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(report.exists(), "a page is done, and not all of them");
+    let backwards: Vec<String> = many(3_000).lines().rev().map(str::to_owned).collect();
+    std::fs::write(&rows, backwards.join("\n")).unwrap();
+    let output = import().output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("--restart"),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let done = summary(&sqlite(folder.path(), &["--from-jsonl", &name, "--restart"]).output().unwrap());
+    assert_eq!(counts(&done)[0] + counts(&done)[2], 3_000);
+}
+
+#[test]
+fn a_row_without_an_id_is_told_and_holds_up_nobody() {
+    let fleet = legacy(&many(3));
+    let folder = tempfile::tempdir().unwrap();
+    fleet.run(&["migrate", "--database-url", &fleet.postgres.url("shop")]).unwrap();
+    let nameless = "ALTER TABLE funnel_sessions DROP CONSTRAINT funnel_sessions_pkey, ALTER id DROP NOT NULL;
+        INSERT INTO funnel_sessions SELECT (f).* FROM (SELECT jsonb_populate_record(f, '{\"id\": null}') AS f FROM funnel_sessions f LIMIT 1) AS rows";
+    fleet.postgres.execute("legacy", nameless).unwrap();
+    let output = import(&fleet, folder.path(), &["--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(counts(&serde_json::from_slice(&output.stdout).unwrap()), [3, 0, 0, 1]);
+    let report = lines(&folder.path().join("report.jsonl"));
+    assert_eq!(report.last().unwrap()["unreadable"], "a row without an id", "{report:?}");
+}
+
+#[test]
+fn what_waits_for_a_person_is_in_every_report_until_it_is_settled() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows.jsonl").display().to_string();
+    std::fs::write(&rows, ROWS).unwrap();
+    let open = |summary: &Value| summary["forPeople"].as_u64().unwrap();
+    let tried = summary(&sqlite(folder.path(), &["--from-jsonl", &rows, "--dry-run"]).output().unwrap());
+    let first = summary(&sqlite(folder.path(), &["--from-jsonl", &rows]).output().unwrap());
+    let second = summary(&sqlite(folder.path(), &["--from-jsonl", &rows]).output().unwrap());
+    assert!(open(&first) > 0, "{first}");
+    assert_eq!((open(&tried), open(&second)), (open(&first), open(&first)), "{second}");
+    let report = lines(&folder.path().join("report.jsonl"));
+    let waiting = report.iter().filter(|line| line.to_string().contains("needsAPerson")).count() as u64;
+    assert_eq!(waiting, open(&first));
+}
+
 fn sqlite(folder: &Path, more: &[&str]) -> Command {
     let at = |name: &str| folder.join(name).display().to_string();
     let url = format!("sqlite:{}", at("t.db"));
@@ -251,8 +336,8 @@ fn a_file_comes_in_with_what_other_systems_have_beside_it() {
     let of_browser = report.iter().find(|line| line["session"] == "ws_3_browser").unwrap();
     assert_eq!(of_browser["decisions"][0]["code"], "paymentUnsettled");
     assert_eq!(
-        summary["forPeople"], 1,
-        "the one that only the browser says was paid; the cache's word counts: {report:?}"
+        summary["forPeople"], 3,
+        "nobody says what was paid: not the browser, nor the cache, nor a row without an amount: {report:?}"
     );
 
     let again = sqlite(
@@ -275,6 +360,8 @@ fn what_is_wrong_with_an_import_is_said_before_anything_is_written() {
     assert!(refused(&[]).contains("--from-jsonl"));
     assert!(refused(&["--from-jsonl", "nowhere.jsonl"]).contains("nowhere.jsonl"));
     assert!(refused(&["--from", "sqlite:old.db"]).contains("postgres://"));
+    let away = refused(&["--from", "postgres://reader@127.0.0.1:1/shop"]);
+    assert!(away.contains("look at --from") && !away.contains("--table"), "{away}");
     let said = refused(&["--from", "mysql://root:secret-word@localhost/shop"]);
     assert!(said.contains("postgres://") && !said.contains("secret-word"), "{said}");
     let said = refused(&["--from", "postgres://reader:secret-word@127.0.0.1:1/shop"]);

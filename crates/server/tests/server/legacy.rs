@@ -117,7 +117,8 @@ async fn exchange(node: &Node, body: Value) -> (u16, Value) {
 async fn a_cookie_of_the_old_shop_is_good_once_for_a_token_and_what_it_says_comes_in() {
     let (fleet, folder) = (fleet(), tempfile::tempdir().unwrap());
     let nodes = servers(&fleet, &folder);
-    let stuck = row("ws_1_a", &json!({ "status": "processing", "current_step": "processing" }));
+    let stuck = json!({ "status": "processing", "current_step": "processing", "updated_at": "2026-11-20T09:00:00Z" });
+    let stuck = row("ws_1_a", &stuck);
     import(&fleet, &nodes[0], json!([stuck])).await;
 
     let jwt = cookie("ws_1_a", SECRET, &json!({}));
@@ -125,14 +126,11 @@ async fn a_cookie_of_the_old_shop_is_good_once_for_a_token_and_what_it_says_come
     assert_eq!((status, &answer["sessionId"]), (200, &json!("ws_1_a")), "{answer}");
     let token = answer["token"].as_str().unwrap();
     let (status, session) = get(&nodes[1], "ws_1_a", token).await;
-    assert_eq!(
-        (status, session["payment"]["paidAt"].is_string()),
-        (200, true),
-        "the cookie is written after the payment: {session}"
-    );
-    assert!(session["vaultId"].is_null(), "a browser sees no reference of the gateway");
+    assert_eq!((status, &session["customer"]["firstName"]), (200, &json!("Ada")), "{session}");
+    assert_eq!(session["payment"]["paidAt"], Value::Null, "the cookie says a transaction and no amount");
+    assert_eq!(session["claims"]["transactionId"], Value::Null, "a browser sees no reference of the gateway");
     let (_, seen) = get(&nodes[1], "ws_1_a", &fleet.service_key).await;
-    assert_eq!((&seen["transactionId"], &seen["vaultId"]), (&json!("t1"), &json!("v1")));
+    assert_eq!((&seen["claims"]["transactionId"], &seen["claims"]["vaultId"]), (&json!("t1"), &json!("v1")));
 
     // On whichever server, and after both have forgotten everything.
     for node in &nodes {
@@ -144,6 +142,15 @@ async fn a_cookie_of_the_old_shop_is_good_once_for_a_token_and_what_it_says_come
     let (status, again) = exchange(&nodes[1], json!({ "cookie": jwt, "claim": CLAIM })).await;
     assert_eq!(status, 200, "whose answer was lost: {again}");
     assert_eq!(get(&nodes[0], "ws_1_a", again["token"].as_str().unwrap()).await.0, 200);
+
+    // What the row says later settles it.
+    let paid = json!({ "status": "completed", "current_step": "upsell-1", "transaction_id": "t1", "updated_at": "2026-11-20T09:01:00Z" });
+    import(&fleet, &nodes[0], json!([row("ws_1_a", &paid)])).await;
+    let (_, seen) = get(&nodes[1], "ws_1_a", &fleet.service_key).await;
+    assert_eq!((&seen["transactionId"], &seen["claims"]), (&json!("t1"), &Value::Null), "{seen}");
+    let (status, renewed) = exchange(&nodes[1], json!({ "cookie": jwt, "claim": CLAIM })).await;
+    assert_eq!(status, 200, "who had come in by the cookie stays in: {renewed}");
+    assert_eq!(get(&nodes[1], "ws_1_a", renewed["token"].as_str().unwrap()).await.0, 200);
 
     // A session that only the cookie knows of.
     let (status, answer) = exchange(&nodes[1], json!({ "cookie": cookie("ws_1_new", SECRET, &json!({})) })).await;
@@ -157,7 +164,7 @@ async fn a_cookie_of_the_old_shop_is_good_once_for_a_token_and_what_it_says_come
     };
     until("the audit log tells of it", LONG, async || {
         let log = exported();
-        log.matches("legacyCookieExchanged").count() == 2 && log.contains("legacyCookieUsed")
+        log.matches("legacyCookieExchanged").count() == 4 && log.contains("legacyCookieUsed")
     })
     .await;
     assert!(!exported().contains("ada@example.com"));

@@ -104,7 +104,7 @@ pub(crate) async fn exchange(
     // Without the header the request may be some other page's doing.
     let text = sent.or_else(|| mode.as_ref().and_then(|_| of_request(&headers))).ok_or_else(missing)?;
     let LegacyCookie { session_id, claims, digest: name } =
-        state.legacy_cookies.verify(&text, now_ms).map_err(|error| refused(error, &caller))?;
+        state.legacy_cookies.verify(&tenant, &text, now_ms).map_err(|error| refused(error, &caller))?;
     let key = SessionKey { tenant, session_id: session_id.to_string() };
     let target = Target { key, role: Role::System, credential: Credential::Verified, caller };
 
@@ -134,12 +134,13 @@ pub(crate) async fn exchange(
         tokens.issue_for(&known, &grant, state.config.lifetimes, now_ms).map_err(|error| Problem::internal(&error))?
     } else {
         all_accepted(answers)?;
-        let SessionKey { tenant, session_id } = target.key.clone();
-        let entry = AuditEntry::done(tenant, "legacyCookieExchanged", now_ms).by("nobody", target.caller.clone());
-        let entry = AuditEntry { session: Some(session_id), ..entry };
-        state.audit(&entry).await.map_err(|error| Problem::internal(&error))?;
         issued
     };
+    // Of a repeated exchange as well: the process that began it may have ended before it came to this.
+    let SessionKey { tenant, session_id } = target.key.clone();
+    let entry = AuditEntry::done(tenant, "legacyCookieExchanged", now_ms).by("nobody", target.caller.clone());
+    let entry = AuditEntry { session: Some(session_id), ..entry };
+    state.audit(&entry).await.map_err(|error| Problem::internal(&error))?;
     let until_ms = issued.claims.ends_at_ms;
     let session_id = target.key.session_id.clone();
     let (token, cookies) = TokenAnswer::to(&state, mode.as_ref().zip(secret), issued, until_ms);
