@@ -4,6 +4,7 @@ mod importing;
 mod inside;
 mod load;
 mod peers;
+mod routes;
 mod sockets;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use throughline_test_services::fleet::{Fleet, Node};
 use inside::Others;
 use load::{Measured, closed, connect, open, request};
 use peers::Peers;
+use routes::{Asked, Buyers, Shops};
 use throughline_benchmarks::machine;
 use throughline_benchmarks::report::{Report, Subject, Target};
 
@@ -47,6 +49,9 @@ struct Options {
     /// Folder with the peers for Node.js
     #[arg(long)]
     peer_scripts: PathBuf,
+    /// Folder with the Next.js shops, both built: `examples/nextjs`
+    #[arg(long)]
+    shops: PathBuf,
     /// Shorter and fewer rounds: to see that it works
     #[arg(long)]
     quick: bool,
@@ -68,6 +73,7 @@ enum Section {
     CachedReads,
     Commands,
     Upsell,
+    Routes,
     Sockets,
     Overload,
     SessionMemory,
@@ -124,6 +130,7 @@ async fn run(options: &Options) -> Result<Report> {
             Section::CachedReads => cached_reads(&fleet, &peers, effort, &mut report).await?,
             Section::Commands => commands(&fleet, effort, &mut report).await?,
             Section::Upsell => legacy(&fleet, &peers, effort, &mut report).await?,
+            Section::Routes => routes(options, effort, &mut report).await?,
             Section::Sockets => over_sockets(&fleet, effort, &mut report).await?,
             Section::Overload => overload(&fleet, effort, &mut report).await?,
             Section::SessionMemory => session_memory(&fleet, options.quick, &mut report).await?,
@@ -316,6 +323,60 @@ async fn legacy(fleet: &Fleet, peers: &Peers, effort: Effort, report: &mut Repor
     report.note("throughline, median", median(our_p50), "ms");
     report.note("the legacy path, median", median(their_p50), "ms");
     report.add("throughline : legacy upsell", ours / theirs, "×", Some(Target::AtLeast(2.0)));
+    Ok(())
+}
+
+async fn routes(options: &Options, effort: Effort, report: &mut Report) -> Result<()> {
+    report.section(format!(
+        "The routes of a Next.js shop before and after it has moved, {} buyers at a time",
+        routes::BUYERS
+    ));
+    let count = if options.quick { 100 } else { 500 };
+    let mut shops = Shops::start(&options.binary, &options.shops).await?;
+    let [mut legacy_checkout, mut legacy_upsell, mut begin, mut checkout, mut accept, mut upsell] =
+        [const { Vec::new() }; 6];
+    // The first round is for everything that is done for the first time.
+    for round in 0..=effort.rounds {
+        let mut buyers = Buyers::default();
+        let asked = [
+            shops.legacy_checkout(&mut buyers, count).await?,
+            shops.legacy_upsell(&buyers).await?,
+            shops.begin(&mut buyers, count).await?,
+            shops.checkout(&buyers).await?,
+            shops.accept(&buyers).await?,
+            shops.upsell(&buyers).await?,
+        ];
+        let all = [&mut legacy_checkout, &mut legacy_upsell, &mut begin, &mut checkout, &mut accept, &mut upsell];
+        for (of_route, asked) in all.into_iter().zip(asked) {
+            if round > 0 {
+                of_route.push(asked);
+            }
+        }
+    }
+    let of = |asked: &[Asked], figure: fn(&Asked) -> f64| median(asked.iter().map(figure).collect());
+    let (legacy_costs, costs) = (shops.legacy_costs().await?, shops.costs().await?);
+    for (number, (name, before, page, after)) in
+        [("checkout", &legacy_checkout, &begin, &checkout), ("upsell", &legacy_upsell, &accept, &upsell)]
+            .into_iter()
+            .enumerate()
+    {
+        let rate = |asked: &[Asked]| of(asked, |asked| asked.per_second);
+        let whole = 1.0 / (1.0 / rate(page) + 1.0 / rate(after));
+        report.note(format!("{name}, legacy route"), rate(before), "/s");
+        report.note(format!("{name}, migrated route"), rate(after), "/s");
+        report.note(format!("{name}, migrated, with what the page told the server before"), whole, "/s");
+        report.note(format!("{name}, legacy, median"), of(before, |asked| asked.median_ms), "ms");
+        report.note(format!("{name}, migrated, median"), of(after, |asked| asked.median_ms), "ms");
+        report.note(format!("{name}, legacy, SQL statements for each"), of(before, |asked| asked.statements), "");
+        report.note(format!("{name}, migrated, SQL statements for each"), of(after, |asked| asked.statements), "");
+        let told = of(page, |asked| asked.statements);
+        report.note(format!("{name}, migrated, SQL statements for what the page told before"), told, "");
+        report.note(format!("{name}, legacy, cookie reads"), legacy_costs[number].cookie_reads, "");
+        report.note(format!("{name}, migrated, cookie reads"), costs[number].cookie_reads, "");
+        report.note(format!("{name}, legacy, request and answer"), legacy_costs[number].bytes, "bytes");
+        report.note(format!("{name}, migrated, request and answer"), costs[number].bytes, "bytes");
+        report.note(format!("{name}, migrated route : legacy route"), rate(after) / rate(before), "×");
+    }
     Ok(())
 }
 

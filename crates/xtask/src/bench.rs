@@ -73,6 +73,12 @@ fn client(ClientOptions { quick, json }: &ClientOptions) -> Result<()> {
 fn server(ServerOptions { quick, only, json }: &ServerOptions) -> Result<()> {
     provision::system(&[SystemPackage::Redis, SystemPackage::Postgres])?;
     provision::npm(NpmProject::BenchmarkPeers)?;
+    npm::assemble(&wasm::Options::default())?;
+    for shop in [NpmProject::LegacyShop, NpmProject::UnifiedShop] {
+        provision::npm(shop)?;
+        announce(&format!("building {}", shop.folder()));
+        run_program(program(shop.program("next")).arg("build").current_dir(shop.path()))?;
+    }
     announce("building the server and the benchmark for release");
     let packages = ["--package", "throughline-server", "--package", "throughline-benchmarks"];
     run_program(cargo().args(["build", "--release"]).args(packages))?;
@@ -85,6 +91,7 @@ fn server(ServerOptions { quick, only, json }: &ServerOptions) -> Result<()> {
     benchmark.arg("--binary").arg(workspace::built_program("release", "throughline")?);
     benchmark.arg("--peer-binaries").arg(peers.join("release"));
     benchmark.arg("--peer-scripts").arg(NpmProject::BenchmarkPeers.path());
+    benchmark.arg("--shops").arg(workspace::path("examples/nextjs"));
     if *quick {
         benchmark.arg("--quick");
     } else {
