@@ -189,7 +189,8 @@ mod tests {
     fn what_only_services_may_say_of_money_is_a_scope_of_its_own() {
         for kind in CommandKind::ALL {
             let name = format!("{kind:?}");
-            let is_of_payments = ["Payment", "Charge", "Claims", "Import"].iter().any(|word| name.ends_with(word));
+            let words = ["Payment", "PaymentReferences", "Charge", "Claims", "Import"];
+            let is_of_payments = words.iter().any(|word| name.ends_with(word));
             assert_eq!(Scope::of_command(*kind) == Scope::Payments, is_of_payments, "{name}");
         }
     }

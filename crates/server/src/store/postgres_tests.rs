@@ -232,7 +232,8 @@ async fn until_blocked(store: &PostgresStore) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_gets_in_the_way_delays_a_batch_and_does_not_fail_it() {
-    let postgres = Postgres::options().setting("deadlock_timeout", "1s").start().unwrap();
+    // Each side looks once, so long after it began to wait: there has to be time for the other one to begin.
+    let postgres = Postgres::options().setting("deadlock_timeout", "1500ms").start().unwrap();
     let name = database(&postgres);
     let one_writer = PostgresSettings { writers: 1, ..settings(&postgres, name) };
     let store = Arc::new(PostgresStore::open(&one_writer).await.unwrap());
