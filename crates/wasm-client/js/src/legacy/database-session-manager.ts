@@ -45,20 +45,21 @@ export class DatabaseSessionManager {
   async createSession(data: NewRow): Promise<FunnelSessionRow> {
     return run(CREATE, async () => {
       const { server, funnel, currency } = this.#sessions;
+      const creation = toNewSession(data, currency);
+      for (const why of creation.forbidden) this.#refusals.refuse(refusal(CREATE, why));
       let session: Session;
       try {
-        ({ session } = await server.createSession({ ...toNewSession(data, currency), ...(funnel && { funnel }) }));
+        ({ session } = await server.createSession({ ...creation.session, ...(funnel && { funnel }) }));
       } catch (error) {
         // Whether it is the caller's fault. Then it is taken over piece by piece, and each refusal is noted by itself.
         if (!(error instanceof ThroughlineError) || error.status === undefined || error.status >= 500 || error.status === 429) throw error;
         const { code, mendableBy = 'permanent', detail: message } = error;
         this.#refusals.refuse(refusal(CREATE, { code, mendableBy, message }));
-        ({ session } = await server.createSession({ ...(data.id !== undefined && { id: data.id }), ...(funnel && { funnel }) }));
-        return toRow(await this.#change(CREATE, session.id, asChanges(data)));
+        const { id } = creation.session;
+        ({ session } = await server.createSession({ ...(id !== undefined && { id }), ...(funnel && { funnel }) }));
+        return toRow(await this.#change(CREATE, session.id, creation.changes));
       }
-      for (const { code, what } of wrongSums(data.metadata, session)) {
-        this.#refusals.refuse(refusal(CREATE, { code, mendableBy: 'forbidden', message: `nobody may set ${what}` }));
-      }
+      for (const why of wrongSums(creation.changes.metadata, session)) this.#refusals.refuse(refusal(CREATE, why));
       return toRow(session);
     });
   }
@@ -125,18 +126,8 @@ export class DatabaseSessionManager {
 
   #change(call: Call, id: string, changes: RowChanges): Promise<Session> {
     return this.#sessions.change(call, id, this.#refusals, (session) => {
-      const { commands, forbidden } = changesOf(session, changes, Date.now());
-      return { commands, forbidden: [...forbidden, ...wrongSums(changes.metadata, session)] };
+      const change = changesOf(session, changes, Date.now());
+      return { ...change, forbidden: [...change.forbidden, ...wrongSums(changes.metadata, session)] };
     });
   }
-}
-
-function asChanges({ email, customerInfo, products, couponCode, metadata }: NewRow): RowChanges {
-  return {
-    email,
-    ...(customerInfo && { customer_info: customerInfo }),
-    products: [...products],
-    ...(couponCode && { coupon_code: couponCode }),
-    ...(metadata && { metadata }),
-  };
 }

@@ -20,8 +20,8 @@ export class LegacyCallRefused extends Error {
   override readonly name = 'LegacyCallRefused';
   /** The legacy method. */
   readonly method: string;
-  /** What was wrong; `notReady` where something has to be set up first. */
-  readonly code: RejectionCode | ThroughlineErrorCode | 'notReady';
+  /** What was wrong; `notReady` where something has to be set up first, `unknownField` where a column is named that there is not. */
+  readonly code: RejectionCode | ThroughlineErrorCode | 'notReady' | 'unknownField';
   /** Who can mend it. */
   readonly mendableBy: MendableBy;
 
