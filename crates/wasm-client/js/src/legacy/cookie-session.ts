@@ -66,7 +66,7 @@ export interface CookieSession {
   createSession(data: NewSessionData): Promise<string>;
   /** What the request's cookie stands for; `null` on any failure. A cookie of the legacy kind is exchanged, once, where it can be replaced; one that is refused is removed. */
   getSession(): Promise<SessionData | null>;
-  /** A session by its id, whichever process began it. */
+  /** A session by its id, whichever process began it: one of which the gateway has told something, for which cookies were written. */
   getSessionById(id: string): Promise<SessionData | null>;
   /** Changes the session, and writes the cookie anew. */
   updateSession(data: SessionData): Promise<void>;
@@ -144,7 +144,7 @@ export function cookieSessionOver(sessions: UnifiedSessions, refusals: Refusals,
     async getSessionById(id) {
       return run(GET_BY_ID, async () => {
         const session = await sessions.find(id);
-        return session && toData(session);
+        return session && isTold(session) ? toData(session) : null;
       });
     },
 
@@ -202,6 +202,11 @@ function changesOf(session: Session, given: Partial<SessionData>): Change {
     commands.push({ type: 'setPaymentReferences', ...(transactionId && { transactionId }), ...others });
   }
   return { commands, forbidden: [] };
+}
+
+/** Old routes ask for a session that they can charge: where there was no payment yet, there was no cookie. */
+function isTold(session: Session): boolean {
+  return isPaid(session) || session.vaultId != null || session.customerId != null || session.transactionId != null;
 }
 
 /** Whose state the cookie has: that of the address where the goods go, which is what tax is worked out from. */

@@ -147,10 +147,11 @@ test('an address for the bill that comes later leaves the goods where they go', 
   const once = await database.getSession(same);
   expect([once?.customer_info, once?.metadata.billingInfo]).toEqual([california, undefined]);
   // The state of the cookie goes to where it was read from.
-  await cookieSession.updateSession({ ...(await cookieSession.getSessionById(id))!, state: 'NY' });
+  const facts = { vaultId: '', customerId: '', email: '', firstName: '', lastName: '', transactionId: '' };
+  await cookieSession.updateSession({ id, ...facts, createdAt: 0, expiresAt: 0, state: 'NY' });
   const moved = await database.getSession(id);
   expect([moved?.customer_info.state, moved?.metadata.billingInfo]).toEqual(['NY', { state: 'TX' }]);
-  const without = await cookieSession.createSession({ vaultId: '', customerId: '', email: '', firstName: '', lastName: '', transactionId: '', state: 'FL' });
+  const without = await cookieSession.createSession({ ...facts, state: 'FL' });
   expect((await used.shop.getSession(without))?.customer).toEqual({ billing: { state: 'FL' } });
 });
 
@@ -502,6 +503,8 @@ test('a session that begins with the cookie has its id, and what is no cookie of
   expect(await cookieSession.getSession()).toMatchObject({ id, ...facts });
   const own = `ws_${crypto.randomUUID().replaceAll('-', '')}`;
   expect(await cookieSession.createSession({ ...facts, id: own })).toBe(own);
+  // There is nothing to charge yet.
+  expect(await cookieSession.getSessionById(own)).toBeNull();
 
   const good = cookies.value!;
   const forged = legacyCookie({ id, exp: 4_102_444_800 }, 'another-secret-0123456789');
