@@ -26,7 +26,8 @@ const INFO = { ...NAMES, phone: 'phone', ...PLACE } as const;
  * The address beside the name is where the goods go, which is what tax is worked out from. One that the bill goes to instead, and the
  * name of a recipient, are in the metadata.
  */
-export function buyerOfRow({ firstName, lastName, phone, billing, shipping }: Session['customer']): BuyerOfRow {
+export function buyerOfRow({ firstName, lastName, phone, ...addresses }: Session['customer']): BuyerOfRow {
+  const [billing, shipping] = [given(addresses.billing), given(addresses.shipping)];
   const { firstName: _, lastName: __, ...place } = shipping ?? billing ?? {};
   return {
     customer_info: present({ ...place, firstName, lastName, phone }),
@@ -55,7 +56,8 @@ export function newCustomer({ info, billing, shipping }: Buyer): ForCustomer {
 }
 
 /** What changes the customer so that the row's buyer is as it is asked for. What is not named stays; an empty text removes. */
-export function customerPatch(now: Session['customer'], { info, billing, shipping }: Buyer): ForCustomer {
+export function customerPatch(customer: Session['customer'], { info, billing, shipping }: Buyer): ForCustomer {
+  const now = { billing: given(customer.billing), shipping: given(customer.shipping) };
   const flat = placeIn(info);
   const own = { ...textsIn(info, NAMES), ...textsIn(info, { phone: 'phone' }) };
   if (!now.billing && !now.shipping) {
@@ -69,10 +71,10 @@ export function customerPatch(now: Session['customer'], { info, billing, shippin
     const changed = beside && (flat ? { ...flat, ...differing(beside, now[to] ?? {}) } : beside);
     return { customer: present({ ...own, ...others, [to]: changed ?? flat }) };
   }
-  const goods = { ...placeIn(now.billing!), ...flat };
+  const goods = { ...placeIn(now.billing), ...flat };
   if (isSamePlace(goods, billing)) return { customer: present({ ...own, billing, shipping }) };
   // From here on the bill goes elsewhere: what was both is where the goods go.
-  const emptied = Object.fromEntries(Object.keys(placeIn(now.billing!) ?? {}).map((name) => [name, '']));
+  const emptied = Object.fromEntries(Object.keys(placeIn(now.billing) ?? {}).map((name) => [name, '']));
   return { customer: present({ ...own, billing: { ...emptied, ...billing }, shipping: filled({ ...goods, ...shipping }) }) };
 }
 
@@ -122,6 +124,11 @@ function textsIn(object: object, fields: Readonly<Record<string, string>>): Reco
 function filled<T extends object>(object: T | undefined): T | undefined {
   const entries = Object.entries(object ?? {}).filter(([, value]) => value !== '');
   return entries.length > 0 ? (Object.fromEntries(entries) as T) : undefined;
+}
+
+/** An address that says nothing is none. */
+function given<T extends object>(address: T | null | undefined): T | undefined {
+  return address && Object.values(address).some((value) => value != null) ? address : undefined;
 }
 
 function isNamed({ firstName, lastName }: ShippingInfo | NonNullable<Session['customer']['billing']>): boolean {

@@ -151,6 +151,10 @@ test('an address for the bill that comes later leaves the goods where they go', 
   await cookieSession.updateSession({ id, ...facts, createdAt: 0, expiresAt: 0, state: 'NY' });
   const moved = await database.getSession(id);
   expect([moved?.customer_info.state, moved?.metadata.billingInfo]).toEqual(['NY', { state: 'TX' }]);
+  // An address that says nothing is none.
+  const { session } = await used.shop.createSession({ customer: { shipping: {}, billing: texas } });
+  expect(await database.getSession(session.id)).toMatchObject({ customer_info: texas });
+  expect(await database.updateSession(session.id, { customer_info: { city: 'Dallas' } })).toMatchObject({ customer_info: { ...texas, city: 'Dallas' } });
   const without = await cookieSession.createSession({ ...facts, state: 'FL' });
   expect((await used.shop.getSession(without))?.customer).toEqual({ billing: { state: 'FL' } });
 });
