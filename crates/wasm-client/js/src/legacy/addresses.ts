@@ -23,17 +23,25 @@ const PLACE = { address: 'address', city: 'city', state: 'state', zipCode: 'zip_
 const INFO = { ...NAMES, phone: 'phone', ...PLACE } as const;
 
 /**
- * The address beside the name is where the goods go, which is what tax is worked out from. One that the bill goes to instead, and the
- * name of a recipient, are in the metadata.
+ * The address beside the name is where the goods go, which is what tax is worked out from. What it does not say of the bill's and the
+ * goods' addresses, is in the metadata.
  */
-export function buyerOfRow({ firstName, lastName, phone, ...addresses }: Session['customer']): BuyerOfRow {
-  const [billing, shipping] = [given(addresses.billing), given(addresses.shipping)];
-  const { firstName: _, lastName: __, ...place } = shipping ?? billing ?? {};
+export function buyerOfRow(customer: Session['customer']): BuyerOfRow {
+  const { firstName, lastName, phone } = customer;
+  const flat = filled(placeIn(customer[flatAddress(customer)] ?? {}));
+  const [billing, shipping] = [given(customer.billing), given(customer.shipping)];
+  const saysMore = (address: object) => isNamed(address) || !isSamePlace(address, flat ?? {});
   return {
-    customer_info: present({ ...place, firstName, lastName, phone }),
-    ...(billing && (shipping || isNamed(billing)) && { billingInfo: present({ ...billing }) }),
-    ...(shipping && (!billing || isNamed(shipping)) && { shippingInfo: present({ ...shipping }) }),
+    customer_info: present({ ...flat, firstName, lastName, phone }),
+    // With a bill beside it, the flat address is that of the goods; else it is that of both.
+    ...(billing && (shipping || saysMore(billing)) && { billingInfo: present({ ...billing }) }),
+    ...(shipping && (!billing || isSamePlace(billing, shipping) || saysMore(shipping)) && { shippingInfo: present({ ...shipping }) }),
   };
+}
+
+/** Which address a row has beside the buyer's name: the one that decides on the tax. */
+export function flatAddress({ billing, shipping }: Session['customer']): 'billing' | 'shipping' {
+  return shipping && (shipping.state != null || !billing) ? 'shipping' : 'billing';
 }
 
 /** What a customer is made or changed with; `other` is an address that there was no place for. */
@@ -66,15 +74,15 @@ export function customerPatch(customer: Session['customer'], { info, billing, sh
   }
   if (now.shipping || !billing) {
     // The flat address is the one that it was read from. Where both are named, that counts which is another one than it was.
-    const [to, beside] = now.shipping ? (['shipping', shipping] as const) : (['billing', billing] as const);
-    const others = now.shipping ? { billing } : { shipping };
+    const to = flatAddress(customer);
+    const [beside, others] = to === 'shipping' ? [shipping, { billing }] : [billing, { shipping }];
     const changed = beside && (flat ? { ...flat, ...differing(beside, now[to] ?? {}) } : beside);
     return { customer: present({ ...own, ...others, [to]: changed ?? flat }) };
   }
-  const goods = { ...placeIn(now.billing), ...flat };
+  const goods = { ...placeIn(now.billing!), ...flat };
   if (isSamePlace(goods, billing)) return { customer: present({ ...own, billing, shipping }) };
   // From here on the bill goes elsewhere: what was both is where the goods go.
-  const emptied = Object.fromEntries(Object.keys(placeIn(now.billing) ?? {}).map((name) => [name, '']));
+  const emptied = Object.fromEntries(Object.keys(placeIn(now.billing!) ?? {}).map((name) => [name, '']));
   return { customer: present({ ...own, billing: { ...emptied, ...billing }, shipping: filled({ ...goods, ...shipping }) }) };
 }
 
@@ -128,9 +136,10 @@ function filled<T extends object>(object: T | undefined): T | undefined {
 
 /** An address that says nothing is none. */
 function given<T extends object>(address: T | null | undefined): T | undefined {
-  return address && Object.values(address).some((value) => value != null) ? address : undefined;
+  return address && (isNamed(address) || filled(placeIn(address))) ? address : undefined;
 }
 
-function isNamed({ firstName, lastName }: ShippingInfo | NonNullable<Session['customer']['billing']>): boolean {
+function isNamed(address: object): boolean {
+  const { firstName, lastName } = address as { firstName?: unknown; lastName?: unknown };
   return firstName != null || lastName != null;
 }

@@ -1,5 +1,6 @@
 import { ThroughlineError } from '../server/error.js';
 import type { Command, Session } from '../server/types.js';
+import { flatAddress } from './addresses.js';
 import { type LegacyCallRefused, type Refusals } from './refusals.js';
 import { type Change, isPaid } from './row.js';
 import { KEPT } from './shapes.js';
@@ -189,14 +190,15 @@ function changesOf(session: Session, given: Partial<SessionData>): Change {
   const customer = {
     ...(firstName && firstName !== now.firstName && { firstName }),
     ...(lastName && lastName !== now.lastName && { lastName }),
-    ...(state && state !== now.state && { [stateHolder(session)]: { state } }),
+    ...(state && state !== now.state && { [flatAddress(session.customer)]: { state } }),
   };
   if (Object.keys(customer).length > 0) commands.push({ type: 'setCustomer', customer });
   // What else the shop has put into its cookie is kept, as the import keeps it.
   const kept = Object.entries({ ...beside, lastVaultUpdate }).filter(([name, value]) => value !== undefined && JSON.stringify(value) !== JSON.stringify(keptIn(session)[name]));
   if (kept.length > 0) commands.push({ type: 'setMetadata', metadata: { [KEPT]: Object.fromEntries(kept) } });
   const others = { ...(vaultId && { vaultId }), ...(customerId && { customerId }) };
-  if (transactionId && !isPaid(session)) {
+  // What is claimed only, is not confirmed by being said again.
+  if (transactionId && !isPaid(session) && transactionId !== session.claims?.transactionId) {
     commands.push({ type: 'recordPayment', transactionId, amount: session.amount, ...others });
   } else if ((transactionId && transactionId !== now.transactionId) || (vaultId && vaultId !== now.vaultId) || (customerId && customerId !== now.customerId)) {
     commands.push({ type: 'setPaymentReferences', ...(transactionId && { transactionId }), ...others });
@@ -206,12 +208,8 @@ function changesOf(session: Session, given: Partial<SessionData>): Change {
 
 /** Old routes ask for a session that they can charge: where there was no payment yet, there was no cookie. */
 function isTold(session: Session): boolean {
-  return isPaid(session) || session.vaultId != null || session.customerId != null || session.transactionId != null;
-}
-
-/** Whose state the cookie has: that of the address where the goods go, which is what tax is worked out from. */
-function stateHolder({ customer: { billing, shipping } }: Session): 'billing' | 'shipping' {
-  return shipping && (shipping.state != null || billing?.state == null) ? 'shipping' : 'billing';
+  const { vaultId, customerId, transactionId } = toData(session);
+  return isPaid(session) || [vaultId, customerId, transactionId].some((reference) => reference !== '');
 }
 
 function keptIn({ metadata }: Session): Record<string, unknown> {
@@ -220,17 +218,17 @@ function keptIn({ metadata }: Session): Record<string, unknown> {
 
 /** The session as the cookie said it. */
 export function toData(session: Session): SessionData {
-  const { id, vaultId, customerId, email, customer, transactionId, createdAt, expiresAt } = session;
-  const state = customer[stateHolder(session)]?.state;
+  const { id, customerId, email, customer, createdAt, expiresAt, claims } = session;
+  const state = customer[flatAddress(customer)]?.state;
   const { lastVaultUpdate } = keptIn(session) as { lastVaultUpdate?: number };
   return {
     id,
-    vaultId: vaultId ?? '',
+    vaultId: session.vaultId ?? claims?.vaultId ?? '',
     customerId: customerId ?? '',
     email: email ?? '',
     firstName: customer.firstName ?? '',
     lastName: customer.lastName ?? '',
-    transactionId: transactionId ?? '',
+    transactionId: session.transactionId ?? claims?.transactionId ?? '',
     ...(state != null && { state }),
     createdAt: Date.parse(createdAt),
     expiresAt: Date.parse(expiresAt),

@@ -301,30 +301,34 @@ function implied(status: RowStatus, step: string): boolean {
 
 function statusOf(session: Session): RowStatus {
   if (isPaid(session)) return 'completed';
-  return session.status === 'pending' && isUnsettled(session) ? 'processing' : session.status;
+  return isUnsettled(session) ? 'processing' : session.status;
 }
 
 function stepOf(session: Session): string {
-  if (session.status === 'failed') return 'failed';
-  if (session.status === 'completed') return 'success';
-  return session.status === 'pending' && isUnsettled(session) ? 'payment_processing' : session.currentStep;
+  const { status, payment } = session;
+  // A late read turned the status to expired; the step went on saying why.
+  if (status === 'failed' || (status === 'expired' && payment.failure)) return 'failed';
+  if (isUnsettled(session)) return 'payment_processing';
+  return status === 'completed' ? 'success' : session.currentStep;
 }
 
-/** Whether a payment is claimed that nobody has confirmed. */
-function isUnsettled({ claims }: Session): boolean {
-  if (!claims) return false;
+/** Whether a payment is claimed that nobody has confirmed, and that nothing else is known of. */
+function isUnsettled({ claims, ...session }: Session): boolean {
+  if (!claims || !['pending', 'expired'].includes(session.status)) return false;
   const { status, transactionId, vaultId, accepted = [] } = claims;
   return ['completed', 'processing'].includes(status) || transactionId != null || vaultId != null || accepted.length > 0;
 }
 
 function metadataOf(session: Session, addresses: Omit<BuyerOfRow, 'customer_info'>): Record<string, unknown> {
-  const { adjustments, totals, currency, payment } = session;
+  const { adjustments, totals, currency, payment, status } = session;
+  const { failure } = payment;
   const own = structuredClone(session.metadata) as Record<string, unknown>;
   const besides = (name: string) => (isObject(own[name]) ? besideAddress(own[name]) : {});
   const upsells = withCharges(session);
   return {
     ...own,
-    ...(session.status === 'failed' && payment.failure && { error: payment.failure.message, failed_at: session.updatedAt }),
+    ...((status === 'failed' || status === 'expired') && failure && { error: failure.message }),
+    ...(status === 'failed' && failure && { failed_at: session.updatedAt }),
     ...Object.fromEntries(Object.entries(addresses).map(([name, address]) => [name, { ...besides(name), ...address }])),
     ...(upsells !== undefined && { upsells }),
     subtotal: major(totals.subtotal, currency),
