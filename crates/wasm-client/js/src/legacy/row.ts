@@ -1,7 +1,7 @@
 import type { Command, NewSession, Session } from '../server/types.js';
 import { addressIn, besideAddress, besideBuyer, type BuyerOfRow, buyerOfRow, customerPatch, differs, type ForCustomer, newCustomer } from './addresses.js';
-import { type Details, detailsIn, withCharges, withoutTransactions } from './extras.js';
-import type { Refusal } from './refusals.js';
+import { detailsIn, type Extras, walk, withCharges, withoutTransactions } from './extras.js';
+import { byHand, type Refusal, unknownField, unreadable } from './refusals.js';
 import { type BillingInfo, type CustomerInfo, KEPT, major, minor, type Product, type ShippingInfo, type UpsellDetails } from './shapes.js';
 import { columnsIn, isObject, leftOf, present } from './values.js';
 
@@ -174,7 +174,7 @@ export function changesOf(session: Session, changes: RowChanges, nowMs: number):
   const { sums, items } = read;
   const { customer, other } = customerPatch(session.customer, read);
   if (differs(customer, session.customer)) commands.push({ type: 'setCustomer', customer });
-  if (items && JSON.stringify(row.products!.map(line)) !== JSON.stringify(before.products.map(line))) commands.push({ type: 'setItems', items });
+  if (items && linesOf(items) !== linesOf(session.products)) commands.push({ type: 'setItems', items });
   if (coupon_code !== undefined && (coupon_code || null) !== before.coupon_code) commands.push({ type: 'setCoupon', code: coupon_code || null });
   const { setBy, ...now } = session.adjustments;
   // What the shop itself has set, the products' rules would replace.
@@ -223,48 +223,6 @@ export function changesOf(session: Session, changes: RowChanges, nowMs: number):
   return { commands: [...commands, ...walked.commands], forbidden: [...forbidden, ...walked.forbidden], ...(next && { next }) };
 }
 
-/** What is asked for about extras. */
-interface Extras {
-  accepted: string[];
-  declined: string[];
-  details: Details[];
-}
-
-/**
- * Answers, charges and the step that is named. An offer is answered at its step: those that were made are, before the session goes on, and
- * others after it. A payment makes offers as well.
- */
-function walk(session: Session, extras: Extras, target: string | undefined, isPaidNow: boolean): Change {
-  if (target === session.currentStep) return walk(session, extras, undefined, isPaidNow);
-  const isAsked = [extras.accepted, extras.declined, extras.details].some(({ length }) => length > 0);
-  if (isPaidNow) {
-    const isNext = isAsked || target !== undefined;
-    return { commands: [], forbidden: [], ...(isNext && { next: (after) => walk(after, extras, target, false) }) };
-  }
-  const goes: Command[] = target === undefined ? [] : [{ type: 'goToStep', step: target }];
-  const isNow = (offer: string) => target === undefined || session.upsells.some((upsell) => upsell.offer === offer);
-  const ofNow = divided(extras, isNow);
-  const ofThen = divided(extras, (offer) => !isNow(offer));
-  const commands: Command[] = ofNow.accepted.map((offer) => ({ type: 'acceptUpsell', offer }));
-  commands.push(...ofNow.declined.map((offer): Command => ({ type: 'declineUpsell', offer })));
-  const forbidden: Refusal[] = [];
-  for (const { code: offer, transactionId, amount } of ofNow.details) {
-    const upsell = session.upsells.find((upsell) => upsell.offer === offer);
-    if (!transactionId || upsell?.transactionId === transactionId) continue;
-    const named = amount === undefined ? undefined : (minor(amount, session.currency) ?? -1);
-    const owed = upsell ? upsell.price + upsell.tax : (named ?? 0);
-    if (named === undefined || named === owed || named === upsell?.price) {
-      commands.push({ type: 'recordUpsellCharge', offer, transactionId, amount: owed });
-    } else forbidden.push(byHand(`the price of the offer ${offer}`, 'amountMismatch'));
-  }
-  const isLeft = [ofThen.accepted, ofThen.declined, ofThen.details].some(({ length }) => length > 0);
-  return { commands: [...commands, ...goes], forbidden, ...(isLeft && { next: (after) => walk(after, ofThen, undefined, false) }) };
-}
-
-function divided({ accepted, declined, details }: Extras, fits: (offer: string) => boolean): Extras {
-  return { accepted: accepted.filter(fits), declined: declined.filter(fits), details: details.filter(({ code }) => fits(code)) };
-}
-
 /** The columns that nobody sets, and values that are none. */
 function forbiddenOf(row: RowChanges, before: FunnelSessionRow, nowMs: number): Refusal[] {
   const forbidden: Refusal[] = [];
@@ -279,19 +237,6 @@ function forbiddenOf(row: RowChanges, before: FunnelSessionRow, nowMs: number): 
     if (row[name] !== undefined && !Array.isArray(row[name])) forbidden.push(unreadable(`${name} is no list`));
   }
   return forbidden;
-}
-
-/** Something that is not for legacy code to set. */
-function byHand(what: string, code: 'notPermitted' | 'amountMismatch' = 'notPermitted'): Refusal {
-  return { code, mendableBy: 'forbidden', message: `nobody may set ${what}` };
-}
-
-function unknownField(name: string): Refusal {
-  return { code: 'unknownField', mendableBy: 'permanent', message: `there is no column '${name}'; what is the shop's own goes into the metadata` };
-}
-
-function unreadable(message: string): Refusal {
-  return { code: 'invalidField', mendableBy: 'permanent', message };
 }
 
 /** Where the status leads by itself. */
@@ -435,8 +380,8 @@ function costOf(items: Item[]): number | undefined {
   return items.reduce<number | undefined>((sum, { price, quantity }) => (sum === undefined || price === undefined ? undefined : sum + price * quantity), 0);
 }
 
-function line({ id, price, quantity }: Product): unknown {
-  return [id, Number(price), Number(quantity ?? 1)];
+function linesOf(items: readonly Item[]): string {
+  return JSON.stringify(items.map(({ id, price, quantity }) => [id, price, quantity]));
 }
 
 function listOf(value: string[] | undefined): string[] {

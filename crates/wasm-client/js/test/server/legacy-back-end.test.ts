@@ -352,6 +352,8 @@ test('names are read however they are written, and what has no place is kept', a
     metadata: { billingInfo: { state: 'TX', floor: 3 }, legacy: { customerInfo: { company: 'Engines Ltd.' }, products: [{ colour: 'red' }] } },
   });
   expect(await database.updateSession(row.id, row)).toEqual(row);
+  // A price that is written otherwise is the same.
+  expect(await database.updateSession(row.id, { products: [{ ...products[0]!, price: '$177.00' as unknown as number }] })).toEqual(row);
   const camel = { customerInfo: { lastName: 'Lovelace', fax: '1' }, couponCode: null, expiresAt: new Date(Date.parse(row.expires_at) + 60_000).toISOString() };
   const changed = await database.updateSession(row.id, camel as object);
   expect(changed).toMatchObject({ customer_info: { lastName: 'Lovelace' }, coupon_code: null, metadata: { legacy: { customerInfo: { company: 'Engines Ltd.', fax: '1' } } } });
