@@ -1,5 +1,5 @@
 import { ThroughlineError } from '../server/error.js';
-import type { Session } from '../server/types.js';
+import type { Command, Session } from '../server/types.js';
 import type { Refusals } from './refusals.js';
 import { changesOf, type FunnelSessionRow, type NewRow, type RowChanges, type RowStatus, toNewSession, toRow, wrongSums } from './row.js';
 import { type Call, refusal, run, type UnifiedSessions } from './unified-sessions.js';
@@ -12,6 +12,9 @@ const STATUSES: Record<RowStatus, readonly Session['status'][]> = {
   failed: ['failed'],
   expired: ['expired'],
 };
+
+/** The commands after which it all adds up to something else. */
+const REPRICING: ReadonlySet<string> = new Set(['setItems', 'setCoupon', 'setAdjustments', 'setCustomer'] satisfies Command['type'][]);
 
 const call = (method: string, what: string): Call => ({ method, said: `Failed to ${what}` });
 const CREATE = call('createSession', 'create session');
@@ -126,8 +129,19 @@ export class DatabaseSessionManager {
 
   #change(call: Call, id: string, changes: RowChanges): Promise<Session> {
     return this.#sessions.change(call, id, this.#refusals, (session) => {
-      const change = changesOf(session, changes, Date.now());
-      return { ...change, forbidden: [...change.forbidden, ...wrongSums(changes.metadata, session)] };
+      const { next, ...change } = changesOf(session, changes, Date.now());
+      const wrong = wrongSums(changes.metadata, session);
+      if (wrong.length === 0 || !change.commands.some(({ type }) => REPRICING.has(type))) {
+        return { ...change, forbidden: [...change.forbidden, ...wrong], ...(next && { next }) };
+      }
+      // What the same call changes, it may name the sums of.
+      return {
+        ...change,
+        next: (after) => {
+          const { forbidden, ...rest } = next?.(after) ?? { commands: [], forbidden: [] };
+          return { ...rest, forbidden: [...forbidden, ...wrongSums(changes.metadata, after)] };
+        },
+      };
     });
   }
 }

@@ -82,8 +82,18 @@ test('a row is created, read and changed in its own words, with dollars as they 
     // What was not named is there still.
     metadata: { campaign: { name: 'spring' }, note: 'gift', tax: 5.53, shipping: 9.95, totalAmount: 103.98 },
   });
+  // With the sums that come of it.
+  const recounted = { subtotal: 177, tax: 11.06, totalAmount: 198.01 };
+  const all = { products, amount: 354, metadata: { ...changed.metadata, ...sums } };
+  expect(await database.updateSession(row.id, all)).toMatchObject({ amount: 354, metadata: sums });
+  const one = { products: [{ ...products[0]!, quantity: 1 }], amount: 177, metadata: { ...sums, ...recounted } };
+  expect(await database.updateSession(row.id, one)).toMatchObject({ amount: 177, metadata: { ...recounted, shipping: 9.95 } });
+  await expect(database.updateSession(row.id, { products, metadata: { ...recounted, totalAmount: 1 } })).rejects.toMatchObject({ code: 'amountMismatch' });
+  await database.updateSession(row.id, { products: changed.products, metadata: { tax: 5.53 } });
+  const again = await database.getSession(row.id);
+  expect(again).toEqual({ ...changed, updated_at: again!.updated_at });
   // The whole row back, as old routes do.
-  expect(await database.updateSession(row.id, changed)).toEqual(changed);
+  expect(await database.updateSession(row.id, changed)).toEqual(again);
   await expect(database.updateSession('ws_nobody', { email })).rejects.toMatchObject({
     name: 'LegacyCallRefused',
     method: 'updateSession',
