@@ -546,8 +546,14 @@ test("the old shop's cookie is exchanged once, and only where the answer can bri
   cookies.isReadOnly = true;
   expect(await cookieSession.getSession()).toBeNull();
   cookies.isReadOnly = false;
-  expect(await cookieSession.getSession()).toMatchObject({ id, vaultId: 'vault-7', transactionId: 'txn-7' });
+  const data = await cookieSession.getSession();
+  expect(data).toMatchObject({ id, vaultId: 'vault-7', transactionId: 'txn-7' });
   expect(cookies.value).toMatch(/^v4\.local\./);
+  expect(await cookieSession.getSessionById(id)).toMatchObject({ vaultId: 'vault-7' });
+  // Nobody has said how much was paid; that it is said once more, is no payment.
+  const before = await used.shop.getSession(id);
+  await cookieSession.updateSession({ ...data!, lastVaultUpdate: 1_790_000_000_000 });
+  expect((await used.shop.getSession(id))?.payment).toEqual(before?.payment);
   expect(await cookieSession.getSession()).toMatchObject({ id });
   // Whoever has stolen it comes too late.
   const thief = new Cookies();
