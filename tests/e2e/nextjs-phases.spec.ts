@@ -6,9 +6,9 @@ import { promisify } from 'node:util';
 
 import { expect, test, type Page } from '@playwright/test';
 
-import { checkOut, row, send, type Services, upsell } from './legacy-buyer.js';
+import { checkOut, order, products, row, send, type Services, upsell } from './legacy-buyer.js';
 import { apply, built, copyLegacy, made, phases, routes } from './nextjs-phases.js';
-import { chargesOf, shopDatabase, startGateway, startPostgres, startShop, unifiedShop } from './nextjs-shops.js';
+import { chargesOf, type Service, shopDatabase, startGateway, startPostgres, startShop, unifiedShop } from './nextjs-shops.js';
 import { freePort } from './ports.js';
 import { inRepository } from './repository.js';
 import { ThroughlineServer } from './server.js';
@@ -141,6 +141,94 @@ test('after phase 2 both sides of each route agree, a card is charged once, and 
       expect(await send(page, 'POST', '/api/upsell/process', upsell(id, 'RC6', 199))).toMatchObject({ status: 409 });
       expect(await chargesOf(gateway, id)).toHaveLength(3);
     });
+  } finally {
+    for (const service of running) await service.stop();
+  }
+});
+
+const california = { address: '1 Example Street', city: 'San Francisco', state: 'CA', zipCode: '94001', country: 'US' };
+const texas = { address: '1 Billing Street', city: 'Austin', state: 'TX', zipCode: '78701', country: 'US' };
+
+test('phase 2 compares addresses and sums, and a session that is here already goes on at the checkout', async () => {
+  test.setTimeout(300_000);
+  const shopFolder = await built('2-routes');
+  const running: { stop(): Promise<void> }[] = [];
+  const kept = <Started extends { stop(): Promise<void> }>(started: Started) => (running.unshift(started), started);
+  try {
+    const [postgres, gateway, server] = [kept(await startPostgres()), kept(await startGateway()), kept(await ThroughlineServer.start())];
+    const env = {
+      DATABASE_URL: postgres.url(shopDatabase),
+      GATEWAY_URL: gateway.url,
+      SESSION_SECRET: 'a secret for this test only',
+      THROUGHLINE_URL: server.url,
+      THROUGHLINE_SERVICE_KEY: server.serviceKey,
+    };
+    /** The shop, of which all routes work in this mode. A process that begins asks for the modes first. */
+    const shopIn = async (mode: string): Promise<Service> => {
+      for (const route of routes) await server.setRouteMode(route, mode);
+      return startShop(shopFolder, env);
+    };
+    const ask = async (shop: Service, method: string, path: string, body?: object) => {
+      const headers = { 'content-type': 'application/json' };
+      const answer = await fetch(shop.url + path, { method, headers, ...(body && { body: JSON.stringify(body) }) });
+      return { status: answer.status, body: (await answer.json()) as Record<string, unknown> };
+    };
+    const parity = async () => {
+      const answer = await server.request('/v1/parity', { headers: { authorization: `Bearer ${server.operatorKey}` } });
+      const { routes } = (await answer.json()) as { routes: Parity[] };
+      const counted = routes.filter(({ equal, different }) => equal + different > 0);
+      return Object.fromEntries(counted.map(({ route, equal, fields }) => [route, [equal, fields.map(({ field }) => field).sort()]]));
+    };
+    const session = async (id: string) => (await (await server.request(`/v1/sessions/${id}`)).json()) as { customer: object; metadata: object };
+
+    const compared = await shopIn('compare');
+    const buyers: [string, object][] = [
+      ['ws_phases_one', { customerInfo: { firstName: 'Ada', lastName: 'Lovelace', phone: '555 0100', ...california } }],
+      ['ws_phases_two', { customerInfo: { firstName: 'Ada', lastName: 'Lovelace', ...california }, billingInfo: texas }],
+      ['ws_phases_three', { customerInfo: { firstName: 'Ada', lastName: 'Lovelace', ...texas }, billingInfo: california, couponCode: 'SAVE10' }],
+    ];
+    for (const [id, buyer] of buyers) {
+      expect(await ask(compared, 'POST', '/api/checkout/process', { ...order(id), ...buyer })).toMatchObject({ status: 200 });
+      expect(await ask(compared, 'POST', '/api/upsell/process', upsell(id, 'RC6', 199))).toMatchObject({ status: 200 });
+      expect(await ask(compared, 'POST', '/api/upsell/process', { ...upsell(id, 'SG6', 149), step: 2 })).toMatchObject({ status: 200 });
+      expect(await ask(compared, 'GET', `/api/session/${id}`)).toMatchObject({ status: 200 });
+    }
+    expect(await ask(compared, 'POST', '/api/checkout/process', order('ws_phases_declined', 'tok_declined'))).toMatchObject({ status: 402 });
+    const agreed = { 'POST /api/checkout/process': [4, []], 'POST /api/upsell/process': [6, []] };
+    await ask(compared, 'GET', '/api/session/ws_phases_declined');
+    await expect.poll(parity).toEqual({ ...agreed, 'GET /api/session/[id]': [4, []] });
+    // What differs there, is seen.
+    const change = `jsonb_set(jsonb_set(metadata, '{tax}', '1'), '{billingInfo,state}', '"NY"')`;
+    await postgres.execute(shopDatabase, `UPDATE funnel_sessions SET customer_info = customer_info || '{"state":"NY"}', metadata = ${change} WHERE id = 'ws_phases_two'`);
+    await ask(compared, 'GET', '/api/session/ws_phases_two');
+    const seen = ['session.customer_info.state', 'session.metadata.billingInfo.state', 'session.metadata.tax'];
+    await expect.poll(parity).toEqual({ ...agreed, 'GET /api/session/[id]': [4, seen] });
+    await compared.stop();
+
+    // A browser's session, which the import has brought in with a coupon and another address.
+    const entry = { id: 'ws_phases_known', email: 'bob@example.com', status: 'initiated', currentStep: 'checkout', couponCode: 'SAVE10', upsellsAccepted: [], upsellsDeclined: [] };
+    const browser = { ...entry, customerInfo: { firstName: 'Bob', phone: '1', ...texas }, products: [{ ...products[0], quantity: 1 }], amount: 177, shippingInfo: { state: 'NY' } };
+    const imported = await server.request('/v1/sessions/batch/import', { method: 'POST', body: JSON.stringify({ sessions: [{ id: entry.id, legacy: { browser } }] }) });
+    expect(imported.status).toBe(200);
+    expect(await session(entry.id)).toMatchObject({ customer: { firstName: 'Bob', shipping: { state: 'NY' } } });
+    const only = kept(await shopIn('only'));
+    const known = { ...order(entry.id), customerInfo: { firstName: 'Ada', lastName: 'Lovelace', ...california }, couponCode: 'SAVE10' };
+    const first = await ask(only, 'POST', '/api/checkout/process', known);
+    expect(first).toMatchObject({ status: 200, body: { success: true, amount: 379.66, tax: 25.66 } });
+    expect(await session(entry.id)).toMatchObject({ customer: { firstName: 'Ada', lastName: 'Lovelace', billing: california }, metadata: { couponCode: 'SAVE10' } });
+    expect(Object.keys((await session(entry.id)).customer).sort()).toEqual(['billing', 'firstName', 'lastName']);
+    // It is paid: asked again, the answer is the same, and nothing is charged.
+    expect(await ask(only, 'POST', '/api/checkout/process', known)).toEqual(first);
+    expect((await chargesOf(gateway, entry.id)).map(({ amount }) => amount)).toEqual([379.66]);
+    expect(await ask(only, 'POST', '/api/session/create', { ...known, id: entry.id })).toMatchObject({ status: 200, body: { sessionId: entry.id } });
+    // One who was declined tries again; and while a payment is under way, there is no second one.
+    expect(await ask(only, 'POST', '/api/checkout/process', order('ws_phases_declined'))).toMatchObject({ status: 200, body: { success: true } });
+    await ask(only, 'POST', '/api/session/create', { ...known, id: 'ws_phases_under_way' });
+    await server.request('/v1/sessions/ws_phases_under_way/commands', { method: 'POST', body: JSON.stringify({ commands: [{ type: 'beginProcessing' }] }) });
+    const refused = await ask(only, 'POST', '/api/checkout/process', order('ws_phases_under_way'));
+    expect(refused).toMatchObject({ status: 409, body: { success: false, error: { code: 'SESSION_ERROR' } } });
+    expect(await chargesOf(gateway, 'ws_phases_under_way')).toEqual([]);
+    expect(await ask(only, 'POST', '/api/checkout/process', { ...order('ws_phases_nobody'), email: 'nobody' })).toMatchObject({ status: 409 });
   } finally {
     for (const service of running) await service.stop();
   }

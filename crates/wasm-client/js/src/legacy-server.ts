@@ -20,4 +20,4 @@ export type { DatabaseSessionManager } from './legacy/database-session-manager.j
 export { LegacyCallRefused, type LegacyException, type RefusalOptions } from './legacy/refusals.js';
 export * from './legacy/route-migration.js';
 export type { FunnelSessionRow, NewRow, RowChanges, RowStatus } from './legacy/row.js';
-export type { CustomerInfo, Product, UpsellDetails } from './legacy/shapes.js';
+export type { BillingInfo, CustomerInfo, Product, ShippingInfo, UpsellDetails } from './legacy/shapes.js';

@@ -1,9 +1,11 @@
 import { ThroughlineError } from '../server/error.js';
 import type { Command, Session } from '../server/types.js';
+import { flatAddress } from './addresses.js';
 import { type LegacyCallRefused, type Refusals } from './refusals.js';
 import { type Change, isPaid } from './row.js';
 import { KEPT } from './shapes.js';
 import { type Call, refusal, run, type UnifiedSessions } from './unified-sessions.js';
+import { columnsIn } from './values.js';
 
 /** The legacy cookie's name, which stays. */
 export const COOKIE = 'upsell_session';
@@ -63,9 +65,9 @@ export interface CookieSession {
    * the session is paid.
    */
   createSession(data: NewSessionData): Promise<string>;
-  /** What the request's cookie stands for; `null` on any failure. A cookie of the legacy kind is exchanged, once, where it can be replaced. */
+  /** What the request's cookie stands for; `null` on any failure. A cookie of the legacy kind is exchanged, once, where it can be replaced; one that is refused is removed. */
   getSession(): Promise<SessionData | null>;
-  /** A session by its id, whichever process began it. */
+  /** A session by its id, whichever process began it: one of which the gateway has told something, for which cookies were written. */
   getSessionById(id: string): Promise<SessionData | null>;
   /** Changes the session, and writes the cookie anew. */
   updateSession(data: SessionData): Promise<void>;
@@ -103,7 +105,7 @@ export function cookieSessionOver(sessions: UnifiedSessions, refusals: Refusals,
       const verified = await server.verifyToken(value);
       return verified && { ...verified, id: verified.sessionId };
     }
-    // It is good once: not to be spent where the token can't be handed over.
+    // It is good once: not to be spent where the token can't be handed over. Where the server can't be asked, it stays.
     write(from, value, LEGACY_LIFETIME);
     const { sessionId: id, token, tokenExpiresAt: expiresAt } = await server.exchangeLegacyCookie(value);
     write(from, token, secondsUntil(expiresAt));
@@ -125,12 +127,17 @@ export function cookieSessionOver(sessions: UnifiedSessions, refusals: Refusals,
       try {
         const from = await store();
         const value = from.get(COOKIE)?.value;
-        const opened = value ? await open(value, from) : null;
+        if (!value) return null;
+        const opened = await open(value, from).catch((error: unknown) => {
+          if (isRefused(error)) return null;
+          throw error;
+        });
+        if (!opened) write(from, '', 0);
         const session = opened && (await sessions.find(opened.id));
         return session && { ...toData(session), createdAt: Date.parse(opened.issuedAt), expiresAt: Date.parse(opened.expiresAt) };
       } catch (error) {
-        // Null, as it was; but somebody hears of it where it is not the cookie's fault.
-        if (error instanceof ThroughlineError && (error.status ?? 500) >= 500) refusals.note(failed(GET, error));
+        // Null, as it was; but somebody hears of what is not the cookie's fault.
+        if (error instanceof ThroughlineError) refusals.note(failed(GET, error));
         return null;
       }
     },
@@ -138,7 +145,7 @@ export function cookieSessionOver(sessions: UnifiedSessions, refusals: Refusals,
     async getSessionById(id) {
       return run(GET_BY_ID, async () => {
         const session = await sessions.find(id);
-        return session && toData(session);
+        return session && isTold(session) ? toData(session) : null;
       });
     },
 
@@ -161,23 +168,37 @@ async function begin({ server, funnel }: UnifiedSessions, id: string | undefined
   return session.id;
 }
 
+const CLAIMS = [
+  'id', 'vault_id', 'customer_id', 'email', 'first_name', 'last_name', 'transaction_id', 'state', 'created_at', 'expires_at', 'last_vault_update',
+] as const;
+
+/** The claims as today's code names them, whichever way they are written, and those that the cookie did not have. */
+function claimsIn(given: object): { data: Partial<SessionData>; others: Record<string, unknown> } {
+  const { known, unknown } = columnsIn(given, CLAIMS);
+  const camel = (name: string) => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+  const data = Object.fromEntries(Object.entries(known).map(([name, value]) => [camel(name), value])) as Partial<SessionData>;
+  return { data, others: Object.fromEntries(unknown.map((name) => [name, (given as Record<string, unknown>)[name]])) };
+}
+
 /** The facts that a session has not yet. */
-function changesOf(session: Session, data: Partial<SessionData>): Change {
+function changesOf(session: Session, given: Partial<SessionData>): Change {
   const now = toData(session);
   const commands: Command[] = [];
+  const { data, others: beside } = claimsIn(given);
   const { email, firstName, lastName, state, transactionId, vaultId, customerId, lastVaultUpdate } = data;
   if (email && email !== now.email) commands.push({ type: 'setEmail', email });
   const customer = {
     ...(firstName && firstName !== now.firstName && { firstName }),
     ...(lastName && lastName !== now.lastName && { lastName }),
-    ...(state && state !== now.state && { billing: { state } }),
+    ...(state && state !== now.state && { [flatAddress(session.customer)]: { state } }),
   };
   if (Object.keys(customer).length > 0) commands.push({ type: 'setCustomer', customer });
-  if (lastVaultUpdate !== undefined && lastVaultUpdate !== now.lastVaultUpdate) {
-    commands.push({ type: 'setMetadata', metadata: { [KEPT]: { lastVaultUpdate } } });
-  }
+  // What else the shop has put into its cookie is kept, as the import keeps it.
+  const kept = Object.entries({ ...beside, lastVaultUpdate }).filter(([name, value]) => value !== undefined && JSON.stringify(value) !== JSON.stringify(keptIn(session)[name]));
+  if (kept.length > 0) commands.push({ type: 'setMetadata', metadata: { [KEPT]: Object.fromEntries(kept) } });
   const others = { ...(vaultId && { vaultId }), ...(customerId && { customerId }) };
-  if (transactionId && !isPaid(session)) {
+  // What is claimed only, is not confirmed by being said again.
+  if (transactionId && !isPaid(session) && transactionId !== session.claims?.transactionId) {
     commands.push({ type: 'recordPayment', transactionId, amount: session.amount, ...others });
   } else if ((transactionId && transactionId !== now.transactionId) || (vaultId && vaultId !== now.vaultId) || (customerId && customerId !== now.customerId)) {
     commands.push({ type: 'setPaymentReferences', ...(transactionId && { transactionId }), ...others });
@@ -185,24 +206,41 @@ function changesOf(session: Session, data: Partial<SessionData>): Change {
   return { commands, forbidden: [] };
 }
 
+/** Old routes ask for a session that they can charge: where there was no payment yet, there was no cookie. */
+function isTold(session: Session): boolean {
+  const { vaultId, customerId, transactionId } = toData(session);
+  return isPaid(session) || [vaultId, customerId, transactionId].some((reference) => reference !== '');
+}
+
+function keptIn({ metadata }: Session): Record<string, unknown> {
+  return (metadata[KEPT] ?? {}) as Record<string, unknown>;
+}
+
 /** The session as the cookie said it. */
 export function toData(session: Session): SessionData {
-  const { id, vaultId, customerId, email, customer, transactionId, createdAt, expiresAt, metadata } = session;
-  const state = customer.billing?.state ?? customer.shipping?.state;
-  const lastVaultUpdate = (metadata[KEPT] as { lastVaultUpdate?: number } | undefined)?.lastVaultUpdate;
+  const { id, customerId, email, customer, createdAt, expiresAt, claims } = session;
+  const state = customer[flatAddress(customer)]?.state;
+  const { lastVaultUpdate } = keptIn(session) as { lastVaultUpdate?: number };
   return {
     id,
-    vaultId: vaultId ?? '',
+    vaultId: session.vaultId ?? claims?.vaultId ?? '',
     customerId: customerId ?? '',
     email: email ?? '',
     firstName: customer.firstName ?? '',
     lastName: customer.lastName ?? '',
-    transactionId: transactionId ?? '',
+    transactionId: session.transactionId ?? claims?.transactionId ?? '',
     ...(state != null && { state }),
     createdAt: Date.parse(createdAt),
     expiresAt: Date.parse(expiresAt),
     ...(lastVaultUpdate !== undefined && { lastVaultUpdate }),
   };
+}
+
+/** What the server says of a cookie that it has looked at, and that will never be good again. */
+const REFUSED = new Set(['legacyCookieForged', 'legacyCookieExpired', 'legacyCookieUsed', 'legacyCookieMalformed', 'legacySecretPublic']);
+
+function isRefused(error: unknown): boolean {
+  return error instanceof ThroughlineError && REFUSED.has(error.code);
 }
 
 /** A JSON Web Token; today's begin with `v4.local.`. */

@@ -1,5 +1,5 @@
 import { ThroughlineError } from '../server/error.js';
-import type { Session } from '../server/types.js';
+import type { Command, Session } from '../server/types.js';
 import type { Refusals } from './refusals.js';
 import { changesOf, type FunnelSessionRow, type NewRow, type RowChanges, type RowStatus, toNewSession, toRow, wrongSums } from './row.js';
 import { type Call, refusal, run, type UnifiedSessions } from './unified-sessions.js';
@@ -12,6 +12,9 @@ const STATUSES: Record<RowStatus, readonly Session['status'][]> = {
   failed: ['failed'],
   expired: ['expired'],
 };
+
+/** The commands after which it all adds up to something else. */
+const REPRICING: ReadonlySet<string> = new Set(['setItems', 'setCoupon', 'setAdjustments', 'setCustomer'] satisfies Command['type'][]);
 
 const call = (method: string, what: string): Call => ({ method, said: `Failed to ${what}` });
 const CREATE = call('createSession', 'create session');
@@ -45,20 +48,21 @@ export class DatabaseSessionManager {
   async createSession(data: NewRow): Promise<FunnelSessionRow> {
     return run(CREATE, async () => {
       const { server, funnel, currency } = this.#sessions;
+      const creation = toNewSession(data, currency);
+      for (const why of creation.forbidden) this.#refusals.refuse(refusal(CREATE, why));
       let session: Session;
       try {
-        ({ session } = await server.createSession({ ...toNewSession(data, currency), ...(funnel && { funnel }) }));
+        ({ session } = await server.createSession({ ...creation.session, ...(funnel && { funnel }) }));
       } catch (error) {
         // Whether it is the caller's fault. Then it is taken over piece by piece, and each refusal is noted by itself.
         if (!(error instanceof ThroughlineError) || error.status === undefined || error.status >= 500 || error.status === 429) throw error;
         const { code, mendableBy = 'permanent', detail: message } = error;
         this.#refusals.refuse(refusal(CREATE, { code, mendableBy, message }));
-        ({ session } = await server.createSession({ ...(data.id !== undefined && { id: data.id }), ...(funnel && { funnel }) }));
-        return toRow(await this.#change(CREATE, session.id, asChanges(data)));
+        const { id } = creation.session;
+        ({ session } = await server.createSession({ ...(id !== undefined && { id }), ...(funnel && { funnel }) }));
+        return toRow(await this.#change(CREATE, session.id, creation.changes));
       }
-      for (const { code, what } of wrongSums(data.metadata, session)) {
-        this.#refusals.refuse(refusal(CREATE, { code, mendableBy: 'forbidden', message: `nobody may set ${what}` }));
-      }
+      for (const why of wrongSums(creation.changes.metadata, session)) this.#refusals.refuse(refusal(CREATE, why));
       return toRow(session);
     });
   }
@@ -125,18 +129,19 @@ export class DatabaseSessionManager {
 
   #change(call: Call, id: string, changes: RowChanges): Promise<Session> {
     return this.#sessions.change(call, id, this.#refusals, (session) => {
-      const { commands, forbidden } = changesOf(session, changes, Date.now());
-      return { commands, forbidden: [...forbidden, ...wrongSums(changes.metadata, session)] };
+      const { next, ...change } = changesOf(session, changes, Date.now());
+      const wrong = wrongSums(changes.metadata, session);
+      if (wrong.length === 0 || !change.commands.some(({ type }) => REPRICING.has(type))) {
+        return { ...change, forbidden: [...change.forbidden, ...wrong], ...(next && { next }) };
+      }
+      // What the same call changes, it may name the sums of.
+      return {
+        ...change,
+        next: (after) => {
+          const { forbidden, ...rest } = next?.(after) ?? { commands: [], forbidden: [] };
+          return { ...rest, forbidden: [...forbidden, ...wrongSums(changes.metadata, after)] };
+        },
+      };
     });
   }
-}
-
-function asChanges({ email, customerInfo, products, couponCode, metadata }: NewRow): RowChanges {
-  return {
-    email,
-    ...(customerInfo && { customer_info: customerInfo }),
-    products: [...products],
-    ...(couponCode && { coupon_code: couponCode }),
-    ...(metadata && { metadata }),
-  };
 }

@@ -8,6 +8,21 @@ export interface Refusal {
   message: string;
 }
 
+/** Something that is not for legacy code to set. */
+export function byHand(what: string, code: 'notPermitted' | 'amountMismatch' = 'notPermitted'): Refusal {
+  return { code, mendableBy: 'forbidden', message: `nobody may set ${what}` };
+}
+
+/** A column is named that there is not. */
+export function unknownField(name: string): Refusal {
+  return { code: 'unknownField', mendableBy: 'permanent', message: `there is no column '${name}'; what is the shop's own goes into the metadata` };
+}
+
+/** A value is none. */
+export function unreadable(message: string): Refusal {
+  return { code: 'invalidField', mendableBy: 'permanent', message };
+}
+
 /** How often legacy calls asked for what the rules forbid. */
 export interface LegacyException {
   readonly method: string;
@@ -20,8 +35,8 @@ export class LegacyCallRefused extends Error {
   override readonly name = 'LegacyCallRefused';
   /** The legacy method. */
   readonly method: string;
-  /** What was wrong; `notReady` where something has to be set up first. */
-  readonly code: RejectionCode | ThroughlineErrorCode | 'notReady';
+  /** What was wrong; `notReady` where something has to be set up first, `unknownField` where a column is named that there is not. */
+  readonly code: RejectionCode | ThroughlineErrorCode | 'notReady' | 'unknownField';
   /** Who can mend it. */
   readonly mendableBy: MendableBy;
 

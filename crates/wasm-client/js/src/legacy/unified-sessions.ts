@@ -1,6 +1,6 @@
 import type { ThroughlineServer } from '../server/client.js';
 import { ThroughlineError } from '../server/error.js';
-import type { Session, WriteOptions } from '../server/types.js';
+import type { Session } from '../server/types.js';
 import { LegacyCallRefused, type Refusal, type Refusals } from './refusals.js';
 import { type Change, isPaid } from './row.js';
 
@@ -49,19 +49,20 @@ export class UnifiedSessions {
   }
 
   /** Changes a session; what it is then. What must not be set by hand is known before anything is changed. */
-  async change(call: Call, id: string, refusals: Refusals, changeOf: (session: Session) => Change, options?: WriteOptions): Promise<Session> {
-    const session = await this.find(id);
+  async change(call: Call, id: string, refusals: Refusals, changeOf: (session: Session) => Change): Promise<Session> {
+    let session = await this.find(id);
     if (!session) {
       throw refusal(call, { code: 'sessionNotFound', mendableBy: 'permanent', message: 'there is no such session, or its time is over' });
     }
-    const { commands, forbidden } = changeOf(session);
-    for (const { code, what } of forbidden) {
-      refusals.refuse(refusal(call, { code, mendableBy: 'forbidden', message: `nobody may set ${what}` }));
+    for (let change: Change | undefined = changeOf(session); change; change = change.next?.(session)) {
+      const { commands, forbidden } = change;
+      for (const why of forbidden) refusals.refuse(refusal(call, why));
+      if (commands.length === 0) continue;
+      const { results, session: after } = await this.server.commands(id, commands);
+      for (const result of results) if (result.outcome === 'rejected') refusals.refuse(refusal(call, result.reason as Refusal));
+      session = after;
     }
-    if (commands.length === 0) return session;
-    const { results, session: after } = await this.server.commands(id, commands, options);
-    for (const result of results) if (result.outcome === 'rejected') refusals.refuse(refusal(call, result.reason as Refusal));
-    return after;
+    return session;
   }
 
   async #bringIn(id: string): Promise<Session | null> {

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 
-import { legacyBackEnd, LegacyCallRefused, type LegacyBackEnd, type LegacyBackEndOptions } from '../../src/legacy-server.js';
+import { legacyBackEnd, LegacyCallRefused, type LegacyBackEnd, type LegacyBackEndOptions, type RowChanges } from '../../src/legacy-server.js';
+import { ThroughlineServer } from '../../src/server.js';
 import { legacyCookie, someEmail, thrownBy, useShop } from './shop.js';
 
 const used = useShop();
@@ -81,8 +82,18 @@ test('a row is created, read and changed in its own words, with dollars as they 
     // What was not named is there still.
     metadata: { campaign: { name: 'spring' }, note: 'gift', tax: 5.53, shipping: 9.95, totalAmount: 103.98 },
   });
+  // With the sums that come of it.
+  const recounted = { subtotal: 177, tax: 11.06, totalAmount: 198.01 };
+  const all = { products, amount: 354, metadata: { ...changed.metadata, ...sums } };
+  expect(await database.updateSession(row.id, all)).toMatchObject({ amount: 354, metadata: sums });
+  const one = { products: [{ ...products[0]!, quantity: 1 }], amount: 177, metadata: { ...sums, ...recounted } };
+  expect(await database.updateSession(row.id, one)).toMatchObject({ amount: 177, metadata: { ...recounted, shipping: 9.95 } });
+  await expect(database.updateSession(row.id, { products, metadata: { ...recounted, totalAmount: 1 } })).rejects.toMatchObject({ code: 'amountMismatch' });
+  await database.updateSession(row.id, { products: changed.products, metadata: { tax: 5.53 } });
+  const again = await database.getSession(row.id);
+  expect(again).toEqual({ ...changed, updated_at: again!.updated_at });
   // The whole row back, as old routes do.
-  expect(await database.updateSession(row.id, changed)).toEqual(changed);
+  expect(await database.updateSession(row.id, changed)).toEqual(again);
   await expect(database.updateSession('ws_nobody', { email })).rejects.toMatchObject({
     name: 'LegacyCallRefused',
     method: 'updateSession',
@@ -104,6 +115,74 @@ test('a shop that makes its own ids and sums has those', async () => {
   expect(row).toMatchObject({ id, coupon_code: 'SAVE10', metadata: { discount: 0, shipping: 0, totalAmount: 376.13 } });
   expect((await used.shop.getSession(id))?.amount).toBe(37_613);
   await expect(database.createSession({ id, email: someEmail(), products })).rejects.toMatchObject({ code: 'sessionExists' });
+});
+
+const california = { address: '1 Example Street', city: 'San Francisco', state: 'CA', zipCode: '94001', country: 'US' };
+const texas = { address: '1 Billing Street', city: 'Austin', state: 'TX', zipCode: '78701', country: 'US' };
+
+test('the flat address is where the goods go, and the bill may go elsewhere', async () => {
+  const cookies = new Cookies();
+  const { databaseSessionManager: database, cookieSession } = backEnd({ cookies: cookies.store });
+  const ada = { firstName: 'Ada', lastName: 'Lovelace' };
+  const data = { email: someEmail(), customerInfo: { ...ada, ...california }, products, metadata: { billingInfo: texas, tax: 25.67 } };
+  const row = await database.createSession(data);
+  expect(row.customer_info).toEqual({ ...ada, ...california });
+  expect(row.metadata).toMatchObject({ billingInfo: texas, tax: 25.67 });
+  expect(row.metadata).not.toHaveProperty('shippingInfo');
+  expect((await used.shop.getSession(row.id))?.customer).toEqual({ ...ada, shipping: california, billing: texas });
+  expect(await database.updateSession(row.id, row)).toEqual(row);
+
+  const moved = await database.updateSession(row.id, { customer_info: { city: 'Oakland' } });
+  expect([moved.customer_info, moved.metadata.billingInfo]).toEqual([{ ...ada, ...california, city: 'Oakland' }, texas]);
+  const billed = await database.updateSession(row.id, { metadata: { ...moved.metadata, billingInfo: { ...texas, city: 'Dallas' } } });
+  expect([billed.customer_info, billed.metadata.billingInfo]).toEqual([moved.customer_info, { ...texas, city: 'Dallas' }]);
+
+  // The cookie's state is that of the goods: it asks for nothing, paid or not.
+  await database.updateSessionStatus(row.id, 'processing');
+  await database.completeSession(row.id, 'txn-1', 'vault-1');
+  const facts = { id: row.id, vaultId: 'vault-1', customerId: '', email: data.email, ...ada, transactionId: 'txn-1', state: 'CA' };
+  await cookieSession.createSession(facts);
+  expect(await cookieSession.getSession()).toMatchObject({ state: 'CA' });
+  await cookieSession.updateSession({ ...facts, createdAt: 0, expiresAt: 0 });
+  expect((await database.getSession(row.id))?.metadata.billingInfo).toEqual({ ...texas, city: 'Dallas' });
+});
+
+test('an address for the bill that comes later leaves the goods where they go', async () => {
+  const { databaseSessionManager: database, cookieSession } = backEnd({ cookies: new Cookies().store });
+  const { id } = await database.createSession({ email: someEmail(), customerInfo: california, products });
+  const row = await database.updateSession(id, { metadata: { billingInfo: { state: 'TX' } } });
+  expect([row.customer_info, row.metadata.billingInfo]).toEqual([california, { state: 'TX' }]);
+  // Both have it now, which is once.
+  const { id: same } = await database.createSession({ email: someEmail(), customerInfo: california, products, metadata: { billingInfo: california } });
+  const once = await database.getSession(same);
+  expect([once?.customer_info, once?.metadata.billingInfo]).toEqual([california, undefined]);
+  // The state of the cookie goes to where it was read from.
+  const facts = { vaultId: '', customerId: '', email: '', firstName: '', lastName: '', transactionId: '' };
+  await cookieSession.updateSession({ id, ...facts, createdAt: 0, expiresAt: 0, state: 'NY' });
+  const moved = await database.getSession(id);
+  expect([moved?.customer_info.state, moved?.metadata.billingInfo]).toEqual(['NY', { state: 'TX' }]);
+  // An address that says nothing is none.
+  const { session } = await used.shop.createSession({ customer: { shipping: {}, billing: texas } });
+  expect(await database.getSession(session.id)).toMatchObject({ customer_info: texas });
+  expect(await database.updateSession(session.id, { customer_info: { city: 'Dallas' } })).toMatchObject({ customer_info: { ...texas, city: 'Dallas' } });
+  const without = await cookieSession.createSession({ ...facts, state: 'FL' });
+  expect((await used.shop.getSession(without))?.customer).toEqual({ billing: { state: 'FL' } });
+});
+
+test('names of recipients are beside the addresses, which read back as they were', async () => {
+  const { databaseSessionManager: database } = backEnd();
+  const { session } = await used.shop.createSession({
+    email: someEmail(),
+    customer: { firstName: 'Ada', shipping: { firstName: 'Bob', ...california }, billing: { lastName: 'Byron', ...texas } },
+    products: [{ id: 'fitspresso-3-pack', quantity: 1 }],
+  });
+  const row = await database.getSession(session.id);
+  expect(row).toMatchObject({
+    customer_info: { firstName: 'Ada', ...california },
+    metadata: { billingInfo: { lastName: 'Byron', ...texas }, shippingInfo: { firstName: 'Bob', ...california } },
+  });
+  const { id } = await database.createSession({ email: someEmail(), customerInfo: row!.customer_info, products, metadata: row!.metadata.billingInfo ? { billingInfo: row!.metadata.billingInfo, shippingInfo: row!.metadata.shippingInfo } : {} });
+  expect((await used.shop.getSession(id))?.customer).toEqual(session.customer);
 });
 
 test('a payment goes from begun to made, and what the gateway told is kept on the way', async () => {
@@ -188,15 +267,149 @@ test('extras are accepted and charged at their own price, and answered once', as
   await expect(database.updateSession(id, cheap)).rejects.toMatchObject({ code: 'amountMismatch' });
 });
 
+/** As the old upsell route wrote what it had charged. */
+function remembering(from: LegacyBackEnd, productCode: string, step: number, amount: number, transactionId: string) {
+  return async (id: string) => {
+    const row = (await from.databaseSessionManager.getSession(id))!;
+    const details = { step, productCode, amount, bottles: 6, transactionId, timestamp: '2026-11-20T09:00:00.000Z', tax: 12.44 };
+    return from.databaseSessionManager.updateSession(id, {
+      upsells_accepted: [...row.upsells_accepted, productCode],
+      current_step: `upsell-${step}`,
+      metadata: { ...row.metadata, upsells: [...((row.metadata.upsells ?? []) as object[]), details] },
+    });
+  };
+}
+
+test('an offer of the next step is answered there, though one call names both', async () => {
+  const from = backEnd();
+  const id = await paid(from);
+  await remembering(from, 'RC6', 1, 199, 'txn-rc6')(id);
+  const row = await remembering(from, 'SG6', 2, 149, 'txn-sg6')(id);
+  expect(row).toMatchObject({ upsells_accepted: ['RC6', 'SG6'], current_step: 'upsell-2' });
+  expect(from.exceptions).toEqual([]);
+  const { upsells } = (await used.shop.getSession(id))!;
+  expect(upsells.map(({ offer, state, transactionId }) => [offer, state, transactionId ?? null])).toEqual([
+    ['RC6', 'charged', 'txn-rc6'],
+    ['RC12', 'lapsed', null],
+    ['SG6', 'charged', 'txn-sg6'],
+  ]);
+  // One who leaves the first offer to itself comes to the second all the same.
+  const other = await paid(from);
+  expect(await remembering(from, 'SG6', 2, 149, 'txn-sg6')(other)).toMatchObject({ upsells_accepted: ['SG6'], current_step: 'upsell-2' });
+  // Its price is looked at as well.
+  const third = await paid(from);
+  await expect(remembering(from, 'SG6', 2, 1, 'txn-sg6')(third)).rejects.toMatchObject({ code: 'amountMismatch' });
+  await expect(from.databaseSessionManager.updateSession(third, { upsells: [{ productCode: 'XX1', amount: 5, transactionId: 'txn-x' }] })).rejects.toMatchObject({
+    code: 'offerNotMade',
+  });
+});
+
+test('a payment and the answers that came after it may be told at once', async () => {
+  const { databaseSessionManager: database } = backEnd();
+  const { id } = await database.createSession({ email: someEmail(), customerInfo, products, metadata: sums });
+  await database.updateSessionStatus(id, 'processing');
+  const all = {
+    status: 'completed',
+    transaction_id: 'txn-1',
+    upsells_accepted: ['RC6', 'SG6'],
+    upsells_declined: ['RC12'],
+    current_step: 'upsell-2',
+    upsells: [{ productCode: 'RC6', transactionId: 'txn-rc6' }, { product_code: 'SG6', transaction_id: 'txn-sg6', amount: '149' }] as object[],
+  } as const;
+  expect(await database.updateSession(id, { ...all, upsells_accepted: [...all.upsells_accepted], upsells_declined: [...all.upsells_declined] })).toMatchObject({
+    status: 'completed',
+    current_step: 'upsell-2',
+    upsells_accepted: ['RC6', 'SG6'],
+    upsells_declined: ['RC12'],
+    metadata: { upsells: [{ productCode: 'RC6', transactionId: 'txn-rc6' }, { productCode: 'SG6', transactionId: 'txn-sg6' }] },
+  });
+});
+
+test("the row's extras have the transactions that no browser sees, those that were charged here as well", async () => {
+  const from = backEnd();
+  const id = await paid(from);
+  const row = await remembering(from, 'RC6', 1, 199, 'txn-rc6')(id);
+  const [told] = row.metadata.upsells as object[];
+  expect(told).toEqual({ step: 1, productCode: 'RC6', amount: 199, bottles: 6, transactionId: 'txn-rc6', timestamp: '2026-11-20T09:00:00.000Z', tax: 12.44 });
+  await used.shop.command(id, { type: 'goToStep', step: 'upsell-2' });
+  const { upsells } = await used.shop.command(id, { type: 'acceptUpsell', offer: 'SG6' });
+  const { price, tax } = upsells.find(({ offer }) => offer === 'SG6')!;
+  await used.shop.command(id, { type: 'recordUpsellCharge', offer: 'SG6', transactionId: 'txn-sg6', amount: price + tax });
+  const after = (await from.databaseSessionManager.getSession(id))!;
+  expect(after.metadata.upsells).toEqual([told, { step: 2, productCode: 'SG6', amount: 149, tax: 9.31, transactionId: 'txn-sg6' }]);
+  // Nothing is asked for by what was read.
+  const { version } = (await used.shop.getSession(id))!;
+  expect(await from.databaseSessionManager.updateSession(id, after)).toEqual(after);
+  const session = (await used.shop.getSession(id))!;
+  expect(session.version).toBe(version);
+  expect(JSON.stringify(session.metadata)).not.toContain('txn');
+});
+
+test('names are read however they are written, and what has no place is kept', async () => {
+  const { databaseSessionManager: database } = backEnd();
+  const snake = {
+    email: someEmail(),
+    customer_info: { first_name: 'Ada', zip_code: 94001, company: 'Engines Ltd.', state: 'CA' },
+    products: [{ ...products[0]!, price: '$177.00', colour: 'red' }],
+    coupon_code: 'SAVE10',
+    billing_info: { state: 'TX', floor: 3 },
+  };
+  const row = await database.createSession(snake as unknown as Parameters<typeof database.createSession>[0]);
+  expect(row).toMatchObject({
+    customer_info: { firstName: 'Ada', zipCode: '94001', state: 'CA' },
+    coupon_code: 'SAVE10',
+    amount: 354,
+    metadata: { billingInfo: { state: 'TX', floor: 3 }, legacy: { customerInfo: { company: 'Engines Ltd.' }, products: [{ colour: 'red' }] } },
+  });
+  expect(await database.updateSession(row.id, row)).toEqual(row);
+  // A price that is written otherwise is the same.
+  expect(await database.updateSession(row.id, { products: [{ ...products[0]!, price: '$177.00' as unknown as number }] })).toEqual(row);
+  const camel = { customerInfo: { lastName: 'Lovelace', fax: '1' }, couponCode: null, expiresAt: new Date(Date.parse(row.expires_at) + 60_000).toISOString() };
+  const changed = await database.updateSession(row.id, camel as object);
+  expect(changed).toMatchObject({ customer_info: { lastName: 'Lovelace' }, coupon_code: null, metadata: { legacy: { customerInfo: { company: 'Engines Ltd.', fax: '1' } } } });
+  expect(Date.parse(changed.expires_at) - Date.parse(row.expires_at)).toBeGreaterThan(50_000);
+  expect(await database.updateSession(row.id, { currentStep: 'processing', customerInfo: { firstName: 'Ada' }, paymentToken: 'tok-1' })).toMatchObject({
+    status: 'processing',
+    payment_token: 'tok-1',
+  });
+});
+
+test('a new row with what is no column is refused, or made without it', async () => {
+  const data = { email: someEmail(), products, customerInfo, loyalty: 'gold' };
+  await expect(backEnd().databaseSessionManager.createSession(data)).rejects.toMatchObject({
+    code: 'unknownField',
+    message: expect.stringMatching(/^Failed to create session: .*'loyalty'/) as string,
+  });
+  const lenient = backEnd({ compatibility: true, onRefused: () => undefined });
+  const { id, metadata } = await lenient.databaseSessionManager.createSession({ ...data, products: [{ ...products[0]!, price: 'much' as unknown as number }] });
+  expect(metadata).not.toHaveProperty('loyalty');
+  expect(lenient.exceptions).toEqual([
+    { method: 'createSession', code: 'unknownField', count: 1 },
+    { method: 'createSession', code: 'invalidField', count: 1 },
+  ]);
+  // Times as they are ask for nothing, and that of the last change was never the caller's.
+  const row = (await lenient.databaseSessionManager.getSession(id))!;
+  const now = new Date().toISOString();
+  expect(await backEnd().databaseSessionManager.updateSession(id, { id, created_at: row.created_at, updated_at: now, expires_at: row.expires_at })).toEqual(row);
+});
+
 test.each([
   ['a status that only the server gives', { status: 'expired' }, 'notPermitted'],
   ['a new one', { status: 'pending' }, 'notPermitted'],
   ['paid without a transaction', { status: 'completed', transaction_id: null }, 'notPermitted'],
   ['another amount', { amount: 1 }, 'amountMismatch'],
+  ['an amount that is not what the products beside it cost', { products: [{ ...products[0]!, quantity: 1 }], amount: 354 }, 'amountMismatch'],
+  ['a column that there is not', { unknownColumn: 1 }, 'unknownField'],
+  ['an earlier end', { expires_at: new Date(0).toISOString() }, 'notPermitted'],
+  ['an end that is no time', { expires_at: 'soon' }, 'notPermitted'],
+  ['another id', { id: 'ws_other' }, 'notPermitted'],
+  ['another time of creation', { created_at: new Date(0).toISOString() }, 'notPermitted'],
+  ['a change that has not been yet', { updated_at: '2999-01-01T00:00:00.000Z' }, 'notPermitted'],
+  ['products that are no list', { products: 'all' }, 'invalidField'],
   ['another total', { metadata: { totalAmount: 1 } }, 'amountMismatch'],
   ['a step that the funnel has not', { current_step: 'nowhere' }, 'unknownStep'],
   ['an email address that is none', { email: 'nobody' }, 'invalidField'],
-] as const)('%s is refused; in compatibility mode it is left out, counted and told', async (_, changes, code) => {
+] as [string, RowChanges, string][])('%s is refused; in compatibility mode it is left out, counted and told', async (_, changes, code) => {
   const { id } = await backEnd().databaseSessionManager.createSession({ email: someEmail(), customerInfo, products, metadata: sums });
   if ('status' in changes && changes.status === 'pending') await backEnd().databaseSessionManager.updateSessionStatus(id, 'processing');
   const strict = backEnd();
@@ -306,11 +519,16 @@ test('a session that begins with the cookie has its id, and what is no cookie of
   expect(await cookieSession.getSession()).toMatchObject({ id, ...facts });
   const own = `ws_${crypto.randomUUID().replaceAll('-', '')}`;
   expect(await cookieSession.createSession({ ...facts, id: own })).toBe(own);
+  // There is nothing to charge yet.
+  expect(await cookieSession.getSessionById(own)).toBeNull();
 
   const good = cookies.value!;
-  for (const value of ['nonsense', `${good.slice(0, -4)}AAAA`, 'eyJhbGciOiJub25lIn0.e30.', 'v4.local.']) {
+  const forged = legacyCookie({ id, exp: 4_102_444_800 }, 'another-secret-0123456789');
+  const over = legacyCookie({ id, exp: 1 });
+  for (const value of ['nonsense', `${good.slice(0, -4)}AAAA`, 'eyJhbGciOiJub25lIn0.e30.', 'v4.local.', forged, over]) {
     cookies.value = value;
     expect(await cookieSession.getSession()).toBeNull();
+    expect(cookies.set.at(-1), 'it is removed').toMatchObject({ value: '', maxAge: 0, domain: 'shop.example' });
   }
 });
 
@@ -328,13 +546,33 @@ test("the old shop's cookie is exchanged once, and only where the answer can bri
   cookies.isReadOnly = true;
   expect(await cookieSession.getSession()).toBeNull();
   cookies.isReadOnly = false;
-  expect(await cookieSession.getSession()).toMatchObject({ id, vaultId: 'vault-7', transactionId: 'txn-7' });
+  const data = await cookieSession.getSession();
+  expect(data).toMatchObject({ id, vaultId: 'vault-7', transactionId: 'txn-7' });
   expect(cookies.value).toMatch(/^v4\.local\./);
+  expect(await cookieSession.getSessionById(id)).toMatchObject({ vaultId: 'vault-7' });
+  // Nobody has said how much was paid; that it is said once more, is no payment.
+  const before = await used.shop.getSession(id);
+  await cookieSession.updateSession({ ...data!, lastVaultUpdate: 1_790_000_000_000 });
+  expect((await used.shop.getSession(id))?.payment).toEqual(before?.payment);
   expect(await cookieSession.getSession()).toMatchObject({ id });
   // Whoever has stolen it comes too late.
   const thief = new Cookies();
   thief.value = old;
+  const far = new ThroughlineServer({ url: 'http://127.0.0.1:1', serviceKey: 'a-key', retries: 0 });
+  const unreachable = backEnd({ server: far, cookies: thief.store, onRefused: () => undefined });
+  expect(await unreachable.cookieSession.getSession()).toBeNull();
+  expect(thief.value, 'nobody has said that it is not good').toBe(old);
+  expect(unreachable.exceptions).toEqual([{ method: 'cookieSession.getSession', code: 'unreachable', count: 1 }]);
   expect(await backEnd({ cookies: thief.store }).cookieSession.getSession()).toBeNull();
+  expect(thief.set.at(-1)).toMatchObject({ value: '', maxAge: 0 });
+});
+
+test('what else a shop has in its cookie is kept, however it is written', async () => {
+  const { cookieSession } = backEnd({ cookies: new Cookies().store });
+  const data = { vault_id: 'vault-3', customerId: 'customer-3', email: someEmail(), first_name: 'Ada', lastName: '', transactionId: '', affiliate: 'a1' };
+  const id = await cookieSession.createSession(data as unknown as Parameters<typeof cookieSession.createSession>[0]);
+  expect(await cookieSession.getSessionById(id)).toMatchObject({ vaultId: 'vault-3', firstName: 'Ada' });
+  expect((await used.shop.getSession(id))?.metadata).toEqual({ legacy: { affiliate: 'a1' } });
 });
 
 test('where no cookies are given, that is said', async () => {

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 
 import { toData } from '../../src/legacy/cookie-session.js';
-import { changesOf, toRow, wrongSums } from '../../src/legacy/row.js';
+import { changesOf, toNewSession, toRow, wrongSums } from '../../src/legacy/row.js';
 import type { Session } from '../../src/server.js';
 
 interface Shapes {
@@ -31,5 +31,15 @@ test('a row that comes back as it was asks for nothing', () => {
     const row = toRow(session);
     expect({ row, ...changesOf(session, row, Date.parse(now)) }).toEqual({ row, commands: [], forbidden: [] });
     expect(wrongSums(row.metadata, session)).toEqual([]);
+  }
+});
+
+test('a row that is created anew has the buyer that it had', () => {
+  // What is empty is not there.
+  const filled = (value: object) => JSON.parse(JSON.stringify(value, (_, part: unknown) => (part === '' ? undefined : part))) as unknown;
+  for (const { session } of shapes) {
+    const { email, customer_info: customerInfo, products, metadata } = toRow(session);
+    const { customer } = toNewSession({ email, customerInfo, products, metadata }, session.currency).session;
+    expect(filled(customer ?? {})).toEqual(filled(session.customer));
   }
 });

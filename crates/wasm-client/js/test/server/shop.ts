@@ -10,10 +10,10 @@ import { Between } from './between.js';
 export const legacySecret = 'a-secret-of-the-old-shop-0123456789';
 
 /** The value of the old shop's cookie with these claims. */
-export function legacyCookie(claims: object): string {
+export function legacyCookie(claims: object, secret = legacySecret): string {
   const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
-  return `${signed}.${createHmac('sha256', legacySecret).update(signed).digest('base64url')}`;
+  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
 }
 
 /** The real server with something in between, for the tests of a file. */
