@@ -409,6 +409,12 @@ const broken: Record<string, Handler> = {
   throws: failing['throws']!,
   'answers 500': () => Response.json({ error: 'x' }, { status: 500 }),
   'gives no Response': failing['gives no Response']!,
+  'gives an answer whose body was read': async () => {
+    const answer = Response.json({ read: true });
+    await answer.text();
+    return answer;
+  },
+  'never ends': never,
 };
 
 test.each(Object.keys(broken).flatMap((way) => (['compare', 'on'] as const).map((mode) => [way, mode] as const)))(
@@ -428,11 +434,12 @@ test.each(Object.keys(broken).flatMap((way) => (['compare', 'on'] as const).map(
       return Response.json({ transactionId, mail }, { headers: { 'set-cookie': 'a=1' } });
     };
     const [legacy, unified] = mode === 'on' ? [other, answering] : [answering, other];
-    const { post, parity } = await routeIn(mode, { legacy, unified });
+    const { post, parity, failures } = await routeIn(mode, { legacy, unified }, { maximumMs: 1_000 });
     const answer = await post();
     expect(await answer.json()).toEqual({ transactionId: 't-1', mail: 'sent' });
     expect(answer.headers.getSetCookie()).toEqual(['a=1']);
     expect(gateway.charges).toEqual(['tok']);
+    if (way === 'never ends') expect(failures).toMatchObject([[{ name: 'TimeoutError' }, { during: mode === 'on' ? 'unified' : 'legacy' }]]);
     expect((await parity()).counts).toEqual(mode === 'on' ? [0, 0, 0, 1] : [0, 0, 1, 0]);
   },
 );
@@ -463,6 +470,71 @@ test('what the failed side has done under another name is not done again by the 
   const { post } = await routeIn('compare', { legacy, unified });
   expect(await thrownBy(post())).toMatchObject({ message: 'boom' });
   expect(gateway.charges).toEqual(['tok']);
+});
+
+test('a side that took too long to answer does nothing any more, and does not stand in the way of the one that answers', async () => {
+  const gateway = new Gateway();
+  const { opened, open } = gate();
+  const { opened: asked, open: goOn } = gate();
+  const thrown: unknown[] = [];
+  const legacy: Handler = async (_, __, effects) => {
+    await opened;
+    thrown.push(await thrownBy(effects.once('mail', () => gateway.charge('mail'))), await thrownBy(effects.once('charge', () => gateway.charge('tok'))));
+    goOn();
+    return Response.json('late');
+  };
+  const unified: Handler = async (_, __, effects) => {
+    await effects.once('charge', () => gateway.charge('tok'));
+    open();
+    await asked;
+    return Response.json(await effects.once('receipt', () => 'sent'));
+  };
+  const { post, parity } = await routeIn('compare', { legacy, unified }, { maximumMs: 1_000 });
+  expect(await (await post()).json()).toBe('sent');
+  expect(thrown).toEqual([expect.any(EffectNotAllowed), undefined]);
+  expect(gateway.charges).toEqual(['tok']);
+  expect((await parity()).counts).toEqual([0, 0, 1, 0]);
+});
+
+test('where none may answer in its place, a side that takes long is waited for as without the other, and counted', async () => {
+  const { opened, open } = gate();
+  const slow: Handler = async (_, __, effects) => {
+    await opened;
+    return Response.json(await effects.once('charge', () => 'charged'));
+  };
+  const { post, parity, failures } = await routeIn('shadow', { legacy: slow, unified: says({}) }, { maximumMs: 50 });
+  const answer = post();
+  await expect.poll(() => failures.map(([, { during }]) => during)).toEqual(['legacy']);
+  open();
+  expect(await (await answer).json()).toBe('charged');
+  expect((await parity()).counts).toEqual([0, 0, 1, 0]);
+});
+
+test('both sides that take too long end the request', async () => {
+  const { post, parity } = await routeIn('on', { legacy: never, unified: never }, { maximumMs: 50 });
+  expect(await thrownBy(post())).toMatchObject({ name: 'TimeoutError', message: expect.stringContaining('unified') });
+  // Both have failed alike.
+  expect((await parity()).counts).toEqual([1, 0, 0, 0]);
+});
+
+test.each<RouteMode>(['compare', 'on'])('%s: an answer whose body breaks off is a failure of its side', async (mode) => {
+  const torn = failing['has a body that breaks']!;
+  const [legacy, unified] = mode === 'on' ? [says(1), torn] : [torn, says(1)];
+  const { post, parity, failures } = await routeIn(mode, { legacy, unified });
+  expect(await thrownBy((await post()).text())).toBeInstanceOf(Error);
+  expect((await parity()).counts).toEqual(mode === 'on' ? [0, 0, 0, 1] : [0, 0, 1, 0]);
+  expect(failures).toMatchObject([[{ message: 'broken' }, { during: mode === 'on' ? 'unified' : 'legacy' }]]);
+});
+
+test('times that no timer can be set to are the longest that there are, and what is none is refused', async () => {
+  for (const ms of [Infinity, 2 ** 31]) {
+    const { post, parity } = await routeIn('compare', { legacy: says(1), unified: says(1) }, { limitMs: ms, maximumMs: ms });
+    expect(await (await post()).json()).toBe(1);
+    expect((await parity()).counts).toEqual([1, 0, 0, 0]);
+  }
+  for (const name of ['refreshMs', 'limitMs', 'maximumMs', 'reportMs']) {
+    for (const ms of [NaN, -1, '1']) expect(() => new RouteMigration({ server: used.shop, [name]: ms })).toThrow(`\`${name}\` has to be a time`);
+  }
 });
 
 test('a side that was given up does nothing any more', async () => {

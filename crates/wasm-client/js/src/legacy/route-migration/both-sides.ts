@@ -37,7 +37,7 @@ export interface BothSidesOptions<Context, R extends Request> {
   readonly masking: Masking;
   /** How long the answer waits for the other side. */
   readonly limitMs: number;
-  /** How long the other side may take to be compared. */
+  /** How long each side may take. */
   readonly maximumMs: number;
   readonly onFailure: (error: unknown, during: Side | 'state') => void;
   readonly onCompared: (verdict: Verdict, differences: ReportedDifference[]) => void;
@@ -78,9 +78,9 @@ export class BothSides<Context, R extends Request> {
 
   /** The answer, once the other side is up to date as well, or has taken too long. */
   async answer(): Promise<Response> {
-    const { handlers, limitMs, maximumMs, onFailure, keepAlive } = this.#options;
+    const { limitMs, maximumMs, onFailure, keepAlive } = this.#options;
     const { signal } = this.#request;
-    const first = await outcomeOf(() => handlers[this.#answering](this.#request, this.#context, this.#effects.first));
+    const first = await this.#runAnswering();
     const hasLeft = !first.response && signal?.aborted;
     // The buyer has left before anything was done outside: there is nothing that the other side would lack.
     if (hasLeft && this.#effects.isEmpty) return first.deliver();
@@ -98,14 +98,31 @@ export class BothSides<Context, R extends Request> {
     return second.hasFailed ? first.deliver() : second.deliver();
   }
 
+  /**
+   * Runs the side that answers; one that does not end in time has failed. Where the other one may answer in its place, it begins nothing
+   * outside any more: that could be done twice. Where none may, as in `shadow`, the buyer waits for it as without the other one.
+   */
+  async #runAnswering(): Promise<Outcome> {
+    const { handlers, maximumMs, onFailure } = this.#options;
+    const running = outcomeOf(() => handlers[this.#answering](this.#request, this.#context, this.#effects.first));
+    if (await endsWithin(running, maximumMs)) return running;
+    const late = failed(tookTooLong(this.#answering, maximumMs));
+    if (!this.#isCompared) {
+      onFailure(late.error, this.#answering);
+      return { ...late, deliver: async () => (await running).deliver() };
+    }
+    this.#effects.closeFirst();
+    return late;
+  }
+
   /** Begins the other side. Both promises are kept. */
   #runOther(first: Outcome, answers: boolean): { outcome: Promise<Outcome>; ended: Promise<Ended> } {
     const { handlers, maximumMs } = this.#options;
     const { signal } = this.#life;
     const effects = this.#effects.second(answers);
     this.#deadline = new Deadline(maximumMs, () => {
-      this.#effects.close();
-      this.#life.abort(new DOMException(`the ${this.#other} side did not end within ${maximumMs} ms`, 'TimeoutError'));
+      this.#effects.closeSecond();
+      this.#life.abort(tookTooLong(this.#other, maximumMs));
     });
     const run = async () => handlers[this.#other](await this.#copies.copy(signal), this.#context, effects);
     const outcome = orAborted(outcomeOf(run), signal).catch(failed);
@@ -137,14 +154,20 @@ export class BothSides<Context, R extends Request> {
   async #conclude(first: Outcome, answer: Response | undefined, ending: Promise<Ended>, isCounted: boolean): Promise<void> {
     const { onFailure, onCompared } = this.#options;
     try {
-      const reading = statementOf(answer, this.#life.signal).catch(() => undefined);
+      const reading = statementOf(answer, this.#life.signal).catch((error: unknown): typeof BROKEN | undefined => {
+        // One that does not end in time may be meant so.
+        if (this.#life.signal.aborted) return undefined;
+        onFailure(error, this.#answering);
+        return BROKEN;
+      });
       const ended = await ending;
       if (!ended.outcome.response) onFailure(ended.outcome.error, this.#other);
       if (!isCounted) return;
       const differences = new Differences(this.#options.rules);
       const statement = await reading;
       const verdict = this.#judge(differences, first, statement, ended);
-      if (verdict) onCompared(verdict, await this.#masked(differences, [statement, ended.statement]));
+      const said = [statement === BROKEN ? undefined : statement, ended.statement];
+      if (verdict) onCompared(verdict, await this.#masked(differences, said));
     } catch (error) {
       onFailure(error, this.#other);
     } finally {
@@ -153,9 +176,9 @@ export class BothSides<Context, R extends Request> {
   }
 
   /** What came of the request; nothing where that is not counted. */
-  #judge(differences: Differences, first: Outcome, statement: Statement | undefined, ended: Ended): Verdict | undefined {
+  #judge(differences: Differences, first: Outcome, statement: Statement | typeof BROKEN | undefined, ended: Ended): Verdict | undefined {
     const second = ended.outcome;
-    if (first.hasFailed && !second.hasFailed) return `${this.#answering}Failed`;
+    if ((first.hasFailed || statement === BROKEN) && !second.hasFailed) return `${this.#answering}Failed`;
     // After a side that has failed, the other one is refused what that has not come to.
     const wasRefused = this.#effects.wasRefused && !first.hasFailed;
     const hasSecondFailed = second.hasFailed && !first.hasFailed;
@@ -164,7 +187,7 @@ export class BothSides<Context, R extends Request> {
     if (!first.hasFailed) this.#compareEffects(differences);
     if (this.#isCompared && !hasSecondFailed) {
       // Its body did not end in time.
-      if (!statement) return undefined;
+      if (!statement || statement === BROKEN) return undefined;
       differences.compareAnswers(this.#ofSides(statement, ended.statement));
       if (ended.states === 'unreadable') differences.add(['state'], { legacy: MISSING, unified: MISSING });
       else if (ended.states) differences.compare(['state'], ended.states.legacy, ended.states.unified);
@@ -207,8 +230,15 @@ export class BothSides<Context, R extends Request> {
   }
 }
 
+/** What an answer says whose body has broken off. */
+const BROKEN = Symbol('broken');
+
 /** Where the names of effects are reported. */
 const EFFECTS: Path = ['effects'];
+
+function tookTooLong(side: Side, maximumMs: number): DOMException {
+  return new DOMException(`the ${side} side did not end within ${maximumMs} ms`, 'TimeoutError');
+}
 
 function copyOf({ response }: Outcome): Response | undefined {
   return response?.clone();

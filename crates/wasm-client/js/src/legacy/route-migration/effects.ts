@@ -14,19 +14,19 @@ export interface Effects {
    * The result is shared: do not change it.
    *
    * @param details What it is done with, such as the amount: JSON, which is compared where both sides are.
-   * @throws {EffectNotAllowed} where this side is not the one that answers, and the other has not asked for it.
+   * @throws {EffectNotAllowed} where this side is not the one that answers, or took too long to be, and the other has not asked for it.
    */
   once<T>(name: string, work: () => T | Promise<T>, details?: unknown): Promise<T>;
 }
 
-/** The side that does not answer asked for an effect that the other one did not ask for. It was not done. */
+/** The side that does not answer, or not any more, asked for an effect that the other one did not ask for. It was not done. */
 export class EffectNotAllowed extends Error {
   override readonly name = 'EffectNotAllowed';
   /** The effect, as the side called it. */
   readonly effect: string;
 
-  constructor(effect: string) {
-    super(`the effect '${effect}' was not done: the side that answers has not asked for it`);
+  constructor(effect: string, reason = 'the side that answers has not asked for it') {
+    super(`the effect '${effect}' was not done: ${reason}`);
     this.effect = effect;
   }
 }
@@ -39,6 +39,7 @@ export class RecordedEffects {
   readonly #askedByFirst = new Map<string, unknown>();
   readonly #askedBySecond = new Map<string, unknown>();
   readonly #refused = new Set<string>();
+  #firstMayBegin = true;
   #secondAnswers = false;
 
   /** What the side is given that runs first. */
@@ -46,6 +47,8 @@ export class RecordedEffects {
     answers: true,
     now: this.#now,
     once: (name, work, details) => {
+      // What it still asks for when it was given up is nothing that the other one would have to take up.
+      if (!this.#firstMayBegin) return this.#recorded(name) ?? unwatched(Promise.reject(new EffectNotAllowed(name, 'this side took too long')));
       note(this.#askedByFirst, name, details);
       return this.#recorded(name) ?? this.#begin(name, work);
     },
@@ -65,8 +68,13 @@ export class RecordedEffects {
     return { answers, now: this.#now, once };
   }
 
+  /** From now on the first side begins nothing any more: the other one answers. */
+  closeFirst(): void {
+    this.#firstMayBegin = false;
+  }
+
   /** From now on the second side begins nothing any more: nobody waits for its answer. */
-  close(): void {
+  closeSecond(): void {
     this.#secondAnswers = false;
   }
 
