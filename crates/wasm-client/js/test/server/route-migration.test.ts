@@ -208,8 +208,6 @@ test.each<RouteMode>(['off', 'shadow', 'compare', 'on', 'only'])('%s: a card is 
   const side: Handler = async (_, __, effects) => {
     const { transactionId } = await effects.once('charge', () => gateway.charge('tok'));
     const id = await effects.once('id', () => crypto.randomUUID());
-    // The same name is the same effect, also on the same side.
-    expect(await effects.once('id', () => 'another')).toBe(id);
     seen.push([transactionId, id, effects.now]);
     return Response.json({ transactionId, id });
   };
@@ -277,6 +275,52 @@ test('a refused effect that ends its side is a difference, not a failure; and so
   const forgotten = await routeIn('compare', { legacy: asking, unified: says(1) });
   await forgotten.post();
   expect(await forgotten.parity()).toMatchObject({ counts: [0, 1, 0, 0], fields: { effects: ['charge', 'nothing'] } });
+});
+
+test.each<RouteMode>(['off', 'shadow', 'compare', 'on', 'only'])('%s: who charges twice charges twice, and both sides have the same of each', async (mode) => {
+  const gateway = new Gateway();
+  const seen: unknown[] = [];
+  const side: Handler = async (_, __, effects) => {
+    for (const amount of [1, 2]) seen.push(await effects.once('charge', () => gateway.charge(String(amount)), { amount }));
+    return Response.json({});
+  };
+  const { post, parity } = await routeIn(mode, { legacy: side, unified: side });
+  await post();
+  expect(gateway.charges).toEqual(['1', '2']);
+  const both = [{ transactionId: 't-1' }, { transactionId: 't-2' }];
+  expect(seen).toEqual(mode === 'off' || mode === 'only' ? both : [...both, ...both]);
+  expect((await parity()).fields).toEqual({});
+});
+
+test('what one side does more often than the other is not done, or a difference; and what was declined may be tried again', async () => {
+  const charging = (...amounts: number[]): { side: Handler; gateway: Gateway } => {
+    const gateway = new Gateway();
+    const side: Handler = async (_, __, effects) => {
+      for (const amount of amounts) await effects.once('charge', () => gateway.charge(String(amount)), { amount });
+      return Response.json({});
+    };
+    return { side, gateway };
+  };
+  const [twice, once] = [charging(1, 2), charging(3)];
+  const less = await routeIn('compare', { legacy: twice.side, unified: once.side });
+  await less.post();
+  expect(twice.gateway.charges).toEqual(['1', '2']);
+  expect((await less.parity()).fields).toEqual({ effects: ['charge (2)', 'nothing'], 'effects.charge.amount': ['1', '3'] });
+  const more = await routeIn('compare', { legacy: once.side, unified: twice.side });
+  await more.post();
+  expect([once.gateway.charges, twice.gateway.charges]).toEqual([['3'], ['1', '2']]);
+  expect((await more.parity()).fields).toMatchObject({ effects: ['nothing', 'charge (2)'] });
+
+  let tries = 0;
+  const charge = () => (++tries === 1 ? Promise.reject(new Error('declined')) : Promise.resolve('charged'));
+  const again: Handler = async (_, __, effects) => {
+    const [first, second] = [await thrownBy(effects.once('charge', charge)), await effects.once('charge', charge)];
+    return Response.json([(first as Error).message, second]);
+  };
+  const retried = await routeIn('compare', { legacy: again, unified: again });
+  expect(await (await retried.post()).json()).toEqual(['declined', 'charged']);
+  expect(tries).toBe(2);
+  expect((await retried.parity()).counts).toEqual([1, 0, 0, 0]);
 });
 
 test('an effect that nobody waits for ends nothing by its failure', async () => {

@@ -1,7 +1,7 @@
 import { orAborted } from '../../server/limit.js';
 import type { ReportedDifference, RouteMode } from '../../server/types.js';
 import { Differences, LOCATION, NO_ANSWER, type Rules, type Statement, statementOf } from './comparison.js';
-import { type Effects, RecordedEffects } from './effects.js';
+import { type Asked, type Effects, RecordedEffects } from './effects.js';
 import { type FieldNames, isPlainName, type Path } from './field-names.js';
 import { isSession, type Masking, MISSING } from './masking.js';
 import { failed, type Outcome, outcomeOf } from './outcome.js';
@@ -196,14 +196,15 @@ export class BothSides<Context, R extends Request> {
   }
 
   #compareEffects(differences: Differences): void {
-    for (const { name, first, second } of this.#effects.byBoth) {
-      const { legacy, unified } = this.#ofSides(detailsOf(first), detailsOf(second));
-      differences.compare([...EFFECTS, name], legacy, unified);
+    for (const { first, second } of this.#effects.byBoth) {
+      const { legacy, unified } = this.#ofSides(detailsOf(first.details), detailsOf(second.details));
+      differences.compare([...EFFECTS, first.name], legacy, unified);
     }
     const { first, second } = this.#effects.onlyBy;
     if (first.length + second.length === 0) return;
     // Their names may have been put together of something.
-    const names = (list: string[]) => list.map((name) => (isPlainName(name) ? name : '*')).join(', ') || 'nothing';
+    const nameOf = ({ name, ordinal }: Asked) => (isPlainName(name) ? name : '*') + (ordinal > 1 ? ` (${ordinal})` : '');
+    const names = (list: Asked[]) => list.map(nameOf).join(', ') || 'nothing';
     differences.add(EFFECTS, this.#ofSides(names(first), names(second)));
   }
 
