@@ -31,6 +31,11 @@ export interface RouteMigrationOptions {
   limitMs?: number;
   /** How long each side may take, in milliseconds; 30 s where nothing is said. Then it counts as failed: less than the runtime gives a request. */
   maximumMs?: number;
+  /**
+   * How large the body of a request may be, in bytes, that both sides are given: it is kept in memory for that. 1 MiB where nothing is
+   * said. Of one that is larger the answering side alone is asked, and the other counts as failed.
+   */
+  maxBodyBytes?: number;
   /** How long is collected before it is reported, in milliseconds; 1 s where nothing is said. */
   reportMs?: number;
   /** How many differences are kept while they can't be reported; 1,000 where nothing is said. */
@@ -67,6 +72,7 @@ export type RouteHandler<Context = unknown, R extends Request = Request> = (
   ...rest: unknown extends Context ? [context?: Context] : [context: Context]
 ) => Promise<Response>;
 
+const MAX_BODY_BYTES = 1024 * 1024;
 const PAUSE_BETWEEN_WARNINGS_MS = 60_000;
 
 /**
@@ -138,6 +144,7 @@ export class RouteMigration {
           masking: this.#masking,
           limitMs: this.#limitMs,
           maximumMs: this.#maximumMs,
+          maxBodyBytes: this.#options.maxBodyBytes ?? MAX_BODY_BYTES,
           onFailure: (error, during) => this.#fail(error, { route: name, during }),
           onCompared: (verdict, differences) => this.#reports.add(name, verdict, differences),
           // A runtime that ends with its requests reports in them.

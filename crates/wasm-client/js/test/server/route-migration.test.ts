@@ -662,6 +662,71 @@ test('a request that cannot be read twice is answered all the same', async () =>
   expect((await bare.parity()).counts).toEqual([1, 0, 0, 0]);
 });
 
+/** A body of chunks of 64 KiB, as many as there are, as slowly as there are; and how much of it was asked for. */
+function body(chunks: number, pauseMs = 0): { stream: ReadableStream<Uint8Array>; given: () => number; end: () => void } {
+  let [given, isOver] = [0, false];
+  const stream = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      if (isOver || given >= chunks) return controller.close();
+      controller.enqueue(new Uint8Array(65_536));
+      given++;
+    },
+  });
+  return { stream, given: () => given, end: () => (isOver = true) };
+}
+
+const upload = (stream: ReadableStream<Uint8Array>, headers: Record<string, string> = {}) =>
+  new Request('https://shop.example/', { method: 'POST', body: stream, headers, duplex: 'half' } as RequestInit);
+
+test('a body that is too large reaches the answering side whole; the other is left out, which is counted', async () => {
+  const sizes: number[] = [];
+  const legacy: Handler = async (request) => {
+    sizes.push((await request.arrayBuffer()).byteLength);
+    return Response.json({ fine: true });
+  };
+  let others = 0;
+  const unified: Handler = async (request) => {
+    others += (await request.arrayBuffer()).byteLength;
+    return Response.json({ fine: true });
+  };
+  const { handler, parity, failures } = await routeIn('compare', { legacy, unified }, { maxBodyBytes: 2 * 65_536 });
+  expect(await (await handler(upload(body(2).stream))).json()).toEqual({ fine: true });
+  expect([sizes, others]).toEqual([[131_072], 131_072]);
+  expect(await (await handler(upload(body(3).stream))).json()).toEqual({ fine: true });
+  expect(await (await handler(upload(body(3).stream, { 'content-length': '196608' }))).json()).toEqual({ fine: true });
+  expect([sizes, others]).toEqual([[131_072, 196_608, 196_608], 131_072]);
+  expect((await parity()).counts).toEqual([1, 0, 0, 2]);
+  const left = [expect.objectContaining({ name: 'RangeError', message: expect.stringContaining('maxBodyBytes') }), expect.objectContaining({ during: 'unified' })];
+  expect(failures).toEqual([left, left]);
+});
+
+test('a body that nobody reads is not read any further than it may be copied', async () => {
+  const refusing = () => new Response('too large', { status: 413 });
+  const { handler, migration } = await routeIn('shadow', { legacy: refusing, unified: refusing });
+  const large = body(10_000);
+  expect((await handler(upload(large.stream))).status).toBe(413);
+  await migration.flush();
+  expect(large.given()).toBeGreaterThan(15);
+  expect(large.given()).toBeLessThan(25);
+  const told = body(10_000);
+  await handler(upload(told.stream, { 'content-length': '655360000' }));
+  await migration.flush();
+  expect(told.given()).toBeLessThan(3);
+});
+
+test('a body that does not end is not waited for, nor read on, when the time of the other side is over', async () => {
+  const { handler, parity } = await routeIn('shadow', { legacy: says({ fine: true }), unified: says({}) }, { limitMs: 10, maximumMs: 100, maxBodyBytes: Infinity });
+  const endless = body(Infinity, 5);
+  expect(await (await handler(upload(endless.stream))).json()).toEqual({ fine: true });
+  expect((await parity()).counts).toEqual([0, 0, 0, 1]);
+  const before = endless.given();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  // One may have been on its way.
+  expect(endless.given()).toBeLessThanOrEqual(before + 2);
+  endless.end();
+});
+
 test('who leaves does not wait for the other side, which ends all the same and does not hear of it', async () => {
   const { opened, open } = gate();
   const life = new AbortController();

@@ -39,6 +39,8 @@ export interface BothSidesOptions<Context, R extends Request> {
   readonly limitMs: number;
   /** How long each side may take. */
   readonly maximumMs: number;
+  /** How large the body of a request may be that the other side is given as well. */
+  readonly maxBodyBytes: number;
   readonly onFailure: (error: unknown, during: Side | 'state') => void;
   readonly onCompared: (verdict: Verdict, differences: ReportedDifference[]) => void;
   /** Is given all that goes on after the answer. */
@@ -73,7 +75,7 @@ export class BothSides<Context, R extends Request> {
     [this.#answering, this.#other] = mode === 'on' ? ['unified', 'legacy'] : ['legacy', 'unified'];
     this.#request = request;
     this.#context = context;
-    this.#copies = new RequestCopies(request);
+    this.#copies = new RequestCopies(request, options.maxBodyBytes);
   }
 
   /** The answer, once the other side is up to date as well, or has taken too long. */
@@ -83,7 +85,10 @@ export class BothSides<Context, R extends Request> {
     const first = await this.#runAnswering();
     const hasLeft = !first.response && signal?.aborted;
     // The buyer has left before anything was done outside: there is nothing that the other side would lack.
-    if (hasLeft && this.#effects.isEmpty) return first.deliver();
+    if (hasLeft && this.#effects.isEmpty) {
+      this.#copies.end();
+      return first.deliver();
+    }
     const isReplaced = first.hasFailed && this.#isCompared && !hasLeft;
     if (isReplaced && !first.response) onFailure(first.error, this.#answering);
 
@@ -172,6 +177,7 @@ export class BothSides<Context, R extends Request> {
       onFailure(error, this.#other);
     } finally {
       this.#deadline?.cancel();
+      this.#copies.end();
     }
   }
 
