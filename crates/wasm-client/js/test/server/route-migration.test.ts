@@ -1067,6 +1067,29 @@ test('more than a report holds is told in several', async () => {
   expect(reported.map(({ differences }) => differences!.length)).toEqual([200, 100]);
 });
 
+test('more than a body may hold is told in several, and nothing of it is dropped', async () => {
+  const names = Array.from({ length: 40 }, (_, index) => `a-field-with-a-long-name-${'abcdefghij'[index % 10]}${'klmn'[Math.floor(index / 10)]}`);
+  const fields = (of: string) => Object.fromEntries(names.map((name) => [name, of.repeat(100)]));
+  const { post, migration, parity, reported } = await routeIn('compare', { legacy: says(fields('€')), unified: says(fields('ü')), shown: names }, { refreshMs: 60_000, reportMs: 60_000 });
+  for (let times = 0; times < 5; times++) await post();
+  const { counts, details } = await parity();
+  expect(counts).toEqual([0, 5, 0, 0]);
+  expect(details.map(({ times }) => times)).toEqual(Array(40).fill(5));
+  expect(migration.dropped).toBe(0);
+  // Of 200 differences that would be one report.
+  expect(reported.length).toBeGreaterThan(1);
+});
+
+test('a report that is too large for what is in between is told in halves', async () => {
+  const { post, migration, parity, reported } = await routeIn('compare', { legacy: says({ a: 1, b: 1 }), unified: says({}) }, { refreshMs: 60_000, reportMs: 60_000 });
+  await Promise.all(Array.from({ length: 4 }, () => post()));
+  used.between.fates = [{ status: 413, body: '' }, { status: 413, body: '' }];
+  expect((await parity()).details.map(({ times }) => times)).toEqual([4, 4]);
+  expect(reported.length).toBeGreaterThan(2);
+  expect((await parity()).counts).toEqual([0, 4, 0, 0]);
+  expect(migration.dropped).toBe(0);
+});
+
 test('where the runtime ends with its requests, all that goes on is handed over, and reported in it', async () => {
   const handed: Promise<unknown>[] = [];
   const { opened, open } = gate();
