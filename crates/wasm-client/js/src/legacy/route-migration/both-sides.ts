@@ -1,9 +1,9 @@
 import { orAborted } from '../../server/limit.js';
 import type { ReportedDifference, RouteMode } from '../../server/types.js';
-import { Differences, LOCATION, NO_ANSWER, type Rules, type Statement, statementOf } from './comparison.js';
+import { Differences, NO_ANSWER, type Rules, type Statement, statementOf } from './comparison.js';
 import { type Asked, type Effects, RecordedEffects } from './effects.js';
 import { type FieldNames, isPlainName, type Path } from './field-names.js';
-import { isSession, type Masking, MISSING } from './masking.js';
+import { isSession, LOCATION, type Masking, MISSING } from './masking.js';
 import { failed, type Outcome, outcomeOf } from './outcome.js';
 import type { Verdict } from './reports.js';
 import { RequestCopies } from './request-copies.js';
@@ -225,7 +225,7 @@ export class BothSides<Context, R extends Request> {
     const masked = async (path: Path, value: unknown): Promise<string> => {
       // By what they are, not by how they are called: an answer may have fields of these names as well.
       if (path === EFFECTS) return String(value).slice(0, 200);
-      if (path === LOCATION) return masking.address(value as string | null);
+      if (path === LOCATION) return masking.address(value as string | null, shown);
       return masking.value(path, value, shown);
     };
     const reported: ReportedDifference[] = [];
