@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::rest_client::{RestClient, RestError};
 use crate::server_argument::{ServerArgument, ServerArgumentError};
-use crate::store::RouteMode;
+use crate::store::{OTHERS, RouteMode};
 
 const LIST_EXAMPLES: &str = "\
 A route that is not among them is off: the legacy systems answer alone.
@@ -303,6 +303,11 @@ impl Parity {
                 }
                 text.push('\n');
             }
+        }
+        let names =
+            self.routes.iter().flat_map(|route| route.fields.iter().map(|field| &field.field).chain([&route.route]));
+        if names.into_iter().any(|name| name == OTHERS) {
+            let _ = writeln!(text, "{OTHERS} are more routes or fields than are counted one by one");
         }
         text
     }

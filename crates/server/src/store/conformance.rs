@@ -11,7 +11,8 @@ pub use surveys::*;
 
 use super::{
     Append, CommitError, Comparison, Deleted, Deletion, Difference, Due, EndedBefore, JournalRecord, ModeOfRoute,
-    Operational, ParityCounts, Revocation, Rewrapped, RouteMode, SessionKey, Store, Stored, StoredServiceKey,
+    OTHERS, Operational, ParityCounts, Revocation, Rewrapped, RouteMode, RouteParity, SessionKey, Store, Stored,
+    StoredServiceKey,
 };
 use crate::audit::{AuditEntry, AuditRecord};
 use crate::clock::millis;
@@ -61,6 +62,7 @@ macro_rules! all {
             of_many_changes_of_service_keys_at_once_none_is_missed,
             modes_of_routes_are_set_and_told_of_once,
             differences_of_routes_are_counted_and_the_latest_are_kept,
+            routes_and_fields_are_counted_one_by_one_up_to_a_bound,
         );
     };
 }
@@ -195,6 +197,48 @@ pub async fn differences_of_routes_are_counted_and_the_latest_are_kept(store: Ar
     store.forget_parity(&tenant, None).await.unwrap();
     assert_eq!(store.route_parity(&tenant).await.unwrap(), []);
     assert_eq!(store.route_parity(&other).await.unwrap().len(), 1);
+}
+
+pub async fn routes_and_fields_are_counted_one_by_one_up_to_a_bound(store: Arc<impl Store>) {
+    let (tenant, other): (TenantId, TenantId) = ("shop-a".parse().unwrap(), "shop-b".parse().unwrap());
+    let differs = |field: usize| Difference {
+        field: format!("field {field}"),
+        legacy: "1".to_owned(),
+        unified: "2".to_owned(),
+        session_id: None,
+        at_ms: 1,
+    };
+    let compared = |tenant: &TenantId, route: &str, fields: std::ops::Range<usize>| Comparison {
+        tenant: tenant.clone(),
+        route: route.to_owned(),
+        counts: ParityCounts { equal: 1, ..ParityCounts::default() },
+        differences: fields.map(differs).collect(),
+        at_ms: 1,
+    };
+    store.add_comparison(&compared(&tenant, "upsell", 0..203)).await.unwrap();
+    // What has a place keeps it.
+    store.add_comparison(&compared(&tenant, "upsell", 199..201)).await.unwrap();
+    for route in 1..=5 {
+        store.add_comparison(&compared(&tenant, &format!("route {route}"), 0..200)).await.unwrap();
+    }
+    store.add_comparison(&compared(&other, "upsell", 0..1)).await.unwrap();
+    let times = |routes: &[RouteParity], route: &str, field: &str| {
+        let route = routes.iter().find(|parity| parity.route == route).unwrap();
+        route.fields.iter().find(|parity| parity.field == field).map(|field| field.times)
+    };
+    let parity = store.route_parity(&tenant).await.unwrap();
+    assert_eq!(times(&parity, "upsell", "field 199"), Some(2));
+    assert_eq!((times(&parity, "upsell", "field 200"), times(&parity, "upsell", OTHERS)), (None, Some(4)));
+    assert_eq!(times(&parity, "route 3", OTHERS), None);
+    assert!(times(&parity, "route 5", OTHERS).is_some_and(|times| times >= 199), "the tenant has no more places");
+    let of_other = store.route_parity(&other).await.unwrap();
+    assert_eq!(times(&of_other, "upsell", "field 0"), Some(1), "each tenant has its own");
+    for route in 6..=502 {
+        store.add_comparison(&compared(&tenant, &format!("route {route}"), 0..0)).await.unwrap();
+    }
+    let parity = store.route_parity(&tenant).await.unwrap();
+    let others = parity.iter().find(|parity| parity.route == OTHERS).unwrap();
+    assert_eq!((parity.len(), others.counts.equal), (501, 3));
 }
 
 pub async fn changes_of_service_keys_are_told_once_and_their_use_is_none(store: Arc<impl Store>) {

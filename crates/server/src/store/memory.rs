@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::route_migration::{EXAMPLES, assembled};
+use super::route_migration::{EXAMPLES, MAX_FIELDS, MAX_FIELDS_OF_ROUTE, MAX_ROUTES, assembled};
 use super::{
     Append, AuditMark, AuditStore, CommitError, Comparison, Deleted, Deletion, Due, EndedBefore, FieldParity, Found,
-    Group, JournalRecord, Lifetimes, ModeOfRoute, Operational, Position, ReadError, Revocation, Rewrapped,
+    Group, JournalRecord, Lifetimes, ModeOfRoute, OTHERS, Operational, Position, ReadError, Revocation, Rewrapped,
     RouteMigrationStore, RouteParity, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, StoreFault,
     Stored, StoredServiceKey, Summary, SummaryOf, SurveyError, USES_APART,
 };
@@ -463,7 +463,16 @@ impl RouteMigrationStore for MemoryStore {
 
     async fn add_comparison(&self, comparison: &Comparison) -> Result<(), ReadError> {
         let mut tables = self.tables();
-        let Comparison { tenant, route, counts, differences, at_ms } = comparison.clone();
+        let Comparison { tenant, mut route, counts, differences, at_ms } = comparison.clone();
+        let bound = |most: i64| usize::try_from(most).unwrap_or(usize::MAX);
+        let of_tenant = || tables.route_parity.iter().filter(|((of, _), _)| *of == tenant);
+        if !tables.route_parity.contains_key(&(tenant.clone(), route.clone()))
+            && of_tenant().count() >= bound(MAX_ROUTES)
+        {
+            route = OTHERS.to_owned();
+        }
+        let fields_of_others: usize =
+            of_tenant().filter(|((_, of), _)| *of != route).map(|(_, parity)| parity.fields.len()).sum();
         let parity = tables.route_parity.entry((tenant, route.clone())).or_insert_with(|| RouteParity {
             route,
             since_ms: at_ms,
@@ -473,8 +482,14 @@ impl RouteMigrationStore for MemoryStore {
         parity.counts.different += counts.different;
         parity.counts.legacy_failed += counts.legacy_failed;
         parity.counts.unified_failed += counts.unified_failed;
-        for difference in differences {
-            let known = parity.fields.iter().position(|field| field.field == difference.field);
+        for mut difference in differences {
+            let place_of = |fields: &[FieldParity], name: &str| fields.iter().position(|field| field.field == name);
+            let has_room = parity.fields.len() < bound(MAX_FIELDS_OF_ROUTE)
+                && fields_of_others + parity.fields.len() < bound(MAX_FIELDS);
+            if !has_room && place_of(&parity.fields, &difference.field).is_none() {
+                difference.field = OTHERS.to_owned();
+            }
+            let known = place_of(&parity.fields, &difference.field);
             let place = known.unwrap_or_else(|| {
                 let (field, first_at_ms) = (difference.field.clone(), difference.at_ms);
                 parity.fields.push(FieldParity { field, first_at_ms, ..FieldParity::default() });

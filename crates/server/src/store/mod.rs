@@ -51,8 +51,8 @@ pub use guarded::{DatabaseHealth, GuardedStore, Guards};
 pub use migrations::{AppliedMigration, MigrationError};
 pub use postgres_listener::{ChangeListener, ListenerEvent};
 pub use route_migration::{
-    Comparison, Difference, FieldParity, ModeOfRoute, ParityCounts, RouteMigrationStore, RouteMode, RouteModeError,
-    RouteParity,
+    Comparison, Difference, FieldParity, ModeOfRoute, OTHERS, ParityCounts, RouteMigrationStore, RouteMode,
+    RouteModeError, RouteParity,
 };
 pub use service_keys::{Revocation, ServiceKeyChanges, ServiceKeyStore, StoredServiceKey, USES_APART};
 pub use survey::{Found, Group, Lifetimes, Position, Search, Summary, SummaryOf, SurveyError, TimeRange};

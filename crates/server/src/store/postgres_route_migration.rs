@@ -6,8 +6,8 @@ use sqlx::{Row as _, query};
 use super::postgres::{PostgresStore, unreadable};
 use super::postgres_batch::{signed, unsigned};
 use super::route_migration::{
-    COUNT, Comparison, DIFFER, EXAMPLES, FORGET, KEEP, MODES, ModeOfRoute, PARITY, ParityCounts, RouteMigrationStore,
-    RouteParity, mode_in, parity_in,
+    COUNT, Comparison, DIFFER, EXAMPLES, FORGET, KEEP, MAX_FIELDS, MAX_FIELDS_OF_ROUTE, MAX_ROUTES, MODES, ModeOfRoute,
+    OTHERS, PARITY, ParityCounts, RouteMigrationStore, RouteParity, mode_in, parity_in,
 };
 use super::{ReadError, StoreFault};
 use crate::audit::AuditRecord;
@@ -50,19 +50,23 @@ impl RouteMigrationStore for PostgresStore {
         let count = || {
             let count = query(COUNT).bind(tenant.as_str()).bind(route).bind(at_ms);
             let count = count.bind(signed(equal)).bind(signed(different));
-            count.bind(signed(legacy_failed)).bind(signed(unified_failed))
+            count.bind(signed(legacy_failed)).bind(signed(unified_failed)).bind(MAX_ROUTES).bind(OTHERS)
         };
-        self.pool.rows(DURING, count).await?;
+        let silent = || ReadError::Unavailable { fault: StoreFault::new(DURING, "it gave no answer") };
+        let counted = self.pool.rows(DURING, count).await?;
+        let route: String = counted.first().ok_or_else(silent)?.try_get(0).map_err(unreadable(DURING))?;
         for difference in differences {
-            let of = || query(DIFFER).bind(tenant.as_str()).bind(route).bind(&difference.field).bind(difference.at_ms);
-            let counted = self.pool.rows(DURING, of).await?;
-            let times: i64 = match counted.first() {
-                Some(row) => row.try_get(0).map_err(unreadable(DURING))?,
-                None => return Err(ReadError::Unavailable { fault: StoreFault::new(DURING, "it gave no answer") }),
+            let of = || {
+                let of = query(DIFFER).bind(tenant.as_str()).bind(&route).bind(&difference.field);
+                of.bind(difference.at_ms).bind(MAX_FIELDS_OF_ROUTE).bind(MAX_FIELDS).bind(OTHERS)
             };
+            let counted = self.pool.rows(DURING, of).await?;
+            let row = counted.first().ok_or_else(silent)?;
+            let times: i64 = row.try_get(0).map_err(unreadable(DURING))?;
+            let field: String = row.try_get(1).map_err(unreadable(DURING))?;
             let place = signed(unsigned(times) % EXAMPLES);
             let keep = || {
-                let keep = query(KEEP).bind(tenant.as_str()).bind(route).bind(&difference.field).bind(place);
+                let keep = query(KEEP).bind(tenant.as_str()).bind(&route).bind(&field).bind(place);
                 let keep = keep.bind(difference.at_ms).bind(&difference.session_id);
                 keep.bind(&difference.legacy).bind(&difference.unified)
             };

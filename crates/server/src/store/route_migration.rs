@@ -1,5 +1,6 @@
 //! Which side answers on each route of a shop that moves here, and how far both sides agree.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,6 +14,15 @@ use crate::tenant::TenantId;
 
 /// How many examples of each difference are kept: the latest.
 pub const EXAMPLES: u64 = 20;
+
+/// How many routes of a tenant are counted one by one, how many fields of a route, and of all its routes. Names come from answers
+/// that buyers may have a part in: without a bound there could be any number.
+pub(super) const MAX_ROUTES: i64 = 500;
+pub(super) const MAX_FIELDS_OF_ROUTE: i64 = 200;
+pub(super) const MAX_FIELDS: i64 = 1_000;
+
+/// As what the others are counted.
+pub const OTHERS: &str = "(others)";
 
 /// How a route of a shop that moves here works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
@@ -189,19 +199,20 @@ pub(super) fn assembled(
     fields: Vec<(String, FieldParity)>,
     examples: Vec<(String, Difference)>,
 ) -> Vec<RouteParity> {
-    let mut routes = counts;
-    for (route, mut field) in fields {
-        field.examples = examples
-            .iter()
-            .filter(|(of, example)| *of == route && example.field == field.field)
-            .map(|(_, example)| example.clone())
-            .collect();
-        field.examples.sort_by_key(|example| std::cmp::Reverse(example.at_ms));
-        if let Some(parity) = routes.iter_mut().find(|parity| parity.route == route) {
-            parity.fields.push(field);
-        }
+    let mut examples_of: HashMap<(String, String), Vec<Difference>> = HashMap::new();
+    for (route, example) in examples {
+        examples_of.entry((route, example.field.clone())).or_default().push(example);
     }
+    let mut fields_of: HashMap<String, Vec<FieldParity>> = HashMap::new();
+    for (route, mut field) in fields {
+        let key = (route, field.field.clone());
+        field.examples = examples_of.remove(&key).unwrap_or_default();
+        field.examples.sort_by_key(|example| std::cmp::Reverse(example.at_ms));
+        fields_of.entry(key.0).or_default().push(field);
+    }
+    let mut routes = counts;
     for parity in &mut routes {
+        parity.fields.extend(fields_of.remove(&parity.route).unwrap_or_default());
         parity.fields.sort_by(|one, other| other.times.cmp(&one.times).then_with(|| one.field.cmp(&other.field)));
     }
     routes
@@ -210,23 +221,31 @@ pub(super) fn assembled(
 /// The modes of a tenant's routes.
 pub(super) const MODES: &str = "SELECT route, mode, changed_at_ms FROM route_modes WHERE tenant = $1 ORDER BY route";
 
-/// Adds to what is counted of a route.
+/// Adds to what is counted of a route, and answers as what.
 pub(super) const COUNT: &str =
     "INSERT INTO route_parity (tenant, route, since_ms, equal, different, legacy_failed, unified_failed)
-     VALUES ($1, $2, $3, $4, $5, $6, $7)
+     VALUES ($1, CASE WHEN EXISTS (SELECT 1 FROM route_parity WHERE tenant = $1 AND route = $2)
+                        OR (SELECT count(*) FROM route_parity WHERE tenant = $1) < $8
+                      THEN $2 ELSE $9 END,
+        $3, $4, $5, $6, $7)
      ON CONFLICT (tenant, route) DO UPDATE SET
         equal = route_parity.equal + excluded.equal,
         different = route_parity.different + excluded.different,
         legacy_failed = route_parity.legacy_failed + excluded.legacy_failed,
         unified_failed = route_parity.unified_failed + excluded.unified_failed
-     RETURNING since_ms";
+     RETURNING route";
 
-/// Counts a difference, and answers how many there were.
+/// Counts a difference, and answers how many there were, and as what it is counted.
 pub(super) const DIFFER: &str = "INSERT INTO route_differences (tenant, route, field, times, first_at_ms, last_at_ms)
-     VALUES ($1, $2, $3, 1, $4, $4)
+     VALUES ($1, $2,
+        CASE WHEN EXISTS (SELECT 1 FROM route_differences WHERE tenant = $1 AND route = $2 AND field = $3)
+               OR ((SELECT count(*) FROM route_differences WHERE tenant = $1 AND route = $2) < $5
+                   AND (SELECT count(*) FROM route_differences WHERE tenant = $1) < $6)
+             THEN $3 ELSE $7 END,
+        1, $4, $4)
      ON CONFLICT (tenant, route, field) DO UPDATE SET
         times = route_differences.times + 1, last_at_ms = excluded.last_at_ms
-     RETURNING times";
+     RETURNING times, field";
 
 /// Keeps an example of a difference.
 pub(super) const KEEP: &str =

@@ -5,8 +5,8 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row as _, query};
 
 use super::route_migration::{
-    COUNT, Comparison, DIFFER, EXAMPLES, FORGET, KEEP, MODES, ModeOfRoute, PARITY, ParityCounts, RouteMigrationStore,
-    RouteParity, mode_in, parity_in,
+    COUNT, Comparison, DIFFER, EXAMPLES, FORGET, KEEP, MAX_FIELDS, MAX_FIELDS_OF_ROUTE, MAX_ROUTES, MODES, ModeOfRoute,
+    OTHERS, PARITY, ParityCounts, RouteMigrationStore, RouteParity, mode_in, parity_in,
 };
 use super::sqlite::{SqliteStore, bounded, read_error, signed, unsigned};
 use super::sqlite_jobs::{Tell, write_audit};
@@ -115,11 +115,14 @@ async fn add_comparison(connection: &mut SqliteConnection, comparison: &Comparis
     let Comparison { tenant, route, counts, differences, at_ms } = comparison;
     let ParityCounts { equal, different, legacy_failed, unified_failed } = *counts;
     let count = query(COUNT).bind(tenant.as_str()).bind(route).bind(at_ms).bind(signed(equal)).bind(signed(different));
-    count.bind(signed(legacy_failed)).bind(signed(unified_failed)).execute(&mut *connection).await?;
+    let count = count.bind(signed(legacy_failed)).bind(signed(unified_failed)).bind(MAX_ROUTES).bind(OTHERS);
+    let route: String = count.fetch_one(&mut *connection).await?.try_get(0)?;
     for difference in differences {
-        let differ = query(DIFFER).bind(tenant.as_str()).bind(route).bind(&difference.field).bind(difference.at_ms);
-        let times: i64 = differ.fetch_one(&mut *connection).await?.try_get(0)?;
-        let keep = query(KEEP).bind(tenant.as_str()).bind(route).bind(&difference.field);
+        let differ = query(DIFFER).bind(tenant.as_str()).bind(&route).bind(&difference.field).bind(difference.at_ms);
+        let differ = differ.bind(MAX_FIELDS_OF_ROUTE).bind(MAX_FIELDS).bind(OTHERS);
+        let counted = differ.fetch_one(&mut *connection).await?;
+        let (times, field): (i64, String) = (counted.try_get(0)?, counted.try_get(1)?);
+        let keep = query(KEEP).bind(tenant.as_str()).bind(&route).bind(&field);
         let keep = keep.bind(signed(unsigned(times) % EXAMPLES)).bind(difference.at_ms).bind(&difference.session_id);
         keep.bind(&difference.legacy).bind(&difference.unified).execute(&mut *connection).await?;
     }

@@ -31,6 +31,7 @@ async fn the_mode_of_a_route_is_every_servers_at_once_and_in_the_audit_log() {
     }
     assert_eq!(set(&fleet, &nodes[0], "checkout", "sometimes").await, 422);
     assert_eq!(set(&fleet, &nodes[0], &"x".repeat(101), "off").await, 422);
+    assert_eq!(set(&fleet, &nodes[0], "GET%20%2Fbuyer%2F4111-1111-1111-1111", "on").await, 422);
     let (url, keys) = (fleet.postgres.url("shop"), fleet.keys_file().display().to_string());
     let log = fleet.run(&["audit", "export", "--database-url", &url, "--keys-file", &keys]).unwrap();
     let told: Vec<&str> = log.lines().filter(|line| line.contains("routeModeSet")).collect();
@@ -46,7 +47,9 @@ async fn differences_are_counted_over_all_servers_and_shown_as_a_page() {
     set(&fleet, &nodes[0], "<img>", "shadow").await;
     let report = json!({ "routes": [{ "route": "checkout", "equal": 97, "different": 2, "unifiedFailed": 1, "differences": [
         { "field": "status", "legacy": "processing", "unified": "completed", "sessionId": "ws_1_a", "at": "2026-11-20T09:00:00Z" },
-        { "field": "email", "legacy": "ada@example.com", "unified": "<b>a***@e***</b>", "at": "2099-11-20T09:00:00Z" },
+        { "field": "email", "legacy": "ada%40example.com", "unified": "<b>a***@e***</b>", "sessionId": "jane@example.com",
+          "at": "2099-11-20T09:00:00Z" },
+        { "field": "note", "legacy": "4111 1111 1111 1111", "unified": "79", "sessionId": "ws_1_a", "at": "2026-11-20T09:00:00Z" },
     ] }] });
     for node in &nodes {
         assert_eq!(ask(&fleet, node, Method::POST, "/v1/parity", Some(&report)).await.0, 204);
@@ -57,6 +60,10 @@ async fn differences_are_counted_over_all_servers_and_shown_as_a_page() {
     assert_eq!((&route["unifiedFailed"], &route["fields"][1]["times"]), (&json!(2), &json!(2)));
     let email = route["fields"].as_array().unwrap().iter().find(|field| field["field"] == "email").unwrap();
     assert_eq!(email["examples"][0]["legacy"], "(an email address)", "nothing that was not masked is kept");
+    assert_eq!(email["examples"][0].get("sessionId"), None, "what is no id of a session");
+    let note = route["fields"].as_array().unwrap().iter().find(|field| field["field"] == "note").unwrap();
+    let example = &note["examples"][0];
+    assert_eq!((&example["legacy"], &example["sessionId"]), (&json!("(a long number)"), &json!("ws_1_a")));
     assert!(email["lastAt"].as_str().unwrap() < "2099", "a clock that is ahead");
 
     let page = Client::new().get(format!("http://{}/v1/parity", nodes[0].address)).bearer_auth(&fleet.service_key);
@@ -85,6 +92,16 @@ async fn differences_are_counted_over_all_servers_and_shown_as_a_page() {
     let list = String::from_utf8(routes(&["list"]).stdout).unwrap();
     assert!(list.contains("on       POST /api/upsell/process"), "{list}");
     assert!(!routes(&["set", "checkout", "sometimes"]).status.success());
+
+    for named in [
+        json!({ "route": "GET /buyer/jane@example.com" }),
+        json!({ "route": "checkout", "differences": [{ "field": "ada@example.com", "legacy": "1", "unified": "2", "at": "2026-11-20T09:00:00Z" }] }),
+    ] {
+        let (status, problem) =
+            ask(&fleet, &nodes[0], Method::POST, "/v1/parity", Some(&json!({ "routes": [named] }))).await;
+        assert_eq!((status, &problem["code"]), (422, &json!("invalidBody")), "{problem}");
+        assert!(!problem.to_string().contains("example.com"), "{problem}");
+    }
 
     let too_many: Vec<Value> = (0..201).map(|_| report["routes"][0]["differences"][0].clone()).collect();
     let report = json!({ "routes": [{ "route": "checkout", "differences": too_many }] });

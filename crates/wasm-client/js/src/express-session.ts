@@ -8,7 +8,8 @@
  * import { ThroughlineServer } from 'throughline/server';
  *
  * const server = new ThroughlineServer({ url: 'https://checkout.shop.example', serviceKey });
- * app.use(session({ store: new ThroughlineStore({ server, funnel: 'logins' }), secret, resave: false, saveUninitialized: false }));
+ * const store = new ThroughlineStore({ server, secret: storeSecret, funnel: 'logins' });
+ * app.use(session({ store, secret, resave: false, saveUninitialized: false }));
  * ```
  *
  * @packageDocumentation
@@ -22,6 +23,12 @@ import type { Command, Session } from './server/types.js';
 export interface ThroughlineStoreOptions {
   /** The server. Its key needs the scopes `sessions:read`, `sessions:write` and `privacy`. */
   server: ThroughlineServer;
+  /**
+   * Signs what is kept, and makes the ids: 32 characters or more, the same in all processes, and known to nobody else. The server takes
+   * sessions and metadata from browsers as well; without this, one that a browser has made would be a login. With another secret, all
+   * visitors begin anew.
+   */
+  secret: string;
   /**
    * The funnel whose sessions these are. Best one of their own: then a checkout's numbers are not mixed with theirs, and they live as long
    * as that funnel says at most. `default` where nothing is said.
@@ -38,69 +45,85 @@ interface Kept {
   sid: string;
   /** The session as JSON text, whatever is in it. */
   session: string;
+  /** Signs both. */
+  sessionMac: string;
   /** When it ends, in milliseconds since 1970. */
   until: number;
+  /** Signs that for this session. It is another one, because `touch` does not write the session again. */
+  untilMac: string;
 }
 
 /** Where the metadata has it. */
 const NAME = 'express';
+const MIN_SECRET_CHARS = 32;
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 /** What a command is refused with where there is nothing left to change. */
 const GONE = new Set(['sessionErased', 'lifetimeExceeded', 'sessionExpired', 'sessionCompleted']);
 
+/** What is signed for what: nothing that was signed for one is taken for another. */
+type Purpose = 'id' | 'session' | 'until';
+
 /**
  * The store. Every method takes a callback, as express-session calls it, or gives a promise.
  *
  * A session of more than some 16 KB is refused with `metadataTooLarge`. What was destroyed is erased: a request that still runs does not
- * bring it back.
+ * bring it back. What was not written by a store with this secret is not there.
  */
 export class ThroughlineStore extends Store {
   readonly #server: ThroughlineServer;
+  readonly #secret: string;
+  #key: Promise<CryptoKey> | undefined;
   readonly #funnel: string;
   readonly #ttlMs: number;
 
-  constructor({ server, funnel = 'default', ttlMs = DAY_MS }: ThroughlineStoreOptions) {
+  /** @throws {TypeError} where the secret is missing or too short. */
+  constructor({ server, secret, funnel = 'default', ttlMs = DAY_MS }: ThroughlineStoreOptions) {
     super();
+    if (typeof secret !== 'string' || secret.length < MIN_SECRET_CHARS) {
+      throw new TypeError(`\`secret\` has to be a text of ${MIN_SECRET_CHARS} characters or more; make one with: openssl rand -base64 32`);
+    }
     this.#server = server;
+    this.#secret = secret;
     this.#funnel = funnel;
     this.#ttlMs = ttlMs;
   }
 
   override get(sid: string, callback?: Callback<SessionData | null>): Promise<SessionData | null> {
     return answered(callback, async () => {
-      const session = await this.#server.getSession(await idOf(sid));
-      const kept = session && keptIn(session);
+      const session = await this.#server.getSession(await this.#idOf(sid));
+      const kept = session && (await this.#livingIn(session));
       return kept && (JSON.parse(kept.session) as SessionData);
     });
   }
 
   override set(sid: string, session: SessionData, callback?: Callback): Promise<void> {
     return answered(callback, async () => {
-      const id = await idOf(sid);
+      const id = await this.#idOf(sid);
       const until = this.#endOf(session);
       if (until <= Date.now()) return this.#destroy(id);
-      const kept: Kept = { sid, session: JSON.stringify(session), until };
-      if (await this.#change(id, kept)) return;
+      const text = JSON.stringify(session);
+      const kept: Kept = { sid, session: text, sessionMac: await this.#mac('session', sid, text), ...(await this.#ending(sid, until)) };
+      if (await this.#write(id, kept)) return;
       try {
         const lives = { ttlMs: until - Date.now(), funnel: { id: this.#funnel } };
         await this.#server.createSession({ id, metadata: { [NAME]: kept }, ...lives });
       } catch (error) {
         if (codeOf(error) === 'lifetimeExceeded') await this.#server.createSession({ id, metadata: { [NAME]: kept }, funnel: { id: this.#funnel } });
         // Another request was faster.
-        else if (codeOf(error) !== 'sessionExists' || !(await this.#change(id, kept))) throw error;
+        else if (codeOf(error) !== 'sessionExists' || !(await this.#write(id, kept))) throw error;
       }
     });
   }
 
   override touch(sid: string, session: SessionData, callback?: Callback): Promise<void> {
     return answered(callback, async () => {
-      await this.#change(await idOf(sid), { until: this.#endOf(session) });
+      await this.#change(await this.#idOf(sid), await this.#ending(sid, this.#endOf(session)));
     });
   }
 
   override destroy(sid: string, callback?: Callback): Promise<void> {
-    return answered(callback, async () => this.#destroy(await idOf(sid)));
+    return answered(callback, async () => this.#destroy(await this.#idOf(sid)));
   }
 
   /** Destroys all. */
@@ -130,9 +153,18 @@ export class ThroughlineStore extends Store {
     });
   }
 
+  /** As {@link #change}, unless somebody else's is there: who has made it could read what is written into it. */
+  async #write(id: string, kept: Kept): Promise<boolean> {
+    const there = await this.#server.getSession(id);
+    // One that is over or erased is not written to in any case.
+    const isForeign = there !== null && there.status !== 'expired' && !(await this.#keptIn(there));
+    if (isForeign) throw new Error('the session of this id was not written by this store, so nothing is written into it; begin another one');
+    return this.#change(id, kept);
+  }
+
   /** Whether it was there to be changed; what is gone for good counts as changed. */
-  async #change(id: string, kept: Partial<Kept>): Promise<boolean> {
-    const ttlMs = Math.max(0, kept.until! - Date.now());
+  async #change(id: string, kept: Partial<Kept> & Pick<Kept, 'until'>): Promise<boolean> {
+    const ttlMs = Math.max(0, kept.until - Date.now());
     const commands: Command[] = [{ type: 'setMetadata', metadata: { [NAME]: kept } }, { type: 'extend', ttlMs }];
     try {
       const { results } = await this.#server.commands(id, commands);
@@ -156,7 +188,7 @@ export class ThroughlineStore extends Store {
 
   async *#all(): AsyncGenerator<{ id: string; kept: Kept }> {
     for await (const session of this.#server.listSessions({ funnel: this.#funnel, status: ['pending'], limit: 200 })) {
-      const kept = keptIn(session);
+      const kept = await this.#livingIn(session);
       if (kept) yield { id: session.id, kept };
     }
   }
@@ -165,19 +197,50 @@ export class ThroughlineStore extends Store {
     // As JSON it is a text, whatever its type says.
     return cookie?.expires ? new Date(cookie.expires).getTime() : Date.now() + this.#ttlMs;
   }
+
+  /** What is kept in a session, whose time is not over. */
+  async #livingIn(session: Session): Promise<Kept | null> {
+    const kept = session.status === 'pending' ? await this.#keptIn(session) : null;
+    return kept && Math.min(kept.until, Date.parse(session.expiresAt)) > Date.now() ? kept : null;
+  }
+
+  /** What this store has written into a session. What anybody else has is nothing. */
+  async #keptIn({ id, metadata }: Session): Promise<Kept | null> {
+    const kept = (metadata[NAME] ?? {}) as Partial<Record<keyof Kept, unknown>>;
+    const { sid, session, sessionMac, until, untilMac } = kept;
+    if (typeof sid !== 'string' || typeof session !== 'string' || typeof until !== 'number') return null;
+    const isOurs =
+      id === (await this.#idOf(sid)) && (await this.#isSigned(sessionMac, 'session', sid, session)) && (await this.#isSigned(untilMac, 'until', sid, until));
+    return isOurs ? (kept as Kept) : null;
+  }
+
+  async #ending(sid: string, until: number): Promise<Pick<Kept, 'until' | 'untilMac'>> {
+    return { until, untilMac: await this.#mac('until', sid, until) };
+  }
+
+  /** The id of the session here. Who does not know the secret can't tell it, and so can't make a session of this id. */
+  async #idOf(sid: string): Promise<string> {
+    return `ws_${(await this.#mac('id', sid)).slice(0, 60)}`;
+  }
+
+  async #mac(purpose: Purpose, ...parts: (string | number)[]): Promise<string> {
+    const mac = await crypto.subtle.sign('HMAC', await this.#imported(), signed(purpose, parts));
+    return Buffer.from(mac).toString('hex');
+  }
+
+  async #isSigned(mac: unknown, purpose: Purpose, ...parts: (string | number)[]): Promise<boolean> {
+    return typeof mac === 'string' && crypto.subtle.verify('HMAC', await this.#imported(), Buffer.from(mac, 'hex'), signed(purpose, parts));
+  }
+
+  #imported(): Promise<CryptoKey> {
+    const algorithm = { name: 'HMAC', hash: 'SHA-256' };
+    return (this.#key ??= crypto.subtle.importKey('raw', new TextEncoder().encode(this.#secret), algorithm, false, ['sign', 'verify']));
+  }
 }
 
-/** What is kept in a session, whose time is not over. */
-function keptIn({ metadata, expiresAt, status }: Session): Kept | null {
-  const kept = metadata[NAME] as Kept | undefined;
-  if (!kept || status !== 'pending') return null;
-  return Math.min(kept.until, Date.parse(expiresAt)) > Date.now() ? kept : null;
-}
-
-/** The id of the session here. It is no secret, where the store's is one. */
-async function idOf(sid: string): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(sid)));
-  return `ws_${Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('').slice(0, 60)}`;
+/** As JSON: what ends where is said. */
+function signed(purpose: Purpose, parts: (string | number)[]): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(JSON.stringify([purpose, ...parts]));
 }
 
 function codeOf(error: unknown): string | undefined {

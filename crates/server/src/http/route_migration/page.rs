@@ -2,6 +2,8 @@
 
 use maud::{DOCTYPE, Markup, html};
 
+use crate::store::OTHERS;
+
 use super::{ParityDocument, ParityOfField, ParityOfRoute};
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1b1b2b;\
@@ -33,6 +35,9 @@ pub(super) fn document(parity: &ParityDocument) -> String {
                         p { "No route has a mode yet, and nothing was compared." }
                     } @else {
                         (overview(&parity.routes))
+                        @if parity.routes.iter().any(|route| route.route == OTHERS) {
+                            p { "There are more routes than are counted one by one: the rest is " (OTHERS) "." }
+                        }
                         @for route in parity.routes.iter().filter(|route| !route.fields.is_empty()) { (differences(route)) }
                     }
                 }
@@ -92,6 +97,9 @@ fn differences(route: &ParityOfRoute) -> Markup {
     html! {
         section {
             h2 { (route.route) }
+            @if route.fields.iter().any(|field| field.field == OTHERS) {
+                p { "More fields differ than are counted one by one: the rest is " (OTHERS) "." }
+            }
             @for field in &route.fields { (examples(field)) }
         }
     }

@@ -1,4 +1,5 @@
 import type { ThroughlineServer } from '../server/client.js';
+import { durationMs } from '../server/limit.js';
 import { isRouteName, ROUTE_NAME } from '../server/route-name.js';
 import type { RouteMode } from '../server/types.js';
 import { BothSides, type Side, type SideHandler, type StateReader } from './route-migration/both-sides.js';
@@ -28,8 +29,13 @@ export interface RouteMigrationOptions {
   refreshMs?: number;
   /** How long an answer waits for the other side, in milliseconds; 2 s where nothing is said. */
   limitMs?: number;
-  /** How long the other side may go on after that; 30 s from its beginning where nothing is said. Then it counts as failed. */
+  /** How long each side may take, in milliseconds; 30 s where nothing is said. Then it counts as failed: less than the runtime gives a request. */
   maximumMs?: number;
+  /**
+   * How large the body of a request may be, in bytes, that both sides are given: it is kept in memory for that. 1 MiB where nothing is
+   * said. Of one that is larger the answering side alone is asked, and the other counts as failed.
+   */
+  maxBodyBytes?: number;
   /** How long is collected before it is reported, in milliseconds; 1 s where nothing is said. */
   reportMs?: number;
   /** How many differences are kept while they can't be reported; 1,000 where nothing is said. */
@@ -66,7 +72,7 @@ export type RouteHandler<Context = unknown, R extends Request = Request> = (
   ...rest: unknown extends Context ? [context?: Context] : [context: Context]
 ) => Promise<Response>;
 
-const MAXIMUM_MS = 30_000;
+const MAX_BODY_BYTES = 1024 * 1024;
 const PAUSE_BETWEEN_WARNINGS_MS = 60_000;
 
 /**
@@ -84,6 +90,8 @@ const PAUSE_BETWEEN_WARNINGS_MS = 60_000;
  */
 export class RouteMigration {
   readonly #options: RouteMigrationOptions;
+  readonly #limitMs: number;
+  readonly #maximumMs: number;
   readonly #modes: Modes;
   readonly #reports: Reports;
   readonly #masking = new Masking();
@@ -91,12 +99,15 @@ export class RouteMigration {
   readonly #running = new Set<Promise<unknown>>();
   readonly #warnedAt = new Map<string, number>();
 
+  /** @throws {TypeError} where one of the times is none. */
   constructor(options: RouteMigrationOptions) {
     this.#options = options;
-    const { server, refreshMs = 1_000, reportMs = 1_000, maxDifferences = 1_000 } = options;
-    this.#modes = new Modes((timeoutMs) => server.routeModes({ timeoutMs }), refreshMs, (error) => this.#fail(error, { during: 'modes' }));
+    const { server, refreshMs = 1_000, limitMs = 2_000, maximumMs = 30_000, reportMs = 1_000, maxDifferences = 1_000 } = options;
+    this.#limitMs = durationMs('limitMs', limitMs);
+    this.#maximumMs = durationMs('maximumMs', maximumMs);
+    this.#modes = new Modes((timeoutMs) => server.routeModes({ timeoutMs }), durationMs('refreshMs', refreshMs), (error) => this.#fail(error, { during: 'modes' }));
     this.#reports = new Reports((routes, timeoutMs) => server.reportParity(routes, { timeoutMs }), {
-      pauseMs: reportMs,
+      pauseMs: durationMs('reportMs', reportMs),
       maxDifferences,
       onError: (error) => this.#fail(error, { during: 'report' }),
     });
@@ -111,7 +122,6 @@ export class RouteMigration {
   route<Context = unknown, R extends Request = Request>(name: string, options: RouteOptions<Context, R>): RouteHandler<Context, R> {
     if (!isRouteName(name)) throw new TypeError(ROUTE_NAME);
     const { legacy, unified, initialMode = 'off', ignore = [], shown = [], tolerance = {}, state } = options;
-    const { limitMs = 2_000, maximumMs = MAXIMUM_MS } = this.#options;
     const all = (names: readonly string[]) => new FieldNames(names.map((name) => [name, true as const]));
     const rules = { ignored: all(ignore), tolerance: new FieldNames(Object.entries(tolerance)) };
     const shownFields = all(shown);
@@ -132,8 +142,9 @@ export class RouteMigration {
           rules,
           shown: shownFields,
           masking: this.#masking,
-          limitMs,
-          maximumMs,
+          limitMs: this.#limitMs,
+          maximumMs: this.#maximumMs,
+          maxBodyBytes: this.#options.maxBodyBytes ?? MAX_BODY_BYTES,
           onFailure: (error, during) => this.#fail(error, { route: name, during }),
           onCompared: (verdict, differences) => this.#reports.add(name, verdict, differences),
           // A runtime that ends with its requests reports in them.
@@ -158,8 +169,7 @@ export class RouteMigration {
    * @returns Whether the server has all of it.
    */
   async flush(): Promise<boolean> {
-    const { maximumMs = MAXIMUM_MS } = this.#options;
-    while (this.#running.size > 0 && (await endsWithin(Promise.all(this.#running), 2 * maximumMs)));
+    while (this.#running.size > 0 && (await endsWithin(Promise.all(this.#running), durationMs('maximumMs', 2 * this.#maximumMs))));
     return this.#reports.flush();
   }
 

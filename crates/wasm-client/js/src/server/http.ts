@@ -1,6 +1,6 @@
 import type { paths } from '../../generated/openapi.js';
 import { errorOf, ThroughlineError } from './error.js';
-import { Limit, orAborted, pause } from './limit.js';
+import { durationMs, Limit, orAborted, pause } from './limit.js';
 import type { CallOptions } from './types.js';
 
 /** How the server is reached. */
@@ -71,8 +71,8 @@ export class Http {
     if (!/^[!-~]+$/.test(serviceKey ?? '')) throw new TypeError('`serviceKey` is missing, or has a space or line feed in it');
     this.#url = url.replace(/\/+$/, '');
     this.#authorization = `Bearer ${serviceKey}`;
-    this.#timeoutMs = timeoutMs;
-    this.#tryTimeoutMs = tryTimeoutMs;
+    this.#timeoutMs = durationMs('timeoutMs', timeoutMs);
+    this.#tryTimeoutMs = durationMs('tryTimeoutMs', tryTimeoutMs);
     this.#retries = retries;
     // Looked up for each request: what observes an application replaces it after this was made.
     this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
@@ -83,9 +83,10 @@ export class Http {
     method: M,
     path: P,
     parts: Parts<paths[P][M]>,
-    { signal, timeoutMs = this.#timeoutMs, retries = this.#retries }: CallOptions & { retries?: number },
+    { signal, timeoutMs: givenMs = this.#timeoutMs, retries = this.#retries }: CallOptions & { retries?: number },
   ): Promise<Answer<paths[P][M]>> {
     signal?.throwIfAborted();
+    const timeoutMs = durationMs('timeoutMs', givenMs);
     const address = this.#url + filled(path, parts as AnyParts);
     const init = this.#request(method, parts as AnyParts);
     const limit = new Limit(timeoutMs, signal);

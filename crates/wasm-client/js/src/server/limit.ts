@@ -1,3 +1,16 @@
+/** The longest time that a timer can be set to, in milliseconds: some 24 days. One that is set to more is over at once. */
+const LONGEST_MS = 2 ** 31 - 1;
+
+/**
+ * A time as a timer can have it; where it is endless, the longest.
+ *
+ * @throws {TypeError} where it is no time.
+ */
+export function durationMs(name: string, ms: number): number {
+  if (typeof ms !== 'number' || !(ms >= 0)) throw new TypeError(`\`${name}\` has to be a time in milliseconds, 0 or more`);
+  return Math.min(ms, LONGEST_MS);
+}
+
 /**
  * A time limit that also ends with a signal. Its timer and its ear are gone with `end()`: a server makes thousands of calls in the
  * time that one of them may take.

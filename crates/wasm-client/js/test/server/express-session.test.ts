@@ -1,3 +1,4 @@
+import { createHash, createHmac } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
@@ -17,6 +18,8 @@ declare module 'express-session' {
 /** More than a page of a list has, and than a request deletes. */
 const SESSIONS = 250;
 
+const SECRET = 'the secret of the store, in all processes';
+
 const used = useShop();
 const open: Server[] = [];
 
@@ -25,7 +28,7 @@ afterEach(async () => {
 });
 
 function store(ttlMs?: number): ThroughlineStore {
-  return new ThroughlineStore({ server: used.shop, ...(ttlMs !== undefined && { ttlMs }) });
+  return new ThroughlineStore({ server: used.shop, secret: SECRET, ...(ttlMs !== undefined && { ttlMs }) });
 }
 
 /** A session as a store is given it. */
@@ -96,8 +99,89 @@ test('callbacks are called as express-session expects it', async () => {
   expect(await told((callback) => void kept.destroy(sid, callback))).toEqual([null, undefined]);
   const [error] = await told((callback) => void kept.set(crypto.randomUUID(), data({ foo: 'x'.repeat(20_000) }), callback));
   expect(error).toMatchObject({ name: 'ThroughlineError', code: 'metadataTooLarge' });
-  const far = new ThroughlineStore({ server: used.with({ url: 'http://127.0.0.1:1', retries: 0 }) });
+  const far = new ThroughlineStore({ secret: SECRET, server: used.with({ url: 'http://127.0.0.1:1', retries: 0 }) });
   expect((await told((callback) => void far.get(sid, callback)))[0]).toMatchObject({ code: 'unreachable' });
+});
+
+/** Makes a session as any browser may, without a credential: under an id of its choice, with a claim of its own. */
+async function madeByBrowser(id: string, metadata: object): Promise<void> {
+  const clientId = `cl_${crypto.randomUUID().replaceAll('-', '')}`;
+  const frames = [
+    { type: 'hello', protocol: 1, sessionId: id, clientId, knownVersion: 0, claim: 'A'.repeat(40) },
+    { type: 'submit', commands: [{ clientId, seq: 1, type: 'create', metadata, claims: { status: 'pending', step: 'checkout', amount: 0 } }] },
+  ];
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch(`${used.server.url}/v1/sync`, { method: 'POST', headers, body: JSON.stringify({ frames, waitMs: 0 }) });
+  expect(response.status, await response.text()).toBe(200);
+  expect(await used.shop.getSession(id)).toMatchObject({ id, metadata });
+}
+
+/** The id that the store gives, as far as one knows the secret. */
+function idOf(sid: string, secret = SECRET): string {
+  return `ws_${createHmac('sha256', secret).update(JSON.stringify(['id', sid])).digest('hex').slice(0, 60)}`;
+}
+
+test('what a browser has made is no login, under whatever id, and nothing is written into it', async () => {
+  const kept = store();
+  const sid = crypto.randomUUID();
+  const admin = JSON.stringify(data({ foo: 'admin' }));
+  const until = Date.now() + 600_000;
+  const macs = (secret: string) => ({
+    sessionMac: createHmac('sha256', secret).update(JSON.stringify(['session', sid, admin])).digest('hex'),
+    untilMac: createHmac('sha256', secret).update(JSON.stringify(['until', sid, until])).digest('hex'),
+  });
+  // What the id is made of must not be known to who knows the sid.
+  await madeByBrowser(`ws_${createHash('sha256').update(sid).digest('hex').slice(0, 60)}`, { express: { sid, session: admin, until } });
+  expect(await kept.get(sid)).toBeNull();
+  // And if it were known, what is there would have to be signed.
+  await madeByBrowser(idOf(sid), { express: { sid, session: admin, until, ...macs('another secret of 32 characters!') } });
+  expect(await kept.get(sid)).toBeNull();
+  expect(await kept.ids()).not.toContain(sid);
+  expect(await thrownBy(kept.set(sid, data({ foo: 'of the visitor' })))).toMatchObject({ message: expect.stringContaining('was not written by this store') });
+  expect(JSON.stringify(await used.shop.getSession(idOf(sid)))).not.toContain('of the visitor');
+  // The same with the right key is what the store has written.
+  const own = crypto.randomUUID();
+  await kept.set(own, data({ foo: 'mine' }));
+  expect((await used.shop.getSession(idOf(own)))!.metadata.express).toMatchObject({ sid: own });
+});
+
+test('what was changed by anybody else is not there any more', async () => {
+  const kept = store();
+  const [sid, other] = [crypto.randomUUID(), crypto.randomUUID()];
+  await kept.set(sid, data({ foo: 'visitor' }));
+  await kept.set(other, data({ foo: 'admin' }));
+  const written = (await used.shop.getSession(idOf(sid)))!.metadata.express as Record<string, unknown>;
+  const ofOther = (await used.shop.getSession(idOf(other)))!.metadata.express as Record<string, unknown>;
+  const metadata = (express: unknown) => used.shop.command(idOf(sid), { type: 'setMetadata', metadata: { express } });
+  const changes = [
+    { session: JSON.stringify(data({ foo: 'admin' })) },
+    { until: Number(written.until) + 86_400_000 },
+    { session: ofOther.session, sessionMac: ofOther.sessionMac },
+    ofOther,
+    { sessionMac: '' },
+    { sessionMac: null },
+    { untilMac: written.sessionMac },
+    { session: 1 },
+  ];
+  for (const change of changes) {
+    await metadata(change);
+    expect(await kept.get(sid), JSON.stringify(change)).toBeNull();
+    await metadata(written);
+    expect(await kept.get(sid)).toEqual(data({ foo: 'visitor' }));
+  }
+  await metadata(null);
+  expect(await kept.get(sid)).toBeNull();
+});
+
+test('a store with another secret has nothing of it, and one without any is not made', async () => {
+  const sid = crypto.randomUUID();
+  await store().set(sid, data({ foo: 'visitor' }));
+  const other = new ThroughlineStore({ server: used.shop, secret: 'another secret of 32 characters!' });
+  expect(await other.get(sid)).toBeNull();
+  expect(await other.ids()).not.toContain(sid);
+  for (const secret of [undefined, '', 'x'.repeat(31)]) {
+    expect(() => new ThroughlineStore({ server: used.shop, secret: secret as string })).toThrow(/`secret`.*32 characters/);
+  }
 });
 
 test('a session that is large, or becomes too large, is told of, and stays as it was', async () => {

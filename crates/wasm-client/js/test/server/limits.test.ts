@@ -88,3 +88,15 @@ test('a fetch of the own is given what it needs', async () => {
   expect(await shop.getSession('ws_a')).toBeNull();
   expect(asked).toEqual([[`${used.between.url}/v1/sessions/ws_a`, 'GET']]);
 });
+
+test('a time that no timer can be set to is the longest that there is, and what is none is refused', async () => {
+  for (const ms of [Infinity, 2 ** 31]) {
+    expect(await used.with({ timeoutMs: ms, tryTimeoutMs: ms }).getSession('ws_a_b')).toBeNull();
+    expect(await used.shop.getSession('ws_a_b', { timeoutMs: ms })).toBeNull();
+  }
+  for (const ms of [NaN, -1, '1' as unknown as number]) {
+    expect(() => used.with({ timeoutMs: ms })).toThrow('`timeoutMs` has to be a time');
+    expect(() => used.with({ tryTimeoutMs: ms })).toThrow('`tryTimeoutMs` has to be a time');
+    expect(await thrownBy(used.shop.getSession('ws_a_b', { timeoutMs: ms }))).toBeInstanceOf(TypeError);
+  }
+});

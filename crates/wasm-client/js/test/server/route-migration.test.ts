@@ -1,7 +1,10 @@
 import { getEventListeners } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { afterEach, expect, test, vi } from 'vitest';
 
 import { EffectNotAllowed, type Effects, type FailureSite, RouteMigration, type RouteMigrationOptions, type RouteOptions } from '../../src/legacy-server.js';
+import { FieldNames } from '../../src/legacy/route-migration/field-names.js';
+import { Masking } from '../../src/legacy/route-migration/masking.js';
 import type { RouteMode, RouteReport } from '../../src/server.js';
 import { thrownBy, useShop } from './shop.js';
 
@@ -197,7 +200,7 @@ test('a mode of a newer server changes nothing', async () => {
 
 test('a name that the server would not take is refused where it is given', () => {
   const migration = new RouteMigration({ server: used.shop });
-  for (const name of ['', '..', 'x'.repeat(101), 'a\nb']) expect(() => migration.route(name, { unified: says({}) })).toThrow(TypeError);
+  for (const name of ['', '..', 'x'.repeat(101), 'a\nb', 'GET /buyer/jane%40example.com']) expect(() => migration.route(name, { unified: says({}) })).toThrow(TypeError);
 });
 
 // Effects
@@ -208,8 +211,6 @@ test.each<RouteMode>(['off', 'shadow', 'compare', 'on', 'only'])('%s: a card is 
   const side: Handler = async (_, __, effects) => {
     const { transactionId } = await effects.once('charge', () => gateway.charge('tok'));
     const id = await effects.once('id', () => crypto.randomUUID());
-    // The same name is the same effect, also on the same side.
-    expect(await effects.once('id', () => 'another')).toBe(id);
     seen.push([transactionId, id, effects.now]);
     return Response.json({ transactionId, id });
   };
@@ -277,6 +278,52 @@ test('a refused effect that ends its side is a difference, not a failure; and so
   const forgotten = await routeIn('compare', { legacy: asking, unified: says(1) });
   await forgotten.post();
   expect(await forgotten.parity()).toMatchObject({ counts: [0, 1, 0, 0], fields: { effects: ['charge', 'nothing'] } });
+});
+
+test.each<RouteMode>(['off', 'shadow', 'compare', 'on', 'only'])('%s: who charges twice charges twice, and both sides have the same of each', async (mode) => {
+  const gateway = new Gateway();
+  const seen: unknown[] = [];
+  const side: Handler = async (_, __, effects) => {
+    for (const amount of [1, 2]) seen.push(await effects.once('charge', () => gateway.charge(String(amount)), { amount }));
+    return Response.json({});
+  };
+  const { post, parity } = await routeIn(mode, { legacy: side, unified: side });
+  await post();
+  expect(gateway.charges).toEqual(['1', '2']);
+  const both = [{ transactionId: 't-1' }, { transactionId: 't-2' }];
+  expect(seen).toEqual(mode === 'off' || mode === 'only' ? both : [...both, ...both]);
+  expect((await parity()).fields).toEqual({});
+});
+
+test('what one side does more often than the other is not done, or a difference; and what was declined may be tried again', async () => {
+  const charging = (...amounts: number[]): { side: Handler; gateway: Gateway } => {
+    const gateway = new Gateway();
+    const side: Handler = async (_, __, effects) => {
+      for (const amount of amounts) await effects.once('charge', () => gateway.charge(String(amount)), { amount });
+      return Response.json({});
+    };
+    return { side, gateway };
+  };
+  const [twice, once] = [charging(1, 2), charging(3)];
+  const less = await routeIn('compare', { legacy: twice.side, unified: once.side });
+  await less.post();
+  expect(twice.gateway.charges).toEqual(['1', '2']);
+  expect((await less.parity()).fields).toEqual({ effects: ['charge (2)', 'nothing'], 'effects.charge.amount': ['1', '3'] });
+  const more = await routeIn('compare', { legacy: once.side, unified: twice.side });
+  await more.post();
+  expect([once.gateway.charges, twice.gateway.charges]).toEqual([['3'], ['1', '2']]);
+  expect((await more.parity()).fields).toMatchObject({ effects: ['nothing', 'charge (2)'] });
+
+  let tries = 0;
+  const charge = () => (++tries === 1 ? Promise.reject(new Error('declined')) : Promise.resolve('charged'));
+  const again: Handler = async (_, __, effects) => {
+    const [first, second] = [await thrownBy(effects.once('charge', charge)), await effects.once('charge', charge)];
+    return Response.json([(first as Error).message, second]);
+  };
+  const retried = await routeIn('compare', { legacy: again, unified: again });
+  expect(await (await retried.post()).json()).toEqual(['declined', 'charged']);
+  expect(tries).toBe(2);
+  expect((await retried.parity()).counts).toEqual([1, 0, 0, 0]);
 });
 
 test('an effect that nobody waits for ends nothing by its failure', async () => {
@@ -409,6 +456,12 @@ const broken: Record<string, Handler> = {
   throws: failing['throws']!,
   'answers 500': () => Response.json({ error: 'x' }, { status: 500 }),
   'gives no Response': failing['gives no Response']!,
+  'gives an answer whose body was read': async () => {
+    const answer = Response.json({ read: true });
+    await answer.text();
+    return answer;
+  },
+  'never ends': never,
 };
 
 test.each(Object.keys(broken).flatMap((way) => (['compare', 'on'] as const).map((mode) => [way, mode] as const)))(
@@ -428,11 +481,12 @@ test.each(Object.keys(broken).flatMap((way) => (['compare', 'on'] as const).map(
       return Response.json({ transactionId, mail }, { headers: { 'set-cookie': 'a=1' } });
     };
     const [legacy, unified] = mode === 'on' ? [other, answering] : [answering, other];
-    const { post, parity } = await routeIn(mode, { legacy, unified });
+    const { post, parity, failures } = await routeIn(mode, { legacy, unified }, { maximumMs: 1_000 });
     const answer = await post();
     expect(await answer.json()).toEqual({ transactionId: 't-1', mail: 'sent' });
     expect(answer.headers.getSetCookie()).toEqual(['a=1']);
     expect(gateway.charges).toEqual(['tok']);
+    if (way === 'never ends') expect(failures).toMatchObject([[{ name: 'TimeoutError' }, { during: mode === 'on' ? 'unified' : 'legacy' }]]);
     expect((await parity()).counts).toEqual(mode === 'on' ? [0, 0, 0, 1] : [0, 0, 1, 0]);
   },
 );
@@ -463,6 +517,71 @@ test('what the failed side has done under another name is not done again by the 
   const { post } = await routeIn('compare', { legacy, unified });
   expect(await thrownBy(post())).toMatchObject({ message: 'boom' });
   expect(gateway.charges).toEqual(['tok']);
+});
+
+test('a side that took too long to answer does nothing any more, and does not stand in the way of the one that answers', async () => {
+  const gateway = new Gateway();
+  const { opened, open } = gate();
+  const { opened: asked, open: goOn } = gate();
+  const thrown: unknown[] = [];
+  const legacy: Handler = async (_, __, effects) => {
+    await opened;
+    thrown.push(await thrownBy(effects.once('mail', () => gateway.charge('mail'))), await thrownBy(effects.once('charge', () => gateway.charge('tok'))));
+    goOn();
+    return Response.json('late');
+  };
+  const unified: Handler = async (_, __, effects) => {
+    await effects.once('charge', () => gateway.charge('tok'));
+    open();
+    await asked;
+    return Response.json(await effects.once('receipt', () => 'sent'));
+  };
+  const { post, parity } = await routeIn('compare', { legacy, unified }, { maximumMs: 1_000 });
+  expect(await (await post()).json()).toBe('sent');
+  expect(thrown).toEqual([expect.any(EffectNotAllowed), undefined]);
+  expect(gateway.charges).toEqual(['tok']);
+  expect((await parity()).counts).toEqual([0, 0, 1, 0]);
+});
+
+test('where none may answer in its place, a side that takes long is waited for as without the other, and counted', async () => {
+  const { opened, open } = gate();
+  const slow: Handler = async (_, __, effects) => {
+    await opened;
+    return Response.json(await effects.once('charge', () => 'charged'));
+  };
+  const { post, parity, failures } = await routeIn('shadow', { legacy: slow, unified: says({}) }, { maximumMs: 50 });
+  const answer = post();
+  await expect.poll(() => failures.map(([, { during }]) => during)).toEqual(['legacy']);
+  open();
+  expect(await (await answer).json()).toBe('charged');
+  expect((await parity()).counts).toEqual([0, 0, 1, 0]);
+});
+
+test('both sides that take too long end the request', async () => {
+  const { post, parity } = await routeIn('on', { legacy: never, unified: never }, { maximumMs: 50 });
+  expect(await thrownBy(post())).toMatchObject({ name: 'TimeoutError', message: expect.stringContaining('unified') });
+  // Both have failed alike.
+  expect((await parity()).counts).toEqual([1, 0, 0, 0]);
+});
+
+test.each<RouteMode>(['compare', 'on'])('%s: an answer whose body breaks off is a failure of its side', async (mode) => {
+  const torn = failing['has a body that breaks']!;
+  const [legacy, unified] = mode === 'on' ? [says(1), torn] : [torn, says(1)];
+  const { post, parity, failures } = await routeIn(mode, { legacy, unified });
+  expect(await thrownBy((await post()).text())).toBeInstanceOf(Error);
+  expect((await parity()).counts).toEqual(mode === 'on' ? [0, 0, 0, 1] : [0, 0, 1, 0]);
+  expect(failures).toMatchObject([[{ message: 'broken' }, { during: mode === 'on' ? 'unified' : 'legacy' }]]);
+});
+
+test('times that no timer can be set to are the longest that there are, and what is none is refused', async () => {
+  for (const ms of [Infinity, 2 ** 31]) {
+    const { post, parity } = await routeIn('compare', { legacy: says(1), unified: says(1) }, { limitMs: ms, maximumMs: ms });
+    expect(await (await post()).json()).toBe(1);
+    expect((await parity()).counts).toEqual([1, 0, 0, 0]);
+  }
+  for (const name of ['refreshMs', 'limitMs', 'maximumMs', 'reportMs']) {
+    for (const ms of [NaN, -1, '1']) expect(() => new RouteMigration({ server: used.shop, [name]: ms })).toThrow(`\`${name}\` has to be a time`);
+  }
 });
 
 test('a side that was given up does nothing any more', async () => {
@@ -544,6 +663,71 @@ test('a request that cannot be read twice is answered all the same', async () =>
   const bare = await routeIn('compare', { legacy: says({}), unified: says({}) });
   await bare.handler(new Request('https://shop.example/'));
   expect((await bare.parity()).counts).toEqual([1, 0, 0, 0]);
+});
+
+/** A body of chunks of 64 KiB, as many as there are, as slowly as there are; and how much of it was asked for. */
+function body(chunks: number, pauseMs = 0): { stream: ReadableStream<Uint8Array>; given: () => number; end: () => void } {
+  let [given, isOver] = [0, false];
+  const stream = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      if (isOver || given >= chunks) return controller.close();
+      controller.enqueue(new Uint8Array(65_536));
+      given++;
+    },
+  });
+  return { stream, given: () => given, end: () => (isOver = true) };
+}
+
+const upload = (stream: ReadableStream<Uint8Array>, headers: Record<string, string> = {}) =>
+  new Request('https://shop.example/', { method: 'POST', body: stream, headers, duplex: 'half' } as RequestInit);
+
+test('a body that is too large reaches the answering side whole; the other is left out, which is counted', async () => {
+  const sizes: number[] = [];
+  const legacy: Handler = async (request) => {
+    sizes.push((await request.arrayBuffer()).byteLength);
+    return Response.json({ fine: true });
+  };
+  let others = 0;
+  const unified: Handler = async (request) => {
+    others += (await request.arrayBuffer()).byteLength;
+    return Response.json({ fine: true });
+  };
+  const { handler, parity, failures } = await routeIn('compare', { legacy, unified }, { maxBodyBytes: 2 * 65_536 });
+  expect(await (await handler(upload(body(2).stream))).json()).toEqual({ fine: true });
+  expect([sizes, others]).toEqual([[131_072], 131_072]);
+  expect(await (await handler(upload(body(3).stream))).json()).toEqual({ fine: true });
+  expect(await (await handler(upload(body(3).stream, { 'content-length': '196608' }))).json()).toEqual({ fine: true });
+  expect([sizes, others]).toEqual([[131_072, 196_608, 196_608], 131_072]);
+  expect((await parity()).counts).toEqual([1, 0, 0, 2]);
+  const left = [expect.objectContaining({ name: 'RangeError', message: expect.stringContaining('maxBodyBytes') }), expect.objectContaining({ during: 'unified' })];
+  expect(failures).toEqual([left, left]);
+});
+
+test('a body that nobody reads is not read any further than it may be copied', async () => {
+  const refusing = () => new Response('too large', { status: 413 });
+  const { handler, migration } = await routeIn('shadow', { legacy: refusing, unified: refusing });
+  const large = body(10_000);
+  expect((await handler(upload(large.stream))).status).toBe(413);
+  await migration.flush();
+  expect(large.given()).toBeGreaterThan(15);
+  expect(large.given()).toBeLessThan(25);
+  const told = body(10_000);
+  await handler(upload(told.stream, { 'content-length': '655360000' }));
+  await migration.flush();
+  expect(told.given()).toBeLessThan(3);
+});
+
+test('a body that does not end is not waited for, nor read on, when the time of the other side is over', async () => {
+  const { handler, parity } = await routeIn('shadow', { legacy: says({ fine: true }), unified: says({}) }, { limitMs: 10, maximumMs: 100, maxBodyBytes: Infinity });
+  const endless = body(Infinity, 5);
+  expect(await (await handler(upload(endless.stream))).json()).toEqual({ fine: true });
+  expect((await parity()).counts).toEqual([0, 0, 0, 1]);
+  const before = endless.given();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  // One may have been on its way.
+  expect(endless.given()).toBeLessThanOrEqual(before + 2);
+  endless.end();
 });
 
 test('who leaves does not wait for the other side, which ends all the same and does not hear of it', async () => {
@@ -765,12 +949,10 @@ test('nothing of a buyer leaves the process, in values, keys, addresses or names
   expect(warnings.mock.calls.flat()).toEqual([`throughline/legacy: unified of ${throwing.name} failed (Error)`]);
   const all = sent.join('\n');
   expect(all).toContain('an object');
-  // A single word is a word of the program where only those are expected; and what the shop wants to be shown is shown, but for what
-  // is plainly an address, a number of a card or a phone, or a token.
+  // What the shop wants to be shown is shown, but for what is plainly an address, a number of a card or a phone, or a token.
   const never = canaries.filter((canary) => /@|^eyJ/.test(canary) || canary.replace(/\D/g, '').length > 9);
   expect(never).toHaveLength(7);
-  const isShown = (canary: string, field: string) =>
-    (/(^|\.)shownToo$/.test(field) && !never.includes(canary)) || (['Ada', 'Lovelace'].includes(canary) && /(^|\.)(status|code|type)$/.test(field));
+  const isShown = (canary: string, field: string) => /(^|\.)shownToo$/.test(field) && !never.includes(canary);
   const reports = sent.filter((text) => text.startsWith('[')).flatMap((text) => JSON.parse(text) as RouteReport[]);
   const differences = reports.flatMap(({ differences = [] }) => differences);
   for (const difference of differences) {
@@ -784,6 +966,47 @@ test('nothing of a buyer leaves the process, in values, keys, addresses or names
   for (const field of ['http.location', 'effects', 'body', 'dob', '*', '*.*', 'products[].id', 'customer.nested[][]', 'cvv', 'amount', 'state.shownToo']) {
     expect([...fields]).toContain(field);
   }
+});
+
+test('a name, a number or a code of a buyer is not shown in a field or an address that has words of the program otherwise', async () => {
+  const legacy = {
+    ...{ status: 'jane', code: 'JaneDoe', source: 'Jane.Doe', type: 'jane_doe-smith', kind: 'MainStreet', outcome: 'Price', productCode: ['jane'], offer: 'Smith' },
+    giftCard: { code: 'ABCD-EFGH-IJ' },
+    ...{ last4: 4242, last_four: 4242, expMonth: 12, cvc2: 123, securityCode: 123, otp: 4829, verificationCode: 482913, code2: { code: 4829 } },
+    ...{ taxNumber: 12345678, vat_id: 12345678, customerId: 88121, houseNumber: 221, plz: 10115, salary: 100, age: 41, userId: 12 },
+    customer: { source: 'success', line: 12, at: '2026-11-20T09:00:00Z' },
+  };
+  const { post, parity } = await routeIn('compare', {
+    legacy: says(legacy, [], '', { headers: { location: '/buyer/jane/orders/12345/Success?email=a@b.co' } }),
+    unified: says({ customer: {}, giftCard: {}, code2: {}, productCode: [''] }, [], '', { headers: { location: '/jane%40example.com/checkout/ws_mwor0dc0_0ez6uz7hc' } }),
+  });
+  await post();
+  const { fields } = await parity();
+  const location = fields['http.location']!;
+  expect(location).toEqual([expect.stringMatching(/^\/buyer\/\*\/orders\/\*\/\* \(#\w{4}\)$/), expect.stringMatching(/^\/\*\/checkout\/ws_mwor0dc0_0ez6uz7hc \(#\w{4}\)$/)]);
+  delete fields['http.location'];
+  expect(Object.keys(fields).length).toBeGreaterThan(25);
+  for (const [field, [shown]] of Object.entries(fields)) expect(shown, field).toMatch(/^(text of \d+ characters|a number) \(#\w{4}\)$/);
+});
+
+test('words of the program are shown, in fields of such and in addresses: all that the server has, and codes of a catalogue', async () => {
+  const openapi = await readFile(new URL('../../../../../docs/openapi.json', import.meta.url), 'utf8');
+  const said = [...openapi.matchAll(/"enum": \[([^\]]*)\]/g)].flatMap(([, list]) => [...list!.matchAll(/"([^"]+)"/g)].map(([, word]) => word!));
+  expect(said.length).toBeGreaterThan(100);
+  const words = [...new Set([...said, 'payment_processing', 'upsell-1', 'thank-you', 'PAYMENT_DECLINED', 'card_declined', 'insufficient_funds', 'do_not_honor'])];
+  const masking = new Masking();
+  for (const word of words) expect(await masking.value(['error', 'code'], word, new FieldNames([]))).toBe(word);
+  for (const code of ['RC6', 'RC12', 'SG-6']) {
+    expect(await masking.value(['upsells_accepted', '[]'], code, new FieldNames([]))).toBe(code);
+    expect(await masking.value(['code'], code, new FieldNames([]))).toMatch(/^text of/);
+  }
+  expect(await masking.value(['currency'], 'EUR', new FieldNames([]))).toBe('EUR');
+  expect(await masking.value(['code'], 402, new FieldNames([]))).toBe('402');
+  for (const [field, number] of [['lastAt', 1764340000000], ['tax', 5.04], ['total', 294]] as const) expect(await masking.value([field], number, new FieldNames([]))).toBe(String(number));
+  expect(await masking.address('https://shop.example/en/checkout/upsell-1?a=b', new FieldNames([]))).toMatch(/^\/en\/checkout\/upsell-1 \(#/);
+  const shown = new FieldNames([['http.location', true as const]]);
+  expect(await masking.address('/funnels/bottle', shown)).toMatch(/^\/funnels\/bottle \(#/);
+  expect(await masking.address('/funnels/ada%2540example.com', shown)).toMatch(/^\/\*\/\* \(#/);
 });
 
 test('what is no secret is shown, and the rest is told apart', async () => {
@@ -884,6 +1107,29 @@ test('more than a report holds is told in several', async () => {
   await Promise.all(Array.from({ length: 150 }, () => post()));
   expect((await parity()).details.map(({ times }) => times)).toEqual([150, 150]);
   expect(reported.map(({ differences }) => differences!.length)).toEqual([200, 100]);
+});
+
+test('more than a body may hold is told in several, and nothing of it is dropped', async () => {
+  const names = Array.from({ length: 40 }, (_, index) => `a-field-with-a-long-name-${'abcdefghij'[index % 10]}${'klmn'[Math.floor(index / 10)]}`);
+  const fields = (of: string) => Object.fromEntries(names.map((name) => [name, of.repeat(100)]));
+  const { post, migration, parity, reported } = await routeIn('compare', { legacy: says(fields('€')), unified: says(fields('ü')), shown: names }, { refreshMs: 60_000, reportMs: 60_000 });
+  for (let times = 0; times < 5; times++) await post();
+  const { counts, details } = await parity();
+  expect(counts).toEqual([0, 5, 0, 0]);
+  expect(details.map(({ times }) => times)).toEqual(Array(40).fill(5));
+  expect(migration.dropped).toBe(0);
+  // Of 200 differences that would be one report.
+  expect(reported.length).toBeGreaterThan(1);
+});
+
+test('a report that is too large for what is in between is told in halves', async () => {
+  const { post, migration, parity, reported } = await routeIn('compare', { legacy: says({ a: 1, b: 1 }), unified: says({}) }, { refreshMs: 60_000, reportMs: 60_000 });
+  await Promise.all(Array.from({ length: 4 }, () => post()));
+  used.between.fates = [{ status: 413, body: '' }, { status: 413, body: '' }];
+  expect((await parity()).details.map(({ times }) => times)).toEqual([4, 4]);
+  expect(reported.length).toBeGreaterThan(2);
+  expect((await parity()).counts).toEqual([0, 4, 0, 0]);
+  expect(migration.dropped).toBe(0);
 });
 
 test('where the runtime ends with its requests, all that goes on is handed over, and reported in it', async () => {

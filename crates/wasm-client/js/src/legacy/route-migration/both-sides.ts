@@ -1,9 +1,9 @@
 import { orAborted } from '../../server/limit.js';
 import type { ReportedDifference, RouteMode } from '../../server/types.js';
-import { Differences, LOCATION, NO_ANSWER, type Rules, type Statement, statementOf } from './comparison.js';
-import { type Effects, RecordedEffects } from './effects.js';
+import { Differences, NO_ANSWER, type Rules, type Statement, statementOf } from './comparison.js';
+import { type Asked, type Effects, RecordedEffects } from './effects.js';
 import { type FieldNames, isPlainName, type Path } from './field-names.js';
-import { isSession, type Masking, MISSING } from './masking.js';
+import { isSession, LOCATION, type Masking, MISSING } from './masking.js';
 import { failed, type Outcome, outcomeOf } from './outcome.js';
 import type { Verdict } from './reports.js';
 import { RequestCopies } from './request-copies.js';
@@ -37,8 +37,10 @@ export interface BothSidesOptions<Context, R extends Request> {
   readonly masking: Masking;
   /** How long the answer waits for the other side. */
   readonly limitMs: number;
-  /** How long the other side may take to be compared. */
+  /** How long each side may take. */
   readonly maximumMs: number;
+  /** How large the body of a request may be that the other side is given as well. */
+  readonly maxBodyBytes: number;
   readonly onFailure: (error: unknown, during: Side | 'state') => void;
   readonly onCompared: (verdict: Verdict, differences: ReportedDifference[]) => void;
   /** Is given all that goes on after the answer. */
@@ -73,17 +75,20 @@ export class BothSides<Context, R extends Request> {
     [this.#answering, this.#other] = mode === 'on' ? ['unified', 'legacy'] : ['legacy', 'unified'];
     this.#request = request;
     this.#context = context;
-    this.#copies = new RequestCopies(request);
+    this.#copies = new RequestCopies(request, options.maxBodyBytes);
   }
 
   /** The answer, once the other side is up to date as well, or has taken too long. */
   async answer(): Promise<Response> {
-    const { handlers, limitMs, maximumMs, onFailure, keepAlive } = this.#options;
+    const { limitMs, maximumMs, onFailure, keepAlive } = this.#options;
     const { signal } = this.#request;
-    const first = await outcomeOf(() => handlers[this.#answering](this.#request, this.#context, this.#effects.first));
+    const first = await this.#runAnswering();
     const hasLeft = !first.response && signal?.aborted;
     // The buyer has left before anything was done outside: there is nothing that the other side would lack.
-    if (hasLeft && this.#effects.isEmpty) return first.deliver();
+    if (hasLeft && this.#effects.isEmpty) {
+      this.#copies.end();
+      return first.deliver();
+    }
     const isReplaced = first.hasFailed && this.#isCompared && !hasLeft;
     if (isReplaced && !first.response) onFailure(first.error, this.#answering);
 
@@ -98,14 +103,31 @@ export class BothSides<Context, R extends Request> {
     return second.hasFailed ? first.deliver() : second.deliver();
   }
 
+  /**
+   * Runs the side that answers; one that does not end in time has failed. Where the other one may answer in its place, it begins nothing
+   * outside any more: that could be done twice. Where none may, as in `shadow`, the buyer waits for it as without the other one.
+   */
+  async #runAnswering(): Promise<Outcome> {
+    const { handlers, maximumMs, onFailure } = this.#options;
+    const running = outcomeOf(() => handlers[this.#answering](this.#request, this.#context, this.#effects.first));
+    if (await endsWithin(running, maximumMs)) return running;
+    const late = failed(tookTooLong(this.#answering, maximumMs));
+    if (!this.#isCompared) {
+      onFailure(late.error, this.#answering);
+      return { ...late, deliver: async () => (await running).deliver() };
+    }
+    this.#effects.closeFirst();
+    return late;
+  }
+
   /** Begins the other side. Both promises are kept. */
   #runOther(first: Outcome, answers: boolean): { outcome: Promise<Outcome>; ended: Promise<Ended> } {
     const { handlers, maximumMs } = this.#options;
     const { signal } = this.#life;
     const effects = this.#effects.second(answers);
     this.#deadline = new Deadline(maximumMs, () => {
-      this.#effects.close();
-      this.#life.abort(new DOMException(`the ${this.#other} side did not end within ${maximumMs} ms`, 'TimeoutError'));
+      this.#effects.closeSecond();
+      this.#life.abort(tookTooLong(this.#other, maximumMs));
     });
     const run = async () => handlers[this.#other](await this.#copies.copy(signal), this.#context, effects);
     const outcome = orAborted(outcomeOf(run), signal).catch(failed);
@@ -137,25 +159,32 @@ export class BothSides<Context, R extends Request> {
   async #conclude(first: Outcome, answer: Response | undefined, ending: Promise<Ended>, isCounted: boolean): Promise<void> {
     const { onFailure, onCompared } = this.#options;
     try {
-      const reading = statementOf(answer, this.#life.signal).catch(() => undefined);
+      const reading = statementOf(answer, this.#life.signal).catch((error: unknown): typeof BROKEN | undefined => {
+        // One that does not end in time may be meant so.
+        if (this.#life.signal.aborted) return undefined;
+        onFailure(error, this.#answering);
+        return BROKEN;
+      });
       const ended = await ending;
       if (!ended.outcome.response) onFailure(ended.outcome.error, this.#other);
       if (!isCounted) return;
       const differences = new Differences(this.#options.rules);
       const statement = await reading;
       const verdict = this.#judge(differences, first, statement, ended);
-      if (verdict) onCompared(verdict, await this.#masked(differences, [statement, ended.statement]));
+      const said = [statement === BROKEN ? undefined : statement, ended.statement];
+      if (verdict) onCompared(verdict, await this.#masked(differences, said));
     } catch (error) {
       onFailure(error, this.#other);
     } finally {
       this.#deadline?.cancel();
+      this.#copies.end();
     }
   }
 
   /** What came of the request; nothing where that is not counted. */
-  #judge(differences: Differences, first: Outcome, statement: Statement | undefined, ended: Ended): Verdict | undefined {
+  #judge(differences: Differences, first: Outcome, statement: Statement | typeof BROKEN | undefined, ended: Ended): Verdict | undefined {
     const second = ended.outcome;
-    if (first.hasFailed && !second.hasFailed) return `${this.#answering}Failed`;
+    if ((first.hasFailed || statement === BROKEN) && !second.hasFailed) return `${this.#answering}Failed`;
     // After a side that has failed, the other one is refused what that has not come to.
     const wasRefused = this.#effects.wasRefused && !first.hasFailed;
     const hasSecondFailed = second.hasFailed && !first.hasFailed;
@@ -164,7 +193,7 @@ export class BothSides<Context, R extends Request> {
     if (!first.hasFailed) this.#compareEffects(differences);
     if (this.#isCompared && !hasSecondFailed) {
       // Its body did not end in time.
-      if (!statement) return undefined;
+      if (!statement || statement === BROKEN) return undefined;
       differences.compareAnswers(this.#ofSides(statement, ended.statement));
       if (ended.states === 'unreadable') differences.add(['state'], { legacy: MISSING, unified: MISSING });
       else if (ended.states) differences.compare(['state'], ended.states.legacy, ended.states.unified);
@@ -173,14 +202,15 @@ export class BothSides<Context, R extends Request> {
   }
 
   #compareEffects(differences: Differences): void {
-    for (const { name, first, second } of this.#effects.byBoth) {
-      const { legacy, unified } = this.#ofSides(detailsOf(first), detailsOf(second));
-      differences.compare([...EFFECTS, name], legacy, unified);
+    for (const { first, second } of this.#effects.byBoth) {
+      const { legacy, unified } = this.#ofSides(detailsOf(first.details), detailsOf(second.details));
+      differences.compare([...EFFECTS, first.name], legacy, unified);
     }
     const { first, second } = this.#effects.onlyBy;
     if (first.length + second.length === 0) return;
     // Their names may have been put together of something.
-    const names = (list: string[]) => list.map((name) => (isPlainName(name) ? name : '*')).join(', ') || 'nothing';
+    const nameOf = ({ name, ordinal }: Asked) => (isPlainName(name) ? name : '*') + (ordinal > 1 ? ` (${ordinal})` : '');
+    const names = (list: Asked[]) => list.map(nameOf).join(', ') || 'nothing';
     differences.add(EFFECTS, this.#ofSides(names(first), names(second)));
   }
 
@@ -195,7 +225,7 @@ export class BothSides<Context, R extends Request> {
     const masked = async (path: Path, value: unknown): Promise<string> => {
       // By what they are, not by how they are called: an answer may have fields of these names as well.
       if (path === EFFECTS) return String(value).slice(0, 200);
-      if (path === LOCATION) return masking.address(value as string | null);
+      if (path === LOCATION) return masking.address(value as string | null, shown);
       return masking.value(path, value, shown);
     };
     const reported: ReportedDifference[] = [];
@@ -207,8 +237,15 @@ export class BothSides<Context, R extends Request> {
   }
 }
 
+/** What an answer says whose body has broken off. */
+const BROKEN = Symbol('broken');
+
 /** Where the names of effects are reported. */
 const EFFECTS: Path = ['effects'];
+
+function tookTooLong(side: Side, maximumMs: number): DOMException {
+  return new DOMException(`the ${side} side did not end within ${maximumMs} ms`, 'TimeoutError');
+}
 
 function copyOf({ response }: Outcome): Response | undefined {
   return response?.clone();

@@ -1,6 +1,6 @@
 import { orAborted } from '../../server/limit.js';
 import { ELEMENT, type FieldNames, fieldOf, type Path } from './field-names.js';
-import { MISSING } from './masking.js';
+import { LOCATION, MISSING } from './masking.js';
 
 /** How much of an answer is compared, in bytes. */
 const MAX_BYTES = 1024 * 1024;
@@ -35,9 +35,6 @@ export interface Rules {
 
 /** What a side says that gave no answer. */
 export const NO_ANSWER: Statement = { status: 'threw', location: null, body: { text: '' } };
-
-/** Where the header `location` is reported. */
-export const LOCATION: Path = ['http', 'location'];
 
 /**
  * Reads what an answer says. Its body is read by that.

@@ -8,26 +8,76 @@ export interface Effects {
   /** When the request came, in milliseconds since 1970: the same on both sides. */
   readonly now: number;
   /**
-   * Does `work`, unless it was done under this name for this request before: then its result is given again, or its error. What
-   * both sides have to have the same of, such as a new id or a random number, comes from here as well.
+   * Does `work`, unless the other side has for this request: then its result is given again, or its error. What both sides have to
+   * have the same of, such as a new id or a random number, comes from here as well.
+   *
+   * A side that asks again under the same name asks for another one: its second charge is the second one of the other side, and so on.
    *
    * The result is shared: do not change it.
    *
    * @param details What it is done with, such as the amount: JSON, which is compared where both sides are.
-   * @throws {EffectNotAllowed} where this side is not the one that answers, and the other has not asked for it.
+   * @throws {EffectNotAllowed} where this side is not the one that answers, or took too long to be, and the other has not asked for it.
    */
   once<T>(name: string, work: () => T | Promise<T>, details?: unknown): Promise<T>;
 }
 
-/** The side that does not answer asked for an effect that the other one did not ask for. It was not done. */
+/** The side that does not answer, or not any more, asked for an effect that the other one did not ask for. It was not done. */
 export class EffectNotAllowed extends Error {
   override readonly name = 'EffectNotAllowed';
   /** The effect, as the side called it. */
   readonly effect: string;
 
-  constructor(effect: string) {
-    super(`the effect '${effect}' was not done: the side that answers has not asked for it`);
+  constructor(effect: string, reason = 'the side that answers has not asked for it') {
+    super(`the effect '${effect}' was not done: ${reason}`);
     this.effect = effect;
+  }
+}
+
+/** An effect that a side asked for. */
+export interface Asked {
+  readonly name: string;
+  /** Whether it is the side's first one of this name, its second, and so on: from 1. */
+  readonly ordinal: number;
+  /** What it is to be done with. */
+  readonly details: unknown;
+}
+
+/** What one side asked for. */
+class AskedBy {
+  readonly #effects = new Map<string, Asked>();
+  readonly #times = new Map<string, number>();
+
+  /** Under what the next effect of this name is known to both sides. */
+  next(name: string): string {
+    return keyOf(name, this.#timesOf(name) + 1);
+  }
+
+  /** Takes note of the next one. */
+  note(name: string, details: unknown): void {
+    const ordinal = this.#timesOf(name) + 1;
+    this.#times.set(name, ordinal);
+    this.#effects.set(keyOf(name, ordinal), { name, ordinal, details });
+  }
+
+  get isEmpty(): boolean {
+    return this.#effects.size === 0;
+  }
+
+  /** Those that the other side asked for as well, with what that said of it. */
+  alsoBy(other: AskedBy): [Asked, Asked][] {
+    return [...this.#effects].flatMap(([key, asked]) => {
+      const same = other.#effects.get(key);
+      return same ? [[asked, same] as [Asked, Asked]] : [];
+    });
+  }
+
+  /** Those that the other side did not ask for. */
+  notBy(other: AskedBy): Asked[] {
+    return [...this.#effects].filter(([key]) => !other.#effects.has(key)).map(([, asked]) => asked);
+  }
+
+  #timesOf(name: string): number {
+    return this.#times.get(name) ?? 0;
   }
 }
 
@@ -35,19 +85,22 @@ export class EffectNotAllowed extends Error {
 export class RecordedEffects {
   readonly #now = Date.now();
   readonly #results = new Map<string, Promise<unknown>>();
-  /** By name, with what they were to be done with. */
-  readonly #askedByFirst = new Map<string, unknown>();
-  readonly #askedBySecond = new Map<string, unknown>();
-  readonly #refused = new Set<string>();
+  readonly #askedByFirst = new AskedBy();
+  readonly #askedBySecond = new AskedBy();
+  #firstMayBegin = true;
   #secondAnswers = false;
+  #wasRefused = false;
 
   /** What the side is given that runs first. */
   readonly first: Effects = {
     answers: true,
     now: this.#now,
     once: (name, work, details) => {
-      note(this.#askedByFirst, name, details);
-      return this.#recorded(name) ?? this.#begin(name, work);
+      const key = this.#askedByFirst.next(name);
+      // What it still asks for when it was given up is nothing that the other one would have to take up.
+      if (!this.#firstMayBegin) return this.#recorded(key) ?? unwatched(Promise.reject(new EffectNotAllowed(name, 'this side took too long')));
+      this.#askedByFirst.note(name, details);
+      return this.#recorded(key) ?? this.#begin(key, work);
     },
   };
 
@@ -59,36 +112,41 @@ export class RecordedEffects {
   second(answers: boolean): Effects {
     this.#secondAnswers = answers;
     const once: Effects['once'] = (name, work, details) => {
-      note(this.#askedBySecond, name, details);
-      return this.#recorded(name) ?? (this.#secondMayBegin() ? this.#begin(name, work) : this.#refuse(name));
+      const key = this.#askedBySecond.next(name);
+      this.#askedBySecond.note(name, details);
+      return this.#recorded(key) ?? (this.#secondMayBegin() ? this.#begin(key, work) : this.#refuse(name));
     };
     return { answers, now: this.#now, once };
   }
 
+  /** From now on the first side begins nothing any more: the other one answers. */
+  closeFirst(): void {
+    this.#firstMayBegin = false;
+  }
+
   /** From now on the second side begins nothing any more: nobody waits for its answer. */
-  close(): void {
+  closeSecond(): void {
     this.#secondAnswers = false;
   }
 
   /** Whether the first side asked for any. */
   get isEmpty(): boolean {
-    return this.#askedByFirst.size === 0;
+    return this.#askedByFirst.isEmpty;
   }
 
   /** Whether the second side was refused one. */
   get wasRefused(): boolean {
-    return this.#refused.size > 0;
+    return this.#wasRefused;
   }
 
-  /** The names that the first side alone asked for, and those that the second did. */
-  get onlyBy(): { first: string[]; second: string[] } {
-    return { first: missingIn(this.#askedBySecond, this.#askedByFirst), second: missingIn(this.#askedByFirst, this.#askedBySecond) };
+  /** Those that the first side alone asked for, and those that the second did. */
+  get onlyBy(): { first: Asked[]; second: Asked[] } {
+    return { first: this.#askedByFirst.notBy(this.#askedBySecond), second: this.#askedBySecond.notBy(this.#askedByFirst) };
   }
 
-  /** Those that both asked for, with what they were to be done with. */
-  get byBoth(): { name: string; first: unknown; second: unknown }[] {
-    const names = [...this.#askedByFirst.keys()].filter((name) => this.#askedBySecond.has(name));
-    return names.map((name) => ({ name, first: this.#askedByFirst.get(name), second: this.#askedBySecond.get(name) }));
+  /** Those that both asked for, as each has. */
+  get byBoth(): { first: Asked; second: Asked }[] {
+    return this.#askedByFirst.alsoBy(this.#askedBySecond).map(([first, second]) => ({ first, second }));
   }
 
   /**
@@ -100,17 +158,17 @@ export class RecordedEffects {
   }
 
   #refuse(name: string): Promise<never> {
-    this.#refused.add(name);
+    this.#wasRefused = true;
     return unwatched(Promise.reject(new EffectNotAllowed(name)));
   }
 
-  #recorded<T>(name: string): Promise<T> | undefined {
-    return this.#results.get(name) as Promise<T> | undefined;
+  #recorded<T>(key: string): Promise<T> | undefined {
+    return this.#results.get(key) as Promise<T> | undefined;
   }
 
-  #begin<T>(name: string, work: () => T | Promise<T>): Promise<T> {
+  #begin<T>(key: string, work: () => T | Promise<T>): Promise<T> {
     const result = unwatched((async () => work())());
-    this.#results.set(name, result);
+    this.#results.set(key, result);
     return result;
   }
 }
@@ -121,10 +179,6 @@ function unwatched<T>(work: Promise<T>): Promise<T> {
   return work;
 }
 
-function note(asked: Map<string, unknown>, name: string, details: unknown): void {
-  if (!asked.has(name)) asked.set(name, details);
-}
-
-function missingIn(some: ReadonlyMap<string, unknown>, others: ReadonlyMap<string, unknown>): string[] {
-  return [...others.keys()].filter((name) => !some.has(name));
+function keyOf(name: string, ordinal: number): string {
+  return `${ordinal} ${name}`;
 }

@@ -1,23 +1,40 @@
-import { type FieldNames, isPlainName, lastName, type Path, wordsOf } from './field-names.js';
+import { isHarmless } from '../../server/harmless.js';
+import { type FieldNames, lastName, type Path, wordsOf } from './field-names.js';
+import { isKnownWord } from './known-words.js';
 
 /** Stands for a field that is not there. */
 export const MISSING = Symbol('missing');
 
-/** Fields whose texts are words of a program, not a buyer's. */
+/** Fields whose texts are words of a program, as far as these are known. */
 const SHOWN = new Set([
-  ...['status', 'step', 'currentStep', 'current_step', 'code', 'errorCode', 'error_code', 'type', 'kind', 'outcome', 'currency'],
-  ...['source', 'offer', 'product', 'productCode', 'product_code', 'upsellsAccepted', 'upsells_accepted', 'upsellsDeclined', 'upsells_declined'],
+  ...['status', 'step', 'currentStep', 'current_step', 'code', 'errorCode', 'error_code', 'type', 'kind', 'outcome', 'source'],
+  ...['offer', 'product', 'productCode', 'product_code', 'upsellsAccepted', 'upsells_accepted', 'upsellsDeclined', 'upsells_declined'],
 ]);
+
+/** Those of them that have codes of a catalogue as well, such as `RC6`. */
+const OF_CATALOGUE = /^(offer|product|upsells?)/;
+const CATALOGUE_CODE = /^[A-Z]{1,4}-?\d{1,3}$/;
 
 /** Fields with the id of a session, which grants nothing. */
 const SESSION_IDS = new Set(['id', 'sessionId', 'session_id']);
 
 /** Words in the names of fields that even the numbers and times of are a buyer's, or secret. */
 const PERSONAL = new Set([
-  ...['account', 'bank', 'bic', 'birth', 'birthdate', 'birthday', 'born', 'card', 'cc', 'cvc', 'cvv', 'dob', 'email', 'fax', 'iban', 'ip', 'lat'],
-  ...['latitude', 'lng', 'longitude', 'mail', 'mobile', 'name', 'pan', 'passport', 'password', 'phone', 'pin', 'postal', 'postcode', 'secret'],
-  ...['ssn', 'tel', 'telephone', 'token', 'zip'],
+  ...['account', 'address', 'age', 'apartment', 'auth', 'bank', 'bic', 'birth', 'birthdate', 'birthday', 'born', 'card', 'cc', 'city', 'customer'],
+  ...['cvc', 'cvv', 'dob', 'email', 'exp', 'expiry', 'fax', 'gender', 'house', 'iban', 'income', 'ip', 'lat', 'latitude', 'licence', 'license'],
+  ...['lng', 'longitude', 'mail', 'mobile', 'name', 'nationality', 'otp', 'pan', 'passcode', 'passport', 'password', 'person', 'phone', 'pin'],
+  ...['plz', 'postal', 'postcode', 'salary', 'secret', 'security', 'sex', 'signature', 'ssn', 'street', 'tel', 'telephone', 'token', 'user'],
+  ...['verification', 'zip'],
 ]);
+
+/** The same, of more than a word: there are times that are last, and taxes. */
+const PERSONAL_NAME = /last_?(4|four)|(tax|vat)_?(id|no|number)/i;
+
+/** From here on what is called a code is one that somebody was sent, not one of an error. */
+const LONG_CODE = 1_000;
+
+/** Where the header `location` is reported. */
+export const LOCATION: Path = ['http', 'location'];
 
 const TIME = /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/;
 
@@ -38,23 +55,24 @@ export class Masking {
     if (Array.isArray(value)) return `a list of ${value.length}`;
     if (typeof value === 'object') return 'an object';
     const isShown = shown.get(path) === true;
-    const isPersonal = !isShown && path.some((name) => wordsOf(name).some((word) => PERSONAL.has(word)));
+    const isPersonal = !isShown && path.some(isPersonalName);
     if (typeof value === 'number') {
-      return !isPersonal && isShortNumber(value, path) ? String(value) : `a number (${await this.#mark(String(value))})`;
+      return !isPersonal && isShortNumber(value, path, isShown) ? String(value) : `a number (${await this.#mark(String(value))})`;
     }
     const text = String(value);
     if (!isPersonal && TIME.test(text)) return text;
-    if (!isPersonal && SHOWN.has(lastName(path) ?? '') && isWord(text)) return text;
+    if (!isPersonal && isWordOf(lastName(path) ?? '', text)) return text;
     if (!isPersonal && SESSION_IDS.has(path.at(-1) ?? '') && isSession(text)) return text;
-    if (isShown && isHarmless(text)) return text;
+    if (isShown && isShort(text) && isHarmless(text)) return text;
     return `text of ${[...text].length} characters (${await this.#mark(text)})`;
   }
 
-  /** An address on the web: its path, as far as that is names, and nothing of its query. */
-  async address(address: string | null): Promise<string> {
+  /** An address on the web: its path, as far as that is known words and ids of sessions, and nothing of its query. */
+  async address(address: string | null, shown: FieldNames<true>): Promise<string> {
     if (address === null) return 'missing';
     const [path = ''] = address.replace(/^[a-z][\w+.-]*:\/\/[^/?#]*/i, '').split(/[?#]/);
-    const names = path.split('/').map((name) => (name === '' || isPlainName(name) || isSession(name) ? name : '*'));
+    const isNamed = shown.get(LOCATION) === true && isHarmless(path);
+    const names = path.split('/').map((name) => (name === '' || isNamed || isKnownWord(name) || isSession(name) ? name : '*'));
     return `${names.join('/').slice(0, 80)} (${await this.#mark(address)})`;
   }
 
@@ -67,23 +85,25 @@ export class Masking {
   }
 }
 
-function isShortNumber(value: number, path: Path): boolean {
-  if (Math.abs(value) < LONG_NUMBER) return true;
-  const isTime = /(At|_at|Time|_time|Ms|_ms)$/.test(lastName(path) ?? '');
+function isPersonalName(name: string): boolean {
+  return PERSONAL_NAME.test(name) || wordsOf(name).some((word) => PERSONAL.has(word));
+}
+
+function isShortNumber(value: number, path: Path, isShown: boolean): boolean {
+  const name = lastName(path) ?? '';
+  const isCode = !isShown && /code$/i.test(name);
+  if (Math.abs(value) < (isCode ? LONG_CODE : LONG_NUMBER)) return true;
+  const isTime = /(At|_at|Time|_time|Ms|_ms)$/.test(name);
   return isTime && value >= TIMES_MS[0] && value < TIMES_MS[1];
 }
 
-/** A word of a program: not a sentence, an address, a number or a token. */
-function isWord(text: string): boolean {
-  const isCode = /^[\w.:-]{1,40}$/.test(text) && text.replace(/\D/g, '').length <= 4;
-  // Digits within a word are those of a token.
-  return isCode && !/[a-z]\d+[a-z]/i.test(text) && isHarmless(text);
+function isWordOf(field: string, text: string): boolean {
+  if (field === 'currency') return /^[A-Za-z]{3}$/.test(text);
+  return SHOWN.has(field) && (isKnownWord(text) || (OF_CATALOGUE.test(field) && CATALOGUE_CODE.test(text)));
 }
 
-/** Not what it is for sure in nobody's interest to show, whatever its field is called. */
-function isHarmless(text: string): boolean {
-  const digits = text.replace(/[\s().:+/_-]/g, '');
-  return text.length <= 100 && !/[@\p{Cc}\p{Cs}]/u.test(text) && !/\d{9}/.test(digits) && !/\beyJ/.test(text);
+function isShort(text: string): boolean {
+  return text.length <= 100 && !/[\p{Cc}\p{Cs}]/u.test(text);
 }
 
 /** Whether it is the id of a session, of the legacy shop or of today. */

@@ -7,18 +7,21 @@ export interface Outcome {
   /** Why there is no answer. */
   readonly error?: unknown;
   /** Gives on what the side gave: its answer, or what it threw. */
-  deliver(): Response;
+  deliver(): Response | Promise<Response>;
 }
 
 /** Runs a side to its end, whatever that is. */
 export async function outcomeOf(run: () => Response | Promise<Response>): Promise<Outcome> {
   try {
     const answer = await run();
-    if (isResponse(answer)) return { response: answer, hasFailed: isFailure(answer), deliver: () => answer };
+    if (isResponse(answer)) {
+      if (!isRead(answer)) return { response: answer, hasFailed: isFailure(answer), deliver: () => answer };
+      return { ...failed(new TypeError('the body of the answer was read already')), deliver: () => answer };
+    }
     return { ...failed(new TypeError('the handler gave no Response')), deliver: () => answer };
   } catch (error) {
     const response = thrownAnswer(error);
-    return response ? { ...failed(error), response, hasFailed: isFailure(response), error: undefined } : failed(error);
+    return response && !isRead(response) ? { ...failed(error), response, hasFailed: isFailure(response), error: undefined } : failed(error);
   }
 }
 
@@ -34,6 +37,11 @@ export function failed(error: unknown): Outcome {
 function isResponse(answer: unknown): answer is Response {
   const { status, headers, clone } = (answer ?? {}) as Partial<Response>;
   return typeof status === 'number' && typeof headers?.get === 'function' && typeof clone === 'function';
+}
+
+/** Whether somebody has read its body, or does: nobody else can. */
+function isRead({ body, bodyUsed }: Response): boolean {
+  return bodyUsed || body?.locked === true;
 }
 
 function isFailure({ status }: Response): boolean {

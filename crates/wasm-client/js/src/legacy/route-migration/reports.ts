@@ -5,9 +5,13 @@ import { Deadline } from './waiting.js';
 /** What came of a request of which both sides were asked. */
 export type Verdict = 'equal' | 'different' | 'legacyFailed' | 'unifiedFailed';
 
-/** How much the server takes at once. */
+/** How much the server takes at once: the bytes are those of the body, less what is around the entries. */
 const MAX_ROUTES = 100;
 const MAX_DIFFERENCES = 200;
+const MAX_BYTES = 60_000;
+
+/** What the server says to a body that is larger than it takes. */
+const TOO_LARGE = 413;
 
 const TIMEOUT_MS = 10_000;
 const LONGEST_PAUSE_MS = 60_000;
@@ -84,17 +88,22 @@ export class Reports {
 
   async #sendAll(): Promise<boolean> {
     // Not what is added meanwhile: that is the next report's.
-    const parts = Math.max(Math.ceil(this.#differences.length / MAX_DIFFERENCES), Math.ceil(this.#counts.size / MAX_ROUTES), 1);
-    for (let part = 0; part < parts && !this.#isEmpty; part++) {
-      const routes = this.#take();
+    const reports = this.#takeAll();
+    for (let report = reports.shift(); report; report = reports.shift()) {
       try {
-        await this.#send(routes, TIMEOUT_MS);
+        await this.#send(report, TIMEOUT_MS);
         this.#failures = 0;
         this.#notBefore = -Infinity;
       } catch (error) {
+        // What is between here and the server may take less than the server does.
+        const halves = (error as Partial<ThroughlineError>).status === TOO_LARGE ? halvesOf(report) : [];
+        if (halves.length > 0) {
+          reports.unshift(...halves);
+          continue;
+        }
         this.#failures++;
         this.#notBefore = performance.now() + Math.min(this.#pauseMs * 2 ** this.#failures, LONGEST_PAUSE_MS);
-        this.#putBack(routes, passes(error));
+        this.#putBack(report, passes(error), reports);
         this.#onError(error);
         return false;
       }
@@ -106,42 +115,26 @@ export class Reports {
     return this.#counts.size === 0 && this.#differences.length === 0;
   }
 
-  /** As much as the server takes at once. */
-  #take(): RouteReport[] {
-    const routes = new Map<string, RouteReport & { differences: ReportedDifference[] }>();
-    const entryOf = (route: string) => {
-      const entry = routes.get(route) ?? { route, differences: [] };
-      if (!routes.has(route)) routes.set(route, entry);
-      return entry;
-    };
-    const taken = this.#differences.slice(0, MAX_DIFFERENCES);
-    let count = 0;
-    for (const { route, difference } of taken) {
-      if (!routes.has(route) && routes.size === MAX_ROUTES) break;
-      entryOf(route).differences.push(difference);
-      count++;
-    }
-    this.#differences = this.#differences.slice(count);
-    for (const [route, counts] of this.#counts) {
-      if (!routes.has(route) && routes.size === MAX_ROUTES) continue;
-      Object.assign(entryOf(route), counts);
-      this.#counts.delete(route);
-    }
-    return [...routes.values()];
+  /** All that there is, in parts that the server takes at once. */
+  #takeAll(): RouteReport[][] {
+    const parts = new Parts();
+    for (const { route, difference } of this.#differences) parts.add({ route, differences: [difference] });
+    for (const [route, counts] of this.#counts) parts.add({ route, ...counts });
+    this.#differences = [];
+    this.#counts.clear();
+    return parts.all;
   }
 
-  /** Counts are sent again, whatever it was; differences only where it may pass. */
-  #putBack(routes: readonly RouteReport[], areKept: boolean): void {
-    for (const { route, differences: _, ...counts } of routes) this.#count(route, counts);
-    const found = routes.flatMap(({ route, differences = [] }) => differences.map((difference) => ({ route, difference })));
-    if (!areKept) {
-      this.#dropped += found.length;
-      return;
-    }
+  /** Counts are sent again, whatever it was, and what was not sent yet; the differences of `report` only where it may pass. */
+  #putBack(report: readonly RouteReport[], areKept: boolean, unsent: readonly (readonly RouteReport[])[]): void {
     const later = this.#differences;
     this.#differences = [];
-    this.#keep(found);
+    const found = foundIn(report);
+    if (areKept) this.#keep(found);
+    else this.#dropped += found.length;
+    for (const routes of unsent) this.#keep(foundIn(routes));
     this.#keep(later);
+    for (const { route, differences: _, ...counts } of [report, ...unsent].flat()) this.#count(route, counts);
   }
 
   #count(route: string, more: Partial<Record<Verdict, number>>): void {
@@ -156,6 +149,62 @@ export class Reports {
     this.#differences.push(...found.slice(0, room));
     this.#dropped += Math.max(found.length - room, 0);
   }
+}
+
+/** Reports that are filled one after the other, each with as much as the server takes at once. */
+class Parts {
+  readonly all: RouteReport[][] = [];
+  /** The routes of the last one. */
+  #routes = new Map<string, RouteReport>();
+  #differences = 0;
+  #bytes = 0;
+
+  add({ route, differences = [], ...counts }: RouteReport): void {
+    const bytes = bytesOf([counts, differences]);
+    const isFull = this.#bytes + bytesOf(route) + bytes > MAX_BYTES || this.#differences + differences.length > MAX_DIFFERENCES;
+    if (this.all.length === 0 || isFull || (!this.#routes.has(route) && this.#routes.size === MAX_ROUTES)) this.#begin();
+    let entry = this.#routes.get(route);
+    if (!entry) {
+      this.#routes.set(route, (entry = { route }));
+      this.all.at(-1)!.push(entry);
+      this.#bytes += bytesOf(route);
+    }
+    Object.assign(entry, counts);
+    if (differences.length > 0) (entry.differences ??= []).push(...differences);
+    this.#bytes += bytes;
+    this.#differences += differences.length;
+  }
+
+  #begin(): void {
+    this.all.push([]);
+    this.#routes = new Map();
+    this.#differences = 0;
+    this.#bytes = 0;
+  }
+}
+
+/** What an entry adds to a body in JSON, with what is around it. */
+function bytesOf(value: unknown): number {
+  return new TextEncoder().encode(JSON.stringify(value)).byteLength + 32;
+}
+
+/** The same in two reports; none where it can't be less. */
+function halvesOf(report: readonly RouteReport[]): RouteReport[][] {
+  const entries = report.flatMap(({ route, differences = [], ...counts }) => [
+    ...(Object.keys(counts).length > 0 ? [{ route, ...counts }] : []),
+    ...differences.map((difference): RouteReport => ({ route, differences: [difference] })),
+  ]);
+  if (entries.length < 2) return [];
+  const middle = Math.ceil(entries.length / 2);
+  return [entries.slice(0, middle), entries.slice(middle)].flatMap((half) => {
+    const parts = new Parts();
+    for (const entry of half) parts.add(entry);
+    return parts.all;
+  });
+}
+
+function foundIn(routes: readonly RouteReport[]): Found[] {
+  return routes.flatMap(({ route, differences = [] }) => differences.map((difference) => ({ route, difference })));
 }
 
 /** Whether it is worth to tell it again. What was told, and whose answer was lost, is counted twice then. */
