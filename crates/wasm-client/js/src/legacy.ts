@@ -13,6 +13,7 @@
  */
 import type { Command, Funnel, Session } from '../generated/types.js';
 import { forgetSession, openSession, prepareSession, type CheckoutSession, type OpenOptions, type Rejection, type Starter } from './index.js';
+import { addressIn, customerPatch, differs, newCustomer } from './legacy/addresses.js';
 import { LegacyCallRefused, type LegacyException, type Refusal, type RefusalOptions, Refusals } from './legacy/refusals.js';
 import {
   type BillingInfo,
@@ -23,8 +24,6 @@ import {
   minor,
   type Product,
   type ShippingInfo,
-  toAddress,
-  toCustomer,
   toLegacy,
 } from './legacy/shapes.js';
 
@@ -134,7 +133,7 @@ export class FunnelSessionManager {
     const items = this.#items(method, products, funnel);
     const whole = this.#takeStarter(method).begin({
       ...(email && { email }),
-      ...(customerInfo && { customer: toCustomer(customerInfo) }),
+      ...(customerInfo && { customer: newCustomer({ info: customerInfo, billing: undefined, shipping: undefined }).customer }),
       products: items,
       ...(couponCode && { couponCode }),
       ...(metadata && { metadata }),
@@ -352,12 +351,9 @@ export class FunnelSessionManager {
     for (const field of ['vaultId', 'transactionId'] as const) if (changes[field] !== undefined) forbid(field);
     if (changes.amount !== undefined && !products && minor(changes.amount, session.currency) !== session.totals.subtotal) forbid('the amount');
     if (email !== undefined && email !== before.email) commands.push({ type: 'setEmail', email });
-    const customer = {
-      ...(customerInfo && toCustomer(customerInfo)),
-      ...(billingInfo && { billing: toAddress(billingInfo) }),
-      ...(shippingInfo && { shipping: toAddress(shippingInfo) }),
-    };
-    if (Object.keys(customer).length > 0) commands.push({ type: 'setCustomer', customer });
+    const buyer = { info: customerInfo ?? {}, billing: addressIn(billingInfo), shipping: addressIn(shippingInfo) };
+    const { customer } = customerPatch(session.customer, buyer);
+    if (differs(customer, session.customer)) commands.push({ type: 'setCustomer', customer });
     if (products) {
       const items = this.#items(method, products, funnel);
       const known = session.products.map(({ id, quantity }) => ({ id, quantity }));

@@ -231,6 +231,17 @@ test('billing and shipping are set each by itself', () => {
   });
 });
 
+test('an address that is given for the bill leaves the goods where they were, and the flat one with them', () => {
+  const place = { address: '1 Example Street', city: 'San Francisco', state: 'CA', zipCode: '94001' };
+  const bill = { address: '2 Bank Street', city: 'Austin', state: 'TX', zipCode: '78701' };
+  const { id } = manager.createSession({ email: 'ada@example.com', products: [product], customerInfo: { firstName: 'Ada', ...place } });
+  const both = manager.setBillingInfo(id, bill)!;
+  expect(both.customerInfo).toMatchObject({ firstName: 'Ada', ...place });
+  expect(both.billingInfo).toEqual(bill);
+  const moved = manager.updateSession(id, { customerInfo: { ...place, address: '3 Example Street' } })!;
+  expect(moved).toMatchObject({ customerInfo: { address: '3 Example Street', state: 'CA' }, billingInfo: bill });
+});
+
 test('paying is begun by the status or by the step, and by nothing else', () => {
   const first = create();
   expect(manager.setSessionStatus(first.id, 'initiated')).toEqual(first);

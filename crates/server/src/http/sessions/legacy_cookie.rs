@@ -108,9 +108,15 @@ pub(crate) async fn exchange(
     let key = SessionKey { tenant, session_id: session_id.to_string() };
     let target = Target { key, role: Role::System, credential: Credential::Verified, caller };
 
-    let legacy = Box::new(LegacyEntries { cookie: Some(claims), ..LegacyEntries::default() });
-    let import = request(&nameless()?, None, Command::Import { legacy, funnel: None });
-    all_accepted(target.execute(&state, vec![import]).await?.answers)?;
+    // As a handoff code, it is a client with one command, so it takes effect once, on whichever server.
+    let client_id = ClientId::new(format!("{}{name}", ClientId::HANDOFF)).map_err(|error| Problem::internal(&error))?;
+    let before = state.sessions.current(&target.key).await?;
+    let is_spent = before.is_some_and(|current| current.state.clients.contains_key(&client_id));
+    if !is_spent {
+        let legacy = Box::new(LegacyEntries { cookie: Some(claims), ..LegacyEntries::default() });
+        let import = request(&nameless()?, None, Command::Import { legacy, funnel: None });
+        all_accepted(target.execute(&state, vec![import]).await?.answers)?;
+    }
     let current = state.sessions.current(&target.key).await?.ok_or_else(not_found)?.state;
     if current.erased_at.is_some() {
         return Err(erased());
@@ -119,8 +125,6 @@ pub(crate) async fn exchange(
     let until = Timestamp::from_millis(issued.claims.ends_at_ms);
     let (family, issued_by) = (issued.claims.family.clone(), issued.claims.issued_by.clone());
     let lent = digest.clone().map(|digest| LentClaim { digest, until, family, issued_by });
-    // As a handoff code, it is a client with one command, so it takes effect once, on whichever server.
-    let client_id = ClientId::new(format!("{}{name}", ClientId::HANDOFF)).map_err(|error| Problem::internal(&error))?;
     let requests = vec![request(&client_id, Some(1), Command::HandOff { claim: lent })];
     let answers = target.execute(&state, requests).await?.answers;
     let is_repeated = answers.iter().any(|answer| matches!(answer, ServerFrame::Accepted { repeated: true, .. }));

@@ -1,4 +1,5 @@
-import type { NewSession, Session } from '../server/types.js';
+import type { Customer } from '../../generated/types.js';
+import type { Session } from '../server/types.js';
 import type { BillingInfo, CustomerInfo, ShippingInfo } from './shapes.js';
 import { isObject, leftOf, present, textIn } from './values.js';
 
@@ -15,8 +16,6 @@ export interface BuyerOfRow {
   billingInfo?: ShippingInfo;
   shippingInfo?: ShippingInfo;
 }
-
-type Customer = NonNullable<NewSession['customer']>;
 
 const NAMES = { firstName: 'first_name', lastName: 'last_name' } as const;
 const PLACE = { address: 'address', city: 'city', state: 'state', zipCode: 'zip_code', country: 'country' } as const;

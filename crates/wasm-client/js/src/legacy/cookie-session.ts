@@ -1,5 +1,5 @@
 import { ThroughlineError } from '../server/error.js';
-import type { Command, Session } from '../server/types.js';
+import type { Command, ExchangedCookie, Session } from '../server/types.js';
 import { flatAddress } from './addresses.js';
 import { type LegacyCallRefused, type Refusals } from './refusals.js';
 import { type Change, isPaid } from './row.js';
@@ -10,8 +10,8 @@ import { columnsIn } from './values.js';
 /** The legacy cookie's name, which stays. */
 export const COOKIE = 'upsell_session';
 
-/** How long the legacy cookie was kept, in seconds. */
-const LEGACY_LIFETIME = 1800;
+/** How long an exchanged cookie is answered with the same token, in milliseconds: as long as requests of one page take. */
+const SHARED_MS = 10_000;
 
 /** What the legacy cookie said. */
 export interface SessionData {
@@ -83,15 +83,20 @@ const UPDATE: Call = { method: 'cookieSession.updateSession', said: 'Failed to u
 /** @internal */
 export function cookieSessionOver(sessions: UnifiedSessions, refusals: Refusals, { cookies, cookie = {} }: Partial<CookieAccess>): CookieSession {
   const { server } = sessions;
+  const exchanges = new Map<string, { at: number; exchanged: Promise<ExchangedCookie> }>();
 
   async function store(): Promise<CookieStore> {
     if (cookies) return cookies();
     throw new TypeError("`cookies` is missing: legacyBackEnd({ server, cookies }), such as Next.js' `cookies`");
   }
 
-  function write(into: CookieStore, value: string, maxAge: number): void {
+  function attributes(maxAge: number): CookieOptions {
     const { domain, secure = true } = cookie;
-    into.set(COOKIE, value, { httpOnly: true, secure, sameSite: 'lax', path: '/', maxAge, ...(domain !== undefined && { domain }) });
+    return { httpOnly: true, secure, sameSite: 'lax', path: '/', maxAge, ...(domain !== undefined && { domain }) };
+  }
+
+  function write(into: CookieStore, value: string, maxAge: number): void {
+    into.set(COOKIE, value, attributes(maxAge));
   }
 
   async function writeTokenOf(id: string, into: CookieStore): Promise<void> {
@@ -105,11 +110,30 @@ export function cookieSessionOver(sessions: UnifiedSessions, refusals: Refusals,
       const verified = await server.verifyToken(value);
       return verified && { ...verified, id: verified.sessionId };
     }
-    // It is good once: not to be spent where the token can't be handed over. Where the server can't be asked, it stays.
-    write(from, value, LEGACY_LIFETIME);
-    const { sessionId: id, token, tokenExpiresAt: expiresAt } = await server.exchangeLegacyCookie(value);
+    // It is good once: not to be spent where the token can't be handed over.
+    from.set(`${COOKIE}_writable`, '', attributes(0));
+    const { sessionId: id, token, tokenExpiresAt: expiresAt } = await exchange(value);
     write(from, token, secondsUntil(expiresAt));
     return { id, issuedAt: new Date().toISOString(), expiresAt };
+  }
+
+  /** Requests that a page sends at one time all bring the old cookie: they are given the same token, by this process. */
+  function exchange(value: string): Promise<ExchangedCookie> {
+    const now = Date.now();
+    for (const [other, { at }] of exchanges) if (now - at > SHARED_MS) exchanges.delete(other);
+    const known = exchanges.get(value);
+    if (known) return known.exchanged;
+    const exchanged = exchangeOnce(value);
+    exchanges.set(value, { at: now, exchanged });
+    exchanged.catch(() => exchanges.delete(value));
+    return exchanged;
+  }
+
+  async function exchangeOnce(value: string): Promise<ExchangedCookie> {
+    // The cookie says no amount; the row does, and is heard first.
+    const id = idIn(value);
+    if (id !== undefined) await sessions.find(id);
+    return server.exchangeLegacyCookie(value);
   }
 
   return {
@@ -129,11 +153,16 @@ export function cookieSessionOver(sessions: UnifiedSessions, refusals: Refusals,
         const value = from.get(COOKIE)?.value;
         if (!value) return null;
         const opened = await open(value, from).catch((error: unknown) => {
-          if (isRefused(error)) return null;
+          if (isRefused(error)) return error;
           throw error;
         });
-        if (!opened) write(from, '', 0);
-        const session = opened && (await sessions.find(opened.id));
+        // Whoever has exchanged it a moment ago, maybe for this buyer, has written the new one: nothing is put over that.
+        if (opened instanceof ThroughlineError && opened.code === 'legacyCookieUsed') return null;
+        if (!opened || opened instanceof ThroughlineError) {
+          write(from, '', 0);
+          return null;
+        }
+        const session = await sessions.find(opened.id);
         return session && { ...toData(session), createdAt: Date.parse(opened.issuedAt), expiresAt: Date.parse(opened.expiresAt) };
       } catch (error) {
         // Null, as it was; but somebody hears of what is not the cookie's fault.
@@ -239,8 +268,19 @@ export function toData(session: Session): SessionData {
 /** What the server says of a cookie that it has looked at, and that will never be good again. */
 const REFUSED = new Set(['legacyCookieForged', 'legacyCookieExpired', 'legacyCookieUsed', 'legacyCookieMalformed', 'legacySecretPublic']);
 
-function isRefused(error: unknown): boolean {
+function isRefused(error: unknown): error is ThroughlineError {
   return error instanceof ThroughlineError && REFUSED.has(error.code);
+}
+
+/** The id that an old cookie names. Nobody has looked at its signature yet. */
+function idIn(value: string): string | undefined {
+  try {
+    const payload = (value.split('.')[1] ?? '').replaceAll('-', '+').replaceAll('_', '/');
+    const { id } = JSON.parse(atob(payload)) as { id?: unknown };
+    return typeof id === 'string' ? id : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** A JSON Web Token; today's begin with `v4.local.`. */

@@ -1,4 +1,5 @@
-import type { Address, Customer, Session } from '../../generated/types.js';
+import type { Address, Session } from '../../generated/types.js';
+import { flatAddress } from './addresses.js';
 
 /** The buyer, flat as it was. */
 export interface CustomerInfo {
@@ -92,7 +93,7 @@ export function toLegacy(session: Session, now: number): FunnelSessionData | nul
   const kept = (own ?? {}) as Kept;
   const offers = (...states: string[]) => upsells.filter(({ state }) => states.includes(state)).map(({ offer }) => offer);
   const { firstName, lastName, phone, billing, shipping } = customer;
-  const customerInfo = present({ firstName, lastName, phone, ...withoutNames(billing ?? shipping) });
+  const customerInfo = present({ firstName, lastName, phone, ...withoutNames(customer[flatAddress(customer)]) });
   return present({
     id,
     email: email ?? '',
@@ -119,18 +120,6 @@ function statusOf({ status, expiresAt, payment }: Session, now: number): LegacyS
   // The server may not have said so yet, nor be reachable. What was paid does not end like that.
   const isOver = status === 'expired' || (status !== 'completed' && !payment.paidAt && expiresAt.getTime() <= now);
   return isOver ? undefined : status === 'pending' ? 'initiated' : (status as LegacyStatus);
-}
-
-/** The flat address was the billing address. An empty text removes a field. */
-export function toCustomer({ firstName, lastName, phone, ...address }: CustomerInfo): Customer {
-  const billing = orNothing(toAddress(address));
-  return present({ firstName, lastName, phone, billing }) as Customer;
-}
-
-/** What an address may hold; legacy pages put in more. */
-export function toAddress(info: ShippingInfo): Address {
-  const { firstName, lastName, address, city, state, zipCode, country } = info;
-  return present({ firstName, lastName, address, city, state, zipCode, country }) as Address;
 }
 
 /** Minor units in the major one, as a plain number. */

@@ -23,11 +23,16 @@ export interface Call {
   said: string;
 }
 
+/** How many sessions are remembered as heard of; then it begins anew. */
+const HEARD = 10_000;
+
 /** Today's sessions as the legacy calls need them. */
 export class UnifiedSessions {
   readonly currency: string;
   readonly funnel: { id: string } | undefined;
   readonly #legacyRow: UnifiedOptions['legacyRow'];
+  /** The sessions whose row was asked for. */
+  readonly #heard = new Set<string>();
 
   constructor(
     readonly server: ThroughlineServer,
@@ -40,7 +45,10 @@ export class UnifiedSessions {
 
   /** The session, if it is there: neither erased nor, unpaid, over. What was paid does not end. */
   async find(id: string): Promise<Session | null> {
-    const session = (await this.server.getSession(id)) ?? (await this.#bringIn(id));
+    const known = await this.server.getSession(id);
+    // What a browser has brought under this id may lack what the row says.
+    const isBrought = known?.source === 'migration' && !this.#heard.has(id);
+    const session = known && !isBrought ? known : ((await this.#bringIn(id)) ?? known);
     if (!session || session.status === 'expired' || (!isPaid(session) && Date.parse(session.expiresAt) <= Date.now())) return null;
     // An erased order keeps what holds no personal data.
     if (session.email != null || !isPaid(session)) return session;
@@ -67,6 +75,8 @@ export class UnifiedSessions {
 
   async #bringIn(id: string): Promise<Session | null> {
     const row = await this.#legacyRow?.(id);
+    if (this.#heard.size >= HEARD) this.#heard.clear();
+    this.#heard.add(id);
     if (!row) return null;
     await this.server.importSessions([{ id, legacy: { database: { ...row } } }], this.funnel);
     return this.server.getSession(id);
