@@ -10,6 +10,7 @@ use sha2::Sha256;
 use throughline_core::json::JsonValue;
 use throughline_core::legacy::{LegacySystem, read};
 use throughline_server::legacy_cookie::LegacyCookies;
+use throughline_server::tenant::TenantId;
 
 use super::NOW;
 use crate::Outcome;
@@ -21,13 +22,13 @@ const SECRET: &str = "a secret for the targets only";
 const ISSUED: &str = include_str!("../../corpus/legacy_cookie/issued");
 
 static COOKIES: LazyLock<LegacyCookies> =
-    LazyLock::new(|| LegacyCookies::signed_with(vec![SECRET.to_owned().into()]).expect("a secret"));
+    LazyLock::new(|| LegacyCookies::signed_with(vec![SECRET.to_owned().into()], TenantId::single()).expect("a secret"));
 
 pub(super) fn run(input: &[u8]) -> Outcome {
     let Ok(text) = str::from_utf8(input) else { return Outcome::Refused };
     let is_signed = text.starts_with('{');
     let cookie = if is_signed { sign(text) } else { text.to_owned() };
-    match COOKIES.verify(&cookie, NOW.as_millis()) {
+    match COOKIES.verify(&TenantId::single(), &cookie, NOW.as_millis()) {
         Ok(cookie) => {
             assert!(is_signed || text == ISSUED, "a cookie was forged: {text}");
             assert!(cookie.session_id.is_legacy());
