@@ -343,7 +343,7 @@ async fn routes(options: &Options, effort: Effort, report: &mut Report) -> Resul
             shops.legacy_upsell(&buyers).await?,
             shops.begin(&mut buyers, count).await?,
             shops.checkout(&buyers).await?,
-            shops.accept(&buyers).await?,
+            shops.accept(&mut buyers).await?,
             shops.upsell(&buyers).await?,
         ];
         let all = [&mut legacy_checkout, &mut legacy_upsell, &mut begin, &mut checkout, &mut accept, &mut upsell];

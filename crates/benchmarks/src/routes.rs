@@ -75,14 +75,15 @@ struct Service {
 /// Both shops, and what they need.
 #[derive(Debug)]
 pub struct Shops {
-    fleet: Fleet,
-    node: Node,
+    // The shops end before what they need.
     legacy: Service,
     /// The same, with a header in each answer that says what the route has done.
     legacy_counted: Service,
     unified: Service,
     _gateway: Service,
+    node: Node,
     statements: PgConnection,
+    fleet: Fleet,
     buyers: usize,
 }
 
@@ -161,7 +162,11 @@ impl Shops {
     }
 
     /// What the page of each buyer tells the server before the first offer can be charged: that it is accepted.
-    pub async fn accept(&mut self, buyers: &Buyers) -> Result<Asked> {
+    pub async fn accept(&mut self, buyers: &mut Buyers) -> Result<Asked> {
+        // A payment renews the token, which the page is given over its socket.
+        for (id, token) in &mut buyers.unified {
+            *token = self.new_token(id).await?;
+        }
         let accept = json!({ "type": "acceptUpsell", "offer": "RC6" });
         let asks = buyers.unified.iter().map(|(id, token)| self.command(id, token, &accept)).collect();
         Ok(self.measured(asks, "shop").await?.0)
@@ -202,20 +207,27 @@ impl Shops {
     pub async fn costs(&mut self) -> Result<[Cost; 2]> {
         let mut buyers = Buyers::default();
         self.begin(&mut buyers, 2).await?;
-        let [(one, token), (other, _)] = &buyers.unified[..] else { bail!("there are not two buyers") };
+        let [(one, _), (other, _)] = &buyers.unified[..] else { bail!("there are not two buyers") };
         for ask in [checkout(&self.unified, one), checkout(&self.unified, other)] {
             if send(ask).await?.cookie.is_some() {
                 bail!("the migrated checkout has set a cookie");
             }
         }
         let bytes = bytes_of(&checkout(&self.unified, one)).await?;
-        send(self.command(one, token, &json!({ "type": "acceptUpsell", "offer": "RC6" }))).await?;
+        let token = self.new_token(one).await?;
+        send(self.command(one, &token, &json!({ "type": "acceptUpsell", "offer": "RC6" }))).await?;
         let upsell = upsell(&self.unified, one);
         let offered = bytes_of(&upsell).await?;
         if send(upsell).await?.cookie.is_some() {
             bail!("the migrated upsell has set a cookie");
         }
         Ok([Cost { cookie_reads: 0.0, bytes }, Cost { cookie_reads: 0.0, bytes: offered }])
+    }
+
+    async fn new_token(&self, id: &str) -> Result<String> {
+        let url = format!("http://{}/v1/sessions/{id}/token", self.node.address);
+        let ask = Ask { url, bearer: Some(self.fleet.service_key.clone()), cookie: None, body: json!({}) };
+        text(&send(ask).await?.body["token"])
     }
 
     async fn measured(&mut self, asks: Vec<Ask>, database: &str) -> Result<(Asked, Vec<Answer>)> {
