@@ -5,7 +5,8 @@ import type { Postgres } from './postgres.js';
 
 export const workingCard = '4242 4242 4242 4242';
 export const declinedCard = '4000 0000 0000 0002';
-const secret = 'a secret for this test only';
+/** What the shop signs its cookies with. */
+export const secret = 'a secret for this test only';
 
 /** A row of `funnel_sessions`. */
 export interface Row {

@@ -8,10 +8,11 @@ import { expect, test, type Page } from '@playwright/test';
 
 import { checkOut, order, products, row, send, type Services, upsell } from './legacy-buyer.js';
 import { apply, built, copyLegacy, made, phases, routes } from './nextjs-phases.js';
-import { chargesOf, type Service, shopDatabase, startGateway, startPostgres, startShop, unifiedShop } from './nextjs-shops.js';
+import { buildShop, chargesOf, type Service, shopDatabase, startGateway, startPostgres, startShop, unifiedShop } from './nextjs-shops.js';
 import { freePort } from './ports.js';
 import { inRepository } from './repository.js';
 import { ThroughlineServer } from './server.js';
+import { checkOut as checkOutUnified, expectFirstOffer } from './unified-buyer.js';
 
 const run = promisify(execFile);
 
@@ -278,6 +279,84 @@ test('buyers of pages from before phase 3 go on where they were: one who is fill
       await expect.poll(() => page.evaluate(() => localStorage.getItem('webseed_funnel_sessions'))).toBeNull();
       await page.context().close();
     }
+  } finally {
+    for (const service of running) await service.stop();
+  }
+});
+
+test('the way back from phase 4 to 3, where buyers go on, and from 3 to 2, where they begin again and nothing that was paid is lost', async ({ browser }) => {
+  test.setTimeout(300_000);
+  await buildShop(unifiedShop);
+  const [second, third] = [await built('2-routes'), await built('3-client')];
+  const running: { stop(): Promise<void> }[] = [];
+  const kept = <Started extends { stop(): Promise<void> }>(started: Started) => (running.unshift(started), started);
+  try {
+    const port = await freePort();
+    const server = kept(await ThroughlineServer.start({ allowedOrigins: [`http://127.0.0.1:${port}`] }));
+    const [postgres, gateway] = [kept(await startPostgres()), kept(await startGateway())];
+    const env = {
+      DATABASE_URL: postgres.url(shopDatabase),
+      GATEWAY_URL: gateway.url,
+      SESSION_SECRET: 'a secret for this test only',
+      THROUGHLINE_URL: server.url,
+      THROUGHLINE_SERVICE_KEY: server.serviceKey,
+    };
+    for (const route of routes) await server.setRouteMode(route, 'only');
+    let shop = kept(await startShop(unifiedShop, env, port));
+    const deploy = async (folder: string): Promise<void> => {
+      await shop.stop();
+      shop = kept(await startShop(folder, env, port));
+    };
+    const [early, paid] = (await Promise.all([1, 2].map(async () => (await browser.newContext()).newPage()))) as [Page, Page];
+    await early.goto(`${shop.url}/checkout`);
+    await early.getByLabel('Email').fill('bob@example.com');
+    await early.getByLabel('First name').fill('Bob');
+    await early.getByLabel('First name').blur();
+    const id = await checkOutUnified(paid, { server, gateway, shop });
+    const amounts = async (order: string) => (await chargesOf(gateway, order)).map(({ amount }) => amount);
+    const states = async () => {
+      const session = (await (await server.request(`/v1/sessions/${id}`)).json()) as { payment: { paidAt: string | null }; upsells: { offer: string; state: string }[] };
+      expect(session.payment.paidAt).toBeTruthy();
+      return Object.fromEntries(session.upsells.map(({ offer, state }) => [offer, state]));
+    };
+
+    await deploy(third);
+    // The page from before asks as it did, and one that is loaded now is at the same order.
+    await paid.getByRole('button', { name: 'Add RelaxCalm, 12 bottles for $296.00' }).click();
+    await expect(paid).toHaveURL(`${shop.url}/upsell-2`);
+    await paid.reload();
+    await expect(paid.getByRole('heading', { name: 'SleepGuard, 6 bottles' })).toBeVisible();
+    await early.reload();
+    await expect(early.getByLabel('Email')).toHaveValue('bob@example.com');
+    await expect(early.getByLabel('First name')).toHaveValue('Bob');
+    expect(await amounts(id)).toEqual([341.7, 317.46]);
+
+    await deploy(second);
+    // A page of phase 3 that is open still: the route does not know what it asks for, and charges nothing.
+    const answered = paid.waitForResponse((response) => response.url().endsWith('/api/upsell/process'));
+    await paid.getByRole('button', { name: 'Add SleepGuard, 6 bottles for $149.00' }).click();
+    expect((await answered).status()).toBe(400);
+    expect(await states()).toEqual({ RC6: 'lapsed', RC12: 'charged', SG6: 'accepted' });
+    for (const page of [paid, early]) {
+      await page.goto(shop.url);
+      await expect(page).toHaveURL(`${shop.url}/checkout`);
+      await expect(page.getByLabel('Email')).toHaveValue('');
+    }
+    const again = await checkOut(early, { postgres, gateway, shop });
+    expect(await amounts(again)).toEqual([379.66]);
+    expect(await amounts(id)).toEqual([341.7, 317.46]);
+
+    // And on to phase 3 again: the order is where it was, and its offer is charged now.
+    await deploy(third);
+    await paid.goto(shop.url);
+    await expect(paid.getByRole('row', { name: 'Total' })).toContainText('$818.96');
+    expect(await states()).toEqual({ RC6: 'lapsed', RC12: 'charged', SG6: 'charged' });
+    expect(await amounts(id)).toEqual([341.7, 317.46, 159.8]);
+    // Whoever has begun again in between is at that order.
+    await early.reload();
+    await expectFirstOffer(early);
+    expect(await amounts(again)).toEqual([379.66]);
+    for (const page of [early, paid]) await page.context().close();
   } finally {
     for (const service of running) await service.stop();
   }

@@ -4,20 +4,9 @@ import { join } from 'node:path';
 import { AxeBuilder } from '@axe-core/playwright';
 import { expect, test as base, type Page } from '@playwright/test';
 
-import { buildShop, chargesOf, heldBy, legacyShop, type Service, startGateway, startShop, tell, unifiedShop } from './nextjs-shops.js';
-import { freePort } from './ports.js';
-import { ThroughlineServer } from './server.js';
-
-const workingCard = '4242 4242 4242 4242';
-const declinedCard = '4000 0000 0000 0002';
-const paymentRoute = '/api/checkout/process';
-const upsellRoute = '/api/upsell/process';
-
-interface Services {
-  server: ThroughlineServer;
-  gateway: Service;
-  shop: Service;
-}
+import { declinedCard, workingCard } from './legacy-buyer.js';
+import { chargesOf, heldBy, legacyShop, tell, unifiedShop } from './nextjs-shops.js';
+import { checkOut, expectFirstOffer, fillIn, order, pay, paymentRoute, type UnifiedServices, upsellRoute, withUnifiedServices } from './unified-buyer.js';
 
 /** The parts of a session that are looked at. */
 interface Session {
@@ -35,76 +24,22 @@ interface Session {
   metadata: Record<string, unknown>;
 }
 
-const test = base.extend<{}, { services: Services }>({
-  services: [
-    async ({}, use) => {
-      await buildShop(unifiedShop);
-      const running: { stop(): Promise<void> }[] = [];
-      const kept = <Started extends { stop(): Promise<void> }>(started: Started) => (running.unshift(started), started);
-      try {
-        const port = await freePort();
-        const server = kept(await ThroughlineServer.start({ allowedOrigins: [`http://127.0.0.1:${port}`] }));
-        const gateway = kept(await startGateway());
-        const env = { THROUGHLINE_URL: server.url, THROUGHLINE_SERVICE_KEY: server.serviceKey, GATEWAY_URL: gateway.url };
-        const shop = kept(await startShop(unifiedShop, env, port));
-        await use({ server, gateway, shop });
-      } finally {
-        for (const service of running) await service.stop();
-      }
-    },
-    { scope: 'worker', timeout: 300_000 },
-  ],
+const test = base.extend<{}, { services: UnifiedServices }>({
+  services: [withUnifiedServices, { scope: 'worker', timeout: 300_000 }],
 });
 
 // One set of services for all of them.
 test.describe.configure({ mode: 'default' });
 
-async function sessionOf({ server }: Services, id: string): Promise<Session> {
+async function sessionOf({ server }: UnifiedServices, id: string): Promise<Session> {
   const answer = await server.request(`/v1/sessions/${id}`);
   expect(answer.status).toBe(200);
   return (await answer.json()) as Session;
 }
 
-async function offersOf(services: Services, id: string): Promise<Record<string, string>> {
+async function offersOf(services: UnifiedServices, id: string): Promise<Record<string, string>> {
   const { upsells } = await sessionOf(services, id);
   return Object.fromEntries(upsells.map(({ offer, state }) => [offer, state]));
-}
-
-/** Fills in everything, and leaves the last button to the caller. */
-async function fillIn(page: Page, card: string): Promise<void> {
-  await page.getByLabel('3 bottles').check();
-  await page.getByLabel('Quantity').selectOption('2');
-  await page.getByLabel('Email').fill('ada@example.com');
-  await page.getByLabel('First name').fill('Ada');
-  await page.getByLabel('Last name').fill('Lovelace');
-  await page.getByLabel('Street and number').fill('1 Example Street');
-  await page.getByLabel('City').fill('San Francisco');
-  await page.getByLabel('State').selectOption('CA');
-  await page.getByLabel('ZIP code').fill('94001');
-  await page.getByLabel('Coupon').fill('save10');
-  await page.getByLabel('Card number').fill(card);
-}
-
-const order = (page: Page) => page.getByRole('button', { name: 'Complete my order' }).click();
-
-/** Presses the button, and says which session the payment route is asked about. */
-async function pay(page: Page): Promise<string> {
-  const asked = page.waitForRequest((request) => request.url().endsWith(paymentRoute));
-  await order(page);
-  return ((await asked).postDataJSON() as { sessionId: string }).sessionId;
-}
-
-const expectFirstOffer = (page: Page) => expect(page.getByRole('heading', { name: 'RelaxCalm, 6 bottles' })).toBeVisible();
-
-/** Pays, and is at the first offer. */
-async function checkOut(page: Page, { shop }: Services): Promise<string> {
-  await page.goto(shop.url);
-  await expect(page).toHaveURL(`${shop.url}/checkout`);
-  await fillIn(page, workingCard);
-  const id = await pay(page);
-  await expectFirstOffer(page);
-  await expect(page).toHaveURL(`${shop.url}/upsell-1`);
-  return id;
 }
 
 /** A request as the shop's pages send it. */
