@@ -223,7 +223,6 @@ test(`a shop with ${sessions} sessions in four systems moves here while buyers b
 });
 
 test('an offer that was accepted and not charged is none that was bought, in the old table and when it comes in again', async () => {
-  test.fail(true, 'the export writes it into upsells_accepted, where the old shop has what it has charged');
   const running: { stop(): Promise<void> }[] = [];
   const kept = <Started extends { stop(): Promise<void> }>(started: Started) => (running.unshift(started), started);
   const folder = await mkdtemp(join(tmpdir(), 'throughline-rehearsal-'));

@@ -52,6 +52,11 @@ pub fn merge(mut sessions: Vec<LegacySession>) -> Option<LegacySession> {
     merged.failure = choose.newest(believed, "failure", |session| session.failure.as_ref());
     merged.notes = notes;
     merged.payment = believed.iter().map(|session| session.payment).max().unwrap_or_default();
+    if merged.payment == LegacyPayment::Made {
+        for session in believed.iter().filter(|session| session.payment == LegacyPayment::Unsettled) {
+            merged.note("payment", NoteKind::Overruled(session.system()));
+        }
+    }
     merged.choose_products(if merged.payment == LegacyPayment::None { &all } else { believed });
     merged.unite_offers(believed);
     merged.choose_transaction(believed);

@@ -30,7 +30,8 @@ pub fn write_row(session: &Session) -> JsonObject {
         ("status".to_owned(), status(session, "pending").into()),
         ("amount".to_owned(), dollars(session.totals.subtotal)),
         ("current_step".to_owned(), row_step(session).into()),
-        ("upsells_accepted".to_owned(), offers(session, OfferState::is_bought)),
+        // Who reads a row takes what was accepted for charged.
+        ("upsells_accepted".to_owned(), offers(session, |state| state == OfferState::Charged)),
         ("upsells_declined".to_owned(), offers(session, |state| state == OfferState::Declined)),
         ("vault_id".to_owned(), text(&vault_id)),
         ("transaction_id".to_owned(), text(&transaction_id)),

@@ -262,6 +262,8 @@ fn a_payment_that_only_the_cookie_knows_of_is_not_lost() {
     assert_eq!(merged.payment, LegacyPayment::Made);
     let (session, _) = Shop::at("2026-11-20T09:10:00Z").begun(&merged);
     assert_eq!((session.is_paid(), session.transaction_id.as_deref()), (true, Some("t1")));
+    let told = NoteKind::Overruled(LegacySystem::Database);
+    assert!(merged.notes.iter().any(|note| note.field == "payment" && note.kind == told), "the row did not know");
     assert_eq!((session.customer_id.as_deref(), session.payment_token.as_deref()), (Some("CUST-1"), Some("tok")));
     let billing = session.customer.billing.unwrap();
     assert_eq!(billing.address.as_deref(), Some("1 Example Street"), "a state alone is no address");
@@ -383,7 +385,7 @@ fn facts(session: &Session) -> Value {
         "products": if session.is_paid() { products } else { Vec::new() },
         "amount": session.payment.amount, "over": session.status.is_terminal(), "failed": session.status == Status::Failed,
         "references": session.is_paid().then(|| json!([session.transaction_id, session.vault_id, session.payment_token])),
-        "bought": offers(OfferState::is_bought), "declined": offers(|state| state == OfferState::Declined),
+        "bought": offers(|state| state == OfferState::Charged), "declined": offers(|state| state == OfferState::Declined),
         "metadata": session.metadata, "created": session.created_at, "updated": session.updated_at,
     })
 }

@@ -72,6 +72,7 @@ async fn a_shop_that_goes_back_finds_what_happened_here_in_its_own_table() {
         {"type": "beginProcessing"},
         {"type": "recordPayment", "transactionId": "txn-new", "vaultId": "vault-new", "amount": owed},
         {"type": "acceptUpsell", "offer": "RC6"},
+        {"type": "recordUpsellCharge", "offer": "RC6", "transactionId": "txn-extra", "amount": 21144},
         {"type": "declineUpsell", "offer": "RC12"},
     ]});
     let paid =
