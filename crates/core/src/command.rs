@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::claims::Claims;
 use crate::customer::Customer;
 use crate::identifier::{FunnelId, OfferId, ProductId, StepId};
-use crate::json::JsonObject;
-use crate::json::{json_struct, json_tagged};
+use crate::json::{JsonObject, JsonValue, json_struct, json_tagged};
 use crate::money::Money;
 use crate::prelude::*;
 use crate::session::Source;
@@ -262,7 +261,7 @@ pub struct Create {
 
 /// What the legacy systems have of one session: of each what it wrote, in its own words. At least one has something.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, try_from = "JsonObject")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 pub struct LegacyEntries {
@@ -286,6 +285,29 @@ pub struct LegacyEntries {
     #[cfg_attr(feature = "typescript", ts(optional, as = "Option<crate::json::TypescriptObject>"))]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub browser: Option<JsonObject>,
+}
+
+/// By their names: serde takes a list for the members in their order, and here all of them may be missing.
+impl TryFrom<JsonObject> for LegacyEntries {
+    type Error = String;
+
+    fn try_from(mut given: JsonObject) -> Result<Self, String> {
+        let mut entry = |name: &str| match given.remove(name) {
+            None | Some(JsonValue::Null) => Ok(None),
+            Some(JsonValue::Object(entry)) => Ok(Some(entry)),
+            Some(_) => Err([name, " is no object"].joined()),
+        };
+        let entries = Self {
+            database: entry("database")?,
+            cookie: entry("cookie")?,
+            cache: entry("cache")?,
+            browser: entry("browser")?,
+        };
+        match given.keys().next() {
+            Some(other) => Err(["unknown field `", other, "`"].joined()),
+            None => Ok(entries),
+        }
+    }
 }
 
 /// Which funnel a new session follows.

@@ -207,6 +207,8 @@ async fn bodies_that_cannot_be_read_are_explained() {
     let extra = json!({ "commands": [{ "type": "beginProcessing", "amount": 1 }] });
     assert!(problem(commands(extra), 422, "invalidBody").await["detail"].as_str().unwrap().contains("amount"));
     problem(commands(json!({ "commands": [] })), 422, "invalidBody").await;
+    let listed = json!({ "commands": [{ "type": "import", "legacy": [null, null] }] });
+    problem(commands(listed), 422, "invalidBody").await;
     problem(commands(json!({ "commands": [{ "clientId": "a", "type": "beginProcessing" }] })), 422, "invalidBody")
         .await;
     let gap = json!({ "commands": [{ "clientId": "a", "seq": 2, "type": "beginProcessing" }] });
