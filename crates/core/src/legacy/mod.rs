@@ -3,7 +3,7 @@
 //! | system | what it wrote | what is believed |
 //! | --- | --- | --- |
 //! | [database](LegacySystem::Database) | a row of `funnel_sessions` | all of it: the shop's back end wrote it |
-//! | [cookie](LegacySystem::Cookie) | the claims of the JWT `upsell_session`, once its signature is verified | all of it; it was written after a payment |
+//! | [cookie](LegacySystem::Cookie) | the claims of the JWT `upsell_session`, once its signature is verified | all of it; it was written after a payment, and says no amount |
 //! | [cache](LegacySystem::Cache) | the same as the cookie, in the memory of one process | as the cookie |
 //! | [browser](LegacySystem::Browser) | an entry of the localStorage key `webseed_funnel_sessions` | what a buyer may change themselves; the rest becomes [`Claims`](crate::Claims) |
 //!
