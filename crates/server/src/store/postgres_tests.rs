@@ -283,7 +283,8 @@ async fn who_gets_in_the_way_delays_a_batch_and_does_not_fail_it() {
         store.close().await;
     }
     drop(intruder);
-    assert_eq!(deadlocks(&postgres, name).await, 1, "there was one");
+    // At least one: who was given up can come back for the first row before the other has woken up to take it.
+    assert!(deadlocks(&postgres, name).await >= 1, "there was one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
