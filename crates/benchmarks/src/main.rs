@@ -21,7 +21,7 @@ use throughline_test_services::fleet::{Fleet, Node};
 use inside::Others;
 use load::{Measured, closed, connect, open, request};
 use peers::Peers;
-use routes::{Asked, Buyers, Shops};
+use routes::{Asked, Round, Shops};
 use throughline_benchmarks::machine;
 use throughline_benchmarks::report::{Report, Subject, Target};
 
@@ -327,55 +327,57 @@ async fn legacy(fleet: &Fleet, peers: &Peers, effort: Effort, report: &mut Repor
 }
 
 async fn routes(options: &Options, effort: Effort, report: &mut Report) -> Result<()> {
-    report.section(format!(
-        "The routes of a Next.js shop before and after it has moved, {} buyers at a time",
-        routes::BUYERS
-    ));
+    report.section("The routes of a Next.js shop before and after it has moved");
     let count = if options.quick { 100 } else { 500 };
     let mut shops = Shops::start(&options.binary, &options.shops).await?;
-    let [mut legacy_checkout, mut legacy_upsell, mut begin, mut checkout, mut accept, mut upsell] =
-        [const { Vec::new() }; 6];
-    // The first round is for everything that is done for the first time.
-    for round in 0..=effort.rounds {
-        let mut buyers = Buyers::default();
-        let asked = [
-            shops.legacy_checkout(&mut buyers, count).await?,
-            shops.legacy_upsell(&buyers).await?,
-            shops.begin(&mut buyers, count).await?,
-            shops.checkout(&buyers).await?,
-            shops.accept(&mut buyers).await?,
-            shops.upsell(&buyers).await?,
-        ];
-        let all = [&mut legacy_checkout, &mut legacy_upsell, &mut begin, &mut checkout, &mut accept, &mut upsell];
-        for (of_route, asked) in all.into_iter().zip(asked) {
-            if round > 0 {
-                of_route.push(asked);
-            }
-        }
+    // For everything that is done for the first time.
+    shops.round(count, routes::BUYERS).await?;
+    let (mut busy, mut alone) = (Vec::new(), Vec::new());
+    for _ in 0..effort.rounds {
+        busy.push(shops.round(count, routes::BUYERS).await?);
+        alone.push(shops.round(count / 5, 1).await?);
     }
-    let of = |asked: &[Asked], figure: fn(&Asked) -> f64| median(asked.iter().map(figure).collect());
     let (legacy_costs, costs) = (shops.legacy_costs().await?, shops.costs().await?);
-    for (number, (name, before, page, after)) in
-        [("checkout", &legacy_checkout, &begin, &checkout), ("upsell", &legacy_upsell, &accept, &upsell)]
-            .into_iter()
-            .enumerate()
-    {
-        let rate = |asked: &[Asked]| of(asked, |asked| asked.per_second);
-        let whole = 1.0 / (1.0 / rate(page) + 1.0 / rate(after));
-        report.note(format!("{name}, legacy route"), rate(before), "/s");
-        report.note(format!("{name}, migrated route"), rate(after), "/s");
+    for (route, name) in ["checkout", "upsell"].into_iter().enumerate() {
+        let of = |rounds: &[Round], part: fn(&Round) -> &[Asked; 2], figure: fn(&Asked) -> f64| {
+            median(rounds.iter().map(|round| figure(&part(round)[route])).collect())
+        };
+        let rate = |part| of(&busy, part, |asked| asked.per_second);
+        let (legacy, page, migrated) =
+            (rate(|round| &round.legacy), rate(|round| &round.page), rate(|round| &round.migrated));
+        let whole = 1.0 / (1.0 / page + 1.0 / migrated);
+        report.note(format!("{name}, legacy route, {} at a time", routes::BUYERS), legacy, "/s");
+        report.note(format!("{name}, migrated route, {} at a time", routes::BUYERS), migrated, "/s");
         report.note(format!("{name}, migrated, with what the page told the server before"), whole, "/s");
-        report.note(format!("{name}, legacy, median"), of(before, |asked| asked.median_ms), "ms");
-        report.note(format!("{name}, migrated, median"), of(after, |asked| asked.median_ms), "ms");
-        report.note(format!("{name}, legacy, SQL statements for each"), of(before, |asked| asked.statements), "");
-        report.note(format!("{name}, migrated, SQL statements for each"), of(after, |asked| asked.statements), "");
-        let told = of(page, |asked| asked.statements);
-        report.note(format!("{name}, migrated, SQL statements for what the page told before"), told, "");
-        report.note(format!("{name}, legacy, cookie reads"), legacy_costs[number].cookie_reads, "");
-        report.note(format!("{name}, migrated, cookie reads"), costs[number].cookie_reads, "");
-        report.note(format!("{name}, legacy, request and answer"), legacy_costs[number].bytes, "bytes");
-        report.note(format!("{name}, migrated, request and answer"), costs[number].bytes, "bytes");
-        report.note(format!("{name}, migrated route : legacy route"), rate(after) / rate(before), "×");
+        let median_of = |part| of(&alone, part, |asked| asked.median_ms);
+        let (legacy_ms, migrated_ms) = (median_of(|round| &round.legacy), median_of(|round| &round.migrated));
+        report.note(format!("{name}, legacy route, one at a time, median"), legacy_ms, "ms");
+        report.note(format!("{name}, migrated route, one at a time, median"), migrated_ms, "ms");
+        for (whose, rounds) in [("of many", &busy), ("of one", &alone)] {
+            let statements = |part| of(rounds, part, |asked| asked.statements);
+            let [before, told, after] = [
+                statements(|round| &round.legacy),
+                statements(|round| &round.page),
+                statements(|round| &round.migrated),
+            ];
+            report.note(format!("{name}, legacy, SQL statements for each {whose}"), before, "");
+            report.note(format!("{name}, migrated, SQL statements for each {whose}"), after, "");
+            report.note(
+                format!("{name}, migrated, SQL statements for what the page of each {whose} told before"),
+                told,
+                "",
+            );
+        }
+        report.note(format!("{name}, legacy, cookie reads"), legacy_costs[route].cookie_reads, "");
+        report.note(format!("{name}, migrated, cookie reads"), costs[route].cookie_reads, "");
+        report.note(format!("{name}, legacy, request and answer"), legacy_costs[route].bytes, "bytes");
+        report.note(format!("{name}, migrated, request and answer"), costs[route].bytes, "bytes");
+        // Of each round by itself: the machine is not as fast in one as in the other.
+        let ratio = |rounds: &[Round], figure: fn(&Asked) -> f64| {
+            median(rounds.iter().map(|round| figure(&round.migrated[route]) / figure(&round.legacy[route])).collect())
+        };
+        report.note(format!("{name}, rate, migrated : legacy"), ratio(&busy, |asked| asked.per_second), "×");
+        report.note(format!("{name}, time alone, migrated : legacy"), ratio(&alone, |asked| asked.median_ms), "×");
     }
     Ok(())
 }

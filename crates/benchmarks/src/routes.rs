@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 
 use crate::CLIENT;
 
-/// How many buyers ask at a time.
+/// How many buyers ask at a time where the machine is busy.
 pub const BUYERS: usize = 16;
 
 /// Within which a shop has to answer for the first time.
@@ -85,11 +85,20 @@ pub struct Shops {
     statements: PgConnection,
     fleet: Fleet,
     buyers: usize,
+    at_a_time: usize,
+}
+
+/// What was measured in one round: on the legacy routes, on the migrated ones, and on what the page told before those.
+#[derive(Debug)]
+pub struct Round {
+    pub legacy: [Asked; 2],
+    pub page: [Asked; 2],
+    pub migrated: [Asked; 2],
 }
 
 /// The buyers of one round. Who has a session can be charged for it.
 #[derive(Debug, Default)]
-pub struct Buyers {
+struct Buyers {
     /// Ids, and the cookies that the legacy shop has set.
     legacy: Vec<(String, String)>,
     /// Ids, and their tokens.
@@ -119,11 +128,33 @@ impl Shops {
         let legacy = shop(&folder.join("legacy"), &before).await?;
         let legacy_counted = shop(&folder.join("legacy"), &counted).await?;
         let unified = shop(&folder.join("unified"), &after).await?;
-        Ok(Self { fleet, node, legacy, legacy_counted, unified, _gateway: gateway, statements, buyers: 0 })
+        Ok(Self {
+            fleet,
+            node,
+            legacy,
+            legacy_counted,
+            unified,
+            _gateway: gateway,
+            statements,
+            buyers: 0,
+            at_a_time: 1,
+        })
+    }
+
+    /// Checks out for `count` buyers at both shops, and charges the first offer to each. So many ask `at_a_time`.
+    pub async fn round(&mut self, count: usize, at_a_time: usize) -> Result<Round> {
+        self.at_a_time = at_a_time;
+        let mut buyers = Buyers::default();
+        let legacy = [self.legacy_checkout(&mut buyers, count).await?, self.legacy_upsell(&buyers).await?];
+        let begun = self.begin(&mut buyers, count).await?;
+        let checkout = self.checkout(&buyers).await?;
+        let accepted = self.accept(&mut buyers).await?;
+        let upsell = self.upsell(&buyers).await?;
+        Ok(Round { legacy, page: [begun, accepted], migrated: [checkout, upsell] })
     }
 
     /// The legacy checkout, each for another buyer: the session is made, the card is charged.
-    pub async fn legacy_checkout(&mut self, buyers: &mut Buyers, count: usize) -> Result<Asked> {
+    async fn legacy_checkout(&mut self, buyers: &mut Buyers, count: usize) -> Result<Asked> {
         let asks = (0..count).map(|_| self.legacy_order()).collect();
         let (asked, answers) = self.measured(asks, LEGACY_DATABASE).await?;
         for Answer { cookie, body, .. } in answers {
@@ -133,13 +164,13 @@ impl Shops {
     }
 
     /// The first offer is charged, for each of the buyers who have checked out.
-    pub async fn legacy_upsell(&mut self, buyers: &Buyers) -> Result<Asked> {
+    async fn legacy_upsell(&mut self, buyers: &Buyers) -> Result<Asked> {
         let asks = buyers.legacy.iter().map(|(id, cookie)| legacy_upsell(&self.legacy, id, cookie)).collect();
         Ok(self.measured(asks, LEGACY_DATABASE).await?.0)
     }
 
     /// What the page of each buyer tells the server until the card can be charged: the session, and that the buyer pays.
-    pub async fn begin(&mut self, buyers: &mut Buyers, count: usize) -> Result<Asked> {
+    async fn begin(&mut self, buyers: &mut Buyers, count: usize) -> Result<Asked> {
         let asks = (0..count).map(|_| self.new_session()).collect();
         let (created, answers) = self.measured(asks, "shop").await?;
         for Answer { body, .. } in answers {
@@ -156,13 +187,13 @@ impl Shops {
     }
 
     /// The migrated checkout, for each of the buyers who pay.
-    pub async fn checkout(&mut self, buyers: &Buyers) -> Result<Asked> {
+    async fn checkout(&mut self, buyers: &Buyers) -> Result<Asked> {
         let asks = buyers.unified.iter().map(|(id, _)| checkout(&self.unified, id)).collect();
         Ok(self.measured(asks, "shop").await?.0)
     }
 
     /// What the page of each buyer tells the server before the first offer can be charged: that it is accepted.
-    pub async fn accept(&mut self, buyers: &mut Buyers) -> Result<Asked> {
+    async fn accept(&mut self, buyers: &mut Buyers) -> Result<Asked> {
         // A payment renews the token, which the page is given over its socket.
         for (id, token) in &mut buyers.unified {
             *token = self.new_token(id).await?;
@@ -173,7 +204,7 @@ impl Shops {
     }
 
     /// The first offer is charged, for each of the buyers who have accepted it.
-    pub async fn upsell(&mut self, buyers: &Buyers) -> Result<Asked> {
+    async fn upsell(&mut self, buyers: &Buyers) -> Result<Asked> {
         let asks = buyers.unified.iter().map(|(id, _)| upsell(&self.unified, id)).collect();
         Ok(self.measured(asks, "shop").await?.0)
     }
@@ -240,7 +271,7 @@ impl Shops {
             let answer = tokio::spawn(send(ask)).await??;
             Ok::<_, anyhow::Error>((asked.elapsed(), answer))
         });
-        let answered: Vec<(Duration, Answer)> = asking.buffer_unordered(BUYERS).try_collect().await?;
+        let answered: Vec<(Duration, Answer)> = asking.buffer_unordered(self.at_a_time).try_collect().await?;
         let seconds = started.elapsed().as_secs_f64();
         let statements = (self.statements_of(database).await? - before) as f64 / count;
         let mut answers = Vec::with_capacity(answered.len());

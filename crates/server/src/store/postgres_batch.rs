@@ -301,7 +301,6 @@ impl<'a> Plan<'a> {
             }
         }
         self.purge(connection).await?;
-        self.announce(connection).await?;
         Ok(())
     }
 
@@ -338,19 +337,9 @@ impl<'a> Plan<'a> {
         .await?;
         Ok(())
     }
-
-    async fn announce(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let announced = self.sessions.iter().filter(|(_, written)| written.announced);
-        let payloads = postgres_listener::payloads(announced.map(|(key, written)| (*key, written.version)));
-        if payloads.is_empty() {
-            return Ok(());
-        }
-        postgres_listener::notify(payloads).execute(connection).await?;
-        Ok(())
-    }
 }
 
-/// New sessions, in the order of their keys, with their journals; how many of them were created.
+/// New sessions, in the order of their keys, with their journals, announced; how many of them were created.
 const INSERT: &str =
     "WITH written AS (
         INSERT INTO sessions (tenant, session_id, version, state, status, step, funnel_id, funnel_version,
@@ -371,11 +360,12 @@ const INSERT: &str =
         SELECT told.tenant, nextval('audit_positions'), told.body, told.mac, told.key_id
         FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction,
             unnest($25::text[], $26::text[], $27::bytea[], $28::text[]) AS told (tenant, body, mac, key_id)
-        WHERE transaction.id IS NOT NULL)
-     SELECT count(*) FROM written";
+        WHERE transaction.id IS NOT NULL),
+     announced AS (SELECT pg_notify($30, payload) FROM unnest($31::text[]) AS payload)
+     SELECT (SELECT count(*) FROM written), (SELECT count(*) FROM announced)";
 
-/// Changes of those sessions that are at the version that is expected ($30), with what all of them add to their journals; how
-/// many were changed.
+/// Changes of those sessions that are at the version that is expected ($32), with what all of them add to their journals, announced;
+/// how many were changed.
 const UPDATE: &str = "WITH written AS (
         UPDATE sessions SET version = new.version, state = new.state, status = new.status,
             step = new.step, funnel_id = new.funnel_id, funnel_version = new.funnel_version,
@@ -387,7 +377,7 @@ const UPDATE: &str = "WITH written AS (
         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
             $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::text[], $24::bytea[],
-            $29::bigint[], $30::bigint[])
+            $29::bigint[], $32::bigint[])
             AS new (tenant, session_id, version, state, status, step, funnel_id, funnel_version, created_at_ms,
                 updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
                 email_digest, ended_at_ms, root_key_id, data_key, held_until_ms, expected_version)
@@ -402,8 +392,9 @@ const UPDATE: &str = "WITH written AS (
         SELECT told.tenant, nextval('audit_positions'), told.body, told.mac, told.key_id
         FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction,
             unnest($25::text[], $26::text[], $27::bytea[], $28::text[]) AS told (tenant, body, mac, key_id)
-        WHERE transaction.id IS NOT NULL)
-     SELECT count(*) FROM written";
+        WHERE transaction.id IS NOT NULL),
+     announced AS (SELECT pg_notify($30, payload) FROM unnest($31::text[]) AS payload)
+     SELECT (SELECT count(*) FROM written), (SELECT count(*) FROM announced)";
 
 /// Rows of sessions, turned into one array for each column.
 #[derive(Debug)]
@@ -413,6 +404,7 @@ impl<'a> Columns<'a> {
     fn bind_to(&self, query: Query<'a, Postgres, PgArguments>) -> Query<'a, Postgres, PgArguments> {
         let records = || self.0.iter().flat_map(|row| row.records.iter().map(move |record| (&row.last.key, record)));
         let audit = || self.0.iter().flat_map(|row| row.audit.iter().copied());
+        let announced = self.0.iter().filter(|row| row.announced).map(|row| (&row.last.key, row.version));
         query
             .bind(self.column(|row| row.last.key.tenant.as_str()))
             .bind(self.column(|row| row.last.key.session_id.as_str()))
@@ -447,6 +439,8 @@ impl<'a> Columns<'a> {
             .bind(audit().map(|record| record.key_id.as_str()).collect::<Vec<_>>())
             // Their holds.
             .bind(self.column(|row| row.last.columns.held_until_ms))
+            .bind(postgres_listener::CHANNEL)
+            .bind(postgres_listener::payloads(announced))
     }
 
     fn column<T>(&self, value: impl Fn(&'a Written<'a>) -> T) -> Vec<T> {

@@ -17,7 +17,7 @@ use super::{SessionKey, StoreFault};
 use crate::problem::chain;
 
 /// Where changes are announced.
-const CHANNEL: &str = "throughline_changes";
+pub(super) const CHANNEL: &str = "throughline_changes";
 
 /// The longest payload, in bytes. PostgreSQL takes less than 8,000.
 const MAX_PAYLOAD_BYTES: usize = 7_900;

@@ -172,10 +172,10 @@ export class ThroughlineServer {
 
   /** Issues 1 to 50 commands. Each is judged by itself: what became of each is in their order. */
   async commands(id: string, commands: readonly Command[], options: WriteOptions = {}): Promise<Outcomes> {
-    const body = { commands: [...commands] };
-    return this.#change(id, () =>
-      this.#http.ask('post', '/v1/sessions/{id}/commands', { path: pathOf(id), header: once(options), body }, options),
-    );
+    const { idempotencyKey } = options;
+    const header = idempotencyKey === undefined ? {} : once(options);
+    const body = { commands: idempotencyKey === undefined ? numbered(commands) : [...commands] };
+    return this.#change(id, () => this.#http.ask('post', '/v1/sessions/{id}/commands', { path: pathOf(id), header, body }, options));
   }
 
   /** A token for a browser that goes on with the session. Others stay good. */
@@ -281,6 +281,16 @@ export class ThroughlineServer {
 /** The header by which a request is done once, however often it is sent. */
 function once({ idempotencyKey }: WriteOptions): { 'Idempotency-Key': string } {
   return { 'Idempotency-Key': idempotencyKey ?? crypto.randomUUID() };
+}
+
+/**
+ * The commands with numbers, under a name for this call, by which the session itself knows what it has applied. A key would do the same
+ * for any request; but it is written before the change, and the answer after it.
+ */
+function numbered(commands: readonly Command[]): Command[] {
+  const clientId = `once-${crypto.randomUUID()}`;
+  let seq = 0;
+  return commands.map((command) => (command.clientId == null && command.seq == null ? { ...command, clientId, seq: ++seq } : command));
 }
 
 /** The session's place in a path. What can't be an id would lead to another place. */

@@ -1,3 +1,4 @@
+import type { Answered } from './transport.js';
 import type { MendableBy, Problem, ProblemCode } from './types.js';
 
 /** What was wrong. */
@@ -52,7 +53,7 @@ export class ThroughlineError extends Error {
 }
 
 /** What an answer says that is no success. */
-export function errorOf(response: Response, text: string): ThroughlineError {
+export function errorOf(response: Answered, text: string): ThroughlineError {
   const { status, headers } = response;
   const requestId = headers.get('x-request-id') ?? undefined;
   const retryAfterMs = retryAfter(headers);
@@ -82,7 +83,7 @@ function problemIn(text: string): Problem | undefined {
 }
 
 /** `Retry-After` has seconds or, from proxies, a date. */
-function retryAfter(headers: Headers): number | undefined {
+function retryAfter(headers: Answered['headers']): number | undefined {
   const text = headers.get('retry-after')?.trim();
   if (!text) return undefined;
   const afterMs = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now();

@@ -1,6 +1,7 @@
 import type { paths } from '../../generated/openapi.js';
 import { errorOf, ThroughlineError } from './error.js';
 import { durationMs, Limit, orAborted, pause } from './limit.js';
+import { type Answered, type Send, standardSend } from './transport.js';
 import type { CallOptions } from './types.js';
 
 /** How the server is reached. */
@@ -15,8 +16,11 @@ export interface ServerOptions {
   tryTimeoutMs?: number;
   /** How often a call is tried again at most; 3 times where nothing is said. */
   retries?: number;
-  /** Sends the requests, in place of the runtime's `fetch`: through a proxy, say, or with a pool of connections of its own. */
-  fetch?: (address: string, init: RequestInit) => Promise<Response>;
+  /**
+   * Sends the requests: through a proxy, say, or with a pool of connections of its own. Where nothing is said, Node.js' HTTP client does,
+   * in other runtimes their `fetch`.
+   */
+  fetch?: Send;
 }
 
 type Method = 'get' | 'post' | 'put' | 'patch' | 'delete';
@@ -63,7 +67,7 @@ export class Http {
   readonly #timeoutMs: number;
   readonly #tryTimeoutMs: number;
   readonly #retries: number;
-  readonly #fetch: (address: string, init: RequestInit) => Promise<Response>;
+  readonly #send: Send;
 
   constructor({ url, serviceKey, timeoutMs = 30_000, tryTimeoutMs = 12_000, retries = 3, fetch }: ServerOptions) {
     if (!/^https?:\/\/[^/]/.test(url ?? '')) throw new TypeError('`url` has to be the address of a Throughline server, with https://');
@@ -74,8 +78,7 @@ export class Http {
     this.#timeoutMs = durationMs('timeoutMs', timeoutMs);
     this.#tryTimeoutMs = durationMs('tryTimeoutMs', tryTimeoutMs);
     this.#retries = retries;
-    // Looked up for each request: what observes an application replaces it after this was made.
-    this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
+    this.#send = fetch ?? standardSend();
   }
 
   /** Asks until there is an answer that stays; an error where that is none of success. */
@@ -89,29 +92,28 @@ export class Http {
     const timeoutMs = durationMs('timeoutMs', givenMs);
     const address = this.#url + filled(path, parts as AnyParts);
     const init = this.#request(method, parts as AnyParts);
-    const limit = new Limit(timeoutMs, signal);
     const endsAt = performance.now() + timeoutMs;
     let failure: unknown;
-    try {
-      for (let attempt = 0; ; attempt++) {
-        try {
-          return (await this.#try(address, init, limit.signal)) as Answer<paths[P][M]>;
-        } catch (error) {
-          if (limit.signal.aborted) throw error;
-          failure = error;
+    for (let attempt = 0; ; attempt++) {
+      const leftMs = endsAt - performance.now();
+      const isLast = leftMs <= this.#tryTimeoutMs;
+      const limit = new Limit(isLast ? leftMs : this.#tryTimeoutMs, signal);
+      try {
+        return (await orAborted(this.#try(address, { ...init, signal: limit.signal }), limit.signal)) as Answer<paths[P][M]>;
+      } catch (error) {
+        // Not the error of `fetch`, which some runtimes have their own of.
+        if (signal?.aborted) throw signal.reason;
+        if (isLast && limit.isOver) {
+          const detail = `the server did not answer within ${timeoutMs} ms; what was asked for may be done all the same`;
+          throw new ThroughlineError(detail, { code: 'timedOut', mendableBy: 'retry' }, { cause: failure });
         }
-        const waitMs = attempt < retries && passes(failure) ? waitBefore(attempt, failure) : Infinity;
-        if (performance.now() + waitMs >= endsAt) throw failure;
-        await pause(waitMs, limit.signal);
+        failure = error instanceof ThroughlineError ? error : this.#lost(error, limit);
+      } finally {
+        limit.end();
       }
-    } catch (error) {
-      // Not the error of `fetch`, which some runtimes have their own of.
-      if (signal?.aborted) throw signal.reason;
-      if (!limit.isOver) throw error;
-      const detail = `the server did not answer within ${timeoutMs} ms; what was asked for may be done all the same`;
-      throw new ThroughlineError(detail, { code: 'timedOut', mendableBy: 'retry' }, { cause: failure });
-    } finally {
-      limit.end();
+      const waitMs = attempt < retries && passes(failure) ? waitBefore(attempt, failure) : Infinity;
+      if (performance.now() + waitMs >= endsAt) throw failure;
+      await pause(waitMs, signal);
     }
   }
 
@@ -130,29 +132,22 @@ export class Http {
     };
   }
 
-  async #try(address: string, init: RequestInit, outer: AbortSignal): Promise<unknown> {
-    const limit = new Limit(this.#tryTimeoutMs, outer);
-    const { signal } = limit;
-    try {
-      // One of the caller's own may not listen to the signal.
-      const response = await orAborted(this.#fetch(address, { ...init, signal }), signal);
-      const text = await orAborted(response.text(), signal);
-      if (!response.ok) throw errorOf(response, text);
-      if (text === '') return undefined;
-      return parsed(response, text);
-    } catch (error) {
-      if (outer.aborted || error instanceof ThroughlineError) throw error;
-      const [code, what] = limit.isOver
-        ? (['timedOut', `did not answer within ${this.#tryTimeoutMs} ms`] as const)
-        : (['unreachable', 'could not be reached, or the connection was lost'] as const);
-      throw new ThroughlineError(`the server at ${this.#url} ${what}`, { code, mendableBy: 'retry' }, { cause: error });
-    } finally {
-      limit.end();
-    }
+  async #try(address: string, init: RequestInit): Promise<unknown> {
+    const response = await this.#send(address, init);
+    const text = await response.text();
+    if (!response.ok) throw errorOf(response, text);
+    return text === '' ? undefined : parsed(response, text);
+  }
+
+  #lost(cause: unknown, { isOver }: Limit): ThroughlineError {
+    const [code, what] = isOver
+      ? (['timedOut', `did not answer within ${this.#tryTimeoutMs} ms`] as const)
+      : (['unreachable', 'could not be reached, or the connection was lost'] as const);
+    return new ThroughlineError(`the server at ${this.#url} ${what}`, { code, mendableBy: 'retry' }, { cause });
   }
 }
 
-function parsed(response: Response, text: string): unknown {
+function parsed(response: Answered, text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
   } catch {

@@ -58,8 +58,8 @@ export function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined):
   });
 }
 
-/** Lets the time pass; rejects with the signal's reason when that aborts. */
-export async function pause(durationMs: number, signal: AbortSignal): Promise<void> {
+/** Lets the time pass; rejects with the signal's reason if that aborts. */
+export async function pause(durationMs: number, signal: AbortSignal | undefined): Promise<void> {
   let timer: ReturnType<typeof setTimeout>;
   const passed = new Promise<void>((resolve) => (timer = setTimeout(resolve, durationMs)));
   await orAborted(passed, signal).finally(() => clearTimeout(timer));

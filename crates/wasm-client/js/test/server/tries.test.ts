@@ -35,6 +35,38 @@ test('commands and patches are applied once, though the answer was lost', async 
   expect(records.map(({ event }) => event.type).filter((type) => type === 'emailSet' || type === 'metadataSet')).toEqual(['emailSet', 'metadataSet']);
 });
 
+test('commands are known by their numbers: none is applied or refused anew when they come again', async () => {
+  const { session } = await used.shop.createSession();
+  const before = used.between.seen.length;
+  used.between.fates = ['answerLost', 'answerLost'];
+  const { results } = await used.shop.commands(session.id, [
+    { type: 'setEmail', email: someEmail() },
+    { type: 'recordUpsellCharge', offer: 'none', transactionId: 't', amount: 1 },
+    { type: 'setMetadata', metadata: { a: 1 } },
+  ]);
+  // In one transaction each: a key would be written before them, and the answer after them.
+  expect(used.between.seen.slice(before).map(({ key }) => key)).toEqual([undefined, undefined, undefined]);
+  expect(results.map(({ outcome }) => outcome)).toEqual(['accepted', 'rejected', 'accepted']);
+  const { records } = await used.shop.events(session.id);
+  const types = records.map(({ event }) => event.type);
+  expect(types.filter((type) => type !== 'created')).toEqual(['emailSet', 'commandRejected', 'metadataSet']);
+  // Another call is another command.
+  const again = await used.shop.commands(session.id, [{ type: 'setMetadata', metadata: { a: 2 } }]);
+  expect(again.results).toMatchObject([{ outcome: 'accepted', repeated: false }]);
+});
+
+test('numbers of the caller stay, and so does a key', async () => {
+  const { session } = await used.shop.createSession();
+  const command = { type: 'setMetadata', metadata: { a: 1 }, clientId: 'job-7', seq: 1 } as const;
+  expect((await used.shop.commands(session.id, [command])).results).toMatchObject([{ clientId: 'job-7', seq: 1, repeated: false }]);
+  expect((await used.shop.commands(session.id, [command])).results).toMatchObject([{ clientId: 'job-7', seq: 1, repeated: true }]);
+  // One without the other is a mistake, and told as one.
+  await expect(used.shop.commands(session.id, [{ type: 'setMetadata', metadata: {}, seq: 2 }])).rejects.toMatchObject({ code: 'invalidBody' });
+  const before = used.between.seen.length;
+  await used.shop.command(session.id, { type: 'setMetadata', metadata: { a: 3 } }, { idempotencyKey: 'k-1' });
+  expect(used.between.seen[before]).toMatchObject({ key: 'k-1' });
+});
+
 test('a server that is killed and started again meanwhile is waited for', async () => {
   const before = used.between.seen.length;
   const email = someEmail();

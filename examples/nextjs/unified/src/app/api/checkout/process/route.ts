@@ -1,3 +1,5 @@
+import { ThroughlineError } from 'throughline/server';
+
 import { charge, PaymentDeclinedError } from '@/lib/payment-gateway';
 import { problem } from '@/lib/problem';
 import { sessions } from '@/lib/sessions';
@@ -5,16 +7,13 @@ import { sessions } from '@/lib/sessions';
 /** Takes the payment that a session has begun. Ask again where no answer came: it is taken once. */
 export async function POST(request: Request): Promise<Response> {
   const { sessionId, paymentToken } = (await request.json()) as { sessionId: string; paymentToken?: string };
-  const known = await sessions().getSession(sessionId);
-  if (!known) return problem(404, 'sessionNotFound', 'There is no such order.');
-  const token = paymentToken ?? known.paymentToken;
-  if (!token) return problem(409, 'cardNeeded', 'Please enter your card once more. You are charged once.');
-
-  // A command is judged by the state that counts; and the token is there for whoever asks again without one.
-  const session = await sessions().command(sessionId, { type: 'setPaymentReferences', paymentToken: token });
-  const { payment, status, amount } = session;
+  // Also without a token: a command is judged by the state that counts, and answers with that. The token stays for whoever asks again.
+  const session = await sessions().command(sessionId, { type: 'setPaymentReferences', paymentToken }).catch(noneForUnknown);
+  if (!session) return problem(404, 'sessionNotFound', 'There is no such order.');
+  const { payment, status, amount, paymentToken: token } = session;
   if (payment.paidAt) return Response.json({ status: 'paid' });
   if (status !== 'processing') return problem(409, 'paymentNotBegun', 'No payment has been begun for this order.');
+  if (!token) return problem(409, 'cardNeeded', 'Please enter your card once more. You are charged once.');
 
   const idempotencyKey = `${sessionId}/payment/${payment.attempts}`;
   try {
@@ -28,4 +27,9 @@ export async function POST(request: Request): Promise<Response> {
     await sessions().command(sessionId, { type: 'failPayment', code: 'declined', message }, { idempotencyKey: `${idempotencyKey}/declined` });
     return problem(402, 'declined', message);
   }
+}
+
+function noneForUnknown(error: unknown): null {
+  if (error instanceof ThroughlineError && error.code === 'sessionNotFound') return null;
+  throw error;
 }
