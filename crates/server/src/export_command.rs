@@ -1,5 +1,6 @@
 //! `throughline export`: sessions as rows of the legacy table, for the way back and for whoever reads that table.
 
+use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -45,8 +46,9 @@ pub(crate) const TO: &str = "THROUGHLINE_EXPORT_TO";
 /// What is to be written, and where.
 #[derive(Debug, Args)]
 pub struct ExportCommand {
-    /// The PostgreSQL database of the legacy sessions
-    #[arg(long, env = TO, value_name = "URL", hide_env_values = true, conflicts_with = "to_jsonl", required_unless_present = "to_jsonl")]
+    /// The PostgreSQL database of the legacy sessions [env: THROUGHLINE_EXPORT_TO, unless there is --to-jsonl]
+    // clap would take the variable for the option, and refuse a file beside it.
+    #[arg(long, value_name = "URL", conflicts_with = "to_jsonl")]
     to: Option<String>,
     /// The table in it, also with its schema
     #[arg(long, value_name = "NAME", default_value = "funnel_sessions")]
@@ -70,6 +72,11 @@ pub struct ExportCommand {
 /// Why not everything was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportCommandError {
+    /// Nowhere to write to.
+    #[error(
+        "name where the sessions are to be written: --to with the address of the legacy database, or --to-jsonl with a file"
+    )]
+    NoDestination,
     /// The legacy database's address is wrong.
     #[error("--to")]
     To(#[source] DatabaseUrlError),
@@ -168,9 +175,11 @@ impl ExportCommand {
 
     async fn export(&self) -> Result<Summary, ExportCommandError> {
         let started = Instant::now();
-        let to = match self.to.as_deref().map(str::parse).transpose().map_err(ExportCommandError::To)? {
+        let given = self.to.clone().or_else(|| env::var(TO).ok().filter(|_| self.to_jsonl.is_none()));
+        let to = match given.as_deref().map(str::parse).transpose().map_err(ExportCommandError::To)? {
             Some(DatabaseUrl::Sqlite(_)) => return Err(ExportCommandError::NotPostgres),
             Some(DatabaseUrl::Postgres(address)) => Some(address),
+            None if self.to_jsonl.is_none() => return Err(ExportCommandError::NoDestination),
             None => None,
         };
         let settings = config::database_settings(self.ring.options()?)?;

@@ -1,5 +1,6 @@
 //! `throughline import`: sessions of the legacy systems, brought into the servers' database.
 
+use std::env;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,14 +49,9 @@ pub(crate) const FROM: &str = "THROUGHLINE_IMPORT_FROM";
 /// What is to be brought in, and where.
 #[derive(Debug, Args)]
 pub struct ImportCommand {
-    /// The PostgreSQL database of the legacy sessions; it is only read
-    #[arg(
-        long,
-        env = FROM,
-        value_name = "URL",
-        hide_env_values = true,
-        conflicts_with = "from_jsonl"
-    )]
+    /// The PostgreSQL database of the legacy sessions; it is only read [env: THROUGHLINE_IMPORT_FROM, unless there is --from-jsonl]
+    // clap would take the variable for the option, and refuse a file beside it.
+    #[arg(long, value_name = "URL", conflicts_with = "from_jsonl")]
     from: Option<String>,
     /// The table in it, also with its schema
     #[arg(long, value_name = "NAME", default_value = "funnel_sessions")]
@@ -190,8 +186,9 @@ impl ImportCommand {
 
     async fn import(&self, out: &mut impl Write) -> Result<ExitCode, ImportCommandError> {
         let started = Instant::now();
-        let options = self.options()?;
-        let from = match self.from.as_deref().map(str::parse).transpose().map_err(ImportCommandError::From)? {
+        let given = self.from.clone().or_else(|| env::var(FROM).ok().filter(|_| self.from_jsonl.is_none()));
+        let options = self.options(given.is_some())?;
+        let from = match given.as_deref().map(str::parse).transpose().map_err(ImportCommandError::From)? {
             None => None,
             Some(DatabaseUrl::Postgres(address)) => Some(address),
             Some(DatabaseUrl::Sqlite(_)) => return Err(ImportCommandError::NotPostgres),
@@ -281,8 +278,8 @@ impl ImportCommand {
         self.report.clone().unwrap_or_else(|| PathBuf::from(name))
     }
 
-    fn options(&self) -> Result<ServeOptions, ImportCommandError> {
-        if self.from.is_none()
+    fn options(&self, has_table: bool) -> Result<ServeOptions, ImportCommandError> {
+        if !has_table
             && self.from_jsonl.is_none()
             && [&self.cookies, &self.cache, &self.browsers].into_iter().all(Option::is_none)
         {

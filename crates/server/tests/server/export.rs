@@ -157,7 +157,7 @@ fn what_is_wrong_is_said_and_nothing_is_written() {
         String::from_utf8(output.stderr).unwrap()
     };
     let to = fleet.postgres.url("legacy");
-    assert!(refused(&["export"]).contains("--to"), "where to has to be said");
+    assert!(refused(&["export"]).contains("--to-jsonl"), "where to has to be said");
     assert!(refused(&["export", "--to", "sqlite:rows.db"]).contains("--to-jsonl"));
     assert!(refused(&["export", "--to", &to, "--table", "nowhere"]).contains("--table"));
     fleet.postgres.execute("legacy", "CREATE TABLE others (name text)").unwrap();
@@ -255,7 +255,10 @@ fn a_file_of_rows_is_for_its_owner_and_replaces_none() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rows.jsonl");
     let name = file.display().to_string();
-    summary(&run(&fleet, &["export", "--to-jsonl", &name, "--json"]));
+    // Also where the variable names a database.
+    let (database, keys) = (fleet.postgres.url("shop"), fleet.keys_file().display().to_string());
+    let arguments = ["export", "--to-jsonl", &name, "--json", "--database-url", &database, "--keys-file", &keys];
+    summary(&throughline(&arguments).env("THROUGHLINE_EXPORT_TO", "sqlite:old.db").output().unwrap());
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let before = std::fs::read(&file).unwrap();
     let again = run(&fleet, &["export", "--to-jsonl", &name]);

@@ -350,6 +350,21 @@ fn a_file_comes_in_with_what_other_systems_have_beside_it() {
 }
 
 #[test]
+fn the_variable_names_the_legacy_database_where_no_file_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows.jsonl").display().to_string();
+    std::fs::write(&rows, ROWS).unwrap();
+    let with_variable = |arguments: &[&str]| {
+        sqlite(folder.path(), arguments).env("THROUGHLINE_IMPORT_FROM", "sqlite:old.db").output().unwrap()
+    };
+    let refused = with_variable(&[]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the legacy database is a PostgreSQL one"));
+    summary(&with_variable(&["--from-jsonl", &rows]));
+    let both = with_variable(&["--from-jsonl", &rows, "--from", "postgres://reader@127.0.0.1:1/shop"]);
+    assert!(String::from_utf8_lossy(&both.stderr).contains("cannot be used with"), "{both:?}");
+}
+
+#[test]
 fn what_is_wrong_with_an_import_is_said_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |arguments: &[&str]| {
