@@ -346,6 +346,7 @@ test('Next.js: the server renders, the browser opens the session, a route at the
         export const runtime = 'edge';
         export const GET = (request) => worker.fetch(request);`,
       'back-end.js': withoutTypes(blockFor('back-end.ts', { server: server.url })),
+      'app/statistics/page.jsx': statisticsPage(server),
       ...Object.fromEntries(['edge', 'nodejs'].map((runtime) => [`app/${runtime}/route.js`, backEndRoute(server, runtime)])),
       ...Object.fromEntries(['edge', 'nodejs'].map((runtime) => [`app/moving/${runtime}/route.js`, movingRoute(server, runtime)])),
     });
@@ -353,6 +354,10 @@ test('Next.js: the server renders, the browser opens the session, a route at the
     const args = ['start', '--hostname', '127.0.0.1', '--port', `${port}`];
     await consumer.serving(originOf(port), program('next'), args, async () => {
       expect(await (await fetch(originOf(port))).text(), 'as the server renders it').toContain('<p>One moment …</p>');
+      for (const count of [0, 1]) {
+        expect(await (await fetch(`${originOf(port)}/statistics`)).text(), 'not as it was built').toContain(`<p>Sessions: ${count}</p>`);
+        if (count === 0) expect((await server.request('/v1/sessions', { method: 'POST', body: '{}' })).status).toBe(201);
+      }
       await page.goto(originOf(port));
       await page.locator('input').fill('ada@example.com');
       const id = (await records(page))['current']!;
@@ -363,6 +368,15 @@ test('Next.js: the server renders, the browser opens the session, a route at the
     });
   });
 });
+
+/** A page of Next.js that reads, and by nothing else says that it can't be made beforehand. */
+function statisticsPage({ url, serviceKey }: ThroughlineServer): string {
+  return `
+    import { ThroughlineServer } from 'throughline/server';
+
+    const server = new ThroughlineServer({ url: '${url}', serviceKey: '${serviceKey}' });
+    export default async () => <p>{\`Sessions: \${(await server.stats()).total}\`}</p>;`;
+}
 
 /** A route of Next.js that moves here, whose sides use what Next.js adds to a request. */
 function movingRoute({ url, serviceKey }: ThroughlineServer, runtime: string): string {

@@ -107,9 +107,12 @@ fn note_origin(state: &mut State, record: &Record) {
     let Some(origin) = &record.origin else { return };
     if state.clients.get(&origin.client_id).is_none() {
         if state.clients.len() >= State::MAX_CLIENTS {
-            // Names that stand for one request go before those of somebody who may still send something; a code that was used
-            // goes last, or it could be used again.
-            let stays = |id: &ClientId| (id.is_for_handoff(), !id.is_for_one_request());
+            // A browser's goes before any of the back ends': whoever has a token could have them forgotten what they have sent. Names
+            // that stand for one request go before those of somebody who may still send something; a code that was used goes last,
+            // or it could be used again.
+            let by_browser = record.by == Role::Browser;
+            let stays =
+                |id: &ClientId| (id.is_for_handoff(), by_browser && !id.is_of_browser(), !id.is_for_one_request());
             let longest_silent = state.clients.iter().min_by_key(|(id, ledger)| (stays(id), ledger.heard_at_version));
             if let Some(silent) = longest_silent.map(|(id, _)| id.clone()) {
                 state.clients.retain(|id, _| *id != silent);

@@ -163,6 +163,11 @@ impl ClientId {
         named.starts_with(Self::ONCE)
     }
 
+    /// Whether it is a browser's, in the ledger: all others' names have a `:`.
+    pub(crate) fn is_of_browser(&self) -> bool {
+        !self.0.bytes().any(|byte| byte == b':')
+    }
+
     /// What the names of handoff codes begin with, of which each lets in one browser.
     pub const HANDOFF: &str = "handoff.";
 
@@ -174,10 +179,9 @@ impl ClientId {
     /// How long an id may be that somebody chooses.
     pub const MAX_CHOSEN: usize = 96;
 
-    /// Whether somebody in this role may issue commands under this id: a browser's has no `:`, with which the names begin
-    /// that back ends have in the ledger.
+    /// Whether somebody in this role may issue commands under this id: none that looks like another role's in the ledger.
     pub fn may_be_used_by(&self, role: Role) -> bool {
-        self.0.len() <= Self::MAX_CHOSEN && (role != Role::Browser || !self.0.bytes().any(|byte| byte == b':'))
+        self.0.len() <= Self::MAX_CHOSEN && (role != Role::Browser || self.is_of_browser())
     }
 
     /// The name under which the ledger and the journal have this client. Each role has its own names, so that nobody can use

@@ -4,6 +4,7 @@ mod gaps;
 mod generate;
 mod golden;
 mod greetings;
+mod ledger;
 mod legacy;
 mod legacy_trust;
 mod outbox;

@@ -280,7 +280,10 @@ export class ThroughlineServer {
 
 /** The header by which a request is done once, however often it is sent. */
 function once({ idempotencyKey }: WriteOptions): { 'Idempotency-Key': string } {
-  return { 'Idempotency-Key': idempotencyKey ?? crypto.randomUUID() };
+  const key = idempotencyKey ?? crypto.randomUUID();
+  if (/^[ -~]{1,255}$/.test(key)) return { 'Idempotency-Key': key };
+  const detail = '`idempotencyKey` has to be 1 to 255 printable ASCII characters, such as a UUID';
+  throw new ThroughlineError(detail, { code: 'idempotencyKeyMalformed', mendableBy: 'permanent' });
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { paths } from '../../generated/openapi.js';
 import { errorOf, ThroughlineError } from './error.js';
 import { durationMs, Limit, orAborted, pause } from './limit.js';
-import { type Answered, type Send, standardSend } from './transport.js';
+import { type Answered, type Send, standardTransport, type Transport } from './transport.js';
 import type { CallOptions } from './types.js';
 
 /** How the server is reached. */
@@ -18,7 +18,7 @@ export interface ServerOptions {
   retries?: number;
   /**
    * Sends the requests: through a proxy, say, or with a pool of connections of its own. Where nothing is said, Node.js' HTTP client does,
-   * in other runtimes their `fetch`.
+   * in other runtimes, and for what only reads in Next.js, `fetch`.
    */
   fetch?: Send;
 }
@@ -54,6 +54,14 @@ interface AnyParts {
 const BACKOFF_MS = 100;
 const LONGEST_BACKOFF_MS = 5_000;
 
+/** What reads, though it is a POST. */
+const READING: ReadonlySet<string> = new Set([
+  '/v1/sessions/batch/get',
+  '/v1/sessions/{id}/validate',
+  '/v1/tokens/introspect',
+  '/v1/privacy/export',
+] satisfies Path<'post'>[]);
+
 /** The statuses of what may be otherwise a moment later; 409 as well, where the first of two equal requests still runs. */
 const PASSING = new Set([429, 502, 503, 504]);
 
@@ -67,10 +75,10 @@ export class Http {
   readonly #timeoutMs: number;
   readonly #tryTimeoutMs: number;
   readonly #retries: number;
-  readonly #send: Send;
+  readonly #transport: Transport;
 
   constructor({ url, serviceKey, timeoutMs = 30_000, tryTimeoutMs = 12_000, retries = 3, fetch }: ServerOptions) {
-    if (!/^https?:\/\/[^/]/.test(url ?? '')) throw new TypeError('`url` has to be the address of a Throughline server, with https://');
+    if (!isAddress(url)) throw new TypeError('`url` has to be the address of a Throughline server, with https:// and without a name or password');
     // A header with such a key would be refused by an error that shows it.
     if (!/^[!-~]+$/.test(serviceKey ?? '')) throw new TypeError('`serviceKey` is missing, or has a space or line feed in it');
     this.#url = url.replace(/\/+$/, '');
@@ -78,7 +86,7 @@ export class Http {
     this.#timeoutMs = durationMs('timeoutMs', timeoutMs);
     this.#tryTimeoutMs = durationMs('tryTimeoutMs', tryTimeoutMs);
     this.#retries = retries;
-    this.#send = fetch ?? standardSend();
+    this.#transport = fetch ? { change: fetch, read: fetch } : standardTransport();
   }
 
   /** Asks until there is an answer that stays; an error where that is none of success. */
@@ -92,6 +100,8 @@ export class Http {
     const timeoutMs = durationMs('timeoutMs', givenMs);
     const address = this.#url + filled(path, parts as AnyParts);
     const init = this.#request(method, parts as AnyParts);
+    const { change, read } = this.#transport;
+    const send = method === 'get' || READING.has(path) ? read : change;
     const endsAt = performance.now() + timeoutMs;
     let failure: unknown;
     for (let attempt = 0; ; attempt++) {
@@ -99,10 +109,12 @@ export class Http {
       const isLast = leftMs <= this.#tryTimeoutMs;
       const limit = new Limit(isLast ? leftMs : this.#tryTimeoutMs, signal);
       try {
-        return (await orAborted(this.#try(address, { ...init, signal: limit.signal }), limit.signal)) as Answer<paths[P][M]>;
+        return (await orAborted(answerOf(send, address, { ...init, signal: limit.signal }), limit.signal)) as Answer<paths[P][M]>;
       } catch (error) {
         // Not the error of `fetch`, which some runtimes have their own of.
         if (signal?.aborted) throw signal.reason;
+        // Next.js' word to itself that this page can't be made beforehand.
+        if (typeof (error as { digest?: unknown }).digest === 'string') throw error;
         if (isLast && limit.isOver) {
           const detail = `the server did not answer within ${timeoutMs} ms; what was asked for may be done all the same`;
           throw new ThroughlineError(detail, { code: 'timedOut', mendableBy: 'retry' }, { cause: failure });
@@ -118,7 +130,7 @@ export class Http {
   }
 
   #request(method: Method, { header, body }: AnyParts): RequestInit {
-    const headers: Record<string, string> = { authorization: this.#authorization, accept: 'application/json' };
+    const headers: Record<string, string> = { authorization: this.#authorization, accept: 'application/json', 'user-agent': 'throughline' };
     if (body !== undefined) headers['content-type'] = 'application/json';
     for (const [name, value] of Object.entries(header ?? {})) if (value != null) headers[name] = String(value);
     return {
@@ -132,19 +144,36 @@ export class Http {
     };
   }
 
-  async #try(address: string, init: RequestInit): Promise<unknown> {
-    const response = await this.#send(address, init);
-    const text = await response.text();
-    if (!response.ok) throw errorOf(response, text);
-    return text === '' ? undefined : parsed(response, text);
-  }
-
   #lost(cause: unknown, { isOver }: Limit): ThroughlineError {
     const [code, what] = isOver
       ? (['timedOut', `did not answer within ${this.#tryTimeoutMs} ms`] as const)
       : (['unreachable', 'could not be reached, or the connection was lost'] as const);
-    return new ThroughlineError(`the server at ${this.#url} ${what}`, { code, mendableBy: 'retry' }, { cause });
+    return new ThroughlineError(`the server at ${this.#url} ${what}`, { code, mendableBy: 'retry' }, { cause: withoutBytes(cause) });
   }
+}
+
+function isAddress(url: string): boolean {
+  try {
+    const { protocol, username, password } = new URL(url);
+    return /^https?:$/.test(protocol) && /^https?:\/\/[^/]/.test(url) && username === '' && password === '';
+  } catch {
+    return false;
+  }
+}
+
+async function answerOf(send: Send, address: string, init: RequestInit): Promise<unknown> {
+  const response = await send(address, init);
+  const text = await response.text();
+  if (!response.ok) throw errorOf(response, text);
+  return text === '' ? undefined : parsed(response, text);
+}
+
+/** Where an answer is no HTTP, Node.js puts its bytes into the error: something may have sent back what it was sent. */
+function withoutBytes(error: unknown): unknown {
+  for (let [at, depth] = [error, 0]; typeof at === 'object' && at !== null && depth < 8; at = (at as Error).cause, depth++) {
+    for (const bytes of ['rawPacket', 'data']) Reflect.deleteProperty(at, bytes);
+  }
+  return error;
 }
 
 function parsed(response: Answered, text: string): unknown {

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
-import { createServer, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type IncomingHttpHeaders, type Server, type ServerResponse } from 'node:http';
+import { type AddressInfo, createServer as createSocketServer, type Socket } from 'node:net';
 
 import { afterEach, expect, test, vi } from 'vitest';
 
@@ -11,6 +11,7 @@ const servers: Server[] = [];
 afterEach(() => {
   vi.restoreAllMocks();
   vi.unstubAllGlobals();
+  vi.unstubAllEnvs();
   for (const server of servers.splice(0)) server.close().closeAllConnections();
 });
 
@@ -38,6 +39,103 @@ test('in Node.js requests are sent by its own client, elsewhere by the fetch tha
   const observed = vi.spyOn(globalThis, 'fetch');
   expect(await elsewhere.getSession('ws_a')).toMatchObject({ email: 'ada@example.com' });
   expect(observed).toHaveBeenCalledTimes(1);
+});
+
+test('in Next.js what only reads goes by fetch, which it watches; where a proxy is to be used, everything', async () => {
+  const answer = (response: ServerResponse) => void response.end(JSON.stringify({ results: [], session: { id: 'ws_a' }, id: 'ws_a' }));
+  const read = async (shop: ThroughlineServer) => {
+    await shop.getSession('ws_a');
+    await shop.getSessions(['ws_a']);
+    await shop.validateSession('ws_a');
+  };
+  const change = (shop: ThroughlineServer) => shop.command('ws_a', { type: 'revokeAccess' });
+  const fetching = vi.spyOn(globalThis, 'fetch');
+  vi.stubEnv('NEXT_RUNTIME', 'nodejs');
+  const inNext = await answeredBy(answer);
+  await read(inNext);
+  expect(fetching).toHaveBeenCalledTimes(3);
+  await change(inNext);
+  expect(fetching).toHaveBeenCalledTimes(3);
+  vi.stubEnv('NODE_USE_ENV_PROXY', '1');
+  await change(await answeredBy(answer));
+  expect(fetching).toHaveBeenCalledTimes(4);
+});
+
+test('after a failure on a kept connection the next try takes a new one', async () => {
+  // Connections that were used once are dead from then on, without a word: as behind a balancer whose server hangs.
+  const used = new WeakSet<Socket>();
+  let connections = 0;
+  const server = createServer((request, response) => {
+    if (used.has(request.socket)) return;
+    used.add(request.socket);
+    response.end(session('ada@example.com'));
+  });
+  server.on('connection', () => (connections += 1));
+  servers.push(server.listen(0, '127.0.0.1'));
+  await once(server, 'listening');
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const shop = new ThroughlineServer({ url, serviceKey: 'key', retries: 1, tryTimeoutMs: 300 });
+  await Promise.all(Array.from({ length: 6 }, () => shop.getSession('ws_a')));
+  expect(connections).toBe(6);
+  expect(await shop.getSession('ws_a')).toMatchObject({ id: 'ws_a' });
+  expect(connections).toBe(7);
+});
+
+test('all that is made in a process shares its connections', async () => {
+  let connections = 0;
+  const shop = await answeredBy((response) => void response.end(session('ada@example.com')));
+  servers[0]!.on('connection', () => (connections += 1));
+  const url = `http://127.0.0.1:${(servers[0]!.address() as AddressInfo).port}`;
+  await shop.getSession('ws_a');
+  for (let made = 0; made < 10; made++) await new ThroughlineServer({ url, serviceKey: 'key' }).getSession('ws_a');
+  expect(connections).toBe(1);
+});
+
+test('a request says who sends it, and asks for nothing compressed', async () => {
+  let said: IncomingHttpHeaders = {};
+  const shop = await answeredBy((response) => {
+    said = response.req.headers;
+    response.end(session('ada@example.com'));
+  });
+  await shop.getSession('ws_a');
+  expect(said).toMatchObject({ 'user-agent': 'throughline', 'accept-encoding': 'identity', authorization: 'Bearer key' });
+});
+
+test.each([
+  ['sends back what it was sent', (socket: Socket) => void socket.pipe(socket)],
+  ['changes to another protocol', (socket: Socket) => void socket.end('HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n')],
+])('something that %s is told as unreachable at once, without the service key', async (_, meet) => {
+  const server = createSocketServer((socket) => meet(socket.on('error', () => undefined)));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  try {
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    for (const fetch of [undefined, globalThis.fetch]) {
+      const shop = new ThroughlineServer({ url, serviceKey: 'secret-key', retries: 0, ...(fetch && { fetch }) });
+      const error = (await thrownBy(shop.getSession('ws_a'))) as Error;
+      expect(error).toMatchObject({ code: 'unreachable' });
+      for (let at: unknown = error; at instanceof Error; at = at.cause) {
+        const told = Object.values(at).map((value) => (value instanceof Uint8Array ? Buffer.from(value).toString() : String(value)));
+        expect([at.message, at.stack, ...told].join()).not.toContain('secret-key');
+      }
+    }
+  } finally {
+    server.close();
+  }
+});
+
+test('an address with a name or password, or that is none, is refused before it can be shown', () => {
+  for (const url of ['http://user:hunter2@host', 'http://user@host', 'http://host:99999', 'https://', 'host', 'ftp://host', '']) {
+    const make = () => new ThroughlineServer({ url, serviceKey: 'key' });
+    expect(make).toThrow('`url` has to be the address');
+    expect(make).not.toThrow('hunter2');
+  }
+});
+
+test('what Next.js throws by its fetch to say something to itself is passed on', async () => {
+  const word = Object.assign(new Error('Dynamic server usage'), { digest: 'DYNAMIC_SERVER_USAGE' });
+  const shop = new ThroughlineServer({ url: 'http://127.0.0.1:1', serviceKey: 'key', fetch: () => Promise.reject(word) });
+  expect(await thrownBy(shop.getSession('ws_a'))).toBe(word);
 });
 
 test('an answer that comes in parts is read as it was written', async () => {

@@ -67,6 +67,14 @@ test('numbers of the caller stay, and so does a key', async () => {
   expect(used.between.seen[before]).toMatchObject({ key: 'k-1' });
 });
 
+test('what can be no key is refused before it is sent', async () => {
+  const before = used.between.seen.length;
+  for (const idempotencyKey of ['', 'a\nb', 'ä', 'x'.repeat(256)]) {
+    await expect(used.shop.createSession({}, { idempotencyKey })).rejects.toMatchObject({ code: 'idempotencyKeyMalformed' });
+  }
+  expect(used.between.since(before)).toEqual([]);
+});
+
 test('a server that is killed and started again meanwhile is waited for', async () => {
   const before = used.between.seen.length;
   const email = someEmail();

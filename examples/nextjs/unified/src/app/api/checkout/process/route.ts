@@ -1,4 +1,4 @@
-import { ThroughlineError } from 'throughline/server';
+import { type Session, ThroughlineError } from 'throughline/server';
 
 import { charge, PaymentDeclinedError } from '@/lib/payment-gateway';
 import { problem } from '@/lib/problem';
@@ -8,8 +8,13 @@ import { sessions } from '@/lib/sessions';
 export async function POST(request: Request): Promise<Response> {
   const { sessionId, paymentToken } = (await request.json()) as { sessionId: string; paymentToken?: string };
   // Also without a token: a command is judged by the state that counts, and answers with that. The token stays for whoever asks again.
-  const session = await sessions().command(sessionId, { type: 'setPaymentReferences', paymentToken }).catch(noneForUnknown);
-  if (!session) return problem(404, 'sessionNotFound', 'There is no such order.');
+  let session: Session;
+  try {
+    session = await sessions().command(sessionId, { type: 'setPaymentReferences', paymentToken: paymentToken || undefined });
+  } catch (error) {
+    if (!(error instanceof ThroughlineError) || error.mendableBy === 'retry') throw error;
+    return problem(error.status ?? 409, error.code, error.message);
+  }
   const { payment, status, amount, paymentToken: token } = session;
   if (payment.paidAt) return Response.json({ status: 'paid' });
   if (status !== 'processing') return problem(409, 'paymentNotBegun', 'No payment has been begun for this order.');
@@ -27,9 +32,4 @@ export async function POST(request: Request): Promise<Response> {
     await sessions().command(sessionId, { type: 'failPayment', code: 'declined', message }, { idempotencyKey: `${idempotencyKey}/declined` });
     return problem(402, 'declined', message);
   }
-}
-
-function noneForUnknown(error: unknown): null {
-  if (error instanceof ThroughlineError && error.code === 'sessionNotFound') return null;
-  throw error;
 }
