@@ -295,12 +295,15 @@ async fn legacy(fleet: &Fleet, peers: &Peers, effort: Effort, report: &mut Repor
     let node = fleet.node("upsell", &[])?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..CONNECTIONS {
-        let (id, token) = buyers_session(fleet, &node).await?;
+        let (id, _) = buyers_session(fleet, &node).await?;
         let path = format!("/v1/sessions/{id}/commands");
         let begun = ask(fleet, &node, &path, &json!({ "commands": [{ "type": "beginProcessing" }] })).await?;
         let amount = begun["session"]["amount"].clone();
         let payment = json!({ "type": "recordPayment", "transactionId": "t-1", "amount": amount });
         ask(fleet, &node, &path, &json!({ "commands": [payment] })).await?;
+        // A payment ends the tokens from before it.
+        let renewed = ask(fleet, &node, &format!("/v1/sessions/{id}/token"), &json!({})).await?;
+        let token = renewed["token"].as_str().context("there is no token")?.to_owned();
         let body = json!({ "commands": [{ "type": "acceptUpsell", "offer": "RC6" }] }).to_string();
         ours.push(request("POST", &path, &[("authorization", &format!("Bearer {token}"))], &body));
         let answer = CLIENT.post(format!("http://{}/begin", peer.address)).send().await?;
@@ -311,6 +314,9 @@ async fn legacy(fleet: &Fleet, peers: &Peers, effort: Effort, report: &mut Repor
     let (mut our_rates, mut their_rates, mut our_p50, mut their_p50) = (vec![], vec![], vec![], vec![]);
     for _ in 0..effort.rounds {
         let measured = closed(&node.address, &ours, CONNECTIONS, effort.duration).await?;
+        if measured.refused_per_second > 0.0 {
+            bail!("an offer is not accepted");
+        }
         our_rates.push(measured.per_second);
         our_p50.push(measured.latency_us(0.5) / 1000.0);
         let measured = closed(&peer.address, &theirs, CONNECTIONS, effort.duration).await?;

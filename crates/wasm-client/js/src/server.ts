@@ -13,4 +13,5 @@
 export { ThroughlineServer } from './server/client.js';
 export { ThroughlineError, type ThroughlineErrorCode } from './server/error.js';
 export type { ServerOptions } from './server/http.js';
+export { nodeFetch } from './server/transport.js';
 export type * from './server/types.js';

@@ -4,7 +4,7 @@ import { type AddressInfo, createServer as createSocketServer, type Socket } fro
 
 import { afterEach, expect, test, vi } from 'vitest';
 
-import { ThroughlineServer, type ServerOptions } from '../../src/server.js';
+import { nodeFetch, ThroughlineServer, type ServerOptions } from '../../src/server.js';
 import { thrownBy } from './shop.js';
 
 const servers: Server[] = [];
@@ -55,6 +55,8 @@ test('in Next.js what only reads goes by fetch, which it watches; where a proxy 
   await read(inNext);
   expect(fetching).toHaveBeenCalledTimes(3);
   await change(inNext);
+  expect(fetching).toHaveBeenCalledTimes(3);
+  await read(await answeredBy(answer, { fetch: nodeFetch() }));
   expect(fetching).toHaveBeenCalledTimes(3);
   vi.stubEnv('NODE_USE_ENV_PROXY', '1');
   await change(await answeredBy(answer));

@@ -1,4 +1,4 @@
-import { ThroughlineServer } from 'throughline/server';
+import { nodeFetch, ThroughlineServer } from 'throughline/server';
 
 let made: ThroughlineServer | undefined;
 
@@ -7,6 +7,8 @@ export function sessions(): ThroughlineServer {
   made ??= new ThroughlineServer({
     url: process.env.THROUGHLINE_URL!,
     serviceKey: process.env.THROUGHLINE_SERVICE_KEY!,
+    // Only routes use it: none of them is made beforehand.
+    fetch: nodeFetch(),
   });
   return made;
 }
