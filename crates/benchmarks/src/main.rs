@@ -91,7 +91,10 @@ struct Effort {
 const CONNECTIONS: usize = 32;
 const CLIENTS: usize = 64;
 /// For what is not measured itself.
-static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
+static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+    // Node.js ends a connection that was idle for 5 s, just when it may be taken again.
+    reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(2)).build().unwrap_or_default()
+});
 const MIB: f64 = 1024.0 * 1024.0;
 
 #[tokio::main]
