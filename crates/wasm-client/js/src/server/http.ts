@@ -114,7 +114,7 @@ export class Http {
         // Not the error of `fetch`, which some runtimes have their own of.
         if (signal?.aborted) throw signal.reason;
         // Next.js' word to itself that this page can't be made beforehand.
-        if (typeof (error as { digest?: unknown }).digest === 'string') throw error;
+        if (typeof (error as { digest?: unknown } | undefined)?.digest === 'string') throw error;
         if (isLast && limit.isOver) {
           const detail = `the server did not answer within ${timeoutMs} ms; what was asked for may be done all the same`;
           throw new ThroughlineError(detail, { code: 'timedOut', mendableBy: 'retry' }, { cause: failure });

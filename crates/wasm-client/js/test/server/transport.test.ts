@@ -138,6 +138,9 @@ test('what Next.js throws by its fetch to say something to itself is passed on',
   const word = Object.assign(new Error('Dynamic server usage'), { digest: 'DYNAMIC_SERVER_USAGE' });
   const shop = new ThroughlineServer({ url: 'http://127.0.0.1:1', serviceKey: 'key', fetch: () => Promise.reject(word) });
   expect(await thrownBy(shop.getSession('ws_a'))).toBe(word);
+  // Nor does it matter what else is thrown.
+  const silent = new ThroughlineServer({ url: 'http://127.0.0.1:1', serviceKey: 'key', retries: 0, fetch: () => Promise.reject() });
+  expect(await thrownBy(silent.getSession('ws_a'))).toMatchObject({ code: 'unreachable' });
 });
 
 test('an answer that comes in parts is read as it was written', async () => {
