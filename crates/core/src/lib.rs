@@ -28,6 +28,7 @@ pub mod funnel;
 mod identifier;
 pub mod json;
 pub mod legacy;
+mod lifecycle;
 mod money;
 mod ordered;
 mod permission;
@@ -52,6 +53,9 @@ pub use event::{Caller, Event, Origin, Record};
 pub use evolve::evolve;
 pub use funnel::Funnel;
 pub use identifier::{ClientId, FunnelId, InvalidIdentifier, OfferId, ProductId, SessionId, StepId};
+pub use lifecycle::{
+    ChangedPart, LifecycleData, LifecycleEvent, LifecycleKind, LifecycleOffer, LifecycleSession, lifecycle_events,
+};
 pub use money::{Currency, Money, Rate};
 pub use ordered::OrderedMap;
 pub use permission::{PERMISSIONS, Role, may_issue};

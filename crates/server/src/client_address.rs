@@ -1,54 +1,31 @@
 //! From which address a request came, believing a proxy only when it was named as trusted.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::str::FromStr;
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
+
+use crate::network::{Network, Networks};
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The addresses of the proxies in front of this server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    networks: Vec<IpNet>,
-}
-
-/// One trusted proxy: an address, or a network in CIDR form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TrustedProxy(IpNet);
-
-/// Why a text does not name a proxy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is neither an address nor a network; write for example 10.0.0.5 or 10.0.0.0/8")]
-pub struct TrustedProxyError {
-    text: String,
-}
-
-impl FromStr for TrustedProxy {
-    type Err = TrustedProxyError;
-
-    fn from_str(text: &str) -> Result<Self, TrustedProxyError> {
-        let text = text.trim();
-        text.parse::<IpNet>()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-            .map(Self)
-            .map_err(|_| TrustedProxyError { text: text.to_owned() })
-    }
+    networks: Networks,
 }
 
 impl TrustedProxies {
     /// Trusts exactly `proxies`.
     #[must_use]
-    pub fn new(proxies: Vec<TrustedProxy>) -> Self {
-        Self { networks: proxies.into_iter().map(|proxy| proxy.0).collect() }
+    pub fn new(proxies: Vec<Network>) -> Self {
+        Self { networks: Networks::new(proxies) }
     }
 
     /// Whether `address` is one of the trusted proxies.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.networks.iter().any(|network| network.contains(&address))
+        self.networks.contain(address)
     }
 
     /// The client's address, given the address at the other end of the connection.
@@ -182,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_proxy_that_is_no_address_is_named_in_the_error() {
-        let error = "proxy.local".parse::<TrustedProxy>().unwrap_err();
+        let error = "proxy.local".parse::<Network>().unwrap_err();
         assert!(error.to_string().contains("proxy.local"));
     }
 }

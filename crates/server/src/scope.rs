@@ -23,6 +23,9 @@ pub enum Scope {
     /// Erase personal data, and hold sessions against it.
     #[serde(rename = "privacy")]
     Privacy,
+    /// Say where lifecycle events are sent, and have them sent again.
+    #[serde(rename = "webhooks")]
+    Webhooks,
     /// Run the server: service keys, and the tiers above the database.
     #[serde(rename = "operator")]
     Operator,
@@ -30,12 +33,15 @@ pub enum Scope {
 
 /// A text that names no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such scope; a scope is one of sessions:read, sessions:write, payments, privacy and operator")]
+#[error(
+    "there is no such scope; a scope is one of sessions:read, sessions:write, payments, privacy, webhooks and operator"
+)]
 pub struct ScopeError;
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 5] = [Self::SessionsRead, Self::SessionsWrite, Self::Payments, Self::Privacy, Self::Operator];
+    pub const ALL: [Self; 6] =
+        [Self::SessionsRead, Self::SessionsWrite, Self::Payments, Self::Privacy, Self::Webhooks, Self::Operator];
 
     /// Its name.
     #[must_use]
@@ -45,6 +51,7 @@ impl Scope {
             Self::SessionsWrite => "sessions:write",
             Self::Payments => "payments",
             Self::Privacy => "privacy",
+            Self::Webhooks => "webhooks",
             Self::Operator => "operator",
         }
     }

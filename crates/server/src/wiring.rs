@@ -11,11 +11,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::sealing::{Sealer, SealingError};
 use crate::audit::{AuditEntry, AuditRecord, Denials};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, millis};
 use crate::config::{Config, Secrets};
 use crate::connection_limit::ConnectionLimit;
 use crate::encryption::AnswerCipher;
+use crate::event_feed::{self, EventFeed};
 use crate::funnels::{FunnelError, FunnelLibrary};
+use crate::http::events::STREAMS_PER_KEY;
 use crate::http::sessions::HANDOFFS_PER_MINUTE;
 use crate::http::sync::{COMMANDS_AT_ONCE, COMMANDS_PER_SECOND};
 use crate::keys::KeyRing;
@@ -29,11 +31,14 @@ use crate::sessions::{Announcements, RewrapWalk, Sessions, Tiers};
 use crate::shared_cache::{CacheEvent, SettingsError, SharedCache};
 use crate::store::{
     self, ChangeListener, DatabaseHealth, DatabaseUrl, GuardedStore, Guards, ListenerEvent, OpenError, SessionKey,
-    Store,
+    Settling, Store,
 };
 use crate::telemetry::{self, TelemetryError};
 use crate::tenant::TenantId;
 use crate::token::TokenIssuer;
+use crate::webhooks::delivery::{Deliverer, DelivererError};
+use crate::webhooks::dispatcher::{self, Dispatcher};
+use crate::webhooks::worker::Tools;
 
 /// How often what has gone stale is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -52,6 +57,9 @@ const ANNOUNCEMENTS: usize = 4096;
 
 /// Every how many rounds of housekeeping the table of answers is swept: once an hour.
 const ROUNDS_PER_SWEEP: u32 = 60;
+
+/// How many lifecycle events of a tenant are forgotten in one statement.
+const FORGOTTEN_AT_ONCE: u32 = 5_000;
 
 /// How often the key ring is read again.
 const KEYS_READ_AGAIN: Duration = Duration::from_secs(30);
@@ -100,6 +108,14 @@ pub struct ServerState {
     pub connections_per_address: ConnectionLimit<IpAddr>,
     /// How many sockets and polls one session holds.
     pub sockets_per_session: ConnectionLimit<SessionKey>,
+    /// How far the outbox of lifecycle events can be read.
+    pub event_feed: EventFeed,
+    /// What sends webhooks.
+    pub deliverer: Deliverer,
+    /// Told when somebody has changed a webhook here.
+    pub webhooks_changed: Notify,
+    /// How many streams of events one service key holds.
+    pub event_streams_per_key: ConnectionLimit<String>,
     /// What was measured.
     pub metrics: PrometheusHandle,
     /// Told when the server is to read its keys again.
@@ -138,6 +154,9 @@ pub enum WiringError {
     /// No funnels.
     #[error(transparent)]
     Funnels(#[from] FunnelError),
+    /// Webhooks can't be sent.
+    #[error(transparent)]
+    Deliverer(#[from] DelivererError),
     /// No metrics.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -263,6 +282,10 @@ impl ServerState {
             polled_commands_per_address: AddressLimit::per_second(COMMANDS_PER_SECOND, COMMANDS_AT_ONCE),
             connections_per_address: ConnectionLimit::new(config.max_connections_per_address),
             sockets_per_session: ConnectionLimit::new(config.max_sockets_per_session),
+            event_feed: EventFeed::default(),
+            deliverer: Deliverer::new(&config.webhooks)?,
+            webhooks_changed: Notify::new(),
+            event_streams_per_key: ConnectionLimit::new(STREAMS_PER_KEY),
             metrics,
             reload: Notify::new(),
             rewrap: Notify::new(),
@@ -306,6 +329,8 @@ impl ServerState {
         self.start_following_keys();
         self.start_sealing();
         self.start_following_service_keys();
+        self.start_looking_for_events();
+        self.start_delivering();
         let state = Arc::clone(self);
         self.tasks.spawn(async move {
             while state.goes_on_after(state.config.flush_interval).await {
@@ -382,6 +407,64 @@ impl ServerState {
                 }
                 if !goes_on {
                     return;
+                }
+            }
+        });
+    }
+
+    /// Starts the task that finds out how far the outbox of lifecycle events can be read, and the one that forgets the oldest.
+    fn start_looking_for_events(self: &Arc<Self>) {
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut settling = Settling::default();
+            while state.goes_on_after(event_feed::ASK_EVERY).await {
+                state.event_feed.look(&*state.store, &mut settling).await;
+            }
+        });
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let kept = state.config.event_retention;
+            // A short retention is for trying things out: then nobody wants to wait for a minute.
+            while state.goes_on_after(kept.min(HOUSEKEEPING)).await {
+                let before_ms = state.clock.now_ms().saturating_sub(millis(kept));
+                loop {
+                    match state.store.forget_events(before_ms, FORGOTTEN_AT_ONCE).await {
+                        Ok(forgotten) if forgotten >= u64::from(FORGOTTEN_AT_ONCE) => {}
+                        Ok(_) => break,
+                        Err(error) => {
+                            tracing::warn!(error = %crate::problem::chain(&error), "old events stay for now");
+                            break;
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Starts the task that has webhooks delivered, until the server stops.
+    fn start_delivering(self: &Arc<Self>) {
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut dispatcher = Dispatcher::new(Tools {
+                store: Arc::clone(&state.store),
+                keys: state.keys.clone(),
+                clock: Arc::clone(&state.clock),
+                settings: state.config.webhooks.clone(),
+                deliverer: state.deliverer.clone(),
+                server: format!("{:032x}", fastrand::u128(..)),
+            });
+            loop {
+                if !state.database.is_away()
+                    && let Err(error) = dispatcher.work(&state.event_feed).await
+                {
+                    tracing::debug!(error = %crate::problem::chain(&error), "webhooks are not looked at now");
+                }
+                let goes_on = tokio::select! {
+                    goes_on = state.goes_on_after(dispatcher::RENEW_EVERY) => goes_on,
+                    () = state.webhooks_changed.notified() => true,
+                };
+                if !goes_on {
+                    return dispatcher.end().await;
                 }
             }
         });

@@ -7,6 +7,7 @@ mod greetings;
 mod ledger;
 mod legacy;
 mod legacy_trust;
+mod lifecycle;
 mod outbox;
 mod patches;
 mod properties;

@@ -1,48 +1,34 @@
 //! Sealing: every second, what is new in the log becomes part of each tenant's chain.
 //!
 //! Every server does it, at its own moments. Whichever comes first writes the next block; the others find nothing left to do. A
-//! block is only made of positions that can't be filled any more (see [`AuditMark`]), so no record slips in behind one.
+//! block is only made of positions that can't be filled any more (see [`LogMark`](crate::store::LogMark)), so no record slips in behind one.
 //!
 //! The head of a chain is what everything in it hangs on. It is only sealed onto where it is authentic, fits what this server has
 //! seen before, and names the latest block there is; otherwise the chain stays as it is, for somebody to look at.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::chain::{Authenticity, RecordsDigest, UnwritableEntry};
 use super::{AuditBlock, AuditHead, AuditRecord, Denials};
 use crate::keys::KeyRing;
 use crate::problem::chain;
-use crate::store::{AuditMark, ReadError, Store};
+use crate::store::{ReadError, Settling, Store};
 use crate::tenant::TenantId;
 
 /// How many records are read at a time.
 const PAGE: u32 = 2_000;
-
-/// How many moments of the log are remembered while a transaction holds it up. Beyond, every second one is forgotten: it seals in
-/// larger steps then.
-const MARKS: usize = 128;
 
 /// Seals the log, and writes down what was denied. One for each server.
 #[derive(Debug)]
 pub struct Sealer {
     store: Arc<dyn Store>,
     keys: KeyRing,
-    marks: Vec<Mark>,
+    settling: Settling,
     /// Up to where everything is sealed.
     sealed_through: u64,
     /// The latest heads that were seen, so that a chain that somebody cuts or writes anew meanwhile is noticed at once.
     heads: HashMap<TenantId, AuditHead>,
-}
-
-/// A moment of the log.
-#[derive(Debug, Clone, Copy)]
-struct Mark {
-    position: u64,
-    /// Everything up to the position is there once all transactions before this one are over.
-    transaction: u64,
-    seen: Instant,
 }
 
 /// Why the log was not sealed.
@@ -69,7 +55,7 @@ impl Sealer {
     /// One that seals the log in `store` with the keys of this ring.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, keys: KeyRing) -> Self {
-        Self { store, keys, marks: Vec::new(), sealed_through: 0, heads: HashMap::new() }
+        Self { store, keys, settling: Settling::default(), sealed_through: 0, heads: HashMap::new() }
     }
 
     /// Writes what was denied, and seals what can be sealed; how many records became part of a chain. To be called every second.
@@ -79,7 +65,7 @@ impl Sealer {
     pub async fn work(&mut self, denials: &Denials, now_ms: i64) -> Result<u64, SealingError> {
         self.write_denials(denials, now_ms).await?;
         let mark = self.store.audit_mark().await?;
-        let settled = self.settled(mark);
+        let settled = self.settling.settled(mark);
         let mut broken = 0_u32;
         let mut sealed = 0;
         let heads = self.known_heads(&mut broken).await?;
@@ -112,7 +98,8 @@ impl Sealer {
             }
         }
         metrics::gauge!("throughline_audit_broken_chains").set(f64::from(broken));
-        metrics::gauge!("throughline_audit_unsealed_seconds").set(self.unsealed_for().as_secs_f64());
+        metrics::gauge!("throughline_audit_unsealed_seconds")
+            .set(self.settling.waiting_since(self.sealed_through).as_secs_f64());
         metrics::counter!("throughline_audit_sealed_records_total").increment(sealed);
         Ok(sealed)
     }
@@ -132,30 +119,6 @@ impl Sealer {
             denials.put_back(taken);
         }
         Ok(written?)
-    }
-
-    /// The position up to which nothing is under way any more.
-    fn settled(&mut self, mark: AuditMark) -> Option<u64> {
-        let AuditMark { position, next_transaction: transaction, oldest_transaction } = mark;
-        self.marks.push(Mark { position, transaction, seen: Instant::now() });
-        if self.marks.len() > MARKS {
-            let mut index = 0;
-            self.marks.retain(|_| {
-                index += 1;
-                index % 2 == 1
-            });
-        }
-        let over = self.marks.iter().rposition(|mark| mark.transaction <= oldest_transaction)?;
-        let settled = self.marks[over].position;
-        // The one that is settled stays: as long as nothing later is, it is what can be sealed.
-        self.marks.drain(..over);
-        Some(settled)
-    }
-
-    /// For how long the oldest record has waited to be sealed, at most.
-    fn unsealed_for(&self) -> Duration {
-        let waiting = self.marks.iter().find(|mark| mark.position > self.sealed_through);
-        waiting.map_or(Duration::ZERO, |mark| mark.seen.elapsed())
     }
 
     /// The heads of all chains, compared with those that were seen before; also of tenants of whom nothing is new.
@@ -299,40 +262,4 @@ fn log_changed(tenant: &TenantId, what: &'static str) {
         "the audit log was changed by somebody else, or put back from a backup; it is not sealed until somebody has looked: run \
          `throughline audit verify`, then start the servers again"
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::memory::MemoryStore;
-
-    fn sealer() -> Sealer {
-        Sealer::new(Arc::new(MemoryStore::default()), KeyRing::generate().unwrap())
-    }
-
-    fn mark(position: u64, next_transaction: u64, oldest_transaction: u64) -> AuditMark {
-        AuditMark { position, next_transaction, oldest_transaction }
-    }
-
-    #[test]
-    fn nothing_is_settled_before_all_that_had_begun_is_over() {
-        let mut sealer = sealer();
-        assert_eq!(sealer.settled(mark(10, 100, 90)), None, "somebody who began before may still write");
-        assert_eq!(sealer.settled(mark(12, 105, 99)), None);
-        assert_eq!(sealer.settled(mark(15, 107, 100)), Some(10), "all that had begun at the first mark is over");
-        assert_eq!(sealer.settled(mark(15, 107, 107)), Some(15));
-    }
-
-    #[test]
-    fn transactions_that_overlap_without_an_end_hold_the_log_up_and_do_not_stop_it() {
-        let mut sealer = sealer();
-        let mut settled = 0;
-        // Each transaction lasts for 400 rounds, and another one begins every 200.
-        for round in 0..4_000_u64 {
-            let oldest = 1_000 + (round.saturating_sub(400) / 200) * 200;
-            settled = sealer.settled(mark(round, 1_000 + round, oldest)).unwrap_or(settled);
-            assert!(sealer.marks.len() <= MARKS);
-        }
-        assert!(settled > 2_500, "{settled}");
-    }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::client_address::TrustedProxies;
 use crate::http::origin::AllowedOrigins;
+use crate::network::Networks;
 use crate::rate_limit::RequestRates;
 use crate::sessions::{Retention, SessionLimits};
 use crate::shared_cache::SharedCacheSettings;
@@ -20,6 +21,7 @@ use crate::store::group_commit::GroupCommitLimits;
 use crate::store::{DatabaseSettings, DatabaseUrl, DatabaseUrlError};
 use crate::tls::TlsFiles;
 use crate::token::Lifetimes;
+use crate::webhooks::WebhookSettings;
 
 pub use options::{ByteSize, ByteSizeError, DurabilityChoice, LogFormat, ServeOptions};
 pub use secrets::{Secrets, SecretsError, key_source};
@@ -39,6 +41,10 @@ pub struct Config {
     pub flush_interval: Duration,
     /// How long sessions are kept after they are over; for ever where nothing is said.
     pub retention: Retention,
+    /// How long lifecycle events are kept.
+    pub event_retention: Duration,
+    /// How webhooks are delivered.
+    pub webhooks: WebhookSettings,
     /// The folder of funnel definitions, if there is one beside the built-in funnel.
     pub funnels: Option<PathBuf>,
     /// Which web pages may talk to this server.
@@ -229,6 +235,22 @@ impl Config {
             let why = "it must be at least `token_max_age`, so that no token outlives its session";
             return Err(ConfigError::OutOfRange { option: "retention", why });
         }
+        let event_retention = period("event_retention", &options.event_retention)?;
+        if !options.dev && event_retention < Duration::from_secs(60 * 60) {
+            let why = "it must be at least 1h: a stream that is taken up again has to find what it missed";
+            return Err(ConfigError::OutOfRange { option: "event_retention", why });
+        }
+        let webhook_timeout = period("webhook_timeout", &options.webhook_timeout)?;
+        if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&webhook_timeout) {
+            let why = "it must be from 1s to 1m";
+            return Err(ConfigError::OutOfRange { option: "webhook_timeout", why });
+        }
+        let webhooks = WebhookSettings {
+            retries: given("webhook_retries", &options.webhook_retries)?.0,
+            timeout: webhook_timeout,
+            disable_after: positive("webhook_disable_after", &options.webhook_disable_after)?,
+            networks: Networks::new(options.webhook_networks.clone().unwrap_or_default()),
+        };
         let connections = count("database_connections", options.database_connections)?;
         let mut writers = count("database_writers", options.database_writers)?;
         if !has_writers {
@@ -270,6 +292,8 @@ impl Config {
             },
             flush_interval,
             retention,
+            event_retention,
+            webhooks,
             database: DatabaseSettings {
                 url,
                 read_connections: given("read_connections", &options.read_connections)?.get(),

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer};
 
 use super::ConfigError;
-use crate::client_address::TrustedProxy;
 use crate::http::origin::AllowedOrigin;
+use crate::network::Network;
 use crate::tenant::TenantId;
 
 /// What holds where nothing else is said, as a file of options.
@@ -65,6 +66,27 @@ impl FromStr for ByteSize {
     }
 }
 
+/// When what failed is tried again: after each of these times in its turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetrySchedule(pub Vec<Duration>);
+
+/// A text that is no such times.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a list of times; write for example 5s,1m,30m,2h")]
+pub struct RetryScheduleError {
+    text: String,
+}
+
+impl FromStr for RetrySchedule {
+    type Err = RetryScheduleError;
+
+    fn from_str(text: &str) -> Result<Self, RetryScheduleError> {
+        let times = text.split(',').map(|time| humantime::parse_duration(time.trim()));
+        let times = times.collect::<Result<Vec<_>, _>>().ok().filter(|times| times.iter().all(|time| !time.is_zero()));
+        times.map(Self).ok_or_else(|| RetryScheduleError { text: text.to_owned() })
+    }
+}
+
 /// What may be said on the command line, in the environment and in the file.
 ///
 /// Each option is `--some-option`, `THROUGHLINE_SOME_OPTION` and `some_option`. What holds without it stands in
@@ -109,7 +131,7 @@ pub struct ServeOptions {
         value_delimiter = ','
     )]
     #[serde(deserialize_with = "texts")]
-    pub trusted_proxies: Option<Vec<TrustedProxy>>,
+    pub trusted_proxies: Option<Vec<Network>>,
 
     /// Open connections in all; more wait
     #[arg(long, help_heading = "Listening", env = "THROUGHLINE_MAX_CONNECTIONS", value_name = "COUNT")]
@@ -283,6 +305,44 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub retention_expired: Option<humantime::Duration>,
 
+    /// How long lifecycle events are kept, for streams that take up where they ended and for webhooks; at least 1h
+    #[arg(long, help_heading = "Events and webhooks", env = "THROUGHLINE_EVENT_RETENTION", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub event_retention: Option<humantime::Duration>,
+
+    /// After which time a webhook that failed is tried again: the second try, the third, and so on. An event that fails after the
+    /// last one is given up, unless all fail
+    #[arg(long, help_heading = "Events and webhooks", env = "THROUGHLINE_WEBHOOK_RETRIES", value_name = "DURATION,…")]
+    #[serde(deserialize_with = "text")]
+    pub webhook_retries: Option<RetrySchedule>,
+
+    /// How long a webhook's receiver may take to answer: 1s to 1m
+    #[arg(long, help_heading = "Events and webhooks", env = "THROUGHLINE_WEBHOOK_TIMEOUT", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub webhook_timeout: Option<humantime::Duration>,
+
+    /// A webhook that has failed for this long is disabled
+    #[arg(
+        long,
+        help_heading = "Events and webhooks",
+        env = "THROUGHLINE_WEBHOOK_DISABLE_AFTER",
+        value_name = "DURATION"
+    )]
+    #[serde(deserialize_with = "text")]
+    pub webhook_disable_after: Option<humantime::Duration>,
+
+    /// Networks that are not public and that webhooks may be delivered to all the same, also without TLS. Without it, none: an
+    /// address that somebody enters must not open what is behind the firewall
+    #[arg(
+        long,
+        help_heading = "Events and webhooks",
+        env = "THROUGHLINE_WEBHOOK_NETWORKS",
+        value_name = "CIDR,…",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "texts")]
+    pub webhook_networks: Option<Vec<Network>>,
+
     /// The largest request body. All that are not answered yet may have as much as `max_requests` of that size, beyond 4 KiB each
     #[arg(long, help_heading = "Sessions and limits", env = "THROUGHLINE_BODY_LIMIT", value_name = "SIZE")]
     #[serde(deserialize_with = "text")]
@@ -448,6 +508,11 @@ impl ServeOptions {
             keys_file: self.keys_file.or(other.keys_file),
             keys_command: self.keys_command.or(other.keys_command),
             retention: self.retention.or(other.retention),
+            event_retention: self.event_retention.or(other.event_retention),
+            webhook_retries: self.webhook_retries.or(other.webhook_retries),
+            webhook_timeout: self.webhook_timeout.or(other.webhook_timeout),
+            webhook_disable_after: self.webhook_disable_after.or(other.webhook_disable_after),
+            webhook_networks: self.webhook_networks.or(other.webhook_networks),
             retention_completed: self.retention_completed.or(other.retention_completed),
             retention_failed: self.retention_failed.or(other.retention_failed),
             retention_expired: self.retention_expired.or(other.retention_expired),

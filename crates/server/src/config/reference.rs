@@ -18,6 +18,7 @@ const FORMS: &[(&str, &str)] = &[
     ("URL,…", "`redis://HOST:PORT` or `rediss://USER:PASSWORD@HOST:PORT`, several separated by commas"),
     ("PREFIX", "a text without `{` and `}`"),
     ("DURATION", "a number and a unit: `250ms`, `10s`, `30m`, `1h 30m`"),
+    ("DURATION,…", "several of them, separated by commas: `5s,1m,30m`"),
     ("COUNT", "a whole number, 1 or more"),
     ("SIZE", "a number of bytes: `65536`, `64KiB`, `1MiB`"),
     (

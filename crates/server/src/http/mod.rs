@@ -4,6 +4,7 @@ pub mod body;
 pub mod cache;
 pub mod cookie;
 mod description;
+pub mod events;
 pub mod extract;
 pub mod failures;
 pub mod funnels;
@@ -26,6 +27,7 @@ pub mod service_keys;
 pub mod sessions;
 pub mod sync;
 mod waiting;
+pub mod webhooks;
 
 use std::sync::Arc;
 

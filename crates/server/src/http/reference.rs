@@ -14,7 +14,9 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{cache, description, funnels, privacy, problem_page, route_migration, service_keys, sessions, sync};
+use super::{
+    cache, description, events, funnels, privacy, problem_page, route_migration, service_keys, sessions, sync, webhooks,
+};
 use crate::wiring::ServerState;
 
 #[derive(utoipa::OpenApi)]
@@ -27,6 +29,8 @@ use crate::wiring::ServerState;
     tags(
         (name = "sessions", description = "Sessions over REST"),
         (name = "sync", description = "The socket, and requests instead of it; the frames are described in PROTOCOL.md"),
+        (name = "events", description = "What happens to sessions, as a stream and in pages"),
+        (name = "webhooks", description = "Addresses that are told what happens, by the Standard Webhooks specification"),
         (name = "service keys", description = "Keys of back ends and operators: made, listed, revoked"),
         (name = "cache", description = "The tiers above the database"),
         (name = "funnels", description = "Funnel definitions"),
@@ -60,6 +64,8 @@ pub fn described() -> (Router<Arc<ServerState>>, Value) {
         .merge(sync::routes())
         .merge(funnels::routes())
         .merge(cache::routes())
+        .merge(events::routes())
+        .merge(webhooks::routes())
         .merge(service_keys::routes())
         .merge(privacy::routes())
         .merge(route_migration::routes())

@@ -24,6 +24,7 @@ pub struct RootKey {
     wrapping: Secret,
     look_up: Secret,
     answers: Secret,
+    webhooks: Secret,
     audit: Secret,
 }
 
@@ -86,6 +87,7 @@ impl RootKey {
             wrapping: secret("wrapping")?,
             look_up: secret("look-up")?,
             answers: secret("answers")?,
+            webhooks: secret("webhooks")?,
             audit: secret("audit")?,
             root,
         })
@@ -125,6 +127,11 @@ impl RootKey {
         &self.look_up
     }
 
+    /// Encrypts what webhooks are signed with.
+    pub(crate) fn webhooks(&self) -> &Secret {
+        &self.webhooks
+    }
+
     /// Encrypts answers that are kept to be given again.
     pub(crate) fn answers(&self) -> &Secret {
         &self.answers
@@ -158,7 +165,7 @@ mod tests {
     #[test]
     fn what_is_derived_is_pinned_and_different_for_each_purpose() {
         let key = RootKey::parse(&format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([7; 32])), None).unwrap();
-        let derived = [key.wrapping(), key.look_up(), key.answers(), key.audit()];
+        let derived = [key.wrapping(), key.look_up(), key.answers(), key.webhooks(), key.audit()];
         for (index, one) in derived.iter().enumerate() {
             assert!(derived[..index].iter().all(|other| one != other));
             assert_ne!(one.as_slice(), key.token().as_bytes());

@@ -18,8 +18,8 @@ use super::measures::{self, Origin, Reason};
 use super::residents::ByKey;
 use super::shared_tier::{Answer, Found};
 use super::stored::{
-    Unreadable, append, audit_records, current_cipher, email_digest, new_cipher, open_session, read_news, read_record,
-    write_session,
+    Told, Unreadable, append, audit_records, current_cipher, email_digest, new_cipher, open_session, outbox_events,
+    read_news, read_record, write_session,
 };
 use super::{Current, Environment, PEER_QUEUE, SessionError};
 use crate::encryption::SessionCipher;
@@ -604,7 +604,8 @@ impl Hosted {
             let now_ms = environment.clock.now_ms();
             let digest = email_digest(&self.key, &commit.state, &environment.email_lookup, now_ms);
             let audit = audit_records(&self.key, commit, &environment.keys, now_ms)?;
-            Ok((append(&self.key, commit, &cipher, digest, audit, announce)?, cipher))
+            let told = Told { audit, events: outbox_events(commit)? };
+            Ok((append(&self.key, commit, &cipher, digest, told, announce)?, cipher))
         });
         let (change, cipher) = written.map_err(|error| {
             tracing::error!(error = %chain(&error), "a session can't be written down");

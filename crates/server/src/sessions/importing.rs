@@ -9,7 +9,7 @@ use throughline_core::legacy::{Adoption, LegacySession, Note, adopt};
 use throughline_core::sync::{Commit, Funnels as _};
 use throughline_core::{Context, Event, FunnelChoice, FunnelId, Record, Role, State, Timestamp, evolve};
 
-use super::stored::{Unreadable, append, current_cipher, email_digest, new_cipher, open_session, unreadable};
+use super::stored::{Told, Unreadable, append, current_cipher, email_digest, new_cipher, open_session, unreadable};
 use crate::audit::{AuditEntry, AuditRecord};
 use crate::email_lookup::EmailLookup;
 use crate::funnels::FunnelLibrary;
@@ -158,7 +158,9 @@ impl SessionImporter {
                 };
                 let entry = entry.by(Role::Operator.as_str(), Default::default());
                 let audit = AuditRecord::new(&entry, &self.keys, now_ms).map_err(unreadable("audit record"))?;
-                let change = append(key, &commit, &cipher, digest, vec![audit], outcome == ImportOutcome::Updated)?;
+                // Other systems are not told: what comes in has happened long ago, and not here.
+                let told = Told { audit: vec![audit], events: Vec::new() };
+                let change = append(key, &commit, &cipher, digest, told, outcome == ImportOutcome::Updated)?;
                 self.store.commit(change).await?;
             }
         }
@@ -169,11 +171,12 @@ impl SessionImporter {
 /// What is written for these events.
 fn commit_of(mut state: Option<State>, events: Vec<(Timestamp, Event)>) -> Option<Commit> {
     let expected_version = state.as_ref().map_or(0, State::version);
+    let before = state.clone().map(Arc::new);
     let mut records = Vec::with_capacity(events.len());
     for ((at, event), version) in events.into_iter().zip(expected_version + 1..) {
         let record = Record { version, at, by: Role::Operator, origin: None, caller: None, event };
         state = evolve(state, &record);
         records.push(record);
     }
-    Some(Commit { expected_version, records, commands: Vec::new(), state: Arc::new(state?), told: None })
+    Some(Commit { expected_version, before, records, commands: Vec::new(), state: Arc::new(state?), told: None })
 }

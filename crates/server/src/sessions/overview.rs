@@ -7,7 +7,7 @@ use throughline_core::State;
 
 use super::measures::{self, Reason};
 use super::shared_tier;
-use super::stored::{deletion_record, open_session};
+use super::stored::{deletion_event, deletion_record, open_session};
 use super::{Retention, SessionError, Sessions};
 use crate::clock::millis;
 use crate::email_lookup::EmailLookup;
@@ -163,7 +163,8 @@ impl Sessions {
             let mut deletions = Vec::with_capacity(ended.len());
             for session in ended {
                 let audit = deletion_record(&session, &environment.keys, now_ms)?;
-                deletions.push(Deletion { session, audit });
+                let event = deletion_event(&session, now_ms)?;
+                deletions.push(Deletion { session, audit, event });
             }
             let deleted = measures::database("delete", environment.store.delete(deletions)).await?;
             self.forget_deleted(&deleted).await;

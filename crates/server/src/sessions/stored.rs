@@ -5,13 +5,13 @@ use std::error::Error;
 use std::sync::Arc;
 
 use throughline_core::sync::{Commit, News, TailEntry};
-use throughline_core::{Record, Role, State, Status};
+use throughline_core::{LifecycleEvent, Record, Role, SessionId, State, Status, Timestamp, lifecycle_events};
 
 use crate::audit::{self, AuditEntry, AuditRecord};
 use crate::email_lookup::EmailLookup;
 use crate::encryption::{NotAuthentic, Part, SessionCipher, WrappedKey};
 use crate::keys::KeyRing;
-use crate::store::{Append, Deleted, JournalRecord, Operational, SessionKey, Stored};
+use crate::store::{Append, Deleted, JournalRecord, Operational, OutboxEvent, SessionKey, Stored};
 
 /// The store has something under a session's key that this version of the server can't read, or something can't be written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -149,6 +149,15 @@ pub(super) fn email_digest(
     Some(email_lookup.digest(&key.tenant, email.as_str(), now_ms))
 }
 
+/// What is told of a commit beside what it changes.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// By the audit log.
+    pub(super) audit: Vec<AuditRecord>,
+    /// To other systems.
+    pub(super) events: Vec<OutboxEvent>,
+}
+
 /// What the audit log says of a commit.
 pub(super) fn audit_records(
     key: &SessionKey,
@@ -171,14 +180,41 @@ pub(super) fn deletion_record(session: &Deleted, keys: &KeyRing, now_ms: i64) ->
     AuditRecord::new(&entry, keys, now_ms).map_err(unreadable("audit record"))
 }
 
-/// What is written for a commit, encrypted by `cipher`, and what the audit log says of it. `announce`: the shared tier can't tell the other servers, so the
+/// What other systems are told of a commit.
+pub(super) fn outbox_events(commit: &Commit) -> Result<Vec<OutboxEvent>, Unreadable> {
+    lifecycle_events(commit.before.as_deref(), &commit.records).into_iter().map(outbox_event).collect()
+}
+
+/// What other systems are told of a session that was kept for long enough.
+pub(super) fn deletion_event(session: &Deleted, now_ms: i64) -> Result<OutboxEvent, Unreadable> {
+    let id = SessionId::new(session.key.session_id.as_str()).map_err(unreadable("id"))?;
+    outbox_event(LifecycleEvent::deleted(id, session.version, Timestamp::from_millis(now_ms)))
+}
+
+fn outbox_event(event: LifecycleEvent) -> Result<OutboxEvent, Unreadable> {
+    // It has to be no other event's, also where the database is put back to an earlier moment; nobody gains by guessing it.
+    let id = format!("evt_{:032x}", fastrand::u128(..));
+    let (kind, version, at_ms) = (event.kind, event.data.version, event.timestamp.as_millis());
+    let body = serde_json::to_string(&ToldEvent { id: &id, event }).map_err(unreadable("event"))?;
+    Ok(OutboxEvent { id, kind, version, at_ms, body })
+}
+
+/// What is told, by name.
+#[derive(serde::Serialize)]
+struct ToldEvent<'a> {
+    id: &'a str,
+    #[serde(flatten)]
+    event: LifecycleEvent,
+}
+
+/// What is written for a commit, encrypted by `cipher`, and what is told of it. `announce`: the shared tier can't tell the other servers, so the
 /// database has to.
 pub(super) fn append(
     key: &SessionKey,
     commit: &Commit,
     cipher: &SessionCipher,
     email_digest: Option<Vec<u8>>,
-    audit: Vec<AuditRecord>,
+    told: Told,
     announce: bool,
 ) -> Result<Append, Unreadable> {
     let state = &*commit.state;
@@ -220,7 +256,8 @@ pub(super) fn append(
         },
         purge_history: erased_at.is_some(),
         data_key: Box::new(cipher.wrapped().clone()),
-        audit,
+        audit: told.audit,
+        events: told.events,
         announce,
     })
 }

@@ -2,23 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::ReadError;
+use super::{LogMark, ReadError};
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, SealedHash, StoredAuditRecord};
 use crate::tenant::TenantId;
-
-/// Up to where the log can be sealed: what a database says of itself at one moment.
-///
-/// Positions are given before their transactions end. Those up to `position` are all there, or will never be, once a later mark's
-/// `oldest_transaction` has reached this one's `next_transaction`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AuditMark {
-    /// The latest position that was given.
-    pub position: u64,
-    /// The id that the next transaction gets.
-    pub next_transaction: u64,
-    /// The oldest transaction that may be under way.
-    pub oldest_transaction: u64,
-}
 
 /// A place that keeps the audit log. Records of changes come with [`Append`](super::Append).
 #[async_trait]
@@ -29,11 +15,11 @@ pub trait AuditStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn audit(&self, records: Vec<AuditRecord>) -> Result<(), ReadError>;
 
-    /// See [`AuditMark`].
+    /// How far the log is; see [`LogMark`].
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn audit_mark(&self) -> Result<AuditMark, ReadError>;
+    async fn audit_mark(&self) -> Result<LogMark, ReadError>;
 
     /// The names of the tenants that have records after their heads and up to this position. Names, because somebody may have
     /// put in what is none of a tenant.

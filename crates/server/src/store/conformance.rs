@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 mod audits;
+mod outbox;
 pub(crate) mod surveys;
 
 pub use audits::*;
+pub use outbox::*;
 pub use surveys::*;
 
 use super::{
     Append, CommitError, Comparison, Deleted, Deletion, Difference, Due, EndedBefore, JournalRecord, ModeOfRoute,
-    OTHERS, Operational, ParityCounts, Revocation, Rewrapped, RouteMode, RouteParity, SessionKey, Store, Stored,
-    StoredServiceKey,
+    OTHERS, Operational, OutboxEvent, ParityCounts, Revocation, Rewrapped, RouteMode, RouteParity, SessionKey, Store,
+    Stored, StoredServiceKey,
 };
 use crate::audit::{AuditEntry, AuditRecord};
 use crate::clock::millis;
@@ -57,6 +59,10 @@ macro_rules! all {
             audit_records_are_written_with_their_change_or_not_at_all,
             audit_records_are_sealed_block_after_block,
             of_two_blocks_with_one_number_the_first_one_stays,
+            events_are_written_with_their_change_or_not_at_all,
+            events_are_read_by_tenant_kind_and_position,
+            deleting_a_session_tells_of_it_and_leaves_what_was_told_before,
+            old_events_are_forgotten_from_the_first_one_on,
             service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever,
             changes_of_service_keys_are_told_once_and_their_use_is_none,
             of_many_changes_of_service_keys_at_once_none_is_missed,
@@ -329,6 +335,7 @@ pub fn append(key: &SessionKey, expected_version: u64) -> Append {
         purge_history: false,
         data_key: Box::new(data_key("0123456789abcdef", b"data key")),
         audit: Vec::new(),
+        events: Vec::new(),
         announce: false,
     }
 }
@@ -610,6 +617,13 @@ pub async fn sessions_that_are_over_are_deleted_with_all_that_tells_of_them(stor
     let deletion = |id: &str, version| Deletion {
         session: Deleted { version, ..deleted(id) },
         audit: AuditRecord::new(&AuditEntry::done(tenant.clone(), id, 0), &keys, 0).unwrap(),
+        event: OutboxEvent {
+            id: id.to_owned(),
+            kind: throughline_core::LifecycleKind::Deleted,
+            version,
+            at_ms: 0,
+            body: String::new(),
+        },
     };
     let gone = store.delete(vec![deletion("ws_1", 1), deletion("ws_2", 7), deletion("ws_3", 1)]).await.unwrap();
     let mut ids: Vec<&str> = gone.iter().map(|gone| gone.key.session_id.as_str()).collect();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Append, AuditMark, AuditStore, CommitError, Comparison, Deleted, Deletion, Due, EndedBefore, Found, JournalRecord,
-    ModeOfRoute, ReadError, Revocation, Rewrapped, RouteMigrationStore, RouteParity, Search, ServiceKeyChanges,
-    ServiceKeyStore, SessionKey, SessionStore, Store, StoreFault, Stored, StoredServiceKey, Summary, SummaryOf,
-    SurveyError,
+    Append, AuditStore, CommitError, Comparison, Deleted, Deletion, DeliveryNote, DeliveryTry, Due, EndedBefore,
+    EventQuery, EventStore, Found, JournalRecord, LogMark, ModeOfRoute, ReadError, Revocation, Rewrapped,
+    RouteMigrationStore, RouteParity, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, Store,
+    StoreFault, Stored, StoredEvent, StoredServiceKey, StoredWebhook, Summary, SummaryOf, SurveyError, WaitingCount,
+    WaitingDelivery, WebhookChange, WebhookStore,
 };
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::breaker::{Attempt, Breaker, BreakerSettings, Kind, Open};
@@ -265,7 +266,7 @@ impl AuditStore for GuardedStore {
         self.write(self.store.audit(records)).await
     }
 
-    async fn audit_mark(&self) -> Result<AuditMark, ReadError> {
+    async fn audit_mark(&self) -> Result<LogMark, ReadError> {
         self.store.audit_mark().await
     }
 
@@ -301,6 +302,82 @@ impl AuditStore for GuardedStore {
 
     async fn seal_audit(&self, block: &AuditBlock, head: &AuditHead) -> Result<bool, ReadError> {
         self.store.seal_audit(block, head).await
+    }
+}
+
+// As with the audit log: what passes events on works behind everybody's back.
+#[async_trait]
+impl EventStore for GuardedStore {
+    async fn event_mark(&self) -> Result<LogMark, ReadError> {
+        self.store.event_mark().await
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, ReadError> {
+        self.store.events(query).await
+    }
+
+    async fn events_forgotten(&self, tenant: &TenantId) -> Result<u64, ReadError> {
+        self.store.events_forgotten(tenant).await
+    }
+
+    async fn event_position_at(&self, tenant: &TenantId, at_ms: i64) -> Result<u64, ReadError> {
+        self.store.event_position_at(tenant, at_ms).await
+    }
+
+    async fn forget_events(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {
+        self.store.forget_events(before_ms, limit).await
+    }
+}
+
+// Also behind everybody's back, but for what somebody asks for.
+#[async_trait]
+impl WebhookStore for GuardedStore {
+    async fn add_webhook(&self, webhook: &StoredWebhook, audit: AuditRecord) -> Result<(), ReadError> {
+        self.write(self.store.add_webhook(webhook, audit)).await
+    }
+
+    async fn webhooks(&self, tenant: Option<&TenantId>) -> Result<Vec<(StoredWebhook, WaitingCount)>, ReadError> {
+        self.read(self.store.webhooks(tenant)).await
+    }
+
+    async fn change_webhook(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        change: &WebhookChange,
+        audit: AuditRecord,
+    ) -> Result<bool, ReadError> {
+        self.write_if_any(self.store.change_webhook(tenant, id, change, audit), |is_known| *is_known).await
+    }
+
+    async fn remove_webhook(&self, tenant: &TenantId, id: &str, audit: AuditRecord) -> Result<bool, ReadError> {
+        self.write_if_any(self.store.remove_webhook(tenant, id, audit), |is_known| *is_known).await
+    }
+
+    async fn lease_webhooks(&self, server: &str, now_ms: i64, until_ms: i64) -> Result<Vec<StoredWebhook>, ReadError> {
+        self.store.lease_webhooks(server, now_ms, until_ms).await
+    }
+
+    async fn release_webhooks(&self, server: &str) -> Result<(), ReadError> {
+        self.store.release_webhooks(server).await
+    }
+
+    async fn waiting_deliveries(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        given_up: bool,
+        limit: u32,
+    ) -> Result<Vec<WaitingDelivery>, ReadError> {
+        self.store.waiting_deliveries(tenant, id, given_up, limit).await
+    }
+
+    async fn delivery_tries(&self, tenant: &TenantId, id: &str) -> Result<Vec<DeliveryTry>, ReadError> {
+        self.store.delivery_tries(tenant, id).await
+    }
+
+    async fn note_deliveries(&self, note: &DeliveryNote) -> Result<bool, ReadError> {
+        self.store.note_deliveries(note).await
     }
 }
 

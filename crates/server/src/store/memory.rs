@@ -6,12 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::memory_webhooks::Webhook;
 use super::route_migration::{EXAMPLES, MAX_FIELDS, MAX_FIELDS_OF_ROUTE, MAX_ROUTES, assembled};
 use super::{
-    Append, AuditMark, AuditStore, CommitError, Comparison, Deleted, Deletion, Due, EndedBefore, FieldParity, Found,
-    Group, JournalRecord, Lifetimes, ModeOfRoute, OTHERS, Operational, Position, ReadError, Revocation, Rewrapped,
-    RouteMigrationStore, RouteParity, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, StoreFault,
-    Stored, StoredServiceKey, Summary, SummaryOf, SurveyError, USES_APART,
+    Append, AuditStore, CommitError, Comparison, Deleted, Deletion, Due, EndedBefore, EventQuery, EventStore,
+    FieldParity, Found, Group, JournalRecord, Lifetimes, LogMark, ModeOfRoute, OTHERS, Operational, OutboxEvent,
+    Position, ReadError, Revocation, Rewrapped, RouteMigrationStore, RouteParity, Search, ServiceKeyChanges,
+    ServiceKeyStore, SessionKey, SessionStore, StoreFault, Stored, StoredEvent, StoredServiceKey, Summary, SummaryOf,
+    SurveyError, USES_APART,
 };
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::clock::millis;
@@ -25,17 +27,22 @@ pub struct MemoryStore {
 }
 
 #[derive(Debug, Default)]
-struct Tables {
+pub(super) struct Tables {
     sessions: HashMap<SessionKey, Session>,
     answers: HashMap<IdempotencyKey, Claimed>,
     audit: Vec<(TenantId, StoredAuditRecord)>,
     blocks: Vec<AuditBlock>,
     heads: BTreeMap<TenantId, AuditHead>,
+    events: Vec<(TenantId, StoredEvent)>,
+    /// The latest position that was given to an event.
+    events_told: u64,
+    events_forgotten: HashMap<TenantId, u64>,
     /// In the order in which they were made, each with the number of its latest change.
     service_keys: Vec<(StoredServiceKey, u64)>,
     service_key_changes: u64,
     route_modes: BTreeMap<(TenantId, String), ModeOfRoute>,
     route_parity: BTreeMap<(TenantId, String), RouteParity>,
+    pub(super) webhooks: Vec<Webhook>,
     closed: bool,
 }
 
@@ -64,17 +71,25 @@ impl Claimed {
 }
 
 impl MemoryStore {
-    fn tables(&self) -> MutexGuard<'_, Tables> {
+    pub(super) fn tables(&self) -> MutexGuard<'_, Tables> {
         // Each method checks before it changes anything, so that a panic leaves whole rows.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tables {
-    fn audit(&mut self, records: Vec<AuditRecord>) {
+    pub(super) fn audit(&mut self, records: Vec<AuditRecord>) {
         for AuditRecord { tenant, body, mac, key_id } in records {
             let position = self.audit.len() as u64 + 1;
             self.audit.push((tenant, StoredAuditRecord { position, body, mac: mac.to_vec(), key_id }));
+        }
+    }
+
+    fn tell(&mut self, key: &SessionKey, events: Vec<OutboxEvent>) {
+        for event in events {
+            self.events_told += 1;
+            let stored = StoredEvent { position: self.events_told, session_id: key.session_id.clone(), event };
+            self.events.push((key.tenant.clone(), stored));
         }
     }
 
@@ -105,9 +120,9 @@ impl AuditStore for MemoryStore {
         Ok(())
     }
 
-    async fn audit_mark(&self) -> Result<AuditMark, ReadError> {
+    async fn audit_mark(&self) -> Result<LogMark, ReadError> {
         let position = self.tables().audit.len() as u64;
-        Ok(AuditMark { position, next_transaction: 0, oldest_transaction: 0 })
+        Ok(LogMark { position, next_transaction: 0, oldest_transaction: 0 })
     }
 
     async fn unsealed_tenants(&self, through: u64) -> Result<Vec<String>, ReadError> {
@@ -169,6 +184,51 @@ impl AuditStore for MemoryStore {
 }
 
 #[async_trait]
+impl EventStore for MemoryStore {
+    async fn event_mark(&self) -> Result<LogMark, ReadError> {
+        let position = self.tables().events_told;
+        Ok(LogMark { position, next_transaction: 0, oldest_transaction: 0 })
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, ReadError> {
+        let EventQuery { tenant, after, through, kinds, limit } = query;
+        let is_wanted = |event: &StoredEvent| {
+            let is_of_kind = kinds.is_empty() || kinds.contains(&event.event.kind);
+            *after < event.position && event.position <= *through && is_of_kind
+        };
+        let tables = self.tables();
+        let own = tables.events.iter().filter(|(owner, _)| owner == tenant).map(|(_, event)| event);
+        Ok(own.filter(|event| is_wanted(event)).take(*limit as usize).cloned().collect())
+    }
+
+    async fn events_forgotten(&self, tenant: &TenantId) -> Result<u64, ReadError> {
+        Ok(self.tables().events_forgotten.get(tenant).copied().unwrap_or_default())
+    }
+
+    async fn event_position_at(&self, tenant: &TenantId, at_ms: i64) -> Result<u64, ReadError> {
+        let tables = self.tables();
+        let earlier = tables.events.iter().filter(|(owner, event)| owner == tenant && event.event.at_ms < at_ms);
+        Ok(earlier.last().map_or(0, |(_, event)| event.position))
+    }
+
+    async fn forget_events(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {
+        let mut tables = self.tables();
+        let Tables { events, events_forgotten, .. } = &mut *tables;
+        let mut forgotten: HashMap<TenantId, Vec<u64>> = HashMap::new();
+        for (tenant, event) in events.iter().filter(|(_, event)| event.event.at_ms < before_ms) {
+            let positions = forgotten.entry(tenant.clone()).or_default();
+            if positions.len() < limit as usize {
+                positions.push(event.position);
+            }
+        }
+        events.retain(|(tenant, event)| !forgotten.get(tenant).is_some_and(|gone| gone.contains(&event.position)));
+        let count = forgotten.values().map(Vec::len).sum::<usize>();
+        events_forgotten.extend(forgotten.into_iter().filter_map(|(tenant, gone)| Some((tenant, *gone.last()?))));
+        Ok(count as u64)
+    }
+}
+
+#[async_trait]
 impl SessionStore for MemoryStore {
     async fn commit(&self, change: Append) -> Result<(), CommitError> {
         change.check()?;
@@ -187,7 +247,8 @@ impl SessionStore for MemoryStore {
             tables.answers.retain(|key, claimed| !claimed.tells_of(key, &change.key));
         }
         let columns = change.columns;
-        let session = tables.sessions.entry(change.key).or_insert_with(|| Session {
+        let key = change.key;
+        let session = tables.sessions.entry(key.clone()).or_insert_with(|| Session {
             stored: stored.clone(),
             columns: columns.clone(),
             claimed_until_ms: None,
@@ -203,6 +264,7 @@ impl SessionStore for MemoryStore {
         }
         session.journal.extend(change.records);
         tables.audit(change.audit);
+        tables.tell(&key, change.events);
         Ok(())
     }
 
@@ -272,7 +334,7 @@ impl SessionStore for MemoryStore {
     async fn delete(&self, deletions: Vec<Deletion>) -> Result<Vec<Deleted>, ReadError> {
         let mut tables = self.tables();
         let mut gone = Vec::with_capacity(deletions.len());
-        for Deletion { session, audit } in deletions {
+        for Deletion { session, audit, event } in deletions {
             let is_unchanged = |known: &Session| known.stored.version == session.version;
             if !tables.sessions.get(&session.key).is_some_and(is_unchanged) {
                 continue;
@@ -280,6 +342,7 @@ impl SessionStore for MemoryStore {
             tables.answers.retain(|request, claimed| !claimed.tells_of(request, &session.key));
             tables.sessions.remove(&session.key);
             tables.audit(vec![audit]);
+            tables.tell(&session.key, vec![event]);
             gone.push(session);
         }
         Ok(gone)

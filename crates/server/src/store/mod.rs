@@ -15,15 +15,20 @@ mod database;
 pub mod group_commit;
 pub mod guarded;
 pub mod inspection;
+mod lifecycle;
+mod log_mark;
 pub mod memory;
+mod memory_webhooks;
 mod migrations;
 pub mod postgres;
 mod postgres_audit;
 mod postgres_batch;
 mod postgres_connect;
+mod postgres_lifecycle;
 pub mod postgres_listener;
 mod postgres_pool;
 mod postgres_route_migration;
+mod postgres_webhooks;
 mod postgres_writer;
 mod route_migration;
 mod service_keys;
@@ -31,9 +36,12 @@ pub mod sqlite;
 mod sqlite_audit;
 mod sqlite_file;
 mod sqlite_jobs;
+mod sqlite_lifecycle;
 mod sqlite_route_migration;
+mod sqlite_webhooks;
 mod sqlite_writer;
 pub mod survey;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,9 +53,11 @@ use crate::encryption::WrappedKey;
 use crate::idempotency::{IdempotencyError, IdempotencyStore};
 use crate::tenant::TenantId;
 
-pub use audit::{AuditMark, AuditStore};
+pub use audit::AuditStore;
 pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, OpenError, migrate, open};
 pub use guarded::{DatabaseHealth, GuardedStore, Guards};
+pub use lifecycle::{EventQuery, EventStore, OutboxEvent, StoredEvent};
+pub use log_mark::{LogMark, Settling};
 pub use migrations::{AppliedMigration, MigrationError};
 pub use postgres_listener::{ChangeListener, ListenerEvent};
 pub use route_migration::{
@@ -56,6 +66,10 @@ pub use route_migration::{
 };
 pub use service_keys::{Revocation, ServiceKeyChanges, ServiceKeyStore, StoredServiceKey, USES_APART};
 pub use survey::{Found, Group, Lifetimes, Position, Search, Summary, SummaryOf, SurveyError, TimeRange};
+pub use webhooks::{
+    DeliveryNote, DeliveryTry, Disabled, StoredWebhook, TRIES_KEPT, WaitingCount, WaitingDelivery, WebhookChange,
+    WebhookProgress, WebhookStore,
+};
 
 /// Names one session of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +143,8 @@ pub struct Append {
     pub data_key: Box<WrappedKey>,
     /// What the audit log is to say of it, written in the same transaction.
     pub audit: Vec<AuditRecord>,
+    /// What other systems are to be told of it, written in the same transaction.
+    pub events: Vec<OutboxEvent>,
     /// Tells the other servers of this database that the session changed, in the same transaction. Costs the database
     /// more than the change itself, so it is for when there is no better way. A database of one server ignores it.
     pub announce: bool,
@@ -185,6 +201,8 @@ pub struct Deletion {
     pub session: Deleted,
     /// What the audit log is to say of it, written in the same transaction.
     pub audit: AuditRecord,
+    /// What other systems are to be told of it, written in the same transaction.
+    pub event: OutboxEvent,
 }
 
 /// For how long sessions that are over are kept: those that ended before these times are to go, in milliseconds since 1970, by
@@ -279,13 +297,31 @@ impl From<IdempotencyError> for ReadError {
     }
 }
 
-/// All that a database keeps: sessions, answers to idempotent requests, the audit log, service keys, and how a shop moves here.
+/// All that a database keeps: sessions, answers to idempotent requests, the audit log, the outbox of lifecycle events, webhooks,
+/// service keys, and how a shop moves here.
 pub trait Store:
-    SessionStore + IdempotencyStore + AuditStore + ServiceKeyStore + RouteMigrationStore + 'static
+    SessionStore
+    + IdempotencyStore
+    + AuditStore
+    + EventStore
+    + WebhookStore
+    + ServiceKeyStore
+    + RouteMigrationStore
+    + 'static
 {
 }
 
-impl<S: SessionStore + IdempotencyStore + AuditStore + ServiceKeyStore + RouteMigrationStore + 'static> Store for S {}
+impl<S> Store for S where
+    S: SessionStore
+        + IdempotencyStore
+        + AuditStore
+        + EventStore
+        + WebhookStore
+        + ServiceKeyStore
+        + RouteMigrationStore
+        + 'static
+{
+}
 
 /// A place that keeps sessions.
 #[async_trait]

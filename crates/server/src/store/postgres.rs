@@ -27,9 +27,9 @@ use super::postgres_writer::{Job, PostgresWriter};
 use super::service_keys::{COLUMNS, changes_statement, read_changes, read_key};
 use super::survey::{self, Argument, Dialect, Statement};
 use super::{
-    Append, CommitError, Deleted, Deletion, Due, ENDED, EndedBefore, Found, JournalRecord, OpenError, ROOT_KEYS,
-    ReadError, Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore, StoreFault,
-    Stored, StoredServiceKey, Summary, SummaryOf, SurveyError, USES_APART, postgres_listener,
+    Append, CommitError, Deleted, Deletion, Due, ENDED, EndedBefore, Found, JournalRecord, LogMark, OpenError,
+    ROOT_KEYS, ReadError, Revocation, Rewrapped, Search, ServiceKeyChanges, ServiceKeyStore, SessionKey, SessionStore,
+    StoreFault, Stored, StoredServiceKey, Summary, SummaryOf, SurveyError, USES_APART, postgres_listener,
 };
 use crate::audit::AuditRecord;
 use crate::clock::millis;
@@ -307,8 +307,9 @@ impl SessionStore for PostgresStore {
         const DURING: &str = "deleting sessions that are over";
         // In the order of the keys, as with commits; what somebody changes just now has its turn next time.
         const DELETE: &str = "WITH wanted AS MATERIALIZED (
-                SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[])
-                    AS row (tenant, session_id, version, body, mac, key_id)),
+                SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
+                    $8::text[], $9::bigint[], $10::text[])
+                    AS row (tenant, session_id, version, body, mac, key_id, event_id, kind, at_ms, told)),
              free AS MATERIALIZED (
                 SELECT sessions.tenant, sessions.session_id FROM sessions
                 JOIN wanted ON sessions.tenant = wanted.tenant AND sessions.session_id = wanted.session_id
@@ -322,6 +323,12 @@ impl SessionStore for PostgresStore {
                 INSERT INTO audit_log (tenant, position, body, mac, key_id)
                 SELECT wanted.tenant, nextval('audit_positions'), wanted.body, wanted.mac, wanted.key_id
                 FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction, wanted JOIN free USING (tenant, session_id)
+                WHERE transaction.id IS NOT NULL),
+             told AS (
+                INSERT INTO lifecycle_events (tenant, position, id, session_id, version, kind, at_ms, body)
+                SELECT wanted.tenant, nextval('lifecycle_positions'), wanted.event_id, wanted.session_id, wanted.version,
+                    wanted.kind, wanted.at_ms, wanted.told
+                FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction, wanted JOIN free USING (tenant, session_id)
                 WHERE transaction.id IS NOT NULL)
              DELETE FROM sessions USING free
                 WHERE sessions.tenant = free.tenant AND sessions.session_id = free.session_id
@@ -334,6 +341,10 @@ impl SessionStore for PostgresStore {
                 .bind(deletions.iter().map(|deletion| deletion.audit.body.as_str()).collect::<Vec<_>>())
                 .bind(deletions.iter().map(|deletion| deletion.audit.mac.as_slice()).collect::<Vec<_>>())
                 .bind(deletions.iter().map(|deletion| deletion.audit.key_id.as_str()).collect::<Vec<_>>())
+                .bind(deletions.iter().map(|deletion| deletion.event.id.as_str()).collect::<Vec<_>>())
+                .bind(deletions.iter().map(|deletion| deletion.event.kind.as_str()).collect::<Vec<_>>())
+                .bind(deletions.iter().map(|deletion| deletion.event.at_ms).collect::<Vec<_>>())
+                .bind(deletions.iter().map(|deletion| deletion.event.body.as_str()).collect::<Vec<_>>())
         };
         let rows = self.pool.rows(DURING, delete).await?;
         rows.iter()
@@ -520,6 +531,32 @@ impl IdempotencyStore for PostgresStore {
                 return Ok(dropped);
             }
         }
+    }
+}
+
+impl PostgresStore {
+    /// How far the log is whose latest position `position` asks for.
+    pub(super) async fn log_mark(&self, during: &'static str, position: &'static str) -> Result<LogMark, ReadError> {
+        // In this order: who has taken a position up to this one got its transaction id before.
+        let positions = self.pool.rows(during, || query(position)).await?;
+        let snapshot = || {
+            query(
+                "SELECT pg_snapshot_xmax(now)::text::bigint, pg_snapshot_xmin(now)::text::bigint
+                 FROM pg_current_snapshot() AS now",
+            )
+        };
+        let snapshots = self.pool.rows(during, snapshot).await?;
+        let (Some(position), Some(snapshot)) = (positions.first(), snapshots.first()) else {
+            return Err(ReadError::Unavailable { fault: StoreFault::new(during, "it gave no answer") });
+        };
+        let read = || {
+            Ok::<_, sqlx::Error>(LogMark {
+                position: unsigned(position.try_get(0)?),
+                next_transaction: unsigned(snapshot.try_get(0)?),
+                oldest_transaction: unsigned(snapshot.try_get(1)?),
+            })
+        };
+        read().map_err(unreadable(during))
     }
 }
 

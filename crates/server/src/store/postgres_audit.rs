@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use sqlx::{Row as _, query};
 
 use super::audit::{
-    AUDITED_TENANTS, AuditMark, AuditStore, BLOCKS, HEAD, HEADS, RECORDS, UNSEALED_TENANTS, block_in, head_in,
-    named_head, record_in,
+    AUDITED_TENANTS, AuditStore, BLOCKS, HEAD, HEADS, RECORDS, UNSEALED_TENANTS, block_in, head_in, named_head,
+    record_in,
 };
 use super::postgres::{PostgresStore, unreadable};
 use super::postgres_batch::{Work, signed, unsigned};
-use super::{ReadError, StoreFault};
+use super::{LogMark, ReadError};
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::idempotency::IdempotencyError;
 use crate::tenant::TenantId;
@@ -22,29 +22,9 @@ impl AuditStore for PostgresStore {
         written.map(drop).map_err(|error| IdempotencyError::from(error).into())
     }
 
-    async fn audit_mark(&self) -> Result<AuditMark, ReadError> {
-        const DURING: &str = "asking how far the audit log is";
-        // In this order: who has taken a position up to this one got its transaction id before.
-        let position = || query("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit_positions");
-        let positions = self.pool.rows(DURING, position).await?;
-        let snapshot = || {
-            query(
-                "SELECT pg_snapshot_xmax(now)::text::bigint, pg_snapshot_xmin(now)::text::bigint
-                 FROM pg_current_snapshot() AS now",
-            )
-        };
-        let snapshots = self.pool.rows(DURING, snapshot).await?;
-        let (Some(position), Some(snapshot)) = (positions.first(), snapshots.first()) else {
-            return Err(ReadError::Unavailable { fault: StoreFault::new(DURING, "it gave no answer") });
-        };
-        let read = || {
-            Ok::<_, sqlx::Error>(AuditMark {
-                position: unsigned(position.try_get(0)?),
-                next_transaction: unsigned(snapshot.try_get(0)?),
-                oldest_transaction: unsigned(snapshot.try_get(1)?),
-            })
-        };
-        read().map_err(unreadable(DURING))
+    async fn audit_mark(&self) -> Result<LogMark, ReadError> {
+        const POSITION: &str = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit_positions";
+        self.log_mark("asking how far the audit log is", POSITION).await
     }
 
     async fn unsealed_tenants(&self, through: u64) -> Result<Vec<String>, ReadError> {

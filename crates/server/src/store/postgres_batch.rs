@@ -16,7 +16,7 @@ use sqlx::query::Query;
 use sqlx::{Row as _, query};
 
 use super::postgres_listener;
-use super::{Append, SessionKey};
+use super::{Append, OutboxEvent, SessionKey};
 use crate::audit::AuditRecord;
 use crate::idempotency::{ABANDONED, Answer, Begin, Entry, IdempotencyKey, KEPT, Ticket};
 use crate::tenant::TenantId;
@@ -216,6 +216,7 @@ struct Written<'a> {
     purged_through: Option<u64>,
     announced: bool,
     audit: Vec<&'a AuditRecord>,
+    events: Vec<&'a OutboxEvent>,
     last: &'a Append,
 }
 
@@ -244,6 +245,7 @@ impl<'a> Plan<'a> {
             purged_through: None,
             announced: false,
             audit: Vec::new(),
+            events: Vec::new(),
             last: change,
         });
         if change.purge_history {
@@ -256,6 +258,7 @@ impl<'a> Plan<'a> {
         written.version = change.new_version();
         written.announced |= change.announce;
         written.audit.extend(&change.audit);
+        written.events.extend(&change.events);
         written.last = change;
         Outcome::Written
     }
@@ -361,10 +364,18 @@ const INSERT: &str =
         FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction,
             unnest($25::text[], $26::text[], $27::bytea[], $28::text[]) AS told (tenant, body, mac, key_id)
         WHERE transaction.id IS NOT NULL),
+     told AS (
+        INSERT INTO lifecycle_events (tenant, position, id, session_id, version, kind, at_ms, body)
+        SELECT told.tenant, nextval('lifecycle_positions'), told.id, told.session_id, told.version, told.kind, told.at_ms,
+            told.body
+        FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction,
+            unnest($32::text[], $33::text[], $34::text[], $35::bigint[], $36::text[], $37::bigint[], $38::text[])
+            AS told (tenant, id, session_id, version, kind, at_ms, body)
+        WHERE transaction.id IS NOT NULL),
      announced AS (SELECT pg_notify($30, payload) FROM unnest($31::text[]) AS payload)
      SELECT (SELECT count(*) FROM written), (SELECT count(*) FROM announced)";
 
-/// Changes of those sessions that are at the version that is expected ($32), with what all of them add to their journals, announced;
+/// Changes of those sessions that are at the version that is expected ($39), with what all of them add to their journals, announced;
 /// how many were changed.
 const UPDATE: &str = "WITH written AS (
         UPDATE sessions SET version = new.version, state = new.state, status = new.status,
@@ -377,7 +388,7 @@ const UPDATE: &str = "WITH written AS (
         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[],
             $15::text[], $16::bigint[], $17::bytea[], $18::bigint[], $23::text[], $24::bytea[],
-            $29::bigint[], $32::bigint[])
+            $29::bigint[], $39::bigint[])
             AS new (tenant, session_id, version, state, status, step, funnel_id, funnel_version, created_at_ms,
                 updated_at_ms, expires_at_ms, completed_at_ms, deadline_at_ms, erased, currency, amount_minor,
                 email_digest, ended_at_ms, root_key_id, data_key, held_until_ms, expected_version)
@@ -393,6 +404,14 @@ const UPDATE: &str = "WITH written AS (
         FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction,
             unnest($25::text[], $26::text[], $27::bytea[], $28::text[]) AS told (tenant, body, mac, key_id)
         WHERE transaction.id IS NOT NULL),
+     told AS (
+        INSERT INTO lifecycle_events (tenant, position, id, session_id, version, kind, at_ms, body)
+        SELECT told.tenant, nextval('lifecycle_positions'), told.id, told.session_id, told.version, told.kind, told.at_ms,
+            told.body
+        FROM (SELECT pg_current_xact_id() AS id OFFSET 0) AS transaction,
+            unnest($32::text[], $33::text[], $34::text[], $35::bigint[], $36::text[], $37::bigint[], $38::text[])
+            AS told (tenant, id, session_id, version, kind, at_ms, body)
+        WHERE transaction.id IS NOT NULL),
      announced AS (SELECT pg_notify($30, payload) FROM unnest($31::text[]) AS payload)
      SELECT (SELECT count(*) FROM written), (SELECT count(*) FROM announced)";
 
@@ -404,6 +423,7 @@ impl<'a> Columns<'a> {
     fn bind_to(&self, query: Query<'a, Postgres, PgArguments>) -> Query<'a, Postgres, PgArguments> {
         let records = || self.0.iter().flat_map(|row| row.records.iter().map(move |record| (&row.last.key, record)));
         let audit = || self.0.iter().flat_map(|row| row.audit.iter().copied());
+        let events = || self.0.iter().flat_map(|row| row.events.iter().map(move |event| (&row.last.key, *event)));
         let announced = self.0.iter().filter(|row| row.announced).map(|row| (&row.last.key, row.version));
         query
             .bind(self.column(|row| row.last.key.tenant.as_str()))
@@ -441,6 +461,14 @@ impl<'a> Columns<'a> {
             .bind(self.column(|row| row.last.columns.held_until_ms))
             .bind(postgres_listener::CHANNEL)
             .bind(postgres_listener::payloads(announced))
+            // What others are told of them.
+            .bind(events().map(|(key, _)| key.tenant.as_str()).collect::<Vec<_>>())
+            .bind(events().map(|(_, event)| event.id.as_str()).collect::<Vec<_>>())
+            .bind(events().map(|(key, _)| key.session_id.as_str()).collect::<Vec<_>>())
+            .bind(events().map(|(_, event)| signed(event.version)).collect::<Vec<_>>())
+            .bind(events().map(|(_, event)| event.kind.as_str()).collect::<Vec<_>>())
+            .bind(events().map(|(_, event)| event.at_ms).collect::<Vec<_>>())
+            .bind(events().map(|(_, event)| event.body.as_str()).collect::<Vec<_>>())
     }
 
     fn column<T>(&self, value: impl Fn(&'a Written<'a>) -> T) -> Vec<T> {

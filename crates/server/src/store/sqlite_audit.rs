@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 use sqlx::{Row as _, query};
 
-use super::ReadError;
 use super::audit::{
-    AUDITED_TENANTS, AuditMark, AuditStore, BLOCKS, HEAD, HEADS, RECORDS, UNSEALED_TENANTS, block_in, head_in,
-    named_head, record_in,
+    AUDITED_TENANTS, AuditStore, BLOCKS, HEAD, HEADS, RECORDS, UNSEALED_TENANTS, block_in, head_in, named_head,
+    record_in,
 };
 use super::sqlite::{SqliteStore, bounded, read_error, signed, unsigned};
 use super::sqlite_jobs::{AuditJob, SealAuditJob};
+use super::{LogMark, ReadError};
 use crate::audit::{AuditBlock, AuditHead, AuditRecord, StoredAuditRecord};
 use crate::tenant::TenantId;
 
@@ -19,12 +19,12 @@ impl AuditStore for SqliteStore {
         self.answer(|tell| Box::new(AuditJob::new(records, tell))).await.map_err(ReadError::from)
     }
 
-    async fn audit_mark(&self) -> Result<AuditMark, ReadError> {
+    async fn audit_mark(&self) -> Result<LogMark, ReadError> {
         const DURING: &str = "asking how far the audit log is";
         let row = bounded(DURING, query("SELECT max(position) FROM audit_log").fetch_one(&self.readers)).await?;
         let position: Option<i64> = row.try_get(0).map_err(|error| read_error(DURING, error))?;
         // Only one writes: what can be seen is whole.
-        Ok(AuditMark { position: position.map_or(0, unsigned), next_transaction: 0, oldest_transaction: 0 })
+        Ok(LogMark { position: position.map_or(0, unsigned), next_transaction: 0, oldest_transaction: 0 })
     }
 
     async fn unsealed_tenants(&self, through: u64) -> Result<Vec<String>, ReadError> {

@@ -6,6 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::sqlite::{signed, unsigned};
+use super::sqlite_lifecycle::write_events;
 use super::sqlite_writer::{Verdict, WriteJob};
 use super::{
     Append, CommitError, Deleted, Deletion, Due, Revocation, Rewrapped, SessionKey, StoreFault, StoredServiceKey,
@@ -59,6 +60,7 @@ impl CommitJob {
                 .await?;
         }
         write_audit(connection, &change.audit).await?;
+        write_events(connection, &change.key, &change.events).await?;
         Ok(Ok(()))
     }
 }
@@ -535,7 +537,7 @@ impl WriteJob for DeleteJob {
     async fn apply(&mut self, connection: &mut SqliteConnection) -> Result<Verdict, sqlx::Error> {
         // A batch that is tried again begins anew.
         self.deleted.clear();
-        for Deletion { session, audit } in &self.deletions {
+        for Deletion { session, audit, event } in &self.deletions {
             let Deleted { key, version } = session;
             let (tenant, session_id) = (key.tenant.as_str(), &key.session_id);
             let delete = sqlx::query("DELETE FROM sessions WHERE tenant = ?1 AND session_id = ?2 AND version = ?3");
@@ -550,6 +552,7 @@ impl WriteJob for DeleteJob {
                 sqlx::query(statement).bind(tenant).bind(session_id).execute(&mut *connection).await?;
             }
             write_audit(connection, std::slice::from_ref(audit)).await?;
+            write_events(connection, key, std::slice::from_ref(event)).await?;
             self.deleted.push(session.clone());
         }
         Ok(Verdict::Keep)

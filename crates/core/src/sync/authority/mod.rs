@@ -182,6 +182,8 @@ pub enum Effect {
 pub struct Commit {
     /// The version that the database has to have now; 0 for no session.
     pub expected_version: u64,
+    /// The state that the database has then.
+    pub before: Option<Arc<State>>,
     /// The records, their versions following that one.
     pub records: Vec<Record>,
     /// The versions of records that do not say which command it was, refused or unneeded, and the kind of that command. One that
@@ -703,7 +705,8 @@ impl Authority {
         let records = entries().flat_map(|entry| &entry.records).cloned().collect();
         let commands = entries().flat_map(TailEntry::unnamed_commands).collect();
         let told = self.state.as_ref().map(|state| state.mark());
-        Commit { expected_version: self.durable_version(), records, commands, state, told }
+        let before = self.durable.clone();
+        Commit { expected_version: self.durable_version(), before, records, commands, state, told }
     }
 
     /// Brings the tail to the database, unless that is under way.
