@@ -28,6 +28,7 @@ use crate::service_keys_command::{ServiceKeysCommand, ServiceKeysError};
 use crate::store::{self, DatabaseUrl, OpenError};
 use crate::telemetry::{self, TelemetryError};
 use crate::tls::{Tls, TlsError};
+use crate::webhooks_command::{WebhooksCommand, WebhooksError};
 use crate::wiring::{ServerState, WiringError};
 
 const EXAMPLES: &str = "\
@@ -108,6 +109,9 @@ enum Command {
     /// Move a shop here route by route, by a server that runs
     #[command(subcommand)]
     Routes(RoutesCommand),
+    /// Say where lifecycle events are sent, and have them sent again, by a server that runs
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
@@ -154,6 +158,8 @@ enum CommandError {
     #[error(transparent)]
     Routes(#[from] RoutesError),
     #[error(transparent)]
+    Webhooks(#[from] WebhooksError),
+    #[error(transparent)]
     Import(#[from] ImportCommandError),
     #[error(transparent)]
     Export(#[from] ExportCommandError),
@@ -192,6 +198,7 @@ pub fn run() -> ExitCode {
         }
         Command::Privacy(command) => return privacy(&command).unwrap_or_else(|error| failed(&error)),
         Command::Routes(command) => return routes(&command).unwrap_or_else(|error| failed(&error)),
+        Command::Webhooks(command) => return webhooks(&command).unwrap_or_else(|error| failed(&error)),
         Command::Import(command) => return import(&command).unwrap_or_else(|error| failed(&error)),
         Command::Export(command) => return export(&command).unwrap_or_else(|error| failed(&error)),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
@@ -232,6 +239,13 @@ fn privacy(command: &PrivacyCommand) -> Result<ExitCode, CommandError> {
 }
 
 fn routes(command: &RoutesCommand) -> Result<ExitCode, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = command.run(&mut out)?;
+    out.flush().map_err(CommandError::Output)?;
+    Ok(code)
+}
+
+fn webhooks(command: &WebhooksCommand) -> Result<ExitCode, CommandError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let code = command.run(&mut out)?;
     out.flush().map_err(CommandError::Output)?;

@@ -44,7 +44,7 @@ impl EventFeed {
             self.settled.send_replace(None);
             return;
         }
-        match store.event_mark().await {
+        match store.event_mark(settling.known()).await {
             Ok(mark) => {
                 if let Some(position) = settling.settled(mark) {
                     self.settled.send_if_modified(|known| known.replace(position) != Some(position));

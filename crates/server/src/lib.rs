@@ -61,4 +61,5 @@ pub mod tenant;
 pub mod tls;
 pub mod token;
 pub mod webhooks;
+mod webhooks_command;
 pub mod wiring;

@@ -36,7 +36,7 @@ use crate::store::{
 use crate::telemetry::{self, TelemetryError};
 use crate::tenant::TenantId;
 use crate::token::TokenIssuer;
-use crate::webhooks::delivery::{Deliverer, DelivererError};
+use crate::webhooks::delivery::Deliverer;
 use crate::webhooks::dispatcher::{self, Dispatcher};
 use crate::webhooks::worker::Tools;
 
@@ -155,8 +155,8 @@ pub enum WiringError {
     #[error(transparent)]
     Funnels(#[from] FunnelError),
     /// Webhooks can't be sent.
-    #[error(transparent)]
-    Deliverer(#[from] DelivererError),
+    #[error("TLS can't be set up for webhooks")]
+    Webhooks(#[from] rustls::Error),
     /// No metrics.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),

@@ -73,11 +73,12 @@ fn a_purchase_is_told_in_the_order_in_which_it_happened() {
         Kind::Updated,
         Kind::Updated,
         Kind::Updated,
-        Kind::StepChanged,
         Kind::StatusChanged,
+        Kind::StepChanged,
         Kind::Paid,
         Kind::StepChanged,
         Kind::OfferAccepted,
+        Kind::OfferLapsed,
         Kind::StepChanged,
         Kind::OfferLapsed,
         Kind::StepChanged,
@@ -105,7 +106,7 @@ fn each_kind_says_what_there_is_to_say_of_it() {
     let status = story.last(Kind::StatusChanged).data.clone();
     assert_eq!((status.previous_status, status.session.unwrap().status), (Some(Status::Processing), Status::Completed));
     let created = serde_json::to_value(&story.events[0]).unwrap();
-    assert_eq!(created["data"]["source"], "browser");
+    assert_eq!(created["data"]["source"], "client");
     assert_eq!(created["data"]["version"], 1);
 }
 
@@ -115,7 +116,9 @@ fn changes_that_are_committed_together_are_told_together() {
     let told = lifecycle_events(None, &story.walk.records);
     let kinds: Vec<Kind> = told.iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [Kind::Created, Kind::Updated]);
-    assert_eq!(told[1].data.changed, [ChangedPart::Email, ChangedPart::Items, ChangedPart::Customer]);
+    // The last of them is the tax that the address asks for.
+    let changed = [ChangedPart::Email, ChangedPart::Items, ChangedPart::Customer, ChangedPart::Adjustments];
+    assert_eq!(told[1].data.changed, changed);
     assert_eq!(told[1].data.version, story.walk.state.as_ref().map_or(0, State::version));
 }
 

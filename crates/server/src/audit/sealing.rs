@@ -64,7 +64,7 @@ impl Sealer {
     /// See [`SealingError`]. What was not done is done the next time.
     pub async fn work(&mut self, denials: &Denials, now_ms: i64) -> Result<u64, SealingError> {
         self.write_denials(denials, now_ms).await?;
-        let mark = self.store.audit_mark().await?;
+        let mark = self.store.audit_mark(self.settling.known()).await?;
         let settled = self.settling.settled(mark);
         let mut broken = 0_u32;
         let mut sealed = 0;

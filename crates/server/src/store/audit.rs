@@ -15,11 +15,12 @@ pub trait AuditStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn audit(&self, records: Vec<AuditRecord>) -> Result<(), ReadError>;
 
-    /// How far the log is; see [`LogMark`].
+    /// How far the log is; see [`LogMark`]. `settled`: up to where it is known to be whole already; where there is nothing
+    /// new since, the mark costs next to nothing.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn audit_mark(&self) -> Result<LogMark, ReadError>;
+    async fn audit_mark(&self, settled: u64) -> Result<LogMark, ReadError>;
 
     /// The names of the tenants that have records after their heads and up to this position. Names, because somebody may have
     /// put in what is none of a tenant.

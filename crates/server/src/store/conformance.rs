@@ -6,10 +6,12 @@ use std::sync::Arc;
 mod audits;
 mod outbox;
 pub(crate) mod surveys;
+mod webhooks;
 
 pub use audits::*;
 pub use outbox::*;
 pub use surveys::*;
+pub use webhooks::*;
 
 use super::{
     Append, CommitError, Comparison, Deleted, Deletion, Difference, Due, EndedBefore, JournalRecord, ModeOfRoute,
@@ -63,6 +65,10 @@ macro_rules! all {
             events_are_read_by_tenant_kind_and_position,
             deleting_a_session_tells_of_it_and_leaves_what_was_told_before,
             old_events_are_forgotten_from_the_first_one_on,
+            webhooks_are_added_changed_and_removed_with_what_the_audit_log_says,
+            what_was_delivered_is_written_down_by_who_holds_the_webhook,
+            deliveries_wait_until_they_are_delivered_or_given_up,
+            the_latest_tries_of_a_webhook_are_kept,
             service_keys_are_made_once_listed_by_tenant_and_revoked_for_ever,
             changes_of_service_keys_are_told_once_and_their_use_is_none,
             of_many_changes_of_service_keys_at_once_none_is_missed,

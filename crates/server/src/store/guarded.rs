@@ -266,8 +266,8 @@ impl AuditStore for GuardedStore {
         self.write(self.store.audit(records)).await
     }
 
-    async fn audit_mark(&self) -> Result<LogMark, ReadError> {
-        self.store.audit_mark().await
+    async fn audit_mark(&self, settled: u64) -> Result<LogMark, ReadError> {
+        self.store.audit_mark(settled).await
     }
 
     async fn unsealed_tenants(&self, through: u64) -> Result<Vec<String>, ReadError> {
@@ -308,8 +308,8 @@ impl AuditStore for GuardedStore {
 // As with the audit log: what passes events on works behind everybody's back.
 #[async_trait]
 impl EventStore for GuardedStore {
-    async fn event_mark(&self) -> Result<LogMark, ReadError> {
-        self.store.event_mark().await
+    async fn event_mark(&self, settled: u64) -> Result<LogMark, ReadError> {
+        self.store.event_mark(settled).await
     }
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, ReadError> {

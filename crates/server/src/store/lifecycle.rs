@@ -51,11 +51,12 @@ pub struct EventQuery {
 /// A place that keeps lifecycle events. They come with [`Append`](super::Append) and [`Deletion`](super::Deletion).
 #[async_trait]
 pub trait EventStore: Send + Sync + std::fmt::Debug {
-    /// How far the outbox is; see [`LogMark`].
+    /// How far the outbox is; see [`LogMark`]. `settled`: up to where it is known to be whole already; where there is nothing
+    /// new since, the mark costs next to nothing.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn event_mark(&self) -> Result<LogMark, ReadError>;
+    async fn event_mark(&self, settled: u64) -> Result<LogMark, ReadError>;
 
     /// Events in the order of their positions.
     ///

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub struct LogMark {
     /// The latest position that was given.
     pub position: u64,
-    /// The id that the next transaction gets.
+    /// An id that is larger than that of any transaction that has taken a position up to this one.
     pub next_transaction: u64,
     /// The oldest transaction that may be under way.
     pub oldest_transaction: u64,
@@ -24,6 +24,7 @@ const MARKS: usize = 128;
 #[derive(Debug, Default)]
 pub struct Settling {
     marks: Vec<Seen>,
+    settled: u64,
 }
 
 /// A moment of the log.
@@ -51,7 +52,14 @@ impl Settling {
         let settled = self.marks[over].position;
         // The one that is settled stays: as long as nothing later is, it is how far the log can be read.
         self.marks.drain(..over);
+        self.settled = settled;
         Some(settled)
+    }
+
+    /// The position up to which the log was last found to be whole.
+    #[must_use]
+    pub const fn known(&self) -> u64 {
+        self.settled
     }
 
     /// For how long what comes after `position` has been waiting, at most.

@@ -120,7 +120,7 @@ impl AuditStore for MemoryStore {
         Ok(())
     }
 
-    async fn audit_mark(&self) -> Result<LogMark, ReadError> {
+    async fn audit_mark(&self, _: u64) -> Result<LogMark, ReadError> {
         let position = self.tables().audit.len() as u64;
         Ok(LogMark { position, next_transaction: 0, oldest_transaction: 0 })
     }
@@ -185,7 +185,7 @@ impl AuditStore for MemoryStore {
 
 #[async_trait]
 impl EventStore for MemoryStore {
-    async fn event_mark(&self) -> Result<LogMark, ReadError> {
+    async fn event_mark(&self, _: u64) -> Result<LogMark, ReadError> {
         let position = self.tables().events_told;
         Ok(LogMark { position, next_transaction: 0, oldest_transaction: 0 })
     }
@@ -215,9 +215,12 @@ impl EventStore for MemoryStore {
         let mut tables = self.tables();
         let Tables { events, events_forgotten, .. } = &mut *tables;
         let mut forgotten: HashMap<TenantId, Vec<u64>> = HashMap::new();
-        for (tenant, event) in events.iter().filter(|(_, event)| event.event.at_ms < before_ms) {
+        let mut kept: BTreeSet<&TenantId> = BTreeSet::new();
+        for (tenant, event) in events.iter() {
             let positions = forgotten.entry(tenant.clone()).or_default();
-            if positions.len() < limit as usize {
+            if event.event.at_ms >= before_ms || positions.len() >= limit as usize {
+                kept.insert(tenant);
+            } else if !kept.contains(tenant) {
                 positions.push(event.position);
             }
         }

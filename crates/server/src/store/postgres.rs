@@ -535,26 +535,31 @@ impl IdempotencyStore for PostgresStore {
 }
 
 impl PostgresStore {
-    /// How far the log is whose latest position `position` asks for.
-    pub(super) async fn log_mark(&self, during: &'static str, position: &'static str) -> Result<LogMark, ReadError> {
-        // In this order: who has taken a position up to this one got its transaction id before.
-        let positions = self.pool.rows(during, || query(position)).await?;
-        let snapshot = || {
-            query(
-                "SELECT pg_snapshot_xmax(now)::text::bigint, pg_snapshot_xmin(now)::text::bigint
-                 FROM pg_current_snapshot() AS now",
-            )
+    /// How far the log is whose latest position `position` asks for, where it is whole up to `settled`.
+    pub(super) async fn log_mark(
+        &self,
+        during: &'static str,
+        position: &'static str,
+        settled: u64,
+    ) -> Result<LogMark, ReadError> {
+        let silent = || ReadError::Unavailable { fault: StoreFault::new(during, "it gave no answer") };
+        let rows = self.pool.rows(during, || query(position)).await?;
+        let position = rows.first().ok_or_else(silent)?.try_get(0).map(unsigned).map_err(unreadable(during))?;
+        if position == settled {
+            return Ok(LogMark { position, next_transaction: 0, oldest_transaction: 0 });
+        }
+        // Only now: who has taken a position up to this one got its transaction id before, so it is a smaller one. What a
+        // snapshot calls its end says less: it is one more than the latest transaction that is over, and others may be under way
+        // that began after that one.
+        let transactions = || {
+            query("SELECT pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
         };
-        let snapshots = self.pool.rows(during, snapshot).await?;
-        let (Some(position), Some(snapshot)) = (positions.first(), snapshots.first()) else {
-            return Err(ReadError::Unavailable { fault: StoreFault::new(during, "it gave no answer") });
-        };
+        let rows = self.pool.rows(during, transactions).await?;
+        let row = rows.first().ok_or_else(silent)?;
         let read = || {
-            Ok::<_, sqlx::Error>(LogMark {
-                position: unsigned(position.try_get(0)?),
-                next_transaction: unsigned(snapshot.try_get(0)?),
-                oldest_transaction: unsigned(snapshot.try_get(1)?),
-            })
+            let (next, oldest) = (row.try_get(0)?, row.try_get(1)?);
+            let (next_transaction, oldest_transaction) = (unsigned(next), unsigned(oldest));
+            Ok::<_, sqlx::Error>(LogMark { position, next_transaction, oldest_transaction })
         };
         read().map_err(unreadable(during))
     }
@@ -699,6 +704,8 @@ pub(super) fn migrations() -> Migrator {
         (9, "service keys", include_str!("../../migrations/postgres/0009_service_keys.sql")),
         (10, "holds", include_str!("../../migrations/postgres/0010_holds.sql")),
         (11, "route migration", include_str!("../../migrations/postgres/0011_route_migration.sql")),
+        (12, "lifecycle events", include_str!("../../migrations/postgres/0012_lifecycle_events.sql")),
+        (13, "webhooks", include_str!("../../migrations/postgres/0013_webhooks.sql")),
     ])
 }
 

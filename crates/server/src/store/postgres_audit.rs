@@ -22,9 +22,9 @@ impl AuditStore for PostgresStore {
         written.map(drop).map_err(|error| IdempotencyError::from(error).into())
     }
 
-    async fn audit_mark(&self) -> Result<LogMark, ReadError> {
+    async fn audit_mark(&self, settled: u64) -> Result<LogMark, ReadError> {
         const POSITION: &str = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit_positions";
-        self.log_mark("asking how far the audit log is", POSITION).await
+        self.log_mark("asking how far the audit log is", POSITION, settled).await
     }
 
     async fn unsealed_tenants(&self, through: u64) -> Result<Vec<String>, ReadError> {

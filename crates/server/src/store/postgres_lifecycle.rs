@@ -13,9 +13,9 @@ use crate::tenant::TenantId;
 
 #[async_trait]
 impl EventStore for PostgresStore {
-    async fn event_mark(&self) -> Result<LogMark, ReadError> {
+    async fn event_mark(&self, settled: u64) -> Result<LogMark, ReadError> {
         const POSITION: &str = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM lifecycle_positions";
-        self.log_mark("asking how far the outbox is", POSITION).await
+        self.log_mark("asking how far the outbox is", POSITION, settled).await
     }
 
     async fn events(&self, wanted: &EventQuery) -> Result<Vec<StoredEvent>, ReadError> {

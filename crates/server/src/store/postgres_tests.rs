@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::store::conformance::{self, append, session, surveys};
 use crate::store::postgres_listener::{ChangeListener, ListenerEvent};
+use crate::store::{AuditStore as _, EventStore as _, Settling};
 
 /// What a call may take that meets a server that is away.
 const PROMPT: Duration = Duration::from_secs(1);
@@ -285,6 +286,40 @@ async fn who_gets_in_the_way_delays_a_batch_and_does_not_fail_it() {
     drop(intruder);
     // At least one: who was given up can come back for the first row before the other has woken up to take it.
     assert!(deadlocks(&postgres, name).await >= 1, "there was one");
+}
+
+/// The latest transaction of all is the one that a snapshot does not list: none is over that began after it.
+#[tokio::test]
+async fn a_log_is_read_no_further_than_a_transaction_that_is_under_way() {
+    let postgres = Postgres::start().unwrap();
+    let name = database(&postgres);
+    let store = PostgresStore::open(&settings(&postgres, name)).await.unwrap();
+    for sequence in ["audit_positions", "lifecycle_positions"] {
+        let mark = async |settled| match sequence {
+            "audit_positions" => store.audit_mark(settled).await.unwrap(),
+            _ => store.event_mark(settled).await.unwrap(),
+        };
+        let mut writer = intruder(&postgres, name).await;
+        let mut settling = Settling::default();
+        sqlx::query("BEGIN").execute(&mut writer).await.unwrap();
+        let take = format!("SELECT pg_current_xact_id()::text, nextval('{sequence}')");
+        let taken = sqlx::query(sqlx::AssertSqlSafe(take)).fetch_one(&mut writer).await.unwrap();
+        let taken = unsigned(sqlx::Row::try_get(&taken, 1).unwrap());
+        for _ in 0..20 {
+            let settled = settling.settled(mark(settling.known()).await);
+            assert!(settled.is_none_or(|settled| settled < taken), "{sequence}: {settled:?} with {taken} under way");
+        }
+        sqlx::query("COMMIT").execute(&mut writer).await.unwrap();
+        let settled = async {
+            while settling.settled(mark(settling.known()).await).is_none_or(|settled| settled < taken) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), settled).await.expect("it is read as soon as that is over");
+        let (known, again) = (settling.known(), mark(settling.known()).await);
+        assert_eq!((again.position, again.next_transaction), (known, 0), "where nothing is new, nothing is asked for");
+    }
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

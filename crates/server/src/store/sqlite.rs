@@ -417,6 +417,8 @@ pub(super) fn migrations() -> Migrator {
         (10, "service keys", include_str!("../../migrations/sqlite/0010_service_keys.sql")),
         (11, "holds", include_str!("../../migrations/sqlite/0011_holds.sql")),
         (12, "route migration", include_str!("../../migrations/sqlite/0012_route_migration.sql")),
+        (13, "lifecycle events", include_str!("../../migrations/sqlite/0013_lifecycle_events.sql")),
+        (14, "webhooks", include_str!("../../migrations/sqlite/0014_webhooks.sql")),
     ])
 }
 

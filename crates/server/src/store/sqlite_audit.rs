@@ -19,7 +19,7 @@ impl AuditStore for SqliteStore {
         self.answer(|tell| Box::new(AuditJob::new(records, tell))).await.map_err(ReadError::from)
     }
 
-    async fn audit_mark(&self) -> Result<LogMark, ReadError> {
+    async fn audit_mark(&self, _: u64) -> Result<LogMark, ReadError> {
         const DURING: &str = "asking how far the audit log is";
         let row = bounded(DURING, query("SELECT max(position) FROM audit_log").fetch_one(&self.readers)).await?;
         let position: Option<i64> = row.try_get(0).map_err(|error| read_error(DURING, error))?;

@@ -16,7 +16,7 @@ use crate::tenant::TenantId;
 
 #[async_trait]
 impl EventStore for SqliteStore {
-    async fn event_mark(&self) -> Result<LogMark, ReadError> {
+    async fn event_mark(&self, _: u64) -> Result<LogMark, ReadError> {
         const DURING: &str = "asking how far the outbox is";
         // Also what is forgotten was given.
         let select = query("SELECT seq FROM sqlite_sequence WHERE name = 'lifecycle_events'");

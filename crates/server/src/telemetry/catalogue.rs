@@ -271,6 +271,33 @@ pub const METRICS: &[Metric] = &[
         "Chains of the audit log that are not sealed, because they are not as servers left them.",
         PLAIN,
     ),
+    // Webhooks.
+    counter(
+        "throughline_webhook_tries_total",
+        "Messages that were sent to webhooks, by whether they arrived.",
+        &[&[("outcome", "delivered")], &[("outcome", "failed")]],
+    ),
+    histogram("throughline_webhook_try_seconds", Scale::Seconds, "Time that receivers of webhooks took.", PLAIN),
+    counter(
+        "throughline_webhook_given_up_total",
+        "Events that are not sent to a webhook any more, because they failed after the last of `webhook_retries`.",
+        PLAIN,
+    ),
+    counter(
+        "throughline_webhook_gaps_total",
+        "How often events were forgotten (`event_retention`) before a webhook was sent them.",
+        PLAIN,
+    ),
+    gauge(
+        "throughline_webhooks",
+        "Webhooks of the database, by how they do.",
+        &[&[("state", "working")], &[("state", "failing")], &[("state", "disabled")]],
+    ),
+    gauge(
+        "throughline_webhook_waiting_events",
+        "Events that were put aside for a webhook, to be tried again or given up.",
+        &[&[("state", "waiting")], &[("state", "given_up")]],
+    ),
     gauge(
         "throughline_service_keys_readable",
         "1 if the database's service keys could be read when that was tried last, every half second.",

@@ -1,12 +1,20 @@
 //! One try of delivering one event.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use reqwest::{Client, StatusCode, redirect};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use axum::http::{Request, StatusCode};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::ring::default_provider;
 use rustls::{ClientConfig, RootCertStore};
 
@@ -26,24 +34,16 @@ const IDLE: Duration = Duration::from_secs(20);
 /// The longest pause that a receiver may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 
-/// Sends messages.
+type HttpClient = Client<HttpsConnector<HttpConnector<PublicNames>>, Full<Bytes>>;
+
+/// Sends messages. Redirects are not followed, and no proxy decides where messages go.
 #[derive(Debug, Clone)]
 pub struct Deliverer {
     /// For addresses with TLS, and for those without.
-    encrypted: Client,
-    plain: Client,
+    encrypted: HttpClient,
+    plain: HttpClient,
     networks: Networks,
-}
-
-/// Messages can't be sent at all.
-#[derive(Debug, thiserror::Error)]
-pub enum DelivererError {
-    /// The TLS library refuses what it should take.
-    #[error("TLS can't be set up")]
-    Tls(#[from] rustls::Error),
-    /// The HTTP library does.
-    #[error("the HTTP client can't be set up")]
-    Client(#[from] reqwest::Error),
+    timeout: Duration,
 }
 
 /// What is sent.
@@ -89,27 +89,27 @@ impl Deliverer {
     /// Sends as these settings say.
     ///
     /// # Errors
-    /// See [`DelivererError`].
-    pub fn new(settings: &WebhookSettings) -> Result<Self, DelivererError> {
+    /// When the TLS library refuses what it should take.
+    pub fn new(settings: &WebhookSettings) -> Result<Self, rustls::Error> {
         let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
         let client = |is_encrypted| {
-            Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .dns_resolver(Arc::new(PublicNames { is_encrypted, networks: settings.networks.clone() }))
-                // Nothing between this server and the address decides for it where messages go.
-                .no_proxy()
-                .redirect(redirect::Policy::none())
-                // Whoever asks for it twice does so by the outbox.
-                .retry(reqwest::retry::never())
-                .timeout(settings.timeout)
-                .pool_idle_timeout(IDLE)
-                .build()
+            let names = PublicNames { is_encrypted, networks: settings.networks.clone() };
+            let mut connector = HttpConnector::new_with_resolver(names);
+            // What is above it sees to that.
+            connector.enforce_http(false);
+            connector.set_nodelay(true);
+            let secured = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
+            let connector = secured.https_or_http().enable_http1().wrap_connector(connector);
+            let mut client = Client::builder(TokioExecutor::new());
+            client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).retry_canceled_requests(false);
+            client.build(connector)
         };
-        Ok(Self { encrypted: client(true)?, plain: client(false)?, networks: settings.networks.clone() })
+        let (networks, timeout) = (settings.networks.clone(), settings.timeout);
+        Ok(Self { encrypted: client(true), plain: client(false), networks, timeout })
     }
 
     /// Sends one message, signed at this time in milliseconds since 1970.
@@ -131,15 +131,17 @@ impl Deliverer {
         // The rules may be others than when the address was entered.
         let url = destination(message.url, &self.networks).map_err(|error| (None, Failure::of(error.to_string())))?;
         let client = if url.scheme() == "https" { &self.encrypted } else { &self.plain };
-        let request = client
-            .post(url)
+        let request = Request::post(url.as_str())
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("Throughline/", env!("CARGO_PKG_VERSION")))
             .header(ID, message.id)
             .header(TIMESTAMP, (now_ms / 1000).to_string())
             .header(SIGNATURE, secrets.sign(message.id, now_ms, message.body))
-            .body(message.body.to_owned());
-        let answer = request.send().await.map_err(|error| (None, Failure::of(why(&error))))?;
+            .body(Full::new(Bytes::copy_from_slice(message.body.as_bytes())))
+            .map_err(|_| (None, Failure::of(DestinationError::Form.to_string())))?;
+        let answer = tokio::time::timeout(self.timeout, client.request(request)).await;
+        let answer = answer.map_err(|_| (None, Failure::of("it did not answer in time")))?;
+        let answer = answer.map_err(|error| (None, Failure::of(why(&error))))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(status);
@@ -157,8 +159,8 @@ impl Deliverer {
     }
 }
 
-/// Why there was no answer. Without the address, which may hold a secret, and in words that tell a receiver from this server.
-fn why(error: &reqwest::Error) -> String {
+/// Why there was no answer. Without the address, which may hold a secret.
+fn why(error: &ClientError) -> String {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     let mut innermost = String::new();
     while let Some(known) = cause {
@@ -168,9 +170,7 @@ fn why(error: &reqwest::Error) -> String {
         innermost = known.to_string();
         cause = known.source();
     }
-    if error.is_timeout() {
-        "it did not answer in time".to_owned()
-    } else if error.is_connect() {
+    if error.is_connect() {
         format!("it can't be connected to: {innermost}")
     } else {
         format!("the connection ended before it answered: {innermost}")
@@ -178,21 +178,28 @@ fn why(error: &reqwest::Error) -> String {
 }
 
 /// Looks names up, and gives those of their addresses that may be connected to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PublicNames {
     is_encrypted: bool,
     networks: Networks,
 }
 
-impl Resolve for PublicNames {
-    fn resolve(&self, name: Name) -> Resolving {
+impl tower::Service<Name> for PublicNames {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = DestinationError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DestinationError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DestinationError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let (is_encrypted, networks) = (self.is_encrypted, self.networks.clone());
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await;
             let found = found.map_err(|_| DestinationError::Unknown)?.map(|address| address.ip());
             let usable = reachable(found, is_encrypted, &networks)?;
-            let addresses: Addrs = Box::new(usable.into_iter().map(|address| SocketAddr::new(address, 0)));
-            Ok(addresses)
+            Ok(usable.into_iter().map(|address| SocketAddr::new(address, 0)).collect::<Vec<_>>().into_iter())
         })
     }
 }

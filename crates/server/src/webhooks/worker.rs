@@ -377,21 +377,22 @@ impl Worker {
                     }
                 }
                 Some(failure) => {
+                    // Since what failed before it, if anything did.
+                    let something_arrived = note.progress.failing_since_ms.is_none();
                     self.failed(&mut note, &failure, &job.event.id, at_ms);
-                    let is_failing = note.progress.failures >= FAILING;
-                    note.waiting.push(self.put_aside(job, &failure, is_failing, at_ms));
+                    note.waiting.push(self.put_aside(job, &failure, something_arrived, at_ms));
                 }
             }
         }
         self.write(note).await
     }
 
-    /// An event waits for its next try, or is given up.
-    fn put_aside(&mut self, job: Job, failure: &Failure, is_failing: bool, at_ms: i64) -> WaitingDelivery {
+    /// An event waits for its next try, or is given up. As long as nothing else arrives it may not be the event that is at fault.
+    fn put_aside(&mut self, job: Job, failure: &Failure, something_arrived: bool, at_ms: i64) -> WaitingDelivery {
         let settings = &self.tools.settings;
         let tries = job.tries.unwrap_or(0).saturating_add(1);
         let pause = settings.pause_after(tries).max(failure.pause.unwrap_or_default());
-        let is_given_up = settings.gives_up_after(tries) && !is_failing;
+        let is_given_up = settings.gives_up_after(tries) && something_arrived;
         let row = WaitingDelivery {
             position: job.position,
             session_id: job.session_id,
@@ -405,7 +406,7 @@ impl Worker {
             let StoredWebhook { tenant, id, .. } = &self.webhook;
             tracing::warn!(
                 %tenant, webhook = id, event = row.event.id, tries, failure = row.last_failure,
-                "an event is not sent to a webhook any more; `throughline webhooks retry` tries it again"
+                "an event is not sent to a webhook any more; `throughline webhooks replay --given-up` tries it again"
             );
             self.waiting.remove(&row.position);
         } else {

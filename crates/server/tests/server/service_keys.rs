@@ -19,7 +19,7 @@ use super::fleets::{LONG, fleet, service_keys, until};
 /// Within which time every server acts by a change: a second, and as much again for a machine that does much else.
 const SOON: Duration = Duration::from_secs(2);
 
-const SCOPES: [&str; 5] = ["sessions:read", "sessions:write", "payments", "privacy", "operator"];
+const SCOPES: [&str; 6] = ["sessions:read", "sessions:write", "payments", "privacy", "webhooks", "operator"];
 
 fn ask(address: &str, method: Method, path: &str, credential: &str) -> RequestBuilder {
     let client = Client::builder().timeout(LONG).build().unwrap();
@@ -329,6 +329,8 @@ fn body_of(path: &str) -> Value {
         "/v1/parity" => json!({ "routes": [{ "route": "checkout", "equal": 1 }] }),
         "/v1/tokens/introspect" => json!({ "token": "none" }),
         "/v1/legacy-cookie" => json!({ "cookie": "none" }),
+        "/v1/webhooks" => json!({ "url": "http://127.0.0.1:9/" }),
+        "/v1/webhooks/{id}/replay" => json!({ "givenUp": true }),
         path if path.contains("/batch/") || path.starts_with("/v1/cache") => json!({ "ids": ["ws_1"] }),
         _ => json!({}),
     }
@@ -346,7 +348,7 @@ async fn keys_by_scope(dev: &Dev) -> BTreeMap<&'static str, String> {
 
 #[tokio::test]
 async fn every_route_asks_for_its_scope_and_says_which_one_is_missing() {
-    let dev = dev(&["--open-metrics", "false"]);
+    let dev = dev(&["--open-metrics", "false", "--webhook-networks", "127.0.0.1"]);
     let keys = keys_by_scope(&dev).await;
     let description: Value =
         reqwest::get(format!("http://{}/openapi.json", dev.address)).await.unwrap().json().await.unwrap();
@@ -372,7 +374,9 @@ async fn every_route_asks_for_its_scope_and_says_which_one_is_missing() {
                 let (status, document) = (answer.status().as_u16(), answer.json::<Value>().await.unwrap_or_default());
                 if scope == needed {
                     let is_done = status < 300
-                        || ["serviceKeyNotFound", "legacyCookiesOff"].iter().any(|code| document["code"] == *code);
+                        || ["serviceKeyNotFound", "webhookNotFound", "legacyCookiesOff"]
+                            .iter()
+                            .any(|code| document["code"] == *code);
                     assert!(is_done, "{method} {path} with {scope}: {status} {document}");
                 } else {
                     let told = (status, document["code"].as_str(), document["scope"].as_str());

@@ -11,7 +11,7 @@ use super::fleets::*;
 /// Whose pages may use cookies.
 const PAGE: &str = "https://shop.example";
 
-const SCOPES: [&str; 5] = ["sessions:read", "sessions:write", "payments", "privacy", "operator"];
+const SCOPES: [&str; 6] = ["sessions:read", "sessions:write", "payments", "privacy", "webhooks", "operator"];
 
 /// One operation of the description.
 struct Operation {
@@ -57,6 +57,10 @@ fn body(operation: &Operation, id: &str) -> Option<Value> {
         ("POST", "/v1/sync") => json!({ "frames": [] }),
         ("POST", "/v1/privacy/export" | "/v1/privacy/erase") => json!({ "sessionId": id }),
         ("POST", "/v1/service-keys") => json!({ "name": "made by mallory", "scopes": ["operator"] }),
+        ("POST", "/v1/webhooks") => json!({ "url": "http://127.0.0.1:9/" }),
+        ("PATCH", "/v1/webhooks/{id}") => json!({ "enabled": false }),
+        ("POST", "/v1/webhooks/{id}/replay") => json!({ "givenUp": true }),
+        ("POST", "/v1/webhooks/{id}/test" | "/v1/webhooks/{id}/rotate-secret") => json!({}),
         ("POST", path) if path.ends_with("/validate") => json!({}),
         ("GET" | "DELETE", _) => return None,
         (method, path) => panic!("{method} {path} is new: give it a body here"),
