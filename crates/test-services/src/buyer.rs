@@ -35,6 +35,8 @@ pub struct Told {
     pub went_back: u64,
     /// How often it connected.
     pub connections: u64,
+    /// How often it could not connect.
+    pub failed_connections: u64,
     /// How long a change took to be accepted, each time.
     pub accepted_after: Vec<Duration>,
 }
@@ -195,7 +197,10 @@ impl Life {
                     self.converse(socket).await;
                     self.replica.disconnected();
                 }
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                _ => {
+                    lock(&self.told).failed_connections += 1;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
             self.replica.take_outputs();
         }

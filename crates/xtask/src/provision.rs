@@ -16,6 +16,7 @@ pub enum SystemPackage {
     Chromium,
     Redis,
     Postgres,
+    HaProxy,
     /// Python with what makes environments of its own.
     Python,
     /// Debian's newer Rust with the sources of the standard library.
@@ -28,6 +29,7 @@ impl SystemPackage {
             Self::Chromium => &["chromium"],
             Self::Redis => &["redis-server"],
             Self::Postgres => &["postgresql"],
+            Self::HaProxy => &["haproxy"],
             Self::Python => &["python3", "python3-venv"],
             Self::RustForWeb => &["rustc-web", "cargo-web", "rust-web-src"],
         }
@@ -38,6 +40,8 @@ impl SystemPackage {
             Self::Chromium => std::env::var_os("CHROMIUM").is_some() || find("chromium").is_some(),
             Self::Redis => find("redis-server").is_some(),
             Self::Postgres => find("initdb").is_some() || debian_postgres(),
+            // Not everybody's `PATH` has Debian's folder for it.
+            Self::HaProxy => find("haproxy").is_some() || Path::new("/usr/sbin/haproxy").is_file(),
             // Debian has the module without what it needs.
             Self::Python => {
                 let asked = program("python3").args(["-c", "import venv, ensurepip"]).output();

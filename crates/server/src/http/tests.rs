@@ -211,13 +211,13 @@ async fn nobody_without_a_credential_is_let_in() {
 }
 
 #[tokio::test]
-async fn readiness_names_each_dependency_and_ends_with_the_shutdown() {
+async fn readiness_names_each_dependency_and_ends_when_the_server_drains() {
     let server = server(ServeOptions::default());
     assert_eq!(send(&server, get_of("/livez")).await.status, StatusCode::OK);
     let ready = send(&server, get_of("/readyz")).await;
     assert_eq!(ready.status, StatusCode::OK);
     assert_eq!(ready.body["dependencies"]["database"]["status"], "up");
-    server.state.shutdown.cancel();
+    server.state.draining.cancel();
     let draining = send(&server, get_of("/readyz")).await;
     assert_eq!(draining.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(draining.body["status"], "draining");

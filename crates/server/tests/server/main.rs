@@ -1,6 +1,7 @@
 //! The real binary, from outside.
 
 mod audit;
+mod backup;
 mod binary;
 mod cookies;
 mod doctor;
@@ -24,6 +25,7 @@ mod process;
 mod requirements;
 mod rest;
 mod revocation;
+mod rolling_update;
 mod route_migration;
 mod security_headers;
 mod service_keys;
