@@ -37,6 +37,8 @@ pub struct Told {
     pub connections: u64,
     /// How often it could not connect.
     pub failed_connections: u64,
+    /// The session as it was shown at the end, if there was one.
+    pub shown: Option<serde_json::Value>,
     /// How long a change took to be accepted, each time.
     pub accepted_after: Vec<Duration>,
 }
@@ -187,6 +189,8 @@ impl Life {
         loop {
             let wishes = self.wished.borrow().clone();
             if wishes.stop {
+                let shown = self.replica.session().and_then(|session| serde_json::to_value(session).ok());
+                lock(&self.told).shown = shown;
                 return;
             }
             self.next_server = self.next_server.wrapping_add(1);

@@ -23,7 +23,9 @@ async fn browsers_that_knew_more_are_told_so_and_go_on_from_what_was_restored() 
     node.start_again().unwrap();
     accepted(&buyer, 40).await;
     let lost_id = created(&fleet, &node).await;
-    assert_eq!(strict(&fleet, &node, &kept_id, "ada@example.com").await.0, 200);
+    for id in [&kept_id, &identity.session_id] {
+        assert_eq!(strict(&fleet, &node, id, "ada@example.com").await.0, 200);
+    }
     assert!(node.stop().unwrap().success());
     let lost_until = buyer.told();
 
@@ -35,6 +37,11 @@ async fn browsers_that_knew_more_are_told_so_and_go_on_from_what_was_restored() 
     assert!(buyer.settle(LONG).await, "not settled: {:?}; {}", buyer.told(), node.log());
     let told = buyer.leave().await;
     assert!(told.went_back >= 1, "it was not told that what it knew is gone: {told:?}");
+
+    let now = promises::session(&fleet, &node, &identity.session_id).await.unwrap();
+    let shown = told.shown.unwrap();
+    let differs = ["version", "email", "metadata", "currentStep"].into_iter().find(|&field| now[field] != shown[field]);
+    assert_eq!(differs, None, "the page shows {shown}, and the server has {now}");
 
     let records = promises::journal(&fleet, &node, &identity.session_id).await.unwrap();
     let prefix = format!("{}-", identity.client_id);
