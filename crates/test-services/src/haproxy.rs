@@ -75,6 +75,21 @@ impl HaProxy {
         }
     }
 
+    /// Has a configuration judged without starting anything, with these variables more.
+    ///
+    /// # Errors
+    /// When HAProxy is not installed, or has something against it; with what it said.
+    pub fn judge(configuration: &Path, variables: &[(&str, &str)]) -> io::Result<()> {
+        let mut command = Command::new(find_binary()?);
+        command.arg("-c").arg("-f").arg(configuration).env_clear().envs(variables.iter().copied());
+        for (name, port) in [("LISTEN", 1), ("STATUS_LISTEN", 2), ("SERVER_1", 3), ("SERVER_2", 4)] {
+            command.env(name, format!("127.0.0.1:{port}"));
+        }
+        let said = command.output()?;
+        let error = || io::Error::other(String::from_utf8_lossy(&said.stderr));
+        said.status.success().then_some(()).ok_or_else(error)
+    }
+
     fn start_once(binary: &Path, configuration: &Path, servers: [&str; 2]) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("throughline-haproxy-").tempdir()?;
         let (address, status) = (free_address()?, free_address()?);

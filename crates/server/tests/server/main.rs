@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod binary;
 mod cookies;
+mod deployment_examples;
 mod doctor;
 mod encryption;
 mod export;
