@@ -21,7 +21,6 @@ use crate::wiring::ServerState;
 #[cfg(feature = "web-demo")]
 #[derive(RustEmbed)]
 #[folder = "../../web-demo/dist"]
-#[exclude = "*.map"]
 struct WebDemo;
 
 /// In files whose name changes with what is in them.
