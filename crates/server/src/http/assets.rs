@@ -12,7 +12,9 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use rust_embed::{EmbeddedFile, RustEmbed};
+use rust_embed::EmbeddedFile;
+#[cfg(any(test, feature = "web-demo"))]
+use rust_embed::RustEmbed;
 
 use crate::problem::Problem;
 use crate::wiring::ServerState;
