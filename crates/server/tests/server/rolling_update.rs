@@ -1,7 +1,6 @@
 //! Servers are replaced one after the other, behind the proxy of `examples/deployment`, while buyers and back ends go on.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::json;
