@@ -418,7 +418,7 @@ async fn stored(fleet: &Fleet, quick: bool, report: &mut Report) -> Result<()> {
     report.note("events of each", stored.events, "");
     report.note("PostgreSQL, all of it", stored.postgres, "bytes");
     for (table, bytes) in stored.tables {
-        report.note(&format!("PostgreSQL, {table} with its indexes"), bytes, "bytes");
+        report.note(format!("PostgreSQL, {table} with its indexes"), bytes, "bytes");
     }
     report.note("PostgreSQL, write-ahead log", stored.log, "bytes");
     report.note("SQLite", stored.sqlite, "bytes");

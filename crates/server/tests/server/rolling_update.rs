@@ -72,9 +72,12 @@ impl BackEnd {
 async fn replace(proxy: &HaProxy, name: &str, node: &mut Node) {
     let is_up = async || proxy.server(BACKEND, name).await.unwrap().is_up();
     node.ask_to_stop().unwrap();
-    until("the proxy takes the server out", LONG, async || !is_up().await).await;
-    // It was told so by the server, which still serves whoever comes: nobody met a closed door.
-    assert_eq!(proxy.server(BACKEND, name).await.unwrap().check_code(), Some(503));
+    // It is told so by the server, which still serves whoever comes: nobody meets a closed door.
+    until("the proxy takes the server out, because it says so", LONG, async || {
+        let seen = proxy.server(BACKEND, name).await.unwrap();
+        !seen.is_up() && seen.check_code() == Some(503)
+    })
+    .await;
     let (status, body) = node.readiness().await.unwrap();
     assert_eq!((status, body["status"].as_str()), (503, Some("draining")), "{body}");
     until("the server ends", LONG, async || node.ended().unwrap().is_some()).await;
