@@ -3,6 +3,8 @@ import { defineConfig } from 'vite';
 
 export default defineConfig({
   plugins: [react()],
+  // It finds its files wherever it is put: alone, or below /demo of the server.
+  base: './',
   // The package is a link to a folder that has no React above it.
   resolve: { dedupe: ['react'] },
   build: { target: 'es2022', sourcemap: true },

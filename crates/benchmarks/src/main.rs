@@ -6,6 +6,7 @@ mod load;
 mod peers;
 mod routes;
 mod sockets;
+mod storage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,6 +78,7 @@ enum Section {
     Sockets,
     Overload,
     SessionMemory,
+    Storage,
     Import,
 }
 
@@ -137,6 +139,7 @@ async fn run(options: &Options) -> Result<Report> {
             Section::Sockets => over_sockets(&fleet, effort, &mut report).await?,
             Section::Overload => overload(&fleet, effort, &mut report).await?,
             Section::SessionMemory => session_memory(&fleet, options.quick, &mut report).await?,
+            Section::Storage => stored(&fleet, options.quick, &mut report).await?,
             Section::Import => import(&fleet, options, &mut report).await?,
         }
     }
@@ -404,6 +407,21 @@ async fn over_sockets(fleet: &Fleet, effort: Effort, report: &mut Report) -> Res
     let bytes = sockets::idle_bytes(&node.address, node.id(), effort.sockets).await?;
     report.note("idle sockets", effort.sockets as f64, "");
     report.add("memory for each idle socket", bytes / 1024.0, "KiB", Some(Target::AtMost(20.0)));
+    Ok(())
+}
+
+async fn stored(fleet: &Fleet, quick: bool, report: &mut Report) -> Result<()> {
+    report.section("A session in the database, with journal and audit log");
+    let sessions = if quick { 200 } else { 3_000 };
+    let stored = storage::measure(fleet, sessions).await?;
+    report.note("sessions that were bought with", sessions as f64, "");
+    report.note("events of each", stored.events, "");
+    report.note("PostgreSQL, all of it", stored.postgres, "bytes");
+    for (table, bytes) in stored.tables {
+        report.note(format!("PostgreSQL, {table} with its indexes"), bytes, "bytes");
+    }
+    report.note("PostgreSQL, write-ahead log", stored.log, "bytes");
+    report.note("SQLite", stored.sqlite, "bytes");
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::doctor_command::DoctorCommand;
 use crate::export_command::{self, ExportCommand, ExportCommandError};
 use crate::funnel_command::FunnelCommand;
 use crate::funnels::FunnelError;
+use crate::health_command::{self, HealthCommand, HealthError};
 use crate::http;
 use crate::import_command::{self, ImportCommand, ImportCommandError};
 use crate::keys_command::{KeysCommand, KeysError, development_keys};
@@ -83,6 +84,9 @@ enum Command {
     /// Say whether a server with these options would work here, and what to change
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Box<DoctorCommand>),
+    /// Ask a server that runs whether it is ready; ends with 0 if it is
+    #[command(after_help = health_command::EXAMPLES)]
+    Healthcheck(HealthCommand),
     /// Show what can be configured
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -160,6 +164,8 @@ enum CommandError {
     #[error(transparent)]
     Webhooks(#[from] WebhooksError),
     #[error(transparent)]
+    Health(#[from] HealthError),
+    #[error(transparent)]
     Import(#[from] ImportCommandError),
     #[error(transparent)]
     Export(#[from] ExportCommandError),
@@ -187,6 +193,7 @@ pub fn run() -> ExitCode {
     let outcome = match parsed().command {
         Command::Serve(options) => run_server(*options),
         Command::Doctor(command) => return examine(*command).unwrap_or_else(|error| failed(&error)),
+        Command::Healthcheck(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
         Command::Config(command) => print(&configuration(&command)),
         Command::Migrate(command) => migrate(command),
         Command::Keys(command) => {

@@ -29,6 +29,7 @@ mod export_command;
 pub mod funnel_command;
 pub mod funnel_graph;
 pub mod funnels;
+pub mod health_command;
 pub mod http;
 pub mod idempotency;
 mod import;

@@ -220,11 +220,11 @@ impl fmt::Display for ToldProblem {
     }
 }
 
-/// Asks one server with one service key.
+/// Asks one server, with one service key or without.
 #[derive(Debug)]
 pub struct RestClient {
     server: ServerUrl,
-    authorization: HeaderValue,
+    authorization: Option<HeaderValue>,
     tls: Option<Arc<ClientConfig>>,
 }
 
@@ -237,8 +237,16 @@ impl RestClient {
         let bearer = Zeroizing::new(format!("Bearer {}", key.0.as_str()));
         let mut authorization = HeaderValue::from_str(&bearer).map_err(|_| RestError::Key)?;
         authorization.set_sensitive(true);
+        Ok(Self { authorization: Some(authorization), ..Self::without_key(server, ca_file)? })
+    }
+
+    /// One that asks what everybody may.
+    ///
+    /// # Errors
+    /// See [`RestError`].
+    pub fn without_key(server: ServerUrl, ca_file: Option<&Path>) -> Result<Self, RestError> {
         let tls = if server.is_tls { Some(tls_settings(ca_file)?) } else { None };
-        Ok(Self { server, authorization, tls })
+        Ok(Self { server, authorization: None, tls })
     }
 
     /// Sends `body` to `path`; the answer's body, where that is a success.
@@ -260,13 +268,35 @@ impl RestClient {
         body: Option<&Value>,
         accept: &'static str,
     ) -> Result<Bytes, RestError> {
+        let (status, body) = self.exchange(method, path, body, accept).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(match serde_json::from_slice(&body) {
+            Ok(problem) => RestError::Refused(Box::new(problem)),
+            Err(_) => self.stranger(status),
+        })
+    }
+
+    /// Sends a request; the answer, whatever its status.
+    ///
+    /// # Errors
+    /// See [`RestError`].
+    pub async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        accept: &'static str,
+    ) -> Result<(StatusCode, Bytes), RestError> {
         let server = &self.server;
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", server.prefix))
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", server.prefix));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        let request = request
             .header(HOST, &server.authority)
-            .header(AUTHORIZATION, self.authorization.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
             .header(USER_AGENT, concat!("throughline/", env!("CARGO_PKG_VERSION")))
@@ -276,14 +306,7 @@ impl RestClient {
         let connection = connecting.map_err(|late| unreachable(late.into()))?.map_err(unreachable)?;
         let answering = timeout(ANSWERED_WITHIN, exchange(connection, request)).await;
         let answer = answering.map_err(|_| RestError::Silent { server: server.clone() })?;
-        let (status, body) = answer.map_err(|source| RestError::Ended { server: server.clone(), source })?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        Err(match serde_json::from_slice(&body) {
-            Ok(problem) => RestError::Refused(Box::new(problem)),
-            Err(_) => self.stranger(status),
-        })
+        answer.map_err(|source| RestError::Ended { server: server.clone(), source })
     }
 
     /// That an answer with this status is none that a server gives.

@@ -12,7 +12,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{Request, StatusCode};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -69,8 +70,8 @@ struct Speaking {
     tls: Option<TlsAcceptor>,
 }
 
-/// Serves `app`, over `tls` if given, until `stop` resolves, then lets what is under way finish within the grace
-/// time, and closes the store.
+/// Serves `app`, over `tls` if given, until `stop` resolves and load balancers had the time to notice, then lets what is
+/// under way finish within the grace time, and closes the store.
 pub async fn serve(
     state: &Arc<ServerState>,
     app: Router,
@@ -78,7 +79,7 @@ pub async fn serve(
     tls: Option<TlsAcceptor>,
     stop: impl Future<Output = ()>,
 ) {
-    accept(state, &Speaking { app, tls }, listener, stop).await;
+    accept(state, &Speaking { app, tls }, listener, drained(state, stop)).await;
     tracing::info!(grace_ms = state.config.shutdown_grace.as_millis(), "stopping");
     state.shutdown.cancel();
     state.tasks.close();
@@ -100,6 +101,17 @@ pub async fn serve(
         tracing::error!("the store did not close in time; what it acknowledged is on the disk");
     }
     tracing::info!("stopped");
+}
+
+/// Resolves when the server was told to stop, and those who ask `/readyz` had their time to find out.
+async fn drained(state: &ServerState, stop: impl Future<Output = ()>) {
+    stop.await;
+    state.draining.cancel();
+    let delay = state.config.drain_delay;
+    if !delay.is_zero() {
+        tracing::info!(delay_ms = delay.as_millis(), "draining: load balancers are told to send nobody here any more");
+        tokio::time::sleep(delay).await;
+    }
 }
 
 async fn accept(state: &Arc<ServerState>, speaking: &Speaking, listener: TcpListener, stop: impl Future<Output = ()>) {
@@ -196,9 +208,14 @@ where
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(open.clone());
         let (answering, progress) = (app.clone().oneshot(request), progress.clone());
+        let draining = &state.draining;
         async move {
-            let answer = answering.await?;
+            let mut answer = answering.await?;
             let becomes_socket = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+            // Whoever keeps connections, as proxies do, has none left here when the server closes them.
+            if draining.is_cancelled() && !becomes_socket {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, std::convert::Infallible>(answer.map(|body| progress.answer(body, becomes_socket)))
         }
     });

@@ -17,7 +17,7 @@ use crate::service_key::PREFIX;
 pub(crate) const SERVICE_KEY: &str = "THROUGHLINE_SERVICE_KEY";
 
 /// The variable that says where the server is.
-const SERVER: &str = "THROUGHLINE_SERVER";
+pub(crate) const SERVER: &str = "THROUGHLINE_SERVER";
 
 /// The variables that mean something to commands that ask a server.
 pub(crate) const VARIABLES: [&str; 2] = [SERVER, SERVICE_KEY];

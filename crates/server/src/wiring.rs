@@ -122,7 +122,9 @@ pub struct ServerState {
     pub reload: Notify,
     /// Told when it has, and sessions may have to follow.
     rewrap: Notify,
-    /// Cancelled when the server is told to stop. Sockets say goodbye and close then, and polls are answered.
+    /// Cancelled when the server is told to stop. It goes on for a while, and says that it is not ready any more.
+    pub draining: CancellationToken,
+    /// Cancelled when the server stops. Sockets say goodbye and close then, and polls are answered.
     pub shutdown: CancellationToken,
     /// What a stopping server waits for. A socket's task must be tracked here: the
     /// connection that it came from counts as finished from its upgrade on.
@@ -289,6 +291,7 @@ impl ServerState {
             metrics,
             reload: Notify::new(),
             rewrap: Notify::new(),
+            draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             tasks,
             config,

@@ -35,6 +35,10 @@ pub struct Told {
     pub went_back: u64,
     /// How often it connected.
     pub connections: u64,
+    /// How often it could not connect.
+    pub failed_connections: u64,
+    /// The session as it was shown at the end, if there was one.
+    pub shown: Option<serde_json::Value>,
     /// How long a change took to be accepted, each time.
     pub accepted_after: Vec<Duration>,
 }
@@ -185,6 +189,8 @@ impl Life {
         loop {
             let wishes = self.wished.borrow().clone();
             if wishes.stop {
+                let shown = self.replica.session().and_then(|session| serde_json::to_value(session).ok());
+                lock(&self.told).shown = shown;
                 return;
             }
             self.next_server = self.next_server.wrapping_add(1);
@@ -195,7 +201,10 @@ impl Life {
                     self.converse(socket).await;
                     self.replica.disconnected();
                 }
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                _ => {
+                    lock(&self.told).failed_connections += 1;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
             self.replica.take_outputs();
         }

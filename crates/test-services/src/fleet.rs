@@ -176,6 +176,22 @@ impl Node {
         self.process.wait()
     }
 
+    /// Asks it to stop, and does not wait.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn ask_to_stop(&self) -> io::Result<()> {
+        self.signal("-TERM")
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When the system can't tell.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.process.try_wait()
+    }
+
     /// Starts it at the same address, after it was killed or stopped.
     ///
     /// # Errors

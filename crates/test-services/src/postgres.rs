@@ -127,6 +127,31 @@ impl Postgres {
         format!("postgres://{USER}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
+    /// The folder of PostgreSQL's own programs, such as `pg_dump`.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed.
+    pub fn program_folder() -> io::Result<PathBuf> {
+        find_binaries()
+    }
+
+    /// The folder with the data of all its databases.
+    #[must_use]
+    pub fn data_folder(&self) -> PathBuf {
+        self.data()
+    }
+
+    /// Gives the folder with the data, which somebody has put there, to whom it runs as.
+    ///
+    /// # Errors
+    /// When that is refused.
+    pub fn own_data_folder(&self) -> io::Result<()> {
+        fs::set_permissions(self.data(), fs::Permissions::from_mode(0o700))?;
+        let Some((user, group)) = self.owner else { return Ok(()) };
+        let status = Command::new("chown").arg("-R").arg(format!("{user}:{group}")).arg(self.data()).status()?;
+        status.success().then_some(()).ok_or_else(|| io::Error::other(format!("chown: {status}")))
+    }
+
     /// The folder with everything that it writes.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -88,6 +88,14 @@ pub fn build_page() -> Result<()> {
     build_page_for(8787, 8788)
 }
 
+/// Builds the shop's page to be compiled into the server, with its texts packed beside them.
+pub fn build_embedded() -> Result<()> {
+    npm::assemble(&wasm::Options::default())?;
+    build_page()?;
+    announce("packing the shop");
+    run_program(program("node").arg("pack.mjs").current_dir(NpmProject::Demo.path()))
+}
+
 fn build_page_for(server_port: u16, payment_port: u16) -> Result<()> {
     provision::npm(NpmProject::Demo)?;
     announce("building the shop");

@@ -16,6 +16,11 @@ pub enum SystemPackage {
     Chromium,
     Redis,
     Postgres,
+    HaProxy,
+    /// SQLite's command line.
+    Sqlite,
+    /// What judges units, also where systemd does not run.
+    Systemd,
     /// Python with what makes environments of its own.
     Python,
     /// Debian's newer Rust with the sources of the standard library.
@@ -28,6 +33,9 @@ impl SystemPackage {
             Self::Chromium => &["chromium"],
             Self::Redis => &["redis-server"],
             Self::Postgres => &["postgresql"],
+            Self::HaProxy => &["haproxy"],
+            Self::Sqlite => &["sqlite3"],
+            Self::Systemd => &["systemd"],
             Self::Python => &["python3", "python3-venv"],
             Self::RustForWeb => &["rustc-web", "cargo-web", "rust-web-src"],
         }
@@ -38,6 +46,10 @@ impl SystemPackage {
             Self::Chromium => std::env::var_os("CHROMIUM").is_some() || find("chromium").is_some(),
             Self::Redis => find("redis-server").is_some(),
             Self::Postgres => find("initdb").is_some() || debian_postgres(),
+            // Not everybody's `PATH` has Debian's folder for it.
+            Self::HaProxy => find("haproxy").is_some() || Path::new("/usr/sbin/haproxy").is_file(),
+            Self::Sqlite => find("sqlite3").is_some(),
+            Self::Systemd => find("systemd-analyze").is_some(),
             // Debian has the module without what it needs.
             Self::Python => {
                 let asked = program("python3").args(["-c", "import venv, ensurepip"]).output();

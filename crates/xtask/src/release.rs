@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
+use crate::demo;
 use crate::process::{announce, cargo, output, program, run};
 use crate::workspace;
 
@@ -36,9 +37,11 @@ pub fn build() -> Result<()> {
     let c: Vec<String> =
         places.iter().rev().map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())).collect();
 
+    demo::build_embedded()?;
     announce("building the release of the server");
     let mut build = cargo();
     build.args(["build", "--release", "--locked", "--package", "throughline-server", "--target", &host]);
+    build.args(["--features", "web-demo"]);
     build.env("SOURCE_DATE_EPOCH", &committed_at).env("CARGO_INCREMENTAL", "0");
     build.env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}")).env_remove("RUSTFLAGS");
     // SQLite and the allocator are C.

@@ -42,7 +42,13 @@ impl Stage {
 
     fn system_packages(self) -> &'static [SystemPackage] {
         match self {
-            Self::Rust => &[SystemPackage::Redis, SystemPackage::Postgres],
+            Self::Rust => &[
+                SystemPackage::Redis,
+                SystemPackage::Postgres,
+                SystemPackage::HaProxy,
+                SystemPackage::Sqlite,
+                SystemPackage::Systemd,
+            ],
             Self::Api => &[SystemPackage::Python],
             Self::Wasm | Self::Npm => &[],
             Self::E2e => &[SystemPackage::Chromium, SystemPackage::Postgres],

@@ -23,7 +23,7 @@ export function Shop() {
     <div className="shop">
       <header className="masthead">
         <p className="brand">
-          <img src="/icon.svg" alt="" width="32" height="32" /> Slowpour
+          <img src="./icon.svg" alt="" width="32" height="32" /> Slowpour
         </p>
         <Progress />
         <button type="button" className="link" onClick={startAgain}>

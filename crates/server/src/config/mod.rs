@@ -85,6 +85,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines there are.
     pub log_filter: String,
+    /// How long a server that was told to stop still takes connections, while it says that it is not ready.
+    pub drain_delay: Duration,
     /// How long a stopping server waits for what is under way.
     pub shutdown_grace: Duration,
     /// Whether `/metrics` is for everyone.
@@ -369,6 +371,7 @@ impl Config {
             max_sockets_per_session: count("max_sockets_per_session", options.max_sockets_per_session)?,
             log_format: given("log_format", &options.log_format)?,
             log_filter: given("log", &options.log)?,
+            drain_delay: period("drain_delay", &options.drain_delay)?,
             shutdown_grace: period("shutdown_grace", &options.shutdown_grace)?,
             open_metrics: options.open_metrics.unwrap_or(dev),
             dev,

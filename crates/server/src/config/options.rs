@@ -155,6 +155,12 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "text")]
     pub request_timeout: Option<humantime::Duration>,
 
+    /// How long a server that was told to stop goes on as before, while `/readyz` answers 503 and each connection ends after its
+    /// answer, so that load balancers send requests elsewhere before it takes none. Longer than they need to notice
+    #[arg(long, help_heading = "Listening", env = "THROUGHLINE_DRAIN_DELAY", value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub drain_delay: Option<humantime::Duration>,
+
     /// How long a stopping server waits for what is under way
     #[arg(long, help_heading = "Listening", env = "THROUGHLINE_SHUTDOWN_GRACE", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
@@ -538,6 +544,7 @@ impl ServeOptions {
             read_connections: self.read_connections.or(other.read_connections),
             commit_queue: self.commit_queue.or(other.commit_queue),
             commit_batch: self.commit_batch.or(other.commit_batch),
+            drain_delay: self.drain_delay.or(other.drain_delay),
             shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
             open_metrics: self.open_metrics.or(other.open_metrics),
             log_format: self.log_format.or(other.log_format),

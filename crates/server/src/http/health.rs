@@ -62,7 +62,7 @@ async fn ready(State(state): State<Arc<ServerState>>) -> Response {
     let is_whole = has_database && (redis.is_none() || has_redis);
     // While draining, load balancers should send the next request elsewhere. Without some of its tiers a server still
     // does what it can, and the others most likely lack the same; without all of them it can accept nothing.
-    let (status, code) = match state.shutdown.is_cancelled() {
+    let (status, code) = match state.draining.is_cancelled() {
         true => ("draining", StatusCode::SERVICE_UNAVAILABLE),
         false if is_whole && mode == Mode::Normal => ("ready", StatusCode::OK),
         false if (has_database || has_redis) && mode.accepts_commands() => ("degraded", StatusCode::OK),

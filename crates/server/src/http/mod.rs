@@ -1,5 +1,6 @@
 //! What the outside sees: routes, and the layers around all of them.
 
+mod assets;
 pub mod body;
 pub mod cache;
 pub mod cookie;
@@ -42,6 +43,7 @@ pub fn app(state: &Arc<ServerState>, features: Router<Arc<ServerState>>) -> Rout
     let routes = Router::new()
         .merge(health::routes())
         .merge(metrics::routes())
+        .merge(assets::routes(state.config.dev))
         .merge(features)
         .fallback(layers::not_found)
         .with_state(Arc::clone(state));

@@ -211,16 +211,30 @@ async fn nobody_without_a_credential_is_let_in() {
 }
 
 #[tokio::test]
-async fn readiness_names_each_dependency_and_ends_with_the_shutdown() {
+async fn readiness_names_each_dependency_and_ends_when_the_server_drains() {
     let server = server(ServeOptions::default());
     assert_eq!(send(&server, get_of("/livez")).await.status, StatusCode::OK);
     let ready = send(&server, get_of("/readyz")).await;
     assert_eq!(ready.status, StatusCode::OK);
     assert_eq!(ready.body["dependencies"]["database"]["status"], "up");
-    server.state.shutdown.cancel();
+    server.state.draining.cancel();
     let draining = send(&server, get_of("/readyz")).await;
     assert_eq!(draining.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(draining.body["status"], "draining");
+}
+
+#[cfg(not(feature = "web-demo"))]
+#[tokio::test]
+async fn a_demo_that_is_not_built_in_says_how_to_have_it_and_only_on_a_developers_machine() {
+    let server = server(ServeOptions::default());
+    for path in ["/demo", "/demo/", "/demo/assets/index.js"] {
+        let missing = send(&server, get_of(path)).await;
+        assert_eq!(missing.status, StatusCode::NOT_FOUND);
+        assert!(missing.body["detail"].as_str().unwrap().contains("cargo xtask release"), "{}", missing.body);
+    }
+    let routes: Router = super::assets::routes(false).with_state(Arc::clone(&server.state));
+    let real = routes.oneshot(get_of("/demo")).await.unwrap();
+    assert!(real.into_body().collect().await.unwrap().to_bytes().is_empty(), "a shop's server says nothing of it");
 }
 
 #[tokio::test]

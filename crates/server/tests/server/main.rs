@@ -1,8 +1,10 @@
 //! The real binary, from outside.
 
 mod audit;
+mod backup;
 mod binary;
 mod cookies;
+mod deployment_examples;
 mod doctor;
 mod encryption;
 mod events;
@@ -24,7 +26,9 @@ mod privacy_command;
 mod process;
 mod requirements;
 mod rest;
+mod restored_earlier;
 mod revocation;
+mod rolling_update;
 mod route_migration;
 mod security_headers;
 mod service_keys;
@@ -34,4 +38,5 @@ mod tiers;
 mod tls;
 mod webhook_receiver;
 mod webhooks;
+mod upgrades;
 mod wrong_principals;

@@ -154,6 +154,40 @@ fn a_second_server_on_the_same_port_is_told_so() {
 }
 
 #[test]
+fn a_server_that_drains_serves_and_says_that_it_is_not_ready() {
+    let mut server = start(tempfile::tempdir().unwrap(), &["--dev", "--drain-delay", "2s"]);
+    server.line();
+    let line = server.line();
+    let address = address(&line);
+    let url = format!("http://{address}");
+    let health = || throughline(&["healthcheck", "--server", &url]).output().unwrap();
+    let ready = health();
+    assert!(ready.status.success(), "{}", failure(&ready));
+    assert!(String::from_utf8_lossy(&ready.stdout).contains(r#""status":"ready""#));
+    let mut kept = TcpStream::connect(address).unwrap();
+    kept.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+
+    let started = Instant::now();
+    let id = server.process.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while !request(address, "/readyz", "").starts_with("HTTP/1.1 503") {
+        assert!(Instant::now() < deadline, "it does not say that it drains");
+    }
+    let said = failure(&health());
+    assert!(said.contains("is not ready") && said.contains("draining"), "{said}");
+    // What comes is answered, and then the connection ends, whoever would have kept it.
+    write!(kept, "GET /livez HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    kept.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && header_of(&answer, "connection") == Some("close"), "{answer}");
+    assert!(server.process.wait().unwrap().success());
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+    let said = failure(&health());
+    assert!(said.contains("can't be reached"), "{said}");
+}
+
+#[test]
 fn what_anybody_can_cause_does_not_fill_the_log() {
     let Dev { mut server, address, service_key } = dev(&[]);
     for _ in 0..100 {

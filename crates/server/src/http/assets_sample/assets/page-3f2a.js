@@ -1,0 +1,12 @@
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
+document.body.append('What is asked for by tests.');
