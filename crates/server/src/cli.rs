@@ -26,7 +26,7 @@ use crate::routes_command::{RoutesCommand, RoutesError};
 use crate::serve::{serve, stop_signal};
 use crate::service_keys_command::{ServiceKeysCommand, ServiceKeysError};
 use crate::store::{self, DatabaseUrl, OpenError};
-use crate::telemetry::{self, TelemetryError};
+use crate::telemetry::{self, SpanExport, TelemetryError, TracingError};
 use crate::tls::{Tls, TlsError};
 use crate::wiring::{ServerState, WiringError};
 
@@ -135,6 +135,8 @@ enum CommandError {
     Secrets(#[from] SecretsError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Tracing(#[from] TracingError),
     #[error(transparent)]
     Wiring(#[from] WiringError),
     #[error(transparent)]
@@ -278,7 +280,10 @@ fn migrate(command: MigrateCommand) -> Result<(), CommandError> {
 
 fn run_server(options: ServeOptions) -> Result<(), CommandError> {
     let (config, mut options) = Config::resolve(options)?;
-    telemetry::start_logging(config.log_format, &config.log_filter)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::System)?;
+    let traces = config.tracing.as_ref().map(|settings| SpanExport::start(settings, runtime.handle().clone()));
+    let traces = traces.transpose()?;
+    telemetry::start_logging(config.log_format, &config.log_filter, traces.as_ref().zip(config.tracing.as_ref()))?;
     if options.dev
         && config::key_source(&options, |name| std::env::var(name).ok()).map_err(SecretsError::from)?.is_none()
     {
@@ -288,8 +293,10 @@ fn run_server(options: ServeOptions) -> Result<(), CommandError> {
         options.keys_file = Some(keys);
     }
     let secrets = Secrets::load(&options, |name| std::env::var(name).ok())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::System)?;
     let outcome = runtime.block_on(start_and_serve(config, secrets));
+    if let Some(traces) = traces {
+        runtime.block_on(traces.close());
+    }
     // What outlived the grace time is cut off here.
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::ring::default_provider;
@@ -87,6 +87,41 @@ impl ServerUrl {
     pub fn is_in_the_clear(&self) -> bool {
         let is_loopback = self.host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
         !self.is_tls && !is_loopback && self.host != "localhost"
+    }
+
+    /// Whether TLS is spoken there.
+    pub(crate) const fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    async fn connect(&self, tls: Option<&Arc<ClientConfig>>) -> io::Result<Box<dyn Connection>> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?))
+    }
+
+    /// Sends `request` there over a connection of its own; the answer, whatever its status, where its body is not longer than
+    /// `most` bytes.
+    pub(crate) async fn exchange(
+        &self,
+        tls: Option<&Arc<ClientConfig>>,
+        mut request: Request<Bytes>,
+        most: usize,
+    ) -> io::Result<Response<Bytes>> {
+        if let Some(path) = request.uri().path_and_query().cloned() {
+            *request.uri_mut() = path.into();
+        }
+        let host = HeaderValue::from_str(&self.authority).map_err(io::Error::other)?;
+        request.headers_mut().insert(HOST, host);
+        let connection = TokioIo::new(self.connect(tls).await?);
+        let (mut sender, driver) = http1::handshake(connection).await.map_err(io::Error::other)?;
+        tokio::spawn(driver);
+        let answer = sender.send_request(request.map(Full::new)).await.map_err(io::Error::other)?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, most).collect().await.map_err(io::Error::other)?;
+        Ok(Response::from_parts(head, body.to_bytes()))
     }
 }
 
@@ -272,7 +307,7 @@ impl RestClient {
             .header(USER_AGENT, concat!("throughline/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body))?;
         let unreachable = |source| RestError::Unreachable { server: server.clone(), source };
-        let connecting = timeout(CONNECTED_WITHIN, self.connect()).await;
+        let connecting = timeout(CONNECTED_WITHIN, server.connect(self.tls.as_ref())).await;
         let connection = connecting.map_err(|late| unreachable(late.into()))?.map_err(unreachable)?;
         let answering = timeout(ANSWERED_WITHIN, exchange(connection, request)).await;
         let answer = answering.map_err(|_| RestError::Silent { server: server.clone() })?;
@@ -290,15 +325,6 @@ impl RestClient {
     #[must_use]
     pub fn stranger(&self, status: StatusCode) -> RestError {
         RestError::Stranger { server: self.server.clone(), status }
-    }
-
-    async fn connect(&self) -> io::Result<Box<dyn Connection>> {
-        let ServerUrl { host, port, .. } = &self.server;
-        let stream = TcpStream::connect((host.as_str(), *port)).await?;
-        stream.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
-        let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-        Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?))
     }
 }
 
@@ -318,7 +344,11 @@ async fn exchange(
     Ok((head.status, body.collect().await?.to_bytes()))
 }
 
-fn tls_settings(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RestError> {
+/// TLS with the public certificate authorities, or those in `ca_file` alone.
+///
+/// # Errors
+/// See [`RestError`].
+pub(crate) fn tls_settings(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RestError> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),

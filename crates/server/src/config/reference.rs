@@ -19,6 +19,8 @@ const FORMS: &[(&str, &str)] = &[
     ("PREFIX", "a text without `{` and `}`"),
     ("DURATION", "a number and a unit: `250ms`, `10s`, `30m`, `1h 30m`"),
     ("COUNT", "a whole number, 1 or more"),
+    ("RATIO", "a number from 0 to 1: `0.05`"),
+    ("RECEIVER", "`http://127.0.0.1:4318`, `https://otlp.example/path`"),
     ("SIZE", "a number of bytes: `65536`, `64KiB`, `1MiB`"),
     (
         "ORIGIN,…",
