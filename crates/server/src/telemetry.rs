@@ -78,6 +78,7 @@ pub fn start_logging(
                 .with_location(false)
                 .with_threads(false)
                 .with_target(false)
+                .with_tracked_inactivity(false)
                 .with_filter(is_traced);
             // Spans first: while a line is written, another one may be, which tells of those withheld.
             let lines = lines.with_filter(wanted.with_target(spans::TARGET, LevelFilter::OFF));

@@ -173,7 +173,10 @@ struct Client {
 impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (receiver, tls) = (self.receiver.clone(), self.tls.clone());
-        let sending = async move { receiver.exchange(tls.as_ref(), request, LONGEST_ANSWER).await };
-        Ok(self.runtime.spawn(timeout(SENT_WITHIN, sending)).await???)
+        let sending = async move {
+            // Begun on the runtime: there is no clock outside of it.
+            timeout(SENT_WITHIN, receiver.exchange(tls.as_ref(), request, LONGEST_ANSWER)).await
+        };
+        Ok(self.runtime.spawn(sending).await???)
     }
 }

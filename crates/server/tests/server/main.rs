@@ -31,4 +31,5 @@ mod slow_reader;
 mod socket;
 mod tiers;
 mod tls;
+mod traces;
 mod wrong_principals;
