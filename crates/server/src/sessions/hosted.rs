@@ -123,8 +123,11 @@ impl Unsettled {
     }
 
     fn is(&self, client_id: &ClientId, seq: u64) -> bool {
-        // One without a number has got one since.
-        self.client_id.as_ref() == Some(client_id) && self.seq.is_none_or(|own| own == seq)
+        // One without a number has got one since. In the ledger, a back end's client has a name that no browser can take.
+        let is_its = |own: &ClientId| {
+            own == client_id || [Role::Service, Role::Operator].iter().any(|&role| own.in_ledger(role) == *client_id)
+        };
+        self.client_id.as_ref().is_some_and(is_its) && self.seq.is_none_or(|own| own == seq)
     }
 
     fn settle(self, outcome: &'static str, code: Option<&'static str>) {
@@ -592,14 +595,12 @@ impl Hosted {
                 Effect::Share(share) => {
                     let issued = share.entries.iter().filter_map(|entry| entry.issued.as_ref());
                     let commands = live.spans_of(issued.map(|issued| (&issued.client_id, issued.seq)));
-                    let places = commands.iter().filter_map(spans::place_of);
-                    live.traced.extend(places.map(|place| (share.state.version(), place)));
-                    live.traced.truncate(LINKED_COMMANDS);
-                    self.share(share, Step::of("share", &commands));
+                    self.share(share, commands);
                 }
                 Effect::Flush(commit) => {
-                    let version = commit.state.version();
-                    let of_it = live.traced.iter().filter(|(reached, _)| *reached <= version);
+                    let versions = commit.expected_version + 1..=commit.state.version();
+                    live.traced.retain(|(version, _)| *version >= *versions.start());
+                    let of_it = live.traced.iter().filter(|(version, _)| versions.contains(version));
                     let places = of_it.map(|(_, place)| place.clone()).collect();
                     self.write_tail(commit, spans::flush(self.key.session_id.as_str(), places));
                 }
@@ -627,7 +628,6 @@ impl Hosted {
         live.unflushed = unflushed;
         if unflushed == 0 {
             live.owns_tail = false;
-            live.traced.clear();
             if let Some(since) = live.unflushed_since.take() {
                 metrics::histogram!("throughline_flush_lag_seconds").record(since.elapsed().as_secs_f64());
             }
@@ -739,8 +739,9 @@ impl Hosted {
         }
     }
 
-    fn share(self: &Arc<Self>, share: Share, step: Step) {
+    fn share(self: &Arc<Self>, share: Share, commands: Vec<Span>) {
         let hosted = Arc::clone(self);
+        let step = Step::of("share", &commands);
         let span = step.span();
         let sharing = async move {
             let cipher = hosted.live().and_then(|live| live.cipher.clone());
@@ -752,6 +753,9 @@ impl Hosted {
                 Answer::Taken => {
                     if let Some(mut live) = hosted.live() {
                         live.owns_tail = true;
+                        let places = commands.iter().filter_map(spans::place_of);
+                        live.traced.extend(places.map(|place| (share.state.version(), place)));
+                        live.traced.truncate(LINKED_COMMANDS);
                     }
                     hosted.change(|authority, rules| authority.shared(rules));
                 }
@@ -772,9 +776,6 @@ impl Hosted {
             match tokio::time::timeout(COMMIT_PATIENCE, hosted.write(&commit)).await {
                 Ok(Ok(cipher)) => {
                     hosted.use_cipher(cipher);
-                    if let Some(mut live) = hosted.live() {
-                        live.traced.retain(|(version, _)| *version > commit.state.version());
-                    }
                     hosted.change(|authority, rules| authority.flushed(rules));
                 }
                 Ok(Err(CommitError::Conflict { .. })) => {
