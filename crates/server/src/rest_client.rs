@@ -85,8 +85,7 @@ impl ServerUrl {
     /// Whether what is sent there can be read on the way.
     #[must_use]
     pub fn is_in_the_clear(&self) -> bool {
-        let is_loopback = self.host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
-        !self.is_tls && !is_loopback && self.host != "localhost"
+        !self.is_tls && !self.is_loopback()
     }
 
     /// Whether TLS is spoken there.
@@ -100,6 +99,12 @@ impl ServerUrl {
         let Some(tls) = tls else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
         Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?))
+    }
+
+    /// Whether it is on this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
     }
 
     /// Sends `request` there over a connection of its own; the answer, whatever its status, where its body is not longer than
@@ -296,16 +301,7 @@ impl RestClient {
         accept: &'static str,
     ) -> Result<Bytes, RestError> {
         let server = &self.server;
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", server.prefix))
-            .header(HOST, &server.authority)
-            .header(AUTHORIZATION, self.authorization.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, accept)
-            .header(USER_AGENT, concat!("throughline/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(body))?;
+        let request = self.request(method, path, body, accept)?;
         let unreachable = |source| RestError::Unreachable { server: server.clone(), source };
         let connecting = timeout(CONNECTED_WITHIN, server.connect(self.tls.as_ref())).await;
         let connection = connecting.map_err(|late| unreachable(late.into()))?.map_err(unreachable)?;
@@ -321,12 +317,71 @@ impl RestClient {
         })
     }
 
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        accept: &'static str,
+    ) -> Result<Request<Full<Bytes>>, axum::http::Error> {
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.server.prefix))
+            .header(HOST, &self.server.authority)
+            .header(AUTHORIZATION, self.authorization.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, accept)
+            .header(USER_AGENT, concat!("throughline/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(body))
+    }
+
+    /// Which server it asks.
+    #[must_use]
+    pub const fn server(&self) -> &ServerUrl {
+        &self.server
+    }
+
+    /// A connection for many requests, one after the other.
+    ///
+    /// # Errors
+    /// When nobody is there.
+    pub(crate) async fn keep(&self) -> Result<KeptConnection, RestError> {
+        let unreachable = |source| RestError::Unreachable { server: self.server.clone(), source };
+        let connection = self.server.connect(self.tls.as_ref()).await.map_err(unreachable)?;
+        let shaken = http1::handshake(TokioIo::new(connection)).await;
+        let (sender, driver) = shaken.map_err(|source| RestError::Ended { server: self.server.clone(), source })?;
+        tokio::spawn(driver);
+        Ok(KeptConnection(sender))
+    }
+
+    /// The status and body of the answer, whatever it is.
+    ///
+    /// # Errors
+    /// When the connection ends before it.
+    pub(crate) async fn ask_on(
+        &self,
+        connection: &mut KeptConnection,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), RestError> {
+        let request = self.request(method, path, body, "application/json")?;
+        let ended = |source| RestError::Ended { server: self.server.clone(), source };
+        connection.0.ready().await.map_err(ended)?;
+        let (head, body) = connection.0.send_request(request).await.map_err(ended)?.into_parts();
+        Ok((head.status, body.collect().await.map_err(ended)?.to_bytes()))
+    }
+
     /// That an answer with this status is none that a server gives.
     #[must_use]
     pub fn stranger(&self, status: StatusCode) -> RestError {
         RestError::Stranger { server: self.server.clone(), status }
     }
 }
+
+/// A connection that is kept from one request to the next.
+pub(crate) struct KeptConnection(http1::SendRequest<Full<Bytes>>);
 
 /// A stream, with TLS or without.
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}

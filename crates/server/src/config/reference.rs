@@ -170,6 +170,7 @@ mod tests {
 
     #[test]
     fn the_committed_reference_is_up_to_date() {
+        is_committed("cli.md", &crate::cli_documents::reference(crate::cli::definition()));
         is_committed("configuration.md", &markdown());
         is_committed("operations/metrics.md", &crate::telemetry::catalogue::reference());
         is_committed("openapi.json", &crate::http::reference::document());

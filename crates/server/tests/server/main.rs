@@ -2,6 +2,7 @@
 
 mod audit;
 mod binary;
+mod command_line;
 mod cookies;
 mod doctor;
 mod encryption;
