@@ -248,8 +248,18 @@ impl Outcome {
     fn text(&self) -> String {
         let mut text = format!(
             "{} requests by {} clients in {:.1} s: {} a second, {} failed\n\n{:<8}{:>10}{:>8}{:>10}{:>10}{:>10}{:>12}\n",
-            self.requests, self.clients, self.seconds, self.requests_per_second, self.failed,
-            "", "requests", "failed", "p50 ms", "p95 ms", "p99 ms", "longest ms",
+            self.requests,
+            self.clients,
+            self.seconds,
+            self.requests_per_second,
+            self.failed,
+            "",
+            "requests",
+            "failed",
+            "p50 ms",
+            "p95 ms",
+            "p99 ms",
+            "longest ms",
         );
         for Operation { name, requests, failed, p50_ms, p95_ms, p99_ms, longest_ms } in &self.operations {
             // Writing to a `String` cannot fail.

@@ -50,7 +50,9 @@ pub fn reference(root: Command) -> String {
     }
     let shared: Vec<String> = root
         .find_subcommand(ELSEWHERE)
-        .map(|serve| serve.get_arguments().filter(|option| is_shown(option)).map(|option| option.get_id().to_string()).collect())
+        .map(|serve| {
+            serve.get_arguments().filter(|option| is_shown(option)).map(|option| option.get_id().to_string()).collect()
+        })
         .unwrap_or_default();
     for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
         describe(command, "", &shared, &mut text);
@@ -63,13 +65,14 @@ fn describe(command: &Command, above: &str, shared: &[String], text: &mut String
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let within: Vec<&Command> = command.get_subcommands().filter(|command| command.get_name() != "help").collect();
     let _ = write!(text, "\n## `{path}`\n\n{about}.\n");
-    let (configured, own): (Vec<&Arg>, Vec<&Arg>) = command
-        .get_arguments()
-        .filter(|option| is_shown(option))
-        .partition(|option| shared.iter().any(|shared| shared == option.get_id().as_str()) && option.get_env().is_some());
+    let (configured, own): (Vec<&Arg>, Vec<&Arg>) =
+        command.get_arguments().filter(|option| is_shown(option)).partition(|option| {
+            shared.iter().any(|shared| shared == option.get_id().as_str()) && option.get_env().is_some()
+        });
     if !configured.is_empty() {
         let all = if configured.len() == shared.len() { "The" } else { "Some" };
-        let names: Vec<String> = configured.iter().filter_map(|option| option.get_long()).map(|name| format!("`--{name}`")).collect();
+        let names: Vec<String> =
+            configured.iter().filter_map(|option| option.get_long()).map(|name| format!("`--{name}`")).collect();
         let named = if configured.len() == shared.len() { String::new() } else { format!(": {}", names.join(", ")) };
         let _ = write!(text, "\n{all} options of the [configuration](configuration.md){named}.\n");
     }
@@ -99,7 +102,8 @@ fn row(option: &Arg, text: &mut String) {
     if !words.is_empty() && form.is_some() {
         let _ = write!(help, ": {}", words.join(", "));
     }
-    let default: Vec<String> = option.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy())).collect();
+    let default: Vec<String> =
+        option.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy())).collect();
     if !default.is_empty() && form.is_some() {
         let _ = write!(help, ". Without it, {}", default.join(", "));
     }

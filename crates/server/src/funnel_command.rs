@@ -73,7 +73,8 @@ impl FunnelCommand {
                     let (steps, offers) = (funnel.steps.len(), funnel.offers.len());
                     let (id, version) = (&funnel.id, funnel.version);
                     if *json {
-                        let told = json!({ "file": file, "id": id, "version": version, "steps": steps, "offers": offers });
+                        let told =
+                            json!({ "file": file, "id": id, "version": version, "steps": steps, "offers": offers });
                         return Ok(format!("{told}\n"));
                     }
                     Ok(format!(

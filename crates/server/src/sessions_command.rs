@@ -330,16 +330,15 @@ fn overview(session: &Value) -> String {
 }
 
 /// What of an event is shown: names of the shop and numbers, nothing that a buyer has typed.
-const SHOWN: [&str; 9] =
-    ["step", "offer", "product", "amount", "price", "currency", "source", "expiresAt", "closesAt"];
+const SHOWN: [&str; 9] = ["step", "offer", "product", "amount", "price", "currency", "source", "expiresAt", "closesAt"];
 
 /// One record in one line, with the time since the one before.
 fn line(record: &Value, before: &mut Option<Timestamp>) -> String {
     let event = &record["event"];
     let at: Option<Timestamp> = serde_json::from_value(record["at"].clone()).ok();
-    let since = at.zip(*before).map(|(at, before)| humantime::format_duration(Duration::from_millis(
-        u64::try_from(at.since(before).as_millis()).unwrap_or(0),
-    )));
+    let since = at.zip(*before).map(|(at, before)| {
+        humantime::format_duration(Duration::from_millis(u64::try_from(at.since(before).as_millis()).unwrap_or(0)))
+    });
     *before = at.or(*before);
     let mut details = Vec::new();
     let rejection = &event["rejection"];

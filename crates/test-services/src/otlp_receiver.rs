@@ -87,10 +87,8 @@ impl OtlpReceiver {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let url = format!("http://{}", listener.local_addr()?);
-        let app = Router::new()
-            .route("/v1/traces", post(receive))
-            .route("/spans", get(show))
-            .with_state(Arc::clone(&spans));
+        let app =
+            Router::new().route("/v1/traces", post(receive)).route("/spans", get(show)).with_state(Arc::clone(&spans));
         let (stop, stopped) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::spawn(move || {

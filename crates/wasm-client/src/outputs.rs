@@ -352,7 +352,8 @@ impl Outputs {
                 frame.raw("{\"type\":\"submit\",\"commands\":[");
             }
             self.write_submission(&mut frame, command);
-            traceparents.push(self.find(command.client_id.as_str(), command.seq).and_then(|issued| issued.traceparent.clone()));
+            traceparents
+                .push(self.find(command.client_id.as_str(), command.seq).and_then(|issued| issued.traceparent.clone()));
             if frame.len() >= FRAME_BYTES || place + 1 == commands.len() {
                 frame.close("]");
                 let traceparents = core::mem::take(&mut traceparents);

@@ -132,8 +132,7 @@ impl Unsettled {
 
     fn settle(self, outcome: &'static str, code: Option<&'static str>) {
         let (elapsed, kind, seq) = (self.arrived.elapsed(), self.kind, self.seq);
-        self.span
-            .in_scope(|| tracing::debug!(kind, seq, outcome, code, elapsed_ms = elapsed.as_millis(), "settled"));
+        self.span.in_scope(|| tracing::debug!(kind, seq, outcome, code, elapsed_ms = elapsed.as_millis(), "settled"));
         spans::settled(&self.span, outcome, code);
         metrics::counter!("throughline_commands_total", "type" => self.kind, "outcome" => outcome).increment(1);
         metrics::histogram!("throughline_command_seconds", "type" => self.kind).record(elapsed.as_secs_f64());
@@ -459,8 +458,9 @@ impl Hosted {
         requests: Vec<Request>,
     ) {
         let step = self.await_answers(peer, &requests);
-        step.span()
-            .in_scope(|| self.change(|authority, rules| authority.submit_once(peer, role, credential, requests, rules)));
+        step.span().in_scope(|| {
+            self.change(|authority, rules| authority.submit_once(peer, role, credential, requests, rules))
+        });
     }
 
     /// The step of deciding them.

@@ -54,7 +54,8 @@ mod tests {
         let parent = parent.map(|flags| Context::new().with_remote_span_context(span(flags)));
         let links: Vec<Link> = links.iter().map(|flags| Link::with_context(span(*flags))).collect();
         let kind = SpanKind::Internal;
-        let result = Sampling::new(ratio).should_sample(parent.as_ref(), TraceId::from(u128::MAX), "a", &kind, &[], &links);
+        let result =
+            Sampling::new(ratio).should_sample(parent.as_ref(), TraceId::from(u128::MAX), "a", &kind, &[], &links);
         result.decision == SamplingDecision::RecordAndSample
     }
 

@@ -69,11 +69,8 @@ impl SpanExport {
     /// See [`TracingError`].
     pub fn start(settings: &TracingSettings, runtime: Handle) -> Result<Self, TracingError> {
         let TracingSettings { endpoint, ca_file, sampling, .. } = settings;
-        let tls = if endpoint.is_tls() {
-            Some(tls_settings(ca_file.as_deref()).map_err(TracingError::Tls)?)
-        } else {
-            None
-        };
+        let tls =
+            if endpoint.is_tls() { Some(tls_settings(ca_file.as_deref()).map_err(TracingError::Tls)?) } else { None };
         let client = Client { receiver: endpoint.clone(), tls, runtime };
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_http()

@@ -61,12 +61,14 @@ async fn who_follows_a_session_hears_what_happens_to_it() {
     let id = new_session(&dev).await;
     let url = format!("http://{}", dev.address);
     let start = |arguments: &[&str]| {
-        let mut command = throughline(&[&["sessions", "tail", "--follow", "--json", "--server", &url], arguments].concat());
+        let mut command =
+            throughline(&[&["sessions", "tail", "--follow", "--json", "--server", &url], arguments].concat());
         command.env("THROUGHLINE_SERVICE_KEY", &dev.service_key).stdout(Stdio::piped()).spawn().unwrap()
     };
     let (mut one, mut all) = (start(&[&id, "-n", "1"]), start(&[]));
     let mut lines = [&mut one, &mut all].map(|process| BufReader::new(process.stdout.take().unwrap()).lines());
-    let next = |lines: &mut std::io::Lines<_>| -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let next =
+        |lines: &mut std::io::Lines<_>| -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     let [of_one, of_all] = &mut lines;
     let begun = next(of_all);
     assert_eq!((&begun["id"], &begun["version"]), (&json!(id), &next(of_one)["version"]));

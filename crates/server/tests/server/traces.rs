@@ -34,7 +34,8 @@ fn named<'a>(spans: &'a [Span], trace: &str, name: &str) -> &'a Span {
 
 /// The only span that is linked to this one, which is linked to it.
 fn batch_of<'a>(spans: &'a [Span], database: &Span) -> &'a Span {
-    let found: Vec<&Span> = spans.iter().filter(|span| span.name == "database batch" && span.is_linked_to(database)).collect();
+    let found: Vec<&Span> =
+        spans.iter().filter(|span| span.name == "database batch" && span.is_linked_to(database)).collect();
     assert_eq!(found.len(), 1, "{spans:#?}");
     assert!(database.is_linked_to(found[0]), "{database:?}");
     assert!(found[0].parent.is_empty() && found[0].trace != database.trace, "it is everybody's: {:?}", found[0]);
