@@ -209,8 +209,11 @@ impl Tail {
         let mut shown = HashMap::new();
         let mut since = String::new();
         self.print_new(first.sessions, self.lines as usize, &mut shown, &mut since, out)?;
+        if !self.follow {
+            return Ok(());
+        }
         let mut is_away = false;
-        while self.follow {
+        loop {
             out.flush()?;
             tokio::time::sleep(LOOK_EVERY).await;
             match changed_since(client, &since).await {
@@ -221,7 +224,6 @@ impl Tail {
                 Err(error) => self.bear(error, &mut is_away)?,
             }
         }
-        Ok(())
     }
 
     /// Prints those whose version was not printed yet, in the order of their latest changes.

@@ -1,7 +1,7 @@
 //! What people type: the story of a session, a measurement, and what helps to type.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Output, Stdio};
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStdout, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -60,25 +60,40 @@ async fn who_follows_a_session_hears_what_happens_to_it() {
     let dev = dev(&[]);
     let id = new_session(&dev).await;
     let url = format!("http://{}", dev.address);
-    let start = |arguments: &[&str]| {
-        let mut command =
-            throughline(&[&["sessions", "tail", "--follow", "--json", "--server", &url], arguments].concat());
-        command.env("THROUGHLINE_SERVICE_KEY", &dev.service_key).stdout(Stdio::piped()).spawn().unwrap()
-    };
-    let (mut one, mut all) = (start(&[&id, "-n", "1"]), start(&[]));
-    let mut lines = [&mut one, &mut all].map(|process| BufReader::new(process.stdout.take().unwrap()).lines());
-    let next =
-        |lines: &mut std::io::Lines<_>| -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
-    let [of_one, of_all] = &mut lines;
-    let begun = next(of_all);
-    assert_eq!((&begun["id"], &begun["version"]), (&json!(id), &next(of_one)["version"]));
+    let [mut one, mut all] = [&[&id, "-n", "1"][..], &[]].map(|arguments| Following::start(&dev, &url, arguments));
+    let begun = all.next();
+    assert_eq!((&begun["id"], &begun["version"]), (&json!(id), &one.next()["version"]));
     set_email(&dev, &id).await;
-    let (record, session) = (next(of_one), next(of_all));
+    let (record, session) = (one.next(), all.next());
     assert_eq!(record["event"]["type"], "emailSet");
     assert_eq!((&session["id"], &session["version"]), (&json!(id), &record["version"]));
-    for mut process in [one, all] {
-        process.kill().unwrap();
-        process.wait().unwrap();
+}
+
+/// A command that goes on until it is ended.
+struct Following {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Following {
+    fn start(dev: &Dev, url: &str, arguments: &[&str]) -> Self {
+        let follow = ["sessions", "tail", "--follow", "--json", "--server", url];
+        let mut command = throughline(&[&follow, arguments].concat());
+        command.env("THROUGHLINE_SERVICE_KEY", &dev.service_key).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
