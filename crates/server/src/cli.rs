@@ -1,15 +1,19 @@
 //! The command line.
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::audit_command::{AuditCommand, AuditError};
+use crate::bench_command::{self, BenchCommand, BenchError};
+use crate::cli_documents;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, ConfigError, Secrets, SecretsError, ServeOptions};
 use crate::doctor_command::DoctorCommand;
@@ -21,13 +25,14 @@ use crate::http;
 use crate::import_command::{self, ImportCommand, ImportCommandError};
 use crate::keys_command::{KeysCommand, KeysError, development_keys};
 use crate::migrate_command::{self, MigrateCommand};
-use crate::privacy_command::{PrivacyCommand, PrivacyError};
+use crate::privacy_command::{self, PrivacyCommand, PrivacyError};
 use crate::problem::chain;
 use crate::routes_command::{RoutesCommand, RoutesError};
 use crate::serve::{serve, stop_signal};
 use crate::service_keys_command::{ServiceKeysCommand, ServiceKeysError};
+use crate::sessions_command::{SessionsCommand, SessionsError};
 use crate::store::{self, DatabaseUrl, OpenError};
-use crate::telemetry::{self, TelemetryError};
+use crate::telemetry::{self, SpanExport, TelemetryError, TracingError};
 use crate::tls::{Tls, TlsError};
 use crate::webhooks_command::{WebhooksCommand, WebhooksError};
 use crate::wiring::{ServerState, WiringError};
@@ -42,6 +47,7 @@ Examples:
   throughline audit verify --config throughline.toml  say whether the audit log is as it was written
   throughline import --from postgres://reader@old-db.internal/shop --config throughline.toml --dry-run
   throughline privacy export --server https://checkout.example --email-file ada.txt  give a buyer their data
+  throughline sessions show ws_m3k2x_9f2c --server https://checkout.example  tell the story of a session
   throughline serve --config throughline.toml  run with them in the environment
   throughline migrate --database-url postgres://throughline@db.internal/throughline";
 
@@ -67,6 +73,17 @@ Examples:
   throughline doctor --config throughline.toml
   throughline doctor --config throughline.toml --servers 3 --strict
   throughline doctor --config throughline.toml --json | jq '.findings[] | select(.status != \"ok\")'";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  throughline completions bash > /etc/bash_completion.d/throughline
+  throughline completions zsh > \"${fpath[1]}/_throughline\"
+  throughline completions fish > ~/.config/fish/completions/throughline.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  throughline man --out /usr/local/share/man/man1
+  throughline man --out man && man man/throughline.1";
 
 /// Checkout sessions that hold from browser to database
 #[derive(Debug, Parser)]
@@ -104,6 +121,15 @@ enum Command {
     /// Give, remove and hold a buyer's data, by a server that runs
     #[command(subcommand)]
     Privacy(PrivacyCommand),
+    /// Remove a buyer's personal data for ever: `privacy erase`, where whoever looks for it finds it
+    #[command(after_help = privacy_command::ERASE_EXAMPLES)]
+    Erase(privacy_command::Erase),
+    /// Tell the story of a session, and what happens to sessions just now, by a server that runs
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
+    /// Measure how fast a server that runs answers
+    #[command(after_help = bench_command::EXAMPLES)]
+    Bench(BenchCommand),
     /// Bring in the sessions of the legacy systems
     #[command(after_help = import_command::EXAMPLES)]
     Import(Box<ImportCommand>),
@@ -119,6 +145,20 @@ enum Command {
     /// Check and draw funnel definitions
     #[command(subcommand)]
     Funnel(FunnelCommand),
+    /// Print completions for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// Which shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write manual pages
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// The folder to write them into; it is made where it is missing
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +169,8 @@ enum ConfigCommand {
     Defaults,
     /// Print every metric, with what it tells, in Markdown
     Metrics,
+    /// Print every command, with its arguments and how it ends, in Markdown
+    Cli,
     /// Print the description of the REST API, as `/openapi.json` of a server has it
     #[command(name = "openapi")]
     OpenApi,
@@ -143,6 +185,8 @@ enum CommandError {
     Secrets(#[from] SecretsError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Tracing(#[from] TracingError),
     #[error(transparent)]
     Wiring(#[from] WiringError),
     #[error(transparent)]
@@ -166,6 +210,10 @@ enum CommandError {
     #[error(transparent)]
     Health(#[from] HealthError),
     #[error(transparent)]
+    Sessions(#[from] SessionsError),
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    #[error(transparent)]
     Import(#[from] ImportCommandError),
     #[error(transparent)]
     Export(#[from] ExportCommandError),
@@ -183,6 +231,12 @@ enum CommandError {
     NoKeysForPostgres,
     #[error("the operating system did not let the server run")]
     System(#[source] std::io::Error),
+    #[error("the manual pages cannot be written into {folder:?}; name a folder that can be written to")]
+    Manual {
+        folder: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("standard output cannot be written to")]
     Output(#[source] std::io::Error),
 }
@@ -199,15 +253,20 @@ pub fn run() -> ExitCode {
         Command::Keys(command) => {
             command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
         }
-        Command::Audit(command) => return audit(&command).unwrap_or_else(|error| failed(&error)),
+        Command::Audit(command) => return ended(|out| Ok(command.run(SystemClock.now_ms(), out)?)),
         Command::ServiceKeys(command) => {
             command.run(SystemClock.now_ms()).map_err(CommandError::from).and_then(|text| print(&text))
         }
-        Command::Privacy(command) => return privacy(&command).unwrap_or_else(|error| failed(&error)),
-        Command::Routes(command) => return routes(&command).unwrap_or_else(|error| failed(&error)),
-        Command::Webhooks(command) => return webhooks(&command).unwrap_or_else(|error| failed(&error)),
-        Command::Import(command) => return import(&command).unwrap_or_else(|error| failed(&error)),
-        Command::Export(command) => return export(&command).unwrap_or_else(|error| failed(&error)),
+        Command::Privacy(command) => return ended(|out| Ok(command.run(out)?)),
+        Command::Erase(command) => return ended(|out| Ok(PrivacyCommand::Erase(command).run(out)?)),
+        Command::Sessions(command) => return ended(|out| Ok(command.run(out)?)),
+        Command::Bench(command) => return ended(|out| Ok(command.run(out)?)),
+        Command::Routes(command) => return ended(|out| Ok(command.run(out)?)),
+        Command::Webhooks(command) => return ended(|out| Ok(command.run(out)?)),
+        Command::Import(command) => return ended(|out| Ok(command.run(out)?)),
+        Command::Export(command) => return ended(|out| Ok(command.run(out)?)),
+        Command::Completions { shell } => print_bytes(&cli_documents::completions(definition(), shell)),
+        Command::Man { out } => manual(out),
         Command::Funnel(command) => command.run().map_err(CommandError::from).and_then(|text| print(&text)),
     };
     match outcome {
@@ -222,6 +281,13 @@ fn failed(error: &CommandError) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Runs what prints as it goes, and says how it ended.
+fn ended(run: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'_>>) -> Result<ExitCode, CommandError>) -> ExitCode {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let code = run(&mut out).and_then(|code| out.flush().map_err(CommandError::Output).map(|()| code));
+    code.unwrap_or_else(|error| failed(&error))
+}
+
 fn examine(command: DoctorCommand) -> Result<ExitCode, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::System)?;
     let (text, is_well) = runtime.block_on(command.run())?;
@@ -231,53 +297,23 @@ fn examine(command: DoctorCommand) -> Result<ExitCode, CommandError> {
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn audit(command: &AuditCommand) -> Result<ExitCode, CommandError> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let code = command.run(SystemClock.now_ms(), &mut out)?;
-    out.flush().map_err(CommandError::Output)?;
-    Ok(code)
-}
-
-fn privacy(command: &PrivacyCommand) -> Result<ExitCode, CommandError> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let code = command.run(&mut out)?;
-    out.flush().map_err(CommandError::Output)?;
-    Ok(code)
-}
-
-fn routes(command: &RoutesCommand) -> Result<ExitCode, CommandError> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let code = command.run(&mut out)?;
-    out.flush().map_err(CommandError::Output)?;
-    Ok(code)
-}
-
-fn webhooks(command: &WebhooksCommand) -> Result<ExitCode, CommandError> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let code = command.run(&mut out)?;
-    out.flush().map_err(CommandError::Output)?;
-    Ok(code)
-}
-
-fn export(command: &ExportCommand) -> Result<ExitCode, CommandError> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let code = command.run(&mut out)?;
-    out.flush().map_err(CommandError::Output)?;
-    Ok(code)
-}
-
-fn import(command: &ImportCommand) -> Result<ExitCode, CommandError> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let code = command.run(&mut out)?;
-    out.flush().map_err(CommandError::Output)?;
-    Ok(code)
-}
-
 /// The command line. Help shows the defaults, which are not part of the options' definitions: what a flag does not say,
 /// a file still may.
 fn parsed() -> Cli {
-    let commands = Cli::command().mut_subcommands(config::reference::with_defaults);
+    let commands = definition().mut_subcommands(config::reference::with_defaults);
     Cli::from_arg_matches(&commands.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// All commands.
+pub(crate) fn definition() -> clap::Command {
+    Cli::command()
+}
+
+fn manual(folder: PathBuf) -> Result<(), CommandError> {
+    match cli_documents::manual(definition(), &folder) {
+        Ok(pages) => print(&format!("{pages} pages are in {}\n", folder.display())),
+        Err(source) => Err(CommandError::Manual { folder, source }),
+    }
 }
 
 fn configuration(command: &ConfigCommand) -> String {
@@ -285,6 +321,7 @@ fn configuration(command: &ConfigCommand) -> String {
         ConfigCommand::Reference => config::reference::markdown(),
         ConfigCommand::Defaults => config::reference::defaults_file().to_owned(),
         ConfigCommand::Metrics => telemetry::catalogue::reference(),
+        ConfigCommand::Cli => cli_documents::reference(definition()),
         ConfigCommand::OpenApi => http::reference::document(),
     }
 }
@@ -299,7 +336,10 @@ fn migrate(command: MigrateCommand) -> Result<(), CommandError> {
 
 fn run_server(options: ServeOptions) -> Result<(), CommandError> {
     let (config, mut options) = Config::resolve(options)?;
-    telemetry::start_logging(config.log_format, &config.log_filter)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::System)?;
+    let traces = config.tracing.as_ref().map(|settings| SpanExport::start(settings, runtime.handle().clone()));
+    let traces = traces.transpose()?;
+    telemetry::start_logging(config.log_format, &config.log_filter, traces.as_ref().zip(config.tracing.as_ref()))?;
     if options.dev
         && config::key_source(&options, |name| std::env::var(name).ok()).map_err(SecretsError::from)?.is_none()
     {
@@ -309,8 +349,10 @@ fn run_server(options: ServeOptions) -> Result<(), CommandError> {
         options.keys_file = Some(keys);
     }
     let secrets = Secrets::load(&options, |name| std::env::var(name).ok())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::System)?;
     let outcome = runtime.block_on(start_and_serve(config, secrets));
+    if let Some(traces) = traces {
+        runtime.block_on(traces.close());
+    }
     // What outlived the grace time is cut off here.
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
@@ -358,6 +400,10 @@ async fn start_and_serve(config: Config, secrets: Secrets) -> Result<(), Command
 }
 
 fn print(text: &str) -> Result<(), CommandError> {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::Output)
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(CommandError::Output)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
 
 use crate::funnel_graph;
 use crate::funnels::{self, FunnelError};
@@ -34,6 +35,9 @@ pub struct Check {
     /// The files, TOML or JSON
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Print JSON, one object in each line
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which definition to draw, and how.
@@ -62,12 +66,17 @@ impl FunnelCommand {
     /// See [`FunnelError`]: the first file that can't be used.
     pub fn run(&self) -> Result<String, FunnelError> {
         match self {
-            Self::Check(Check { files }) => files
+            Self::Check(Check { files, json }) => files
                 .iter()
                 .map(|file| {
                     let funnel = funnels::read_file(file)?;
                     let (steps, offers) = (funnel.steps.len(), funnel.offers.len());
                     let (id, version) = (&funnel.id, funnel.version);
+                    if *json {
+                        let told =
+                            json!({ "file": file, "id": id, "version": version, "steps": steps, "offers": offers });
+                        return Ok(format!("{told}\n"));
+                    }
                     Ok(format!(
                         "{}: funnel {id}, version {version}: {steps} steps, {offers} offers, no problem\n",
                         file.display()

@@ -11,9 +11,11 @@
 
 pub mod audit;
 pub mod audit_command;
+mod bench_command;
 pub mod breaker;
 mod claim_secret;
 pub mod cli;
+mod cli_documents;
 pub mod client_address;
 pub mod clock;
 pub mod config;
@@ -55,6 +57,7 @@ pub mod service_key;
 pub mod service_keys;
 pub mod service_keys_command;
 pub mod sessions;
+mod sessions_command;
 pub mod shared_cache;
 pub mod store;
 pub mod telemetry;

@@ -31,7 +31,7 @@ Examples:
   throughline privacy export --server https://checkout.example --session ws_m3k2x_9f2c --html --output ada.html
   throughline privacy export --server http://127.0.0.1:8787 --email-file - < ada.txt | jq '.sessions[].session.id'";
 
-const ERASE_EXAMPLES: &str = "\
+pub(crate) const ERASE_EXAMPLES: &str = "\
 It can't be undone: each session's data key goes with its data. So it shows which sessions it is about, and asks. The same again
 changes nothing more. Sessions that are held stay. It ends with 0 if nothing is left of what was asked for, with 3 if something is
 held or could not be erased, and with 1 if nothing was erased: it was not confirmed, or the server refused it.
@@ -427,7 +427,7 @@ fn client(server: &ServerArgument) -> Result<RestClient, PrivacyError> {
     Ok(server.client("privacy", "privacy", " and the buyer's data")?)
 }
 
-fn session_id(text: &str) -> Result<SessionId, String> {
+pub(crate) fn session_id(text: &str) -> Result<SessionId, String> {
     SessionId::new(text).map_err(|error| error.to_string())
 }
 

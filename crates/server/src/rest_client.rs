@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::ring::default_provider;
@@ -85,8 +85,48 @@ impl ServerUrl {
     /// Whether what is sent there can be read on the way.
     #[must_use]
     pub fn is_in_the_clear(&self) -> bool {
-        let is_loopback = self.host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
-        !self.is_tls && !is_loopback && self.host != "localhost"
+        !self.is_tls && !self.is_loopback()
+    }
+
+    /// Whether TLS is spoken there.
+    pub(crate) const fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    async fn connect(&self, tls: Option<&Arc<ClientConfig>>) -> io::Result<Box<dyn Connection>> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?))
+    }
+
+    /// Whether it is on this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+    }
+
+    /// Sends `request` there over a connection of its own; the answer, whatever its status, where its body is not longer than
+    /// `most` bytes.
+    pub(crate) async fn exchange(
+        &self,
+        tls: Option<&Arc<ClientConfig>>,
+        mut request: Request<Bytes>,
+        most: usize,
+    ) -> io::Result<Response<Bytes>> {
+        if let Some(path) = request.uri().path_and_query().cloned() {
+            *request.uri_mut() = path.into();
+        }
+        let host = HeaderValue::from_str(&self.authority).map_err(io::Error::other)?;
+        request.headers_mut().insert(HOST, host);
+        let connection = TokioIo::new(self.connect(tls).await?);
+        let (mut sender, driver) = http1::handshake(connection).await.map_err(io::Error::other)?;
+        tokio::spawn(driver);
+        let answer = sender.send_request(request.map(Full::new)).await.map_err(io::Error::other)?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, most).collect().await.map_err(io::Error::other)?;
+        Ok(Response::from_parts(head, body.to_bytes()))
     }
 }
 
@@ -290,23 +330,70 @@ impl RestClient {
         accept: &'static str,
     ) -> Result<(StatusCode, Bytes), RestError> {
         let server = &self.server;
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", server.prefix));
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
-        }
-        let request = request
-            .header(HOST, &server.authority)
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, accept)
-            .header(USER_AGENT, concat!("throughline/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(body))?;
+        let request = self.request(method, path, body, accept)?;
         let unreachable = |source| RestError::Unreachable { server: server.clone(), source };
-        let connecting = timeout(CONNECTED_WITHIN, self.connect()).await;
+        let connecting = timeout(CONNECTED_WITHIN, server.connect(self.tls.as_ref())).await;
         let connection = connecting.map_err(|late| unreachable(late.into()))?.map_err(unreachable)?;
         let answering = timeout(ANSWERED_WITHIN, exchange(connection, request)).await;
         let answer = answering.map_err(|_| RestError::Silent { server: server.clone() })?;
         answer.map_err(|source| RestError::Ended { server: server.clone(), source })
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        accept: &'static str,
+    ) -> Result<Request<Full<Bytes>>, axum::http::Error> {
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server.prefix));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        request
+            .header(HOST, &self.server.authority)
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, accept)
+            .header(USER_AGENT, concat!("throughline/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(body))
+    }
+
+    /// Which server it asks.
+    #[must_use]
+    pub const fn server(&self) -> &ServerUrl {
+        &self.server
+    }
+
+    /// A connection for many requests, one after the other.
+    ///
+    /// # Errors
+    /// When nobody is there.
+    pub(crate) async fn keep(&self) -> Result<KeptConnection, RestError> {
+        let unreachable = |source| RestError::Unreachable { server: self.server.clone(), source };
+        let connection = self.server.connect(self.tls.as_ref()).await.map_err(unreachable)?;
+        let shaken = http1::handshake(TokioIo::new(connection)).await;
+        let (sender, driver) = shaken.map_err(|source| RestError::Ended { server: self.server.clone(), source })?;
+        tokio::spawn(driver);
+        Ok(KeptConnection(sender))
+    }
+
+    /// The status and body of the answer, whatever it is.
+    ///
+    /// # Errors
+    /// When the connection ends before it.
+    pub(crate) async fn ask_on(
+        &self,
+        connection: &mut KeptConnection,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), RestError> {
+        let request = self.request(method, path, body, "application/json")?;
+        let ended = |source| RestError::Ended { server: self.server.clone(), source };
+        connection.0.ready().await.map_err(ended)?;
+        let (head, body) = connection.0.send_request(request).await.map_err(ended)?.into_parts();
+        Ok((head.status, body.collect().await.map_err(ended)?.to_bytes()))
     }
 
     /// That an answer with this status is none that a server gives.
@@ -314,16 +401,10 @@ impl RestClient {
     pub fn stranger(&self, status: StatusCode) -> RestError {
         RestError::Stranger { server: self.server.clone(), status }
     }
-
-    async fn connect(&self) -> io::Result<Box<dyn Connection>> {
-        let ServerUrl { host, port, .. } = &self.server;
-        let stream = TcpStream::connect((host.as_str(), *port)).await?;
-        stream.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
-        let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-        Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?))
-    }
 }
+
+/// A connection that is kept from one request to the next.
+pub(crate) struct KeptConnection(http1::SendRequest<Full<Bytes>>);
 
 /// A stream, with TLS or without.
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -341,7 +422,11 @@ async fn exchange(
     Ok((head.status, body.collect().await?.to_bytes()))
 }
 
-fn tls_settings(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RestError> {
+/// TLS with the public certificate authorities, or those in `ca_file` alone.
+///
+/// # Errors
+/// See [`RestError`].
+pub(crate) fn tls_settings(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RestError> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),

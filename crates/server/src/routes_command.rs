@@ -94,6 +94,9 @@ pub struct Set {
     mode: RouteMode,
     #[command(flatten)]
     server: ServerArgument,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// What is told.
@@ -123,6 +126,9 @@ pub struct Forget {
     all: bool,
     #[command(flatten)]
     server: ServerArgument,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl ValueEnum for RouteMode {
@@ -251,7 +257,11 @@ impl Set {
         let body = json!({ "mode": self.mode });
         let path = format!("/v1/routes/{}", encoded(&self.route));
         client.ask(Method::PUT, &path, Some(&body), "application/json").await?;
-        writeln!(out, "{} is {}; the shop's back ends work so within seconds", self.route, self.mode)?;
+        if self.json {
+            writeln!(out, "{}", json!({ "route": self.route, "mode": self.mode }))?;
+        } else {
+            writeln!(out, "{} is {}; the shop's back ends work so within seconds", self.route, self.mode)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -321,7 +331,11 @@ impl Forget {
             None => "/v1/parity".to_owned(),
         };
         client.ask(Method::DELETE, &path, None, "application/json").await?;
-        writeln!(out, "what was counted is forgotten")?;
+        if self.json {
+            writeln!(out, "{}", json!({ "forgotten": self.route.as_deref().unwrap_or("all") }))?;
+        } else {
+            writeln!(out, "what was counted is forgotten")?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,19 +1,28 @@
-//! Log lines and metrics. Neither ever holds personal data, tokens or keys.
+//! Log lines, traces and metrics. None of them ever holds personal data, tokens or keys.
 
 pub mod catalogue;
 mod log_limit;
+mod log_lines;
+mod sampling;
+mod span_export;
+pub mod spans;
 
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::catalogue::{Kind, METRICS, Metric};
-use self::log_limit::LogLimit;
+use self::log_lines::LogLines;
 use crate::config::LogFormat;
+
+pub use self::span_export::{SpanExport, TracingError, TracingSettings};
 
 /// Why there are no log lines or metrics.
 #[derive(Debug, thiserror::Error)]
@@ -35,23 +44,47 @@ pub enum TelemetryError {
     Recorder,
 }
 
-/// Sends log lines to standard error, and tells where a panic happened.
+/// Sends log lines to standard error, and tells where a panic happened; spans go where `traces` says.
 ///
 /// # Errors
 /// When `filter` is not a filter.
-pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+pub fn start_logging(
+    format: LogFormat,
+    filter: &str,
+    traces: Option<(&SpanExport, &TracingSettings)>,
+) -> Result<(), TelemetryError> {
     // Not `EnvFilter`, which follows every span as well.
     let wanted: Targets =
         filter.parse().map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
     // Colours are for people at a terminal, not for files.
-    let lines = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    let ansi = std::io::stderr().is_terminal();
+    let lines = fmt::layer().with_ansi(ansi).with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Pretty => {
+            // Also where a line is written to be added to.
+            lines.with_target(false).map_event_format(|lines| LogLines::new(lines.with_ansi(ansi), false)).boxed()
+        }
+        LogFormat::Json => {
+            lines.json().flatten_event(true).map_event_format(|lines| LogLines::new(lines, true)).boxed()
+        }
+    };
     // The first one stays: tests start several servers in one process.
-    let _ = match format {
-        LogFormat::Pretty => lines.with_target(false).finish().with(LogLimit::default()).with(wanted).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().with(LogLimit::default()).with(wanted).try_init(),
+    let _ = match traces {
+        None => registry().with(lines).with(wanted).try_init(),
+        Some((export, settings)) => {
+            let is_traced = filter_fn(|metadata| metadata.is_span() && metadata.target() == spans::TARGET);
+            let traces = tracing_opentelemetry::layer()
+                .with_tracer(export.tracer())
+                .with_location(false)
+                .with_threads(false)
+                .with_target(false)
+                .with_tracked_inactivity(false)
+                .with_filter(is_traced);
+            // Spans first: while a line is written, another one may be, which tells of those withheld.
+            let lines = lines.with_filter(wanted.with_target(spans::TARGET, LevelFilter::OFF));
+            let begun = registry().with(traces.and_then(lines)).try_init();
+            begun.map(|()| spans::turn_on(settings.database))
+        }
     };
     log_panics();
     Ok(())

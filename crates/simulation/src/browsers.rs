@@ -310,11 +310,12 @@ impl World {
             Output::Send(ClientFrame::Hello(hello)) if !tab.replica.is_leading() => {
                 self.broadcast(at, &Message::Hello(hello));
             }
-            Output::Send(ClientFrame::Submit { mut commands }) => {
+            Output::Send(ClientFrame::Submit { mut commands, .. }) => {
                 // A shell makes several frames of many commands, by their size; here chance does.
                 while let Some(wire) = tab.wire.as_mut().filter(|_| !commands.is_empty()) {
                     let rest = commands.split_off(self.dice.usize(1..=commands.len().min(MOST_TOGETHER)));
-                    wire.up.push_back(ClientFrame::Submit { commands: core::mem::replace(&mut commands, rest) });
+                    let commands = core::mem::replace(&mut commands, rest);
+                    wire.up.push_back(ClientFrame::Submit { commands, traceparents: Vec::new() });
                 }
             }
             Output::Send(frame) => {
@@ -628,7 +629,7 @@ impl World {
                     authority.join(peer, Role::Browser, Credential::Verified, &hello, environment).unwrap_or_default()
                 });
             }
-            ClientFrame::Submit { commands } => self.ask(server, |authority, environment| {
+            ClientFrame::Submit { commands, .. } => self.ask(server, |authority, environment| {
                 authority.submit(peer, commands.into_iter().map(Request::from), environment)
             }),
             ClientFrame::Ping {} => {}

@@ -6,6 +6,7 @@ pub mod buyer;
 pub mod chaos;
 pub mod fleet;
 pub mod haproxy;
+pub mod otlp_receiver;
 pub mod postgres;
 pub mod promises;
 pub mod redis;

@@ -79,7 +79,7 @@ impl Client {
         self.replica.store_again();
     }
 
-    /// Another tab has announced commands of this client, `[{seq, at, command}]`; `is_all` where it has no other ones pending.
+    /// Another tab has announced commands of this client, `[{seq, at, command, traceparent?}]`; `is_all` where it has no other ones pending.
     /// `false` where they can't be read.
     pub fn observe(&mut self, client_id: &str, commands: &str, is_all: bool) -> bool {
         let (Ok(client), Ok(read)) = (ClientId::new(client_id), from_text::<Vec<StoredCommand>>(commands)) else {
@@ -134,13 +134,14 @@ impl Client {
     }
 
     /// Issues a command, `{type, …}`, at the server's time `now_ms`. The answer is nothing, and its number is
-    /// [`Client::last_seq`]; or it is `{code, mendableBy, message}`, and then nothing was queued.
-    pub fn submit(&mut self, command: String, now_ms: f64) -> Option<String> {
+    /// [`Client::last_seq`]; or it is `{code, mendableBy, message}`, and then nothing was queued. It is sent with this
+    /// `traceparent`, also by another tab, or once the page was loaded again.
+    pub fn submit(&mut self, command: String, now_ms: f64, traceparent: Option<String>) -> Option<String> {
         let read = from_text::<Command>(&command)
             .map_err(|mismatch| Rejection::new(RejectionCode::MalformedCommand, mismatch.sentence()));
         match read.and_then(|read| self.replica.submit(read, Timestamp::from_millis(now_ms as i64))) {
             Ok(seq) => {
-                self.outputs.issued(self.replica.client_id().as_str(), seq, command);
+                self.outputs.issued(self.replica.client_id().as_str(), seq, command, traceparent);
                 None
             }
             Err(rejection) => Some(to_text(&rejection)),

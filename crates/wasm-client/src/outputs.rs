@@ -8,7 +8,7 @@ use throughline_core::json::{ToJson, Writer};
 use throughline_core::sync::{ClientFrame, Confirmation, Hello, Output, StorageChange, StoredCommand, Submission};
 use throughline_core::{Joined, SessionId};
 
-use crate::boundary::{entries, writer};
+use crate::boundary::{entries, from_text, writer};
 use crate::stored_form::wrap;
 
 /// Stands before each text after the list of outputs.
@@ -23,6 +23,7 @@ struct IssuedText {
     client_id: String,
     seq: u64,
     text: String,
+    traceparent: Option<String>,
 }
 
 /// Where the session's things lie in the storage, and the texts that are stored, sent and handed on.
@@ -55,18 +56,22 @@ impl Outputs {
         key.strip_prefix(self.prefix.as_str()).unwrap_or_default()
     }
 
-    /// A command was issued, in these words.
-    pub fn issued(&mut self, client_id: &str, seq: u64, text: String) {
-        self.commands.push(IssuedText { client_id: client_id.to_owned(), seq, text });
+    /// A command was issued, in these words, as part of this trace.
+    pub fn issued(&mut self, client_id: &str, seq: u64, text: String, traceparent: Option<String>) {
+        self.commands.push(IssuedText { client_id: client_id.to_owned(), seq, text, traceparent });
     }
 
-    /// A command is stored, in these words: `{seq, at, command}`.
+    /// A command is stored, in these words: `{seq, at, command, traceparent?}`.
     pub fn stored(&mut self, client_id: &str, seq: u64, stored: &str) {
-        entries(stored, &mut |name, command| {
-            if name == "command" && self.find(client_id, seq).is_none() {
-                self.issued(client_id, seq, command.to_owned());
-            }
+        let (mut text, mut traceparent) = (None, None);
+        entries(stored, &mut |name, value| match name {
+            "command" => text = Some(value.to_owned()),
+            "traceparent" => traceparent = from_text(value).ok(),
+            _ => {}
         });
+        if let Some(text) = text.filter(|_| self.find(client_id, seq).is_none()) {
+            self.issued(client_id, seq, text, traceparent);
+        }
     }
 
     fn find(&self, client_id: &str, seq: u64) -> Option<&IssuedText> {
@@ -186,7 +191,7 @@ impl Outputs {
         match output {
             // The patch comes once, after all outputs.
             Output::Changed => return,
-            Output::Send(ClientFrame::Submit { commands }) => return self.write_submit(out, &commands),
+            Output::Send(ClientFrame::Submit { commands, .. }) => return self.write_submit(out, &commands),
             Output::Send(ClientFrame::Hello(hello)) => {
                 begin(out, "send");
                 out.field("frame", &self.name(hello_frame(&hello)));
@@ -282,6 +287,9 @@ impl Outputs {
         out.field("at", &command.at);
         out.key("command");
         out.raw(self.command(client_id, command.seq));
+        if let Some(traceparent) = self.find(client_id, command.seq).and_then(|issued| issued.traceparent.as_ref()) {
+            out.field("traceparent", traceparent);
+        }
         out.close("}");
     }
 
@@ -338,13 +346,21 @@ impl Outputs {
     /// Frames with these commands: several where they are too many bytes for one.
     fn write_submit(&mut self, list: &mut Writer, commands: &[Submission]) {
         let mut frame = writer();
+        let mut traceparents = Vec::new();
         for (place, command) in commands.iter().enumerate() {
             if frame.len() == 0 {
                 frame.raw("{\"type\":\"submit\",\"commands\":[");
             }
             self.write_submission(&mut frame, command);
+            traceparents
+                .push(self.find(command.client_id.as_str(), command.seq).and_then(|issued| issued.traceparent.clone()));
             if frame.len() >= FRAME_BYTES || place + 1 == commands.len() {
-                frame.close("]}");
+                frame.close("]");
+                let traceparents = core::mem::take(&mut traceparents);
+                if traceparents.iter().any(Option::is_some) {
+                    frame.field("traceparents", &traceparents);
+                }
+                frame.close("}");
                 begin(list, "send");
                 let text = core::mem::replace(&mut frame, writer()).finish();
                 list.field("frame", &self.name(text));

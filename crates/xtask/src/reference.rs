@@ -13,7 +13,8 @@ pub struct Options {
 }
 
 /// Each document, and the command of the server that prints it.
-const DOCUMENTS: [(&str, [&str; 2]); 3] = [
+const DOCUMENTS: [(&str, [&str; 2]); 4] = [
+    ("docs/cli.md", ["config", "cli"]),
     ("docs/configuration.md", ["config", "reference"]),
     ("docs/operations/metrics.md", ["config", "metrics"]),
     ("docs/openapi.json", ["config", "openapi"]),

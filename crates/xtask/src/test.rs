@@ -160,8 +160,8 @@ fn package(tally: &mut Tally) -> Result<ExitStatus> {
 
 fn end_to_end(tally: &mut Tally) -> Result<ExitStatus> {
     npm::assemble(&wasm::Options::default())?;
-    announce("building the server and the demo shop");
-    workspace::build_programs(&["throughline"])?;
+    announce("building the server, the receiver of its spans, and the demo shop");
+    workspace::build_programs(&["throughline", "otlp-receiver"])?;
     demo::build_page()?;
     provision::npm(NpmProject::EndToEnd)?;
     provision::npm(NpmProject::Bundlers)?;

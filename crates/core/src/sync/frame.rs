@@ -25,6 +25,10 @@ pub enum ClientFrame {
     Submit {
         /// The commands.
         commands: Vec<Submission>,
+        /// For each of them the W3C `traceparent` of what caused it in the page, where the page is traced; empty where it is
+        /// not. Beside the commands and not in them: servers that do not know of it read those as they are.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        traceparents: Vec<Option<String>>,
     },
     /// Asks for a `pong`, to tell a quiet connection from a dead one.
     Ping {},

@@ -42,7 +42,7 @@
 //!                 let credential = Credential::Claim("digest".to_owned());
 //!                 effects.extend(authority.join(peer, Role::Browser, credential, &hello, &environment).unwrap());
 //!             }
-//!             Output::Send(ClientFrame::Submit { commands }) => {
+//!             Output::Send(ClientFrame::Submit { commands, .. }) => {
 //!                 effects.extend(authority.submit(peer, commands.into_iter().map(Into::into), &environment));
 //!             }
 //!             _ => {}

@@ -35,7 +35,7 @@ fn wishes(replica: &mut Replica) -> (Vec<u64>, bool, bool) {
     for output in replica.take_outputs() {
         match output {
             Output::Send(ClientFrame::Hello(_)) => says_hello = true,
-            Output::Send(ClientFrame::Submit { commands }) => {
+            Output::Send(ClientFrame::Submit { commands, .. }) => {
                 is_first |= numbers.is_empty() && commands.iter().any(|command| command.first);
                 numbers.extend(commands.iter().map(|command| command.seq));
             }

@@ -217,8 +217,15 @@ pub fn client_frames() -> Vec<ClientFrame> {
         first: n == 0,
         command,
     });
-    let submit = ClientFrame::Submit { commands: commands.collect() };
-    vec![ClientFrame::Hello(hello), ClientFrame::Hello(full), ClientFrame::Hello(all), submit, ClientFrame::Ping {}]
+    let submit = ClientFrame::Submit { commands: commands.collect(), traceparents: Vec::new() };
+    let traced = ClientFrame::Submit {
+        commands: (1..=2)
+            .map(|seq| Submission { client_id: client("browser"), seq, first: false, command: Command::Erase {} })
+            .collect(),
+        traceparents: vec![None, Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned())],
+    };
+    let hellos = [hello, full, all].map(ClientFrame::Hello);
+    hellos.into_iter().chain([submit, traced, ClientFrame::Ping {}]).collect()
 }
 
 /// Every kind of frame from servers.

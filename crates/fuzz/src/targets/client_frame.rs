@@ -16,14 +16,14 @@ pub(super) fn run(input: &[u8]) -> Outcome {
     {
         match (&written, &frame) {
             (ClientFrame::Hello(written), Ok(Incoming::Hello(read))) => assert_eq!(written, read),
-            (ClientFrame::Submit { commands }, Ok(Incoming::Submit(requests))) => {
+            (ClientFrame::Submit { commands, .. }, Ok(Incoming::Submit(requests))) => {
                 assert_eq!(commands.len(), requests.len());
                 for (written, read) in commands.iter().zip(requests) {
                     assert_eq!((&written.client_id, Some(written.seq)), (&read.client_id, read.seq));
                     assert_eq!(read.command.as_ref(), Ok(&written.command));
                 }
             }
-            (ClientFrame::Submit { commands }, Err(_)) => assert!(!(1..=50).contains(&commands.len()), "{text}"),
+            (ClientFrame::Submit { commands, .. }, Err(_)) => assert!(!(1..=50).contains(&commands.len()), "{text}"),
             (ClientFrame::Ping {}, Ok(Incoming::Ping)) => {}
             (_, _) => panic!("read as something else: {text}"),
         }

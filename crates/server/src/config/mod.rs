@@ -19,6 +19,7 @@ use crate::sessions::{Retention, SessionLimits};
 use crate::shared_cache::SharedCacheSettings;
 use crate::store::group_commit::GroupCommitLimits;
 use crate::store::{DatabaseSettings, DatabaseUrl, DatabaseUrlError};
+use crate::telemetry::TracingSettings;
 use crate::tls::TlsFiles;
 use crate::token::Lifetimes;
 use crate::webhooks::WebhookSettings;
@@ -87,6 +88,8 @@ pub struct Config {
     pub log_filter: String,
     /// How long a server that was told to stop still takes connections, while it says that it is not ready.
     pub drain_delay: Duration,
+    /// Where spans go, if anywhere.
+    pub tracing: Option<TracingSettings>,
     /// How long a stopping server waits for what is under way.
     pub shutdown_grace: Duration,
     /// Whether `/metrics` is for everyone.
@@ -268,6 +271,7 @@ impl Config {
             return Err(ConfigError::OutOfRange { option: "database_writers", why });
         }
         let url = given("database_url", &options.database_url)?.parse()?;
+        let tracing = tracing(options, &url)?;
         let flush_interval = period("flush_interval", &options.flush_interval)?;
         if flush_interval.is_zero() || flush_interval > Duration::from_secs(1) {
             let why = "what is ahead of the database has to get there within a second: between 1ms and 1s";
@@ -372,6 +376,7 @@ impl Config {
             log_format: given("log_format", &options.log_format)?,
             log_filter: given("log", &options.log)?,
             drain_delay: period("drain_delay", &options.drain_delay)?,
+            tracing,
             shutdown_grace: period("shutdown_grace", &options.shutdown_grace)?,
             open_metrics: options.open_metrics.unwrap_or(dev),
             dev,
@@ -391,6 +396,19 @@ fn tls_files(options: &ServeOptions) -> Result<Option<TlsFiles>, ConfigError> {
             missing("tls_certificate_file", "`tls_key_file` is given: give the file with its certificate as well")
         }
     }
+}
+
+fn tracing(options: &ServeOptions, database: &DatabaseUrl) -> Result<Option<TracingSettings>, ConfigError> {
+    let sampling = given("trace_sampling", &options.trace_sampling)?;
+    if !(0.0..=1.0).contains(&sampling) {
+        return Err(ConfigError::OutOfRange { option: "trace_sampling", why: "it must be from 0 to 1" });
+    }
+    let Some(endpoint) = options.otlp_endpoint.clone() else { return Ok(None) };
+    let database = match database {
+        DatabaseUrl::Sqlite(_) => "sqlite",
+        DatabaseUrl::Postgres(_) => "postgresql",
+    };
+    Ok(Some(TracingSettings { endpoint, ca_file: options.otlp_ca_file.clone(), sampling, database }))
 }
 
 fn shared_cache(options: &ServeOptions, database: &DatabaseUrl) -> Result<Option<SharedCacheSettings>, ConfigError> {
@@ -481,6 +499,8 @@ mod tests {
             ("url_limit = \"33KiB\"", "url_limit"),
             ("frame_limit = \"4095\"", "frame_limit"),
             ("json_depth_limit = 101", "json_depth_limit"),
+            ("trace_sampling = 1.5", "trace_sampling"),
+            ("trace_sampling = nan", "trace_sampling"),
             ("tls_certificate_file = \"a.pem\"", "tls_key_file"),
             ("tls_key_file = \"a.pem\"", "tls_certificate_file"),
             ("allowed_origins = [\"https://a.example=a\", \"https://a.example=b\"]", "allowed_origins"),

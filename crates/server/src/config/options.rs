@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use super::ConfigError;
 use crate::http::origin::AllowedOrigin;
 use crate::network::Network;
+use crate::rest_client::ServerUrl;
 use crate::tenant::TenantId;
 
 /// What holds where nothing else is said, as a file of options.
@@ -465,6 +466,21 @@ pub struct ServeOptions {
     /// Answer /metrics without a key. Without it, false, and true with --dev
     #[arg(long, help_heading = "Logging and metrics", env = "THROUGHLINE_OPEN_METRICS", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub open_metrics: Option<bool>,
+
+    /// Where spans are sent to as OTLP over HTTP, such as http://127.0.0.1:4318: `/v1/traces` is appended. Headers that the
+    /// receiver asks for are in the variable OTEL_EXPORTER_OTLP_HEADERS. Without it, nothing is traced
+    #[arg(long, help_heading = "Tracing", env = "THROUGHLINE_OTLP_ENDPOINT", value_name = "RECEIVER")]
+    #[serde(deserialize_with = "text")]
+    pub otlp_endpoint: Option<ServerUrl>,
+
+    /// A PEM file with the authorities to trust where spans go to https://, instead of the public ones
+    #[arg(long, help_heading = "Tracing", env = "THROUGHLINE_OTLP_CA_FILE", value_name = "FILE")]
+    pub otlp_ca_file: Option<PathBuf>,
+
+    /// Which part of the traces that begin at this server is kept: 0 for none, 1 for all. Whoever sends a `traceparent` has
+    /// decided about its trace
+    #[arg(long, help_heading = "Tracing", env = "THROUGHLINE_TRACE_SAMPLING", value_name = "RATIO")]
+    pub trace_sampling: Option<f64>,
 }
 
 impl ServeOptions {
@@ -549,6 +565,9 @@ impl ServeOptions {
             open_metrics: self.open_metrics.or(other.open_metrics),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
+            otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
+            otlp_ca_file: self.otlp_ca_file.or(other.otlp_ca_file),
+            trace_sampling: self.trace_sampling.or(other.trace_sampling),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
             tls_certificate_file: self.tls_certificate_file.or(other.tls_certificate_file),
             tls_key_file: self.tls_key_file.or(other.tls_key_file),

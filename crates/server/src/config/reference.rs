@@ -20,6 +20,8 @@ const FORMS: &[(&str, &str)] = &[
     ("DURATION", "a number and a unit: `250ms`, `10s`, `30m`, `1h 30m`"),
     ("DURATION,…", "several of them, separated by commas: `5s,1m,30m`"),
     ("COUNT", "a whole number, 1 or more"),
+    ("RATIO", "a number from 0 to 1: `0.05`"),
+    ("RECEIVER", "`http://127.0.0.1:4318`, `https://otlp.example/path`"),
     ("SIZE", "a number of bytes: `65536`, `64KiB`, `1MiB`"),
     (
         "ORIGIN,…",
@@ -169,6 +171,7 @@ mod tests {
 
     #[test]
     fn the_committed_reference_is_up_to_date() {
+        is_committed("cli.md", &crate::cli_documents::reference(crate::cli::definition()));
         is_committed("configuration.md", &markdown());
         is_committed("operations/metrics.md", &crate::telemetry::catalogue::reference());
         is_committed("openapi.json", &crate::http::reference::document());

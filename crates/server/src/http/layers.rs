@@ -25,7 +25,7 @@ use futures_util::{FutureExt as _, poll};
 use tokio::sync::Semaphore;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::request_body::RequestBodies;
 use super::request_id::{self, RequestId};
@@ -34,6 +34,7 @@ use super::waiting::{self, Held, Waited};
 use super::{cookie, extract};
 use crate::config::HeadLimits;
 use crate::problem::{self, Denied, Problem};
+use crate::telemetry::spans;
 use crate::wiring::ServerState;
 
 /// How long a browser may remember the answer to a preflight request.
@@ -44,6 +45,9 @@ const SLOW: Duration = Duration::from_secs(1);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Puts everything around `routes`.
 ///
@@ -99,6 +103,8 @@ fn cors(state: &ServerState) -> CorsLayer {
             IDEMPOTENCY_KEY,
             cookie::CREDENTIALS,
             request_id::HEADER,
+            TRACEPARENT,
+            TRACESTATE,
         ])
         .expose_headers([ETAG, LOCATION, RETRY_AFTER, IDEMPOTENT_REPLAYED, request_id::HEADER])
         .vary([ORIGIN])
@@ -116,6 +122,8 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
     let is_api = request.uri().path().starts_with("/v1/");
     let address = around.address(&request);
     let span = tracing::info_span!("request", id = id.as_str(), method, route);
+    let is_watched = is_operators(&request);
+    let traced = if is_watched { Span::none() } else { spans::request(method, route, request.headers()) };
     let answering = async {
         let response = share(&around, request, started, next).await;
         // A line for each request would be most of the work of a busy server; its metrics tell of all of them. What can't be
@@ -130,7 +138,8 @@ async fn accompany(around: Arc<Surroundings>, request: Request, next: Next) -> R
         }
         (response, elapsed)
     };
-    let (mut response, elapsed) = id.scope(answering.instrument(span)).await;
+    let (mut response, elapsed) = id.scope(answering.instrument(span).instrument(traced.clone())).await;
+    spans::answered(&traced, response.status().as_u16());
     if let Some(Denied(denial)) = response.extensions_mut().remove::<Denied>() {
         around.state.denials.note(denial.at(address));
     }

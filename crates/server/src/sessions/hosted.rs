@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use opentelemetry::trace::SpanContext;
 use throughline_core::sync::{
     Authority, Commit, Credential, DatabaseView, Effect, Environment as Rules, Hello, JoinRefused, Loaded, News,
     PeerId, Request, ServerFrame, Share, SharedView,
 };
-use throughline_core::{Role, SessionId, State, Timestamp, ended};
+use throughline_core::{ClientId, Record, Role, SessionId, State, Timestamp, ended};
 use tokio::sync::{Notify, OnceCell, mpsc};
+use tracing::{Instrument as _, Span};
 
 use super::freshness::Stamp;
 use super::measures::{self, Origin, Reason};
@@ -25,6 +27,7 @@ use super::{Current, Environment, PEER_QUEUE, SessionError};
 use crate::encryption::SessionCipher;
 use crate::problem::chain;
 use crate::store::{CommitError, ReadError, SessionKey};
+use crate::telemetry::spans::{self, Step};
 
 /// When a client that was sent away may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -37,6 +40,9 @@ const READ_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many records of the journal are compared with a tail.
 const COMPARED_RECORDS: u32 = 1024;
+
+/// How many commands one flush is linked to.
+const LINKED_COMMANDS: usize = 128;
 
 /// What a session takes in memory beside its state, in bytes, and how many bytes a byte of its JSON takes: as values, as
 /// answers for two roles, and in what the allocator rounds up. Measured by how much a server grows that is filled with
@@ -84,6 +90,8 @@ struct Live {
     owns_tail: bool,
     is_queued: bool,
     unflushed_since: Option<Instant>,
+    /// Where in which traces the commands are that are ahead of the database, and which versions they made.
+    traced: Vec<(u64, SpanContext)>,
 }
 
 /// Where a peer's frames go, and what it waits for.
@@ -99,26 +107,52 @@ struct Listener {
 #[derive(Debug)]
 struct Unsettled {
     kind: &'static str,
+    seq: Option<u64>,
     arrived: Instant,
-    span: tracing::Span,
+    span: Span,
+    /// Who issued it, where it is traced.
+    client_id: Option<ClientId>,
 }
 
 impl Unsettled {
-    fn new(request: &Request) -> Self {
+    fn new(session: &str, request: &Request) -> Self {
         let kind = request.command.as_ref().map_or("malformed", |command| command.kind().as_str());
-        let span = tracing::debug_span!("command", kind, seq = request.seq);
-        Self { kind, arrived: Instant::now(), span }
+        let span = spans::command(session, kind, request.seq, request.traceparent.as_deref());
+        let client_id = (!span.is_disabled()).then(|| request.client_id.clone());
+        Self { kind, seq: request.seq, arrived: Instant::now(), span, client_id }
+    }
+
+    fn is(&self, client_id: &ClientId, seq: u64) -> bool {
+        // One without a number has got one since. In the ledger, a back end's client has a name that no browser can take.
+        let is_its = |own: &ClientId| {
+            own == client_id || [Role::Service, Role::Operator].iter().any(|&role| own.in_ledger(role) == *client_id)
+        };
+        self.client_id.as_ref().is_some_and(is_its) && self.seq.is_none_or(|own| own == seq)
     }
 
     fn settle(self, outcome: &'static str, code: Option<&'static str>) {
-        let elapsed = self.arrived.elapsed();
-        self.span.in_scope(|| tracing::debug!(outcome, code, elapsed_ms = elapsed.as_millis(), "settled"));
+        let (elapsed, kind, seq) = (self.arrived.elapsed(), self.kind, self.seq);
+        self.span.in_scope(|| tracing::debug!(kind, seq, outcome, code, elapsed_ms = elapsed.as_millis(), "settled"));
+        spans::settled(&self.span, outcome, code);
         metrics::counter!("throughline_commands_total", "type" => self.kind, "outcome" => outcome).increment(1);
         metrics::histogram!("throughline_command_seconds", "type" => self.kind).record(elapsed.as_secs_f64());
     }
 }
 
 impl Live {
+    /// The spans of the commands that are not answered yet and that these are of.
+    fn spans_of<'a>(&self, commands: impl IntoIterator<Item = (&'a ClientId, u64)>) -> Vec<Span> {
+        let mut spans: Vec<Span> = Vec::new();
+        if spans::is_on() {
+            for (client_id, seq) in commands {
+                let unsettled = self.peers.values().flat_map(|listener| &listener.unsettled);
+                let found = unsettled.filter(|command| command.is(client_id, seq)).map(|command| &command.span);
+                spans.extend(found.filter(|span| !spans.contains(span)).cloned().collect::<Vec<Span>>());
+            }
+        }
+        spans
+    }
+
     /// Whether nothing that others did can have been missed, if this is the present stamp of the links.
     fn is_fresh(&self, stamp: Option<Stamp>) -> bool {
         stamp.is_some() && self.validated == stamp && !self.authority.is_stale()
@@ -199,6 +233,7 @@ impl Hosted {
             owns_tail: false,
             is_queued: false,
             unflushed_since: None,
+            traced: Vec::new(),
         };
         let found = self.environment.tier.load(&self.key).await;
         if let (Found::Session { view, cipher, is_verified: true }, Some(_)) = (&found, stamp)
@@ -411,8 +446,8 @@ impl Hosted {
     }
 
     pub(super) fn submit(self: &Arc<Self>, peer: PeerId, requests: Vec<Request>) {
-        self.await_answers(peer, &requests);
-        self.change(|authority, rules| authority.submit(peer, requests, rules));
+        let step = self.await_answers(peer, &requests);
+        step.span().in_scope(|| self.change(|authority, rules| authority.submit(peer, requests, rules)));
     }
 
     pub(super) fn submit_once(
@@ -422,14 +457,22 @@ impl Hosted {
         credential: Credential,
         requests: Vec<Request>,
     ) {
-        self.await_answers(peer, &requests);
-        self.change(|authority, rules| authority.submit_once(peer, role, credential, requests, rules));
+        let step = self.await_answers(peer, &requests);
+        step.span().in_scope(|| {
+            self.change(|authority, rules| authority.submit_once(peer, role, credential, requests, rules))
+        });
     }
 
-    fn await_answers(&self, peer: PeerId, requests: &[Request]) {
+    /// The step of deciding them.
+    fn await_answers(&self, peer: PeerId, requests: &[Request]) -> Step {
+        let session = self.key.session_id.as_str();
+        let awaited: Vec<Unsettled> = requests.iter().map(|request| Unsettled::new(session, request)).collect();
+        let traced = awaited.iter().map(|command| &command.span).filter(|span| !span.is_disabled());
+        let step = Step::of("decide", &traced.cloned().collect::<Vec<Span>>());
         if let Some(listener) = self.live().as_mut().and_then(|live| live.peers.get_mut(&peer)) {
-            listener.unsettled.extend(requests.iter().map(Unsettled::new));
+            listener.unsettled.extend(awaited);
         }
+        step
     }
 
     fn is_overdue(&self) -> bool {
@@ -530,9 +573,11 @@ impl Hosted {
         let rules = self.rules();
         let Some(mut live) = self.live() else { return };
         let effects = act(&mut live.authority, &rules);
-        let is_news = |effect: &Effect| matches!(effect, Effect::Send { frame: ServerFrame::Events { .. }, .. });
-        let tells = effects.iter().any(is_news);
-        self.carry_out(&mut live, effects, reason);
+        let is_news = |effect: &&Effect| matches!(effect, Effect::Send { frame: ServerFrame::Events { .. }, .. });
+        let told = effects.iter().filter(is_news).count();
+        let tells = told > 0;
+        let span = if tells { spans::fan_out(told) } else { Span::none() };
+        span.in_scope(|| self.carry_out(&mut live, effects, reason));
         if tells {
             let origin = if reason == Reason::News { Origin::There } else { Origin::Here };
             self.environment.measures.told(origin, begun);
@@ -543,9 +588,22 @@ impl Hosted {
         for effect in effects {
             match effect {
                 Effect::Send { peer, frame } => send(live, peer, frame),
-                Effect::Commit(commit) => self.commit(commit),
-                Effect::Share(share) => self.share(share),
-                Effect::Flush(commit) => self.write_tail(commit),
+                Effect::Commit(commit) => {
+                    let step = Step::of("commit", &live.spans_of(commit.records.iter().filter_map(origin)));
+                    self.commit(commit, step);
+                }
+                Effect::Share(share) => {
+                    let issued = share.entries.iter().filter_map(|entry| entry.issued.as_ref());
+                    let commands = live.spans_of(issued.map(|issued| (&issued.client_id, issued.seq)));
+                    self.share(share, commands);
+                }
+                Effect::Flush(commit) => {
+                    let versions = commit.expected_version + 1..=commit.state.version();
+                    live.traced.retain(|(version, _)| *version >= *versions.start());
+                    let of_it = live.traced.iter().filter(|(version, _)| versions.contains(version));
+                    let places = of_it.map(|(_, place)| place.clone()).collect();
+                    self.write_tail(commit, spans::flush(self.key.session_id.as_str(), places));
+                }
                 Effect::Reload => self.reload(reason),
                 Effect::Forked { commands } => {
                     metrics::counter!("throughline_forked_commands_total").increment(commands as u64);
@@ -640,9 +698,10 @@ impl Hosted {
     }
 
     /// Commits in a task of its own: a caller that goes away does not leave the authority waiting.
-    fn commit(self: &Arc<Self>, commit: Commit) {
+    fn commit(self: &Arc<Self>, commit: Commit, step: Step) {
         let hosted = Arc::clone(self);
-        self.environment.tasks.spawn(async move {
+        let span = step.span();
+        let committing = async move {
             match tokio::time::timeout(COMMIT_PATIENCE, hosted.write(&commit)).await {
                 Ok(Ok(cipher)) => {
                     hosted.use_cipher(cipher);
@@ -667,7 +726,9 @@ impl Hosted {
             }
             hosted.remember();
             hosted.settled.notify_waiters();
-        });
+            drop(step);
+        };
+        self.environment.tasks.spawn(committing.instrument(span));
     }
 
     /// A database that is away has been told of once already.
@@ -679,9 +740,11 @@ impl Hosted {
         }
     }
 
-    fn share(self: &Arc<Self>, share: Share) {
+    fn share(self: &Arc<Self>, share: Share, commands: Vec<Span>) {
         let hosted = Arc::clone(self);
-        self.environment.tasks.spawn(async move {
+        let step = Step::of("share", &commands);
+        let span = step.span();
+        let sharing = async move {
             let cipher = hosted.live().and_then(|live| live.cipher.clone());
             let answer = match &cipher {
                 Some(cipher) => hosted.environment.tier.share(&hosted.key, &share, cipher).await,
@@ -691,6 +754,9 @@ impl Hosted {
                 Answer::Taken => {
                     if let Some(mut live) = hosted.live() {
                         live.owns_tail = true;
+                        let places = commands.iter().filter_map(spans::place_of);
+                        live.traced.extend(places.map(|place| (share.state.version(), place)));
+                        live.traced.truncate(LINKED_COMMANDS);
                     }
                     hosted.change(|authority, rules| authority.shared(rules));
                 }
@@ -700,12 +766,14 @@ impl Hosted {
                 Answer::Failed => hosted.change(|authority, _| authority.share_failed()),
             }
             hosted.settled.notify_waiters();
-        });
+            drop(step);
+        };
+        self.environment.tasks.spawn(sharing.instrument(span));
     }
 
-    fn write_tail(self: &Arc<Self>, commit: Commit) {
+    fn write_tail(self: &Arc<Self>, commit: Commit, span: Span) {
         let hosted = Arc::clone(self);
-        self.environment.tasks.spawn(async move {
+        let writing = async move {
             match tokio::time::timeout(COMMIT_PATIENCE, hosted.write(&commit)).await {
                 Ok(Ok(cipher)) => {
                     hosted.use_cipher(cipher);
@@ -723,7 +791,8 @@ impl Hosted {
             }
             hosted.remember();
             hosted.settled.notify_waiters();
-        });
+        };
+        self.environment.tasks.spawn(writing.instrument(span));
     }
 
     fn reload(self: &Arc<Self>, reason: Reason) {
@@ -816,6 +885,10 @@ fn send(live: &mut Live, peer: PeerId, frame: ServerFrame) {
         live.peers.remove(&peer);
         live.authority.leave(peer);
     }
+}
+
+fn origin(record: &Record) -> Option<(&ClientId, u64)> {
+    record.origin.as_ref().map(|origin| (&origin.client_id, origin.seq))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use metrics::{Counter, Histogram, counter, histogram};
+use tracing::Instrument as _;
 
 use crate::store::{CommitError, ReadError, SurveyError};
+use crate::telemetry::spans;
 
 /// Why a session in memory is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,9 +150,11 @@ pub(super) async fn database<T, E: Fault>(
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let begun = Instant::now();
-    let ended = call.await;
+    let span = spans::database(operation);
+    let ended = call.instrument(span.clone()).await;
     let outcome = ended.as_ref().err().map_or("ok", Fault::outcome);
     histogram!("throughline_tier_seconds", "tier" => "database", "operation" => operation).record(begun.elapsed());
     counter!("throughline_database_calls_total", "operation" => operation, "outcome" => outcome).increment(1);
+    spans::ended(&span, outcome, ended.is_err() && outcome != "conflict");
     ended
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use throughline_core::State;
 use throughline_core::sync::{Commit, News, Share, SharedView};
+use tracing::Instrument as _;
 
 use super::stored::{Unreadable, read_entries, read_snapshot, write_entries, write_news, write_snapshot};
 use crate::encryption::SessionCipher;
@@ -12,6 +13,7 @@ use crate::keys::KeyRing;
 use crate::problem::chain;
 use crate::shared_cache::{self, CacheFault, Loaded, Settle, SharedCache, Vacancy};
 use crate::store::SessionKey;
+use crate::telemetry::spans;
 
 /// The shared tier, where there is one.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl SharedTier {
 
     pub(super) async fn load(&self, key: &SessionKey) -> Found {
         let Some(cache) = self.cache_for(key) else { return Found::Nothing(None) };
-        let session = match cache.load(key).await {
+        let session = match cache.load(key).instrument(spans::redis("load")).await {
             Ok(Loaded::Session(session)) => session,
             Ok(Loaded::Nothing(vacancy) | Loaded::Floor { vacancy, .. }) => return Found::Nothing(Some(vacancy)),
             Err(fault) => {
@@ -111,7 +113,7 @@ impl SharedTier {
             entry,
             message,
         };
-        match cache.share(share).await {
+        match cache.share(share).instrument(spans::redis("share")).await {
             Ok(shared_cache::Shared::Taken) => Answer::Taken,
             Ok(shared_cache::Shared::Conflict { .. }) => Answer::Conflict,
             Ok(shared_cache::Shared::Missing) => Answer::Failed,
@@ -127,9 +129,9 @@ impl SharedTier {
         let Some(cache) = self.cache_for(key) else { return false };
         let outcome = if commit.erased_at_version().is_some() {
             let message = write_news(&commit.news(), cipher);
-            let removed = cache.remove(key, commit.state.version()).await;
+            let removed = cache.remove(key, commit.state.version()).instrument(spans::redis("remove")).await;
             match (removed, message) {
-                (Ok(()), Ok(message)) => cache.publish(key, &message).await,
+                (Ok(()), Ok(message)) => cache.publish(key, &message).instrument(spans::redis("publish")).await,
                 (Err(fault), _) => Err(fault),
                 (_, Err(error)) => {
                     tracing::error!(error = %chain(&error), "an erasure can't be told");
@@ -171,7 +173,7 @@ impl SharedTier {
         };
         let (epoch, reached) = (state.epoch, cipher.conceal(state.mark()));
         let settle = Settle { key: key.clone(), epoch, reached, snapshot: snapshot.into(), message: message.into() };
-        cache.settle(settle).await.map(drop)
+        cache.settle(settle).instrument(spans::redis("settle")).await.map(drop)
     }
 
     /// Puts what the database had, unless something newer came meanwhile.
@@ -179,7 +181,7 @@ impl SharedTier {
         let Some(cache) = self.cache_for(key).filter(|_| state.erased_at.is_none()) else { return };
         let Ok(snapshot) = write_snapshot(state, cipher) else { return };
         let mark = cipher.conceal(state.mark());
-        if let Err(fault) = cache.fill(vacancy, state.epoch, mark, &snapshot).await {
+        if let Err(fault) = cache.fill(vacancy, state.epoch, mark, &snapshot).instrument(spans::redis("fill")).await {
             note(&fault, "filling in a session");
         }
     }

@@ -13,9 +13,11 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use super::StoreFault;
 use crate::problem::chain;
+use crate::telemetry::spans;
 
 /// How much may wait, and how much goes into one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,8 @@ pub(super) fn log_failure(fault: &StoreFault, jobs: usize, probes_only: bool) {
 /// Hands jobs to the one task that writes.
 #[derive(Debug)]
 pub struct GroupCommit<J> {
-    jobs: mpsc::Sender<J>,
+    /// With the span of whoever waits for it.
+    jobs: mpsc::Sender<(J, Span)>,
     counts: Arc<Counts>,
     closing: CancellationToken,
     finished: watch::Receiver<bool>,
@@ -111,7 +114,7 @@ impl<J: Send + 'static> GroupCommit<J> {
     /// # Errors
     /// When the queue is full or the writer has ended; the job was then not begun.
     pub fn submit(&self, job: J) -> Result<(), SubmitError> {
-        self.jobs.try_send(job).map_err(|error| match error {
+        self.jobs.try_send((job, spans::current())).map_err(|error| match error {
             TrySendError::Full(_) => SubmitError::Full,
             TrySendError::Closed(_) => SubmitError::Closed,
         })?;
@@ -137,7 +140,7 @@ impl<J: Send + 'static> GroupCommit<J> {
 
 async fn run<W: BatchWriter>(
     mut writer: W,
-    mut waiting: mpsc::Receiver<W::Job>,
+    mut waiting: mpsc::Receiver<(W::Job, Span)>,
     most: usize,
     counts: Arc<Counts>,
     closing: CancellationToken,
@@ -165,7 +168,9 @@ async fn run<W: BatchWriter>(
             metrics::gauge!("throughline_store_queue_jobs").decrement(jobs as f64);
             metrics::histogram!("throughline_store_batch_jobs").record(jobs as f64);
             let started = Instant::now();
-            let begun = writer.write(std::mem::take(&mut batch)).await;
+            let (batch, waiting): (Vec<W::Job>, Vec<Span>) = batch.drain(..).unzip();
+            let span = spans::batch(&waiting);
+            let begun = writer.write(batch).instrument(span).await;
             before = Gathering { jobs, took: started.elapsed(), ended: Some(Instant::now()) };
             metrics::histogram!("throughline_store_transaction_seconds").record(before.took);
             counts.transactions.fetch_add(begun, Ordering::SeqCst);

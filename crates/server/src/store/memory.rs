@@ -207,8 +207,9 @@ impl EventStore for MemoryStore {
 
     async fn event_position_at(&self, tenant: &TenantId, at_ms: i64) -> Result<u64, ReadError> {
         let tables = self.tables();
-        let earlier = tables.events.iter().filter(|(owner, event)| owner == tenant && event.event.at_ms < at_ms);
-        Ok(earlier.last().map_or(0, |(_, event)| event.position))
+        let is_earlier = |(owner, event): &&(TenantId, StoredEvent)| owner == tenant && event.event.at_ms < at_ms;
+        let latest = tables.events.iter().rfind(is_earlier);
+        Ok(latest.map_or(0, |(_, event)| event.position))
     }
 
     async fn forget_events(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {

@@ -71,6 +71,17 @@ pub(super) enum Approach {
     PassingBy,
 }
 
+impl Approach {
+    /// Its name in traces.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expecting => "expecting",
+            Self::Locking => "locking",
+            Self::PassingBy => "passingBy",
+        }
+    }
+}
+
 /// Writes all of it within the transaction that `connection` is in.
 pub(super) async fn write(
     connection: &mut PgConnection,

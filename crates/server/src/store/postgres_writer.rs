@@ -8,12 +8,14 @@ use sqlx::{Connection as _, query};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::StoreFault;
 use super::group_commit::{self, BatchWriter};
 use super::postgres_batch::{self, Approach, BatchError, Outcome, Work};
 use super::postgres_connect::{Cause, Connector};
 use crate::problem::chain;
+use crate::telemetry::spans;
 
 /// How often what others were in the way of is tried.
 const ATTEMPTS: u32 = 4;
@@ -177,7 +179,10 @@ impl PostgresWriter {
                 continue;
             }
             begun += 1;
-            match self.transaction(&jobs, approach, deadline, patience).await {
+            let span = spans::transaction(jobs.len(), approach.as_str());
+            let written = self.transaction(&jobs, approach, deadline, patience).instrument(span.clone()).await;
+            spans::ended(&span, if written.is_ok() { "ok" } else { "undone" }, false);
+            match written {
                 Ok(outcomes) => {
                     for (job, outcome) in jobs.into_iter().zip(outcomes) {
                         job.tell(Ok(outcome));

@@ -108,6 +108,11 @@ pub const METRICS: &[Metric] = &[
         "Lines that were not written: one place in the code had written twenty within ten seconds.",
         PLAIN,
     ),
+    counter(
+        "throughline_spans_total",
+        "Spans of traces that were handed to the receiver, by outcome: sent, or lost because it did not take them.",
+        &[&[("outcome", "sent")], &[("outcome", "lost")]],
+    ),
     gauge(
         "throughline_servers_elsewhere",
         "Other servers of the database that talk to another Redis, so that they and this one do not hear each other.",

@@ -5,9 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing::{Event, Level};
 
 /// How many lines one place in the code may write in which time.
 const LINES: u32 = 20;
@@ -16,7 +14,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Lets twenty lines of each place in the code through in ten seconds. Of those that it withheld, the next line from the
 /// same place is told of before it. Lines for whoever looks for a mistake (`debug`, `trace`) are not limited.
 #[derive(Debug, Default)]
-pub struct LogLimit {
+pub(super) struct LogLimit {
     places: Mutex<HashMap<Identifier, Place>>,
 }
 
@@ -29,11 +27,13 @@ struct Place {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
+    /// It is written.
     Write {
         /// How many lines were withheld before.
         withheld: u64,
     },
+    /// It is not.
     Withhold,
 }
 
@@ -54,31 +54,28 @@ impl LogLimit {
     }
 }
 
-impl<S: Subscriber> Layer<S> for LogLimit {
-    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+impl LogLimit {
+    /// Whether the line of `event` is written.
+    pub(super) fn judge_event(&self, event: &Event<'_>) -> Verdict {
         let metadata = event.metadata();
         if *metadata.level() > Level::INFO {
-            return true;
+            return Verdict::Write { withheld: 0 };
         }
-        match self.judge(metadata.callsite(), Instant::now()) {
-            Verdict::Write { withheld: 0 } => true,
-            Verdict::Write { withheld } => {
-                let place = metadata.target();
-                // Not within the span of a request, which only happens to be the next one.
-                tracing::warn!(
-                    parent: None,
-                    place,
-                    line = metadata.line(),
-                    lines = withheld,
-                    "lines like the next one were withheld"
-                );
-                true
-            }
-            Verdict::Withhold => {
-                metrics::counter!("throughline_log_lines_withheld_total").increment(1);
-                false
-            }
+        let verdict = self.judge(metadata.callsite(), Instant::now());
+        if verdict == Verdict::Withhold {
+            metrics::counter!("throughline_log_lines_withheld_total").increment(1);
         }
+        verdict
+    }
+
+    /// Tells, in a line of its own, of those that were withheld from the place of `event`.
+    pub(super) fn tell_of(&self, withheld: u64, event: &Event<'_>) {
+        if withheld == 0 {
+            return;
+        }
+        let (place, line) = (event.metadata().target(), event.metadata().line());
+        // Not within the span of a request, which only happens to be the next one.
+        tracing::warn!(parent: None, place, line, lines = withheld, "lines like the next one were withheld");
     }
 }
 
@@ -103,7 +100,9 @@ mod tests {
 
     /// Where in the code `log` writes its line.
     fn place_of(log: impl FnOnce()) -> Identifier {
-        use tracing_subscriber::layer::SubscriberExt as _;
+        use tracing::Subscriber;
+        use tracing_subscriber::Layer;
+        use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
         struct Catch(std::sync::mpsc::Sender<Identifier>);
         impl<S: Subscriber> Layer<S> for Catch {

@@ -31,11 +31,18 @@ pub fn throughline(arguments: &[&str]) -> Command {
 }
 
 pub fn start(folder: tempfile::TempDir, more: &[&str]) -> Server {
+    start_with(folder, more, &[])
+}
+
+/// The same with these variables in its environment.
+pub fn start_with(folder: tempfile::TempDir, more: &[&str], variables: &[(&str, &str)]) -> Server {
     let url = format!("sqlite:{}", folder.path().join("data/t.db").display());
     let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
     arguments.extend(more);
     let log = std::fs::File::create(folder.path().join("log")).unwrap();
-    let mut process = throughline(&arguments).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    let mut command = throughline(&arguments);
+    command.envs(variables.iter().copied());
+    let mut process = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
     let lines = BufReader::new(process.stdout.take().unwrap()).lines();
     Server { process, lines, folder }
 }
@@ -117,9 +124,14 @@ pub struct Dev {
 }
 
 pub fn dev(more: &[&str]) -> Dev {
+    dev_with(more, &[])
+}
+
+/// The same with these variables in its environment.
+pub fn dev_with(more: &[&str], variables: &[(&str, &str)]) -> Dev {
     let mut arguments = vec!["--dev"];
     arguments.extend(more);
-    let mut server = start(tempfile::tempdir().unwrap(), &arguments);
+    let mut server = start_with(tempfile::tempdir().unwrap(), &arguments, variables);
     let service_key = server.line().strip_prefix("dev service key: ").unwrap().to_owned();
     let address = address(&server.line()).to_owned();
     Dev { server, address, service_key }

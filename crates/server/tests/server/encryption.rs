@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use throughline_test_services::buyer::{Buyer, Identity};
 use throughline_test_services::fleet::{Fleet, Node};
+use throughline_test_services::otlp_receiver::OtlpReceiver;
 use throughline_test_services::postgres::Postgres;
 use throughline_test_services::redis::{Redis, RedisOptions};
 
@@ -86,9 +87,10 @@ async fn canaries(fleet: &Fleet, node: &Node) -> (String, Vec<String>) {
 }
 
 #[tokio::test]
-async fn asvs_16_2_5_nothing_of_a_buyer_is_found_in_databases_logs_metrics_or_errors() {
+async fn asvs_16_2_5_nothing_of_a_buyer_is_found_in_databases_logs_traces_metrics_or_errors() {
     let fleet = writing_fleet();
-    let mut node = fleet.node("a", &["--log", "trace"]).unwrap();
+    let receiver = OtlpReceiver::start().unwrap();
+    let mut node = fleet.node("a", &["--log", "trace", "--otlp-endpoint", &receiver.url]).unwrap();
     let (id, mut secrets) = canaries(&fleet, &node).await;
     // What is ahead of the database is in Redis: a buyer who goes on typing.
     let identity = Identity::new();
@@ -123,8 +125,11 @@ async fn asvs_16_2_5_nothing_of_a_buyer_is_found_in_databases_logs_metrics_or_er
     }
     let log = node.log();
     assert!(log.contains("/v1/sessions"), "something is logged");
+    // The server has sent its last spans before it ended.
+    let spans = format!("{:?}", receiver.spans());
+    assert!(spans.contains(&id) && spans.contains("recordPayment"), "something is traced: {spans}");
     for text in &texts {
-        for (place, words) in [("the log", &log), ("the metrics", &metrics)] {
+        for (place, words) in [("the log", &log), ("the traces", &spans), ("the metrics", &metrics)] {
             assert!(!words.to_lowercase().contains(&text.to_lowercase()), "{text} is in {place}");
         }
     }

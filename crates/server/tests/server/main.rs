@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod binary;
+mod command_line;
 mod cookies;
 mod deployment_examples;
 mod doctor;
@@ -36,7 +37,8 @@ mod slow_reader;
 mod socket;
 mod tiers;
 mod tls;
+mod traces;
+mod upgrades;
 mod webhook_receiver;
 mod webhooks;
-mod upgrades;
 mod wrong_principals;

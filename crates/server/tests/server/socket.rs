@@ -21,7 +21,11 @@ pub struct Socket {
 }
 
 pub async fn open(dev: &Dev, headers: &[(&'static str, &str)]) -> Result<Socket, Error> {
-    let mut request = format!("ws://{}/v1/sync", dev.address).into_client_request().unwrap();
+    open_at(&dev.address, headers).await
+}
+
+async fn open_at(address: &str, headers: &[(&'static str, &str)]) -> Result<Socket, Error> {
+    let mut request = format!("ws://{address}/v1/sync").into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());
     }
@@ -33,7 +37,12 @@ const SUBPROTOCOL: (&str, &str) = ("sec-websocket-protocol", "throughline.v1");
 
 /// A socket that has said hello with a claim; no other frame was read.
 async fn greeted(dev: &Dev, id: &str, client: &'static str, claim: &str) -> Socket {
-    let mut socket = open(dev, &[SUBPROTOCOL]).await.unwrap();
+    greeted_at(&dev.address, id, client, claim).await
+}
+
+/// The same at any server's address.
+pub async fn greeted_at(address: &str, id: &str, client: &'static str, claim: &str) -> Socket {
+    let mut socket = open_at(address, &[SUBPROTOCOL]).await.unwrap();
     socket.id = id.to_owned();
     socket.client = client;
     socket.hello(json!({ "claim": claim })).await;
@@ -62,9 +71,21 @@ impl Socket {
     }
 
     pub async fn submit(&mut self, seq: u64, command: Value) {
-        let mut numbered = json!({ "clientId": self.client, "seq": seq });
-        numbered.as_object_mut().unwrap().extend(command.as_object().unwrap().clone());
-        self.send(json!({ "type": "submit", "commands": [numbered] })).await;
+        self.submit_traced(seq, [command], Value::Null).await;
+    }
+
+    /// Several at once, and what the frame says of their traces.
+    pub async fn submit_traced<const N: usize>(&mut self, first: u64, commands: [Value; N], traceparents: Value) {
+        let numbered = (first..).zip(commands).map(|(seq, command)| {
+            let mut numbered = json!({ "clientId": self.client, "seq": seq });
+            numbered.as_object_mut().unwrap().extend(command.as_object().unwrap().clone());
+            numbered
+        });
+        let mut frame = json!({ "type": "submit", "commands": numbered.collect::<Vec<Value>>() });
+        if !traceparents.is_null() {
+            frame["traceparents"] = traceparents;
+        }
+        self.send(frame).await;
     }
 
     async fn message(&mut self) -> Option<Message> {

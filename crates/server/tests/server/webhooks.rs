@@ -384,7 +384,7 @@ async fn of_fleet(fleet: &Fleet, address: &str, receiver: &Receiver) -> (BackEnd
 async fn a_server_that_dies_while_it_delivers_is_followed_by_another_and_nothing_is_missed() {
     let fleet = fleet();
     let receiver = Receiver::start().await;
-    let mut nodes = vec![fleet.node("a", &QUICK).unwrap(), fleet.node("b", &QUICK).unwrap()];
+    let mut nodes = [fleet.node("a", &QUICK).unwrap(), fleet.node("b", &QUICK).unwrap()];
     let (shop, _) = of_fleet(&fleet, &nodes[0].address, &receiver).await;
     let mut sessions = Vec::new();
     for _ in 0..5 {

@@ -331,10 +331,10 @@ export class Engine {
    * Issues a command; its number is the answer.
    * @throws {Rejection} where the rules forbid it; then nothing was queued.
    */
-  submit(command: Command): number {
+  submit(command: Command, traceparent?: string): number {
     if (this.#ended) throw new SessionError('closed', 'the session was closed by the page; open it again');
     const submit = () => {
-      const refusal = this.#client.submit(textOf(command), this.serverNow);
+      const refusal = this.#client.submit(textOf(command), this.serverNow, traceparent);
       if (refusal !== undefined) throw new Rejection(JSON.parse(refusal) as RejectionReason);
       return this.#client.lastSeq();
     };

@@ -13,6 +13,7 @@ import type { StorageRung } from './storage/store.js';
 import { exclusively } from './tabs.js';
 import { legacySession, takeOverLegacySessions } from './take-over.js';
 import { timeLimit } from './time-limit.js';
+import type { Trace } from './trace.js';
 import type { FindWasm, WasmSource } from './wasm-source.js';
 
 export interface OpenOptions {
@@ -51,6 +52,12 @@ export interface OpenOptions {
   wasm?: WasmSource;
   /** The file `throughline/local_storage_bg.wasm` likewise; few browsers need it. */
   localStorageWasm?: WasmSource;
+  /**
+   * Which traces the commands are part of: a function that gives the W3C `traceparent` of what goes on in the page just now, or
+   * `true` for a trace of its own for each command ({@link Receipt.traceId}). The server's spans continue it; it is kept with
+   * the command until that is durable.
+   */
+  trace?: Trace;
   /** How long to wait for a server where this browser has nothing of the session, in milliseconds. */
   timeoutMs?: number;
   /** Gives up opening; the promise is rejected with the signal's reason. */
@@ -139,6 +146,7 @@ async function openIn(
   const isHere = (await storage.load(`${wanted}/`)).entries.length > 0;
   const proof = token ? { token, ...(claim !== undefined && { claim }) } : legacy && !isHere ? { claim: newClaimSecret() } : {};
   const session = await CheckoutSession.open(url, storage, wanted, { ...proof, ...placeOf(options) });
+  session.trace = options.trace;
   if (!hasFunnel(session)) {
     const funnelId = typeof options.funnel === 'string' ? options.funnel : DEFAULT_FUNNEL;
     const funnel = await knownFunnel(storage, url, funnelId, signal).catch(() => undefined);
@@ -177,6 +185,7 @@ function beginSession(storage: Storage, options: OpenOptions, known: KnownFunnel
   const { url, create } = options;
   const credentials = { claim: newClaimSecret(), ...placeOf(options) };
   const session = CheckoutSession.begin(url, storage, newSessionId(Date.now()), credentials);
+  session.trace = options.trace;
   session.engine.pinFunnel(known);
   const { id, version } = known.funnel;
   let rejection: Rejection | undefined;

@@ -6,6 +6,8 @@ import type { PendingCommand } from './engine.js';
 export interface Receipt {
   /** The command's number among this page's; 0 where it was refused before it got one. */
   readonly seq: number;
+  /** The trace that it is part of, 32 hexadecimal digits, where the session was opened with `trace`. */
+  readonly traceId: string | undefined;
   /** The server applied it. */
   readonly accepted: Promise<{ version: number }>;
   /** The database has it: nothing can undo it any more. */
@@ -16,12 +18,14 @@ export interface Receipt {
 export class Unsettled {
   seq = 0;
   command: Command;
+  readonly traceparent: string | undefined;
   readonly accepted = new Outcome();
   readonly durable = new Outcome();
   readonly receipt: Receipt;
 
-  constructor(command: Command) {
+  constructor(command: Command, traceparent?: string) {
     this.command = command;
+    this.traceparent = traceparent;
     this.receipt = new GivenOut(this);
   }
 
@@ -50,6 +54,10 @@ class GivenOut implements Receipt {
 
   get seq(): number {
     return this.#unsettled.seq;
+  }
+
+  get traceId(): string | undefined {
+    return this.#unsettled.traceparent?.slice(3, 35);
   }
 
   get accepted(): Promise<{ version: number }> {

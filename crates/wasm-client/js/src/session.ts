@@ -12,6 +12,7 @@ import { patched } from './snapshot.js';
 import type { Storage } from './storage/ladder.js';
 import type { StorageRung } from './storage/store.js';
 import { Timeline, type TimelineEntry } from './timeline.js';
+import { type Trace, traceparentOf } from './trace.js';
 
 /** How the session is connected, and how far it is confirmed. Replaced, never changed. */
 export interface SyncState {
@@ -82,6 +83,8 @@ export class CheckoutSession {
     remaining: new Set(),
   };
   /** What happened of {@link TOLD_LATER}, for who listens first. */
+  /** @internal Asked with each command. */
+  trace: Trace | undefined;
   readonly #untold = new Map<keyof SessionEventMap, unknown[][]>();
   readonly #life = new AbortController();
   #tick: ReturnType<typeof setTimeout> | undefined;
@@ -276,7 +279,7 @@ export class CheckoutSession {
 
   /** Issues any command; the methods above are its short forms. */
   issue(command: Command): Receipt {
-    const unsettled = new Unsettled(command);
+    const unsettled = new Unsettled(command, traceparentOf(this.trace));
     try {
       unsettled.command = plainCopy(command);
     } catch (reason) {
@@ -291,7 +294,7 @@ export class CheckoutSession {
 
   #submit(unsettled: Unsettled): void {
     try {
-      unsettled.seq = this.#engine.submit(unsettled.command);
+      unsettled.seq = this.#engine.submit(unsettled.command, unsettled.traceparent);
       this.#receipts.add(this.#engine.clientId, unsettled);
     } catch (reason) {
       this.#refuse(unsettled, reason);

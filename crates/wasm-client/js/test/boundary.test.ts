@@ -140,6 +140,21 @@ test('commands that are stored together are sent together, in frames that are no
   expect(sent.flatMap((output) => frame(output).commands?.map(({ seq }) => seq))).toEqual(Array.from({ length: 45 }, (_, index) => index + 1));
 });
 
+test('which trace a command is part of is stored with it, and sent beside it', () => {
+  const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+  const issued = offline();
+  submit(issued, { type: 'create' });
+  issued.submit(JSON.stringify({ type: 'setMetadata', metadata: {} }), NOON, traceparent);
+  issued.takeOutputs();
+  // The page is loaded again.
+  const client = offline(writes(issued) as [string, string][]);
+  client.connected();
+  handle(client, frames[0] ?? '');
+  const sent = outputs(client).filter(({ type }) => type === 'send');
+  const submitted = sent.map((output) => JSON.parse(output.frame ?? '') as { type: string }).filter(({ type }) => type === 'submit');
+  expect(submitted).toMatchObject([{ commands: [{ type: 'create' }, { type: 'setMetadata' }], traceparents: [null, traceparent] }]);
+});
+
 test('every frame of a server can be read, and records are stored as they came', () => {
   for (const text of frames) {
     const client = offline();

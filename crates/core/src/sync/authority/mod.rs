@@ -109,6 +109,8 @@ pub struct Request {
     pub caller: Option<Caller>,
     /// When the caller wants it to count as acknowledged, where it says so. What has to be strict stays strict.
     pub durability: Option<Durability>,
+    /// The W3C `traceparent` of what caused it, as its client says. No rule looks at it, and it is kept nowhere.
+    pub traceparent: Option<String>,
 }
 
 impl Request {
@@ -123,6 +125,7 @@ impl Request {
             only_after_previous: false,
             durability: None,
             caller: None,
+            traceparent: None,
         }
     }
 

@@ -664,7 +664,8 @@ impl Replica {
             if commands.is_empty() {
                 break;
             }
-            self.outputs.push(Output::Send(ClientFrame::Submit { commands }));
+            // Which traces they belong to is known to whoever keeps them as they were issued.
+            self.outputs.push(Output::Send(ClientFrame::Submit { commands, traceparents: Vec::new() }));
         }
     }
 

@@ -12,6 +12,9 @@ use crate::json_depth;
 /// How many commands one frame holds at most.
 const MAX_COMMANDS: usize = 50;
 
+/// The longest `traceparent`: twice what one of the present version has, so that later ones are understood.
+const MAX_TRACEPARENT_BYTES: usize = 110;
+
 /// How much of what serde says of a command is kept.
 const MAX_SENTENCE_CHARS: usize = 500;
 
@@ -59,11 +62,23 @@ pub(super) fn read_value(mut frame: Value) -> Result<Incoming, End> {
             if !(1..=MAX_COMMANDS).contains(&commands.len()) {
                 return Err(End::malformed(&format!("submit holds 1 to {MAX_COMMANDS} commands")));
             }
-            commands.into_iter().map(read_command).collect::<Result<_, _>>().map(Incoming::Submit)
+            let mut requests = commands.into_iter().map(read_command).collect::<Result<Vec<Request>, _>>()?;
+            if let Some(Value::Array(traceparents)) = frame.get_mut("traceparents").map(Value::take) {
+                for (request, traceparent) in requests.iter_mut().zip(traceparents) {
+                    request.traceparent = read_traceparent(traceparent);
+                }
+            }
+            Ok(Incoming::Submit(requests))
         }
         "ping" => Ok(Incoming::Ping),
         _ => Err(End::malformed("frames from clients have the type hello, submit or ping")),
     }
+}
+
+/// What can't be one is none: nothing that a command does depends on the trace that it is part of.
+fn read_traceparent(value: Value) -> Option<String> {
+    let Value::String(text) = value else { return None };
+    (text.len() <= MAX_TRACEPARENT_BYTES).then_some(text)
 }
 
 /// A command that can't be read is still numbered: it is refused once, and the queue goes on.
@@ -162,6 +177,26 @@ mod tests {
         let message = requests[0].command.clone().unwrap_err().message;
         assert!(message.starts_with("the command can't be read: unknown field `ü"), "{message}");
         assert!(message.ends_with("ü…") && message.chars().count() < 600, "{} bytes", message.len());
+    }
+
+    #[test]
+    fn commands_are_parts_of_the_traces_that_stand_in_their_places() {
+        let long = "0".repeat(MAX_TRACEPARENT_BYTES + 1);
+        for (traceparents, expected) in [
+            (r#","traceparents":[null,"00-a"]"#, [None, Some("00-a")]),
+            (r#","traceparents":["00-a"]"#, [Some("00-a"), None]),
+            (r#","traceparents":[7,{"a":1},"00-a"]"#, [None, None]),
+            (&format!(r#","traceparents":["{long}"]"#), [None, None]),
+            (r#","traceparents":"00-a""#, [None, None]),
+            ("", [None, None]),
+        ] {
+            let command = r#"{"clientId":"a","seq":1,"type":"handOff"}"#;
+            let text = format!(r#"{{"type":"submit","commands":[{command},{command}]{traceparents}}}"#);
+            let Ok(Incoming::Submit(requests)) = read_frame(&text, 32) else { panic!("not a submit: {text}") };
+            let read: Vec<Option<&str>> = requests.iter().map(|request| request.traceparent.as_deref()).collect();
+            assert_eq!(read, expected, "{text}");
+            assert!(requests.iter().all(|request| request.command.is_ok()), "{text}");
+        }
     }
 
     #[test]
