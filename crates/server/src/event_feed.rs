@@ -40,12 +40,17 @@ impl EventFeed {
     /// Finds out how far the outbox can be read. To be called every [`ASK_EVERY`]; `settling` is kept in between.
     pub async fn look(&self, store: &dyn Store, settling: &mut Settling) {
         if self.settled.receiver_count() == 0 {
-            // What is known grows old from here on.
+            // What is known grows old from here on: who listens next begins with what is so then.
             self.settled.send_replace(None);
+            *settling = Settling::default();
             return;
         }
         match store.event_mark(settling.known()).await {
             Ok(mark) => {
+                // The database was put back to an earlier moment.
+                if mark.position < settling.known() {
+                    *settling = Settling::default();
+                }
                 if let Some(position) = settling.settled(mark) {
                     self.settled.send_if_modified(|known| known.replace(position) != Some(position));
                 }

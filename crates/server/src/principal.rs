@@ -350,7 +350,7 @@ mod tests {
             .authenticate(&headers(&format!("Bearer {}", fixture.service.reveal())), NOW_MS)
             .unwrap();
         assert_eq!(principal.tenant().as_str(), "shop-a");
-        assert_eq!(Scope::ALL.map(|scope| principal.require(scope).is_ok()), [true, true, true, true, false, false]);
+        assert_eq!(Scope::ALL.map(|scope| principal.require(scope).is_ok()), [true, true, true, true, true, false]);
     }
 
     #[test]

@@ -17,6 +17,9 @@ CREATE TABLE lifecycle_events (
     PRIMARY KEY (tenant, position)
 );
 
+-- Finds the place of a time.
+CREATE INDEX lifecycle_events_by_time ON lifecycle_events (tenant, at_ms, position);
+
 -- Up to where a tenant's events are forgotten.
 CREATE TABLE lifecycle_horizons (
     tenant           TEXT COLLATE "C" NOT NULL PRIMARY KEY,

@@ -14,6 +14,9 @@ CREATE TABLE lifecycle_events (
 
 CREATE INDEX lifecycle_events_of_tenant ON lifecycle_events (tenant, position);
 
+-- Finds the place of a time.
+CREATE INDEX lifecycle_events_by_time ON lifecycle_events (tenant, at_ms, position);
+
 -- Up to where a tenant's events are forgotten.
 CREATE TABLE lifecycle_horizons (
     tenant           TEXT    NOT NULL PRIMARY KEY,

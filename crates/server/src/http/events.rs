@@ -36,6 +36,9 @@ pub const STREAMS_PER_KEY: usize = 16;
 /// How many events are read at a time.
 const PAGE: u32 = 100;
 
+/// How many positions one query looks at.
+pub const POSITIONS_AT_ONCE: u64 = 10_000;
+
 /// How many events one answer holds at most.
 const MAX_PAGE: u32 = 500;
 
@@ -120,10 +123,13 @@ pub(crate) async fn events(
     let settled = listener.settled().await;
     if let Some(after) = after {
         let forgotten = state.store.events_forgotten(&tenant).await?;
-        check_place(after, forgotten, settled)?;
+        // Another server may be ahead of this one; no server is ahead of the database.
+        let latest = if after > settled { state.store.event_mark(0).await?.position } else { settled };
+        check_place(after, forgotten, latest)?;
     }
     if !wants_stream(&headers) {
-        let query = EventQuery { tenant, after: after.unwrap_or(0), through: settled, kinds, limit };
+        let after = after.unwrap_or(0);
+        let query = EventQuery { tenant, after, through: stretch(after, settled), kinds, limit };
         let found = state.store.events(&query).await?;
         return page(&query, found);
     }
@@ -143,6 +149,7 @@ pub(crate) async fn events(
         query,
         next_check: now + CHECK,
         next_beat: now + HEARTBEAT,
+        seen: 0,
         _permit: permit,
     };
     let mut response = Sse::new(streaming.messages()).into_response();
@@ -188,7 +195,7 @@ impl Wanted {
 }
 
 /// Whether everything after this place can be told.
-fn check_place(after: u64, forgotten: u64, settled: u64) -> Result<(), Problem> {
+fn check_place(after: u64, forgotten: u64, latest: u64) -> Result<(), Problem> {
     let gone = |detail: String| {
         Problem::new(StatusCode::GONE, "eventsGone", "Events gone").detail(detail).mendable_by("permanent")
     };
@@ -199,13 +206,18 @@ fn check_place(after: u64, forgotten: u64, settled: u64) -> Result<(), Problem> 
         ))
         .with("oldestAfter", forgotten.to_string()));
     }
-    if after > settled {
+    if after > latest {
         return Err(gone(format!(
-            "there is no event {after} yet: the latest one is {settled}. The database was put back to an earlier moment, or the place is another database's; read the sessions that matter (`GET /v1/sessions`), and begin again with `after={settled}`"
+            "there is no event {after} yet: the latest one is {latest}. The database was put back to an earlier moment, or the place is another database's; read the sessions that matter (`GET /v1/sessions`), and begin again with `after={latest}`"
         ))
-        .with("oldestAfter", settled.to_string()));
+        .with("oldestAfter", latest.to_string()));
     }
     Ok(())
+}
+
+/// How far one query looks: of events that are wanted seldom there may be none for very long.
+fn stretch(after: u64, settled: u64) -> u64 {
+    settled.min(after.saturating_add(POSITIONS_AT_ONCE))
 }
 
 fn page(query: &EventQuery, found: Vec<StoredEvent>) -> Result<Response, Problem> {
@@ -226,6 +238,8 @@ struct Streaming {
     query: EventQuery,
     next_check: Instant,
     next_beat: Instant,
+    /// How far the outbox was when it was last asked.
+    seen: u64,
     _permit: ConnectionPermit<String>,
 }
 
@@ -247,8 +261,20 @@ impl Streaming {
 
     /// The next messages, as soon as there are some; `None` where the stream is over.
     async fn next_page(&mut self) -> Option<Vec<Message>> {
+        let state = Arc::clone(&self.state);
         loop {
-            self.query.through = self.listener.settled().await;
+            if state.shutdown.is_cancelled() || !self.is_let_in() {
+                return None;
+            }
+            let settled = tokio::select! {
+                () = state.shutdown.cancelled() => return None,
+                settled = self.listener.settled() => settled,
+            };
+            // The database was put back to an earlier moment: whoever comes back with this place is told so.
+            if settled < std::mem::replace(&mut self.seen, settled) {
+                return None;
+            }
+            self.query.through = stretch(self.query.after, settled);
             let found = if self.query.through > self.query.after { self.read().await } else { Some(Vec::new()) };
             if let Some(found) = found {
                 let is_last = found.len() < self.query.limit as usize;
@@ -257,22 +283,31 @@ impl Streaming {
                 if !found.is_empty() {
                     return Some(found.into_iter().map(message).collect());
                 }
+                if self.query.after < settled {
+                    continue;
+                }
             }
-            let state = Arc::clone(&self.state);
             tokio::select! {
                 () = state.shutdown.cancelled() => return None,
                 () = self.listener.changed() => {}
                 () = tokio::time::sleep_until(self.next_beat) => return Some(vec![self.place()]),
-                () = tokio::time::sleep_until(self.next_check) => {
-                    self.next_check = Instant::now() + CHECK;
-                    let known = state.authenticator.service_keys().check(&self.key_id, state.clock.now_ms());
-                    if let Err(refusal) = known {
-                        tracing::info!(key_id = self.key_id, code = refusal.code(), "a stream of events is ended");
-                        return None;
-                    }
-                }
+                () = tokio::time::sleep_until(self.next_check) => {}
             }
         }
+    }
+
+    /// Whether its key is good still, as far as that was asked lately.
+    fn is_let_in(&mut self) -> bool {
+        if Instant::now() < self.next_check {
+            return true;
+        }
+        self.next_check = Instant::now() + CHECK;
+        let (keys, now_ms) = (self.state.authenticator.service_keys(), self.state.clock.now_ms());
+        let refused = keys.check(&self.key_id, now_ms).err();
+        if let Some(refusal) = &refused {
+            tracing::info!(key_id = self.key_id, code = refusal.code(), "a stream of events is ended");
+        }
+        refused.is_none()
     }
 
     /// Says how far the stream is, and nothing else.

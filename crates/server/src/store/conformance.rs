@@ -63,6 +63,7 @@ macro_rules! all {
             of_two_blocks_with_one_number_the_first_one_stays,
             events_are_written_with_their_change_or_not_at_all,
             events_are_read_by_tenant_kind_and_position,
+            the_first_event_since_a_time_is_found,
             deleting_a_session_tells_of_it_and_leaves_what_was_told_before,
             old_events_are_forgotten_from_the_first_one_on,
             webhooks_are_added_changed_and_removed_with_what_the_audit_log_says,

@@ -320,8 +320,8 @@ impl EventStore for GuardedStore {
         self.store.events_forgotten(tenant).await
     }
 
-    async fn event_position_at(&self, tenant: &TenantId, at_ms: i64) -> Result<u64, ReadError> {
-        self.store.event_position_at(tenant, at_ms).await
+    async fn first_event_since(&self, tenant: &TenantId, at_ms: i64) -> Result<Option<u64>, ReadError> {
+        self.store.first_event_since(tenant, at_ms).await
     }
 
     async fn forget_events(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {

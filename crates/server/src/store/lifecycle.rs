@@ -70,12 +70,12 @@ pub trait EventStore: Send + Sync + std::fmt::Debug {
     /// See [`ReadError`].
     async fn events_forgotten(&self, tenant: &TenantId) -> Result<u64, ReadError>;
 
-    /// The position of the latest event of a tenant that happened before this time, in milliseconds since 1970; 0 where there is none
-    /// that is kept.
+    /// The position of the first event of a tenant that happened at this time or later, in milliseconds since 1970, if there is one.
+    /// Times follow positions as far as clocks agree, and commits are not late.
     ///
     /// # Errors
     /// See [`ReadError`].
-    async fn event_position_at(&self, tenant: &TenantId, at_ms: i64) -> Result<u64, ReadError>;
+    async fn first_event_since(&self, tenant: &TenantId, at_ms: i64) -> Result<Option<u64>, ReadError>;
 
     /// Forgets at most `limit` events of each tenant that are older than this, the oldest first; how many.
     ///
@@ -87,9 +87,9 @@ pub trait EventStore: Send + Sync + std::fmt::Debug {
 /// Asks for the position up to which events are forgotten.
 pub(super) const FORGOTTEN: &str = "SELECT through_position FROM lifecycle_horizons WHERE tenant = $1";
 
-/// Asks for the latest event before a time. Times follow the positions as far as clocks agree.
-pub(super) const POSITION_AT: &str = "SELECT position FROM lifecycle_events WHERE tenant = $1 AND at_ms < $2
-     ORDER BY position DESC LIMIT 1";
+/// Asks for the first of those events that come next after a time.
+pub(super) const FIRST_SINCE: &str = "SELECT min(position) FROM (
+        SELECT position FROM lifecycle_events WHERE tenant = $1 AND at_ms >= $2 ORDER BY at_ms, position LIMIT 1000) AS next";
 
 /// Asks for all tenants with events. It goes from each one to the next one in the index, instead of looking at all rows.
 pub(super) const TENANTS_WITH_EVENTS: &str = "WITH RECURSIVE told (tenant) AS (

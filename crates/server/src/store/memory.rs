@@ -205,11 +205,10 @@ impl EventStore for MemoryStore {
         Ok(self.tables().events_forgotten.get(tenant).copied().unwrap_or_default())
     }
 
-    async fn event_position_at(&self, tenant: &TenantId, at_ms: i64) -> Result<u64, ReadError> {
+    async fn first_event_since(&self, tenant: &TenantId, at_ms: i64) -> Result<Option<u64>, ReadError> {
         let tables = self.tables();
-        let is_earlier = |(owner, event): &&(TenantId, StoredEvent)| owner == tenant && event.event.at_ms < at_ms;
-        let latest = tables.events.iter().rfind(is_earlier);
-        Ok(latest.map_or(0, |(_, event)| event.position))
+        let is_later = |(owner, event): &&(TenantId, StoredEvent)| owner == tenant && event.event.at_ms >= at_ms;
+        Ok(tables.events.iter().find(is_later).map(|(_, event)| event.position))
     }
 
     async fn forget_events(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {

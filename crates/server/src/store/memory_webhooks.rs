@@ -62,8 +62,14 @@ impl WebhookStore for MemoryStore {
         }
         stored.revision += 1;
         match change.clone() {
-            WebhookChange::Settings { url, description, kinds } => {
+            WebhookChange::Settings { url, description, kinds, now_ms } => {
+                waiting.retain(|_, row| kinds.is_empty() || kinds.contains(&row.event.kind));
+                for row in waiting.values_mut().filter(|row| row.next_try_at_ms.is_some()) {
+                    (row.next_try_at_ms, row.tries) = (Some(now_ms), 0);
+                }
                 (stored.url, stored.description, stored.kinds) = (url, description, kinds);
+                let progress = &mut stored.progress;
+                (progress.failing_since_ms, progress.failures, progress.next_try_at_ms) = (None, 0, None);
             }
             WebhookChange::Secrets { secrets, .. } => stored.secrets = secrets,
             WebhookChange::Enabled { disabled, now_ms } => {
@@ -71,10 +77,13 @@ impl WebhookStore for MemoryStore {
                 (progress.disabled, progress.failing_since_ms, progress.failures) = (disabled, None, 0);
                 progress.next_try_at_ms = None;
                 for row in waiting.values_mut().filter(|row| row.next_try_at_ms.is_some()) {
-                    row.next_try_at_ms = Some(now_ms);
+                    (row.next_try_at_ms, row.tries) = (Some(now_ms), 0);
                 }
             }
-            WebhookChange::ReplayAfter(position) => stored.progress.position = position,
+            WebhookChange::ReplayAfter(position) => {
+                stored.progress.position = stored.progress.position.min(position);
+                stored.progress.next_try_at_ms = None;
+            }
             WebhookChange::TryAgain { at_ms } => {
                 stored.progress.next_try_at_ms = None;
                 for row in waiting.values_mut() {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::{Row as _, query};
 
 use super::lifecycle::{
-    EVENTS, EventQuery, EventStore, FORGOTTEN, POSITION_AT, StoredEvent, TENANTS_WITH_EVENTS, event_in, kinds_text,
+    EVENTS, EventQuery, EventStore, FIRST_SINCE, FORGOTTEN, StoredEvent, TENANTS_WITH_EVENTS, event_in, kinds_text,
 };
 use super::postgres::{PostgresStore, unreadable};
 use super::postgres_batch::{signed, unsigned};
@@ -36,10 +36,11 @@ impl EventStore for PostgresStore {
         rows.first().map_or(Ok(0), |row| row.try_get(0).map(unsigned)).map_err(unreadable(DURING))
     }
 
-    async fn event_position_at(&self, tenant: &TenantId, at_ms: i64) -> Result<u64, ReadError> {
+    async fn first_event_since(&self, tenant: &TenantId, at_ms: i64) -> Result<Option<u64>, ReadError> {
         const DURING: &str = "looking for the place of a time in the outbox";
-        let rows = self.pool.rows(DURING, || query(POSITION_AT).bind(tenant.as_str()).bind(at_ms)).await?;
-        rows.first().map_or(Ok(0), |row| row.try_get(0).map(unsigned)).map_err(unreadable(DURING))
+        let rows = self.pool.rows(DURING, || query(FIRST_SINCE).bind(tenant.as_str()).bind(at_ms)).await?;
+        let first: Option<i64> = rows.first().map_or(Ok(None), |row| row.try_get(0)).map_err(unreadable(DURING))?;
+        Ok(first.map(unsigned))
     }
 
     async fn forget_events(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {

@@ -86,15 +86,25 @@ impl WebhookStore for PostgresStore {
             )
         };
         let text = match change {
-            WebhookChange::Settings { .. } => statement("url = $7, description = $8, kinds = $9", "", ""),
+            WebhookChange::Settings { .. } => statement(
+                "url = $7, description = $8, kinds = $9, failing_since_ms = NULL, failures = 0, next_try_at_ms = NULL",
+                "unwanted AS (DELETE FROM webhook_deliveries
+                    WHERE tenant = $5 AND webhook_id = $6 AND $9 <> '' AND ' ' || $9 || ' ' NOT LIKE '% ' || kind || ' %'),
+                 due AS (UPDATE webhook_deliveries SET next_try_at_ms = $10, tries = 0
+                    WHERE tenant = $5 AND webhook_id = $6 AND next_try_at_ms IS NOT NULL
+                        AND ($9 = '' OR ' ' || $9 || ' ' LIKE '% ' || kind || ' %')),",
+                "",
+            ),
             WebhookChange::Secrets { .. } => statement("secrets = $7", "", " AND revision = $8"),
             WebhookChange::Enabled { .. } => statement(
                 "disabled_at_ms = $7, disabled_because = $8, failing_since_ms = NULL, failures = 0, next_try_at_ms = NULL",
-                "due AS (UPDATE webhook_deliveries SET next_try_at_ms = $9
+                "due AS (UPDATE webhook_deliveries SET next_try_at_ms = $9, tries = 0
                     WHERE tenant = $5 AND webhook_id = $6 AND next_try_at_ms IS NOT NULL),",
                 "",
             ),
-            WebhookChange::ReplayAfter(_) => statement("position = $7", "", ""),
+            WebhookChange::ReplayAfter(_) => {
+                statement("position = least(position, $7), next_try_at_ms = NULL", "", "")
+            }
             WebhookChange::TryAgain { .. } => statement(
                 "next_try_at_ms = NULL",
                 "due AS (UPDATE webhook_deliveries SET next_try_at_ms = $7, tries = 0 WHERE tenant = $5 AND webhook_id = $6),",
@@ -104,8 +114,8 @@ impl WebhookStore for PostgresStore {
         let make = || {
             let query = told(query(AssertSqlSafe(text.as_str())), &audit).bind(tenant.as_str()).bind(id);
             match change {
-                WebhookChange::Settings { url, description, kinds } => {
-                    query.bind(url).bind(description).bind(kinds_text(kinds))
+                WebhookChange::Settings { url, description, kinds, now_ms } => {
+                    query.bind(url).bind(description).bind(kinds_text(kinds)).bind(now_ms)
                 }
                 WebhookChange::Secrets { secrets, of_revision } => query.bind(secrets).bind(signed(*of_revision)),
                 WebhookChange::Enabled { disabled, now_ms } => {
@@ -134,12 +144,17 @@ impl WebhookStore for PostgresStore {
     async fn lease_webhooks(&self, server: &str, now_ms: i64, until_ms: i64) -> Result<Vec<StoredWebhook>, ReadError> {
         const DURING: &str = "taking on webhooks";
         let statement = format!(
-            "WITH free AS MATERIALIZED (
+            "WITH own AS (
+                UPDATE webhooks SET leased_until_ms = $3 WHERE leased_by = $1 AND disabled_at_ms IS NULL
+                RETURNING {COLUMNS}),
+             free AS MATERIALIZED (
                 SELECT tenant AS free_tenant, id AS free_id FROM webhooks
-                WHERE disabled_at_ms IS NULL AND (leased_by = $1 OR coalesce(leased_until_ms, 0) <= $2)
-                ORDER BY tenant, id FOR UPDATE SKIP LOCKED)
-             UPDATE webhooks SET leased_by = $1, leased_until_ms = $3 FROM free
-             WHERE tenant = free_tenant AND id = free_id RETURNING {COLUMNS}"
+                WHERE disabled_at_ms IS NULL AND leased_by IS DISTINCT FROM $1 AND coalesce(leased_until_ms, 0) <= $2
+                ORDER BY tenant, id FOR UPDATE SKIP LOCKED),
+             taken AS (
+                UPDATE webhooks SET leased_by = $1, leased_until_ms = $3 FROM free
+                WHERE tenant = free_tenant AND id = free_id RETURNING {COLUMNS})
+             SELECT * FROM own UNION ALL SELECT * FROM taken"
         );
         let lease = || query(AssertSqlSafe(statement.as_str())).bind(server).bind(now_ms).bind(until_ms);
         let rows = self.pool.rows(DURING, lease).await?;

@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row as _, query};
 
 use super::lifecycle::{
-    EVENTS, EventQuery, EventStore, FORGOTTEN, OutboxEvent, POSITION_AT, StoredEvent, TENANTS_WITH_EVENTS, event_in,
+    EVENTS, EventQuery, EventStore, FIRST_SINCE, FORGOTTEN, OutboxEvent, StoredEvent, TENANTS_WITH_EVENTS, event_in,
     kinds_text,
 };
 use super::sqlite::{SqliteStore, bounded, read_error, signed, unsigned};
@@ -44,11 +44,12 @@ impl EventStore for SqliteStore {
         row.map_or(Ok(0), |row| row.try_get(0).map(unsigned)).map_err(|error| read_error(DURING, error))
     }
 
-    async fn event_position_at(&self, tenant: &TenantId, at_ms: i64) -> Result<u64, ReadError> {
+    async fn first_event_since(&self, tenant: &TenantId, at_ms: i64) -> Result<Option<u64>, ReadError> {
         const DURING: &str = "looking for the place of a time in the outbox";
-        let select = query(POSITION_AT).bind(tenant.as_str()).bind(at_ms);
-        let row = bounded(DURING, select.fetch_optional(&self.readers)).await?;
-        row.map_or(Ok(0), |row| row.try_get(0).map(unsigned)).map_err(|error| read_error(DURING, error))
+        let select = query(FIRST_SINCE).bind(tenant.as_str()).bind(at_ms);
+        let row = bounded(DURING, select.fetch_one(&self.readers)).await?;
+        let first: Option<i64> = row.try_get(0).map_err(|error| read_error(DURING, error))?;
+        Ok(first.map(unsigned))
     }
 
     async fn forget_events(&self, before_ms: i64, limit: u32) -> Result<u64, ReadError> {

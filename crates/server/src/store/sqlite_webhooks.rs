@@ -169,9 +169,25 @@ async fn change_one(
         return Ok(false);
     }
     let statements = match change {
-        WebhookChange::Settings { url, description, kinds } => {
-            let set = query("UPDATE webhooks SET url = ?3, description = ?4, kinds = ?5 WHERE tenant = ?1 AND id = ?2");
-            vec![set.bind(tenant.as_str()).bind(id).bind(url).bind(description).bind(kinds_text(kinds))]
+        WebhookChange::Settings { url, description, kinds, now_ms } => {
+            let set = query(
+                "UPDATE webhooks SET url = ?3, description = ?4, kinds = ?5, failing_since_ms = NULL, failures = 0,
+                    next_try_at_ms = NULL WHERE tenant = ?1 AND id = ?2",
+            );
+            let set = set.bind(tenant.as_str()).bind(id).bind(url).bind(description).bind(kinds_text(kinds));
+            let unwanted = query(
+                "DELETE FROM webhook_deliveries
+                 WHERE tenant = ?1 AND webhook_id = ?2 AND ?3 <> '' AND ' ' || ?3 || ' ' NOT LIKE '% ' || kind || ' %'",
+            );
+            let due = query(
+                "UPDATE webhook_deliveries SET next_try_at_ms = ?3, tries = 0
+                 WHERE tenant = ?1 AND webhook_id = ?2 AND next_try_at_ms IS NOT NULL",
+            );
+            vec![
+                set,
+                unwanted.bind(tenant.as_str()).bind(id).bind(kinds_text(kinds)),
+                due.bind(tenant.as_str()).bind(id).bind(now_ms),
+            ]
         }
         WebhookChange::Secrets { secrets, .. } => {
             let set = query("UPDATE webhooks SET secrets = ?3 WHERE tenant = ?1 AND id = ?2");
@@ -185,13 +201,15 @@ async fn change_one(
             let because = disabled.as_ref().map_or("", |disabled| disabled.because.as_str());
             let set = set.bind(tenant.as_str()).bind(id).bind(disabled.as_ref().map(|disabled| disabled.at_ms));
             let due = query(
-                "UPDATE webhook_deliveries SET next_try_at_ms = ?3
+                "UPDATE webhook_deliveries SET next_try_at_ms = ?3, tries = 0
                  WHERE tenant = ?1 AND webhook_id = ?2 AND next_try_at_ms IS NOT NULL",
             );
             vec![set.bind(because), due.bind(tenant.as_str()).bind(id).bind(now_ms)]
         }
         WebhookChange::ReplayAfter(position) => {
-            let set = query("UPDATE webhooks SET position = ?3 WHERE tenant = ?1 AND id = ?2");
+            let set = query(
+                "UPDATE webhooks SET position = min(position, ?3), next_try_at_ms = NULL WHERE tenant = ?1 AND id = ?2",
+            );
             vec![set.bind(tenant.as_str()).bind(id).bind(signed(*position))]
         }
         WebhookChange::TryAgain { at_ms } => {

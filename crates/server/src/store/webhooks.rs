@@ -117,8 +117,10 @@ pub enum WebhookChange {
         url: String,
         /// See [`StoredWebhook::description`].
         description: String,
-        /// See [`StoredWebhook::kinds`].
+        /// See [`StoredWebhook::kinds`]. What waits and is of another kind is not sent any more.
         kinds: Vec<LifecycleKind>,
+        /// From when on the rest of what waits is tried again, in milliseconds since 1970.
+        now_ms: i64,
     },
     /// What messages are signed with.
     Secrets {
@@ -134,7 +136,8 @@ pub enum WebhookChange {
         /// When.
         now_ms: i64,
     },
-    /// Everything after this position is sent again.
+    /// Everything after this position is sent again. One that is ahead of where the webhook is changes nothing: it must not pass by
+    /// what was not sent yet.
     ReplayAfter(u64),
     /// Everything that was given up is tried again at this time, and what waits too.
     TryAgain {

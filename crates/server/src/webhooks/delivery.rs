@@ -31,6 +31,9 @@ const SIGNATURE: &str = "webhook-signature";
 /// How long a connection is kept for the next message.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// How much is told of a failure, in characters.
+const MOST_TOLD: usize = 300;
+
 /// The longest pause that a receiver may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 
@@ -81,7 +84,9 @@ pub struct Failure {
 
 impl Failure {
     fn of(what: impl Into<String>) -> Self {
-        Self { what: what.into(), pause: None, is_gone: false }
+        // A certificate that fits no name may quote all that it has.
+        let what = what.into().chars().take(MOST_TOLD).collect();
+        Self { what, pause: None, is_gone: false }
     }
 }
 

@@ -23,6 +23,9 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// How long a lease lasts beyond what two tries may take.
 const LEASE: Duration = Duration::from_secs(12);
 
+/// How long what is being sent is waited for when the server stops.
+const ENDED_WITHIN: Duration = Duration::from_secs(2);
+
 /// Every how many rounds all webhooks are looked at, also the disabled ones.
 const ROUNDS_PER_SURVEY: u32 = 5;
 
@@ -65,34 +68,37 @@ impl Dispatcher {
     /// # Errors
     /// See [`ReadError`]. Those that deliver go on until their leases end.
     pub async fn work(&mut self, feed: &EventFeed) -> Result<(), ReadError> {
-        if self.round.is_multiple_of(ROUNDS_PER_SURVEY) {
-            self.survey().await?;
+        let round = self.round;
+        self.round = round.wrapping_add(1);
+        if round.is_multiple_of(ROUNDS_PER_SURVEY)
+            && let Err(error) = self.survey().await
+        {
+            tracing::debug!(error = %chain(&error), "how webhooks do is not known now");
         }
-        self.round = self.round.wrapping_add(1);
         let now_ms = self.tools.clock.now_ms();
         let until_ms = now_ms.saturating_add(millis(LEASE + 2 * self.tools.settings.timeout));
         let leased = self.tools.store.lease_webhooks(&self.tools.server, now_ms, until_ms).await?;
-        let mut before = std::mem::take(&mut self.workers);
+        let (mut before, mut new) = (std::mem::take(&mut self.workers), Vec::new());
         for webhook in leased {
             let key = (webhook.tenant.clone(), webhook.id.clone());
+            let is_current = |running: &Running| running.revision == webhook.revision && !running.task.is_finished();
             match before.remove(&key) {
-                Some(running) if running.revision == webhook.revision && !running.task.is_finished() => {
+                Some(running) if is_current(&running) => {
                     running.leased_until_ms.store(until_ms, Ordering::Relaxed);
                     self.workers.insert(key, running);
                 }
                 known => {
                     // What it has sent is written down before the next one begins.
-                    if let Some(running) = known {
-                        running.end().await;
-                    }
-                    if let Some(running) = self.begin(webhook, until_ms, feed) {
-                        self.workers.insert(key, running);
-                    }
+                    before.extend(known.map(|running| (key, running)));
+                    new.push(webhook);
                 }
             }
         }
-        for running in before.into_values() {
-            running.end().await;
+        futures_util::future::join_all(before.into_values().map(Running::end)).await;
+        for webhook in new {
+            let key = (webhook.tenant.clone(), webhook.id.clone());
+            let running = self.begin(webhook, until_ms, feed);
+            self.workers.extend(running.map(|running| (key, running)));
         }
         Ok(())
     }
@@ -156,12 +162,9 @@ impl Dispatcher {
 
     /// Has all workers write down what they have done, and gives their webhooks up.
     pub async fn end(mut self) {
-        for running in self.workers.values() {
-            running.stop.cancel();
-        }
-        for (_, running) in self.workers.drain() {
-            running.end().await;
-        }
+        let ended = futures_util::future::join_all(self.workers.drain().map(|(_, running)| running.end()));
+        // Who waits for a receiver that hangs sends the same again from elsewhere.
+        let _ = tokio::time::timeout(ENDED_WITHIN, ended).await;
         if let Err(error) = self.tools.store.release_webhooks(&self.tools.server).await {
             tracing::debug!(error = %chain(&error), "webhooks are not given up; their leases end by themselves");
         }

@@ -5,10 +5,10 @@
 //! different events fail in a row, it is the receiver that fails: then nothing more is put aside; one event is tried now and then, and
 //! when one arrives everything that waits is due.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use super::signature::Secrets;
 use crate::audit::{AuditEntry, AuditRecord};
 use crate::clock::{Clock, millis};
 use crate::event_feed::EventListener;
+use crate::http::events::POSITIONS_AT_ONCE;
 use crate::keys::KeyRing;
 use crate::problem::chain;
 use crate::store::{
@@ -34,8 +35,17 @@ const AT_ONCE: usize = 8;
 /// After so many different events in a row that failed it is the receiver that fails.
 const FAILING: u32 = 3;
 
+/// How many events of different sessions are tried in turn while the receiver fails.
+const PROBED: usize = 16;
+
 /// So many events may be put aside; beyond, nothing new is sent until some of them arrive.
 const MAX_WAITING: usize = 1_000;
+
+/// For how long a round begins new messages. What is slow does not hold up the sessions beside it for longer.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// How often it is written down how far a webhook is that nothing is sent to: before that is forgotten.
+const WRITTEN_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// How long a worker waits before it asks a database again that did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -69,6 +79,11 @@ pub struct Worker {
     stop: CancellationToken,
     /// What waits to be tried again, by position.
     waiting: BTreeMap<u64, WaitingDelivery>,
+    /// There is more that waits than was read.
+    has_more: bool,
+    /// How far the outbox was when it was last asked.
+    seen: u64,
+    written: Instant,
     /// The events that have failed since one arrived.
     failed: HashSet<String>,
 }
@@ -84,6 +99,12 @@ struct Job {
 }
 
 impl Job {
+    /// What waits.
+    fn of(row: &WaitingDelivery) -> Self {
+        let (session_id, event) = (row.session_id.clone(), row.event.clone());
+        Self { position: row.position, session_id, event, tries: Some(row.tries) }
+    }
+
     /// It waits for its turn: it is due as soon as it is its session's first.
     fn waiting(self, now_ms: i64) -> WaitingDelivery {
         WaitingDelivery {
@@ -127,8 +148,9 @@ impl Worker {
         leased_until_ms: Arc<AtomicI64>,
         stop: CancellationToken,
     ) -> Self {
-        let (waiting, failed) = (BTreeMap::new(), HashSet::new());
-        Self { tools, webhook, secrets, listener, leased_until_ms, stop, waiting, failed }
+        let (waiting, failed, written) = (BTreeMap::new(), HashSet::new(), Instant::now());
+        let (has_more, seen) = (false, 0);
+        Self { tools, webhook, secrets, listener, leased_until_ms, stop, waiting, has_more, seen, written, failed }
     }
 
     /// Delivers until it is stopped, or the webhook is another server's.
@@ -181,10 +203,18 @@ impl Worker {
     }
 
     async fn read_waiting(&mut self) -> Result<(), ReadError> {
-        let StoredWebhook { tenant, id, progress, .. } = &mut self.webhook;
+        let StoredWebhook { tenant, id, .. } = &self.webhook;
         // A round adds a page at most to what may wait.
         let limit = u32::try_from(MAX_WAITING).unwrap_or(u32::MAX).saturating_add(PAGE);
         let waiting = self.tools.store.waiting_deliveries(tenant, id, false, limit).await?;
+        self.has_more = waiting.len() >= limit as usize;
+        self.waiting = waiting.into_iter().map(|row| (row.position, row)).collect();
+        self.notice_gap().await
+    }
+
+    /// Tells where events are forgotten that were not sent yet, and goes on after them.
+    async fn notice_gap(&mut self) -> Result<(), ReadError> {
+        let StoredWebhook { tenant, id, progress, .. } = &mut self.webhook;
         let forgotten = self.tools.store.events_forgotten(tenant).await?;
         if progress.position < forgotten {
             metrics::counter!("throughline_webhook_gaps_total").increment(1);
@@ -194,7 +224,6 @@ impl Worker {
             );
             progress.position = forgotten;
         }
-        self.waiting = waiting.into_iter().map(|row| (row.position, row)).collect();
         Ok(())
     }
 
@@ -217,21 +246,30 @@ impl Worker {
         if let Some(at_ms) = self.webhook.progress.next_try_at_ms.filter(|at_ms| *at_ms > now_ms) {
             return Ok(Round::Until(Some(at_ms)));
         }
-        let settled = self.listener.settled().await;
+        let stop = self.stop.clone();
+        let Some(settled) = stop.run_until_cancelled(self.listener.settled()).await else { return Ok(Round::Lost) };
+        if settled < std::mem::replace(&mut self.seen, settled) {
+            let StoredWebhook { tenant, id, progress, .. } = &mut self.webhook;
+            tracing::error!(%tenant, webhook = id, position = settled, "the database was put back to an earlier moment; a webhook goes on from there");
+            progress.position = progress.position.min(settled);
+        }
+        if self.has_more && self.waiting.len() < MAX_WAITING / 2 {
+            self.read_waiting().await?;
+        }
         let (new, reached) = self.new_events(settled).await?;
         let due = self.due(now_ms);
         if self.is_failing() {
-            return self.probe(new, due, reached).await;
+            return self.probe(new, reached, settled).await;
         }
         if new.is_empty() && due.is_empty() {
-            return self.advance(reached).await;
+            return self.advance(reached, settled).await;
         }
         let jobs = new.into_iter().chain(due).fold(BTreeMap::<String, Vec<Job>>::new(), |mut sessions, job| {
             sessions.entry(job.session_id.clone()).or_default().push(job);
             sessions
         });
-        let worker = &*self;
-        let sent = futures_util::stream::iter(jobs.into_values()).map(|jobs| worker.send_in_order(jobs));
+        let (worker, until) = (&*self, Instant::now() + ROUND);
+        let sent = futures_util::stream::iter(jobs.into_values()).map(|jobs| worker.send_in_order(jobs, until));
         let done: Vec<Vec<Done>> = sent.buffer_unordered(AT_ONCE).collect().await;
         self.settle(done.into_iter().flatten().collect(), reached).await
     }
@@ -239,9 +277,10 @@ impl Worker {
     /// The events that are next in the outbox, and the position up to which they go.
     async fn new_events(&self, settled: u64) -> Result<(Vec<Job>, u64), ReadError> {
         let position = self.webhook.progress.position;
-        if settled <= position || (self.waiting.len() >= MAX_WAITING && !self.is_failing()) {
+        if settled <= position || self.has_more || self.waiting.len() >= MAX_WAITING {
             return Ok((Vec::new(), position));
         }
+        let settled = settled.min(position.saturating_add(POSITIONS_AT_ONCE));
         let (tenant, kinds) = (self.webhook.tenant.clone(), self.webhook.kinds.clone());
         let query = EventQuery { tenant, after: position, through: settled, kinds, limit: PAGE };
         let found = self.tools.store.events(&query).await?;
@@ -256,18 +295,14 @@ impl Worker {
         Ok((found.into_iter().map(job).collect(), reached))
     }
 
-    /// Of each session the first one that waits, where it is due.
+    /// What waits, a page of it: of each session whose first one is due.
     fn due(&self, now_ms: i64) -> Vec<Job> {
-        let mut sessions = HashSet::new();
-        let firsts = self.waiting.values().filter(|row| sessions.insert(row.session_id.clone()));
-        let due = firsts.filter(|row| row.next_try_at_ms.is_some_and(|at_ms| at_ms <= now_ms));
-        due.map(|row| Job {
-            position: row.position,
-            session_id: row.session_id.clone(),
-            event: row.event.clone(),
-            tries: Some(row.tries),
-        })
-        .collect()
+        let mut are_due: HashMap<&str, bool> = HashMap::new();
+        let due = self.waiting.values().filter(|row| {
+            let is_due = row.next_try_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
+            *are_due.entry(&row.session_id).or_insert(is_due)
+        });
+        due.take(PAGE as usize).map(Job::of).collect()
     }
 
     /// Whether an event of this session waits before this position.
@@ -277,12 +312,13 @@ impl Worker {
     }
 
     /// Sends the events of one session, until one of them fails.
-    async fn send_in_order(&self, mut jobs: Vec<Job>) -> Vec<Done> {
+    async fn send_in_order(&self, mut jobs: Vec<Job>, until: Instant) -> Vec<Done> {
         jobs.sort_by_key(|job| job.position);
         let mut done = Vec::with_capacity(jobs.len());
         let mut has_failed = false;
         for job in jobs {
-            let waits = has_failed || self.is_blocked(&job) || !self.is_own(self.now_ms());
+            let is_over = self.stop.is_cancelled() || Instant::now() >= until || !self.is_own(self.now_ms());
+            let waits = has_failed || is_over || self.is_blocked(&job);
             let delivered = if waits { None } else { Some(self.send(&job).await) };
             has_failed |= delivered.as_ref().is_none_or(|(delivered, _)| delivered.failure.is_some());
             done.push(Done { job, delivered });
@@ -301,15 +337,23 @@ impl Worker {
     }
 
     /// Tries one event of those that are there, a new one before one that waits: the latter may fail by itself.
-    async fn probe(&mut self, new: Vec<Job>, due: Vec<Job>, reached: u64) -> Result<Round, ReadError> {
-        let first = new.iter().find(|job| !self.is_blocked(job)).cloned();
-        let waiting = || {
-            let row = self.waiting.values().next()?;
-            let (session_id, event) = (row.session_id.clone(), row.event.clone());
-            Some(Job { position: row.position, session_id, event, tries: Some(row.tries) })
+    async fn probe(&mut self, new: Vec<Job>, reached: u64, settled: u64) -> Result<Round, ReadError> {
+        let mut sessions = HashSet::new();
+        let firsts = new.iter().filter(|job| !self.is_blocked(job) && sessions.insert(&job.session_id));
+        let new_firsts: Vec<Job> = firsts.take(PROBED).cloned().collect();
+        let mut sessions = HashSet::new();
+        let waiting = self.waiting.values().filter(|row| sessions.insert(&row.session_id));
+        let waiting_firsts: Vec<Job> = waiting.take(PROBED).map(Job::of).collect();
+        // Another one each time: some may fail by themselves.
+        let turn = self.webhook.progress.failures as usize;
+        let of = |jobs: &[Job]| jobs.get((turn / 2) % jobs.len().max(1)).cloned();
+        let job = if turn.is_multiple_of(2) {
+            of(&new_firsts).or_else(|| of(&waiting_firsts))
+        } else {
+            of(&waiting_firsts).or_else(|| of(&new_firsts))
         };
-        let Some(job) = first.or_else(|| due.into_iter().next()).or_else(waiting) else {
-            return self.advance(reached).await;
+        let Some(job) = job else {
+            return self.advance(reached, settled).await;
         };
         let (delivered, now_ms) = self.send(&job).await;
         let mut note = self.note();
@@ -322,7 +366,7 @@ impl Worker {
                     note.delivered.push(job.position);
                 } else {
                     note.progress.position = job.position;
-                    // Those before it are of sessions that wait.
+                    // Those before it wait for their turn.
                     let before = new.into_iter().filter(|other| other.position < job.position);
                     self.waiting.extend(before.map(|other| (other.position, other.waiting(now_ms))));
                 }
@@ -332,25 +376,32 @@ impl Worker {
                 }
                 note.waiting = self.waiting.values().cloned().collect();
             }
-            Some(failure) => self.failed(&mut note, &failure, &job.event.id, now_ms),
+            Some(failure) => {
+                self.failed(&mut note, &failure, &job.event.id, now_ms);
+                let written = self.write(note).await?;
+                // It may fail for longer than events are kept.
+                self.notice_gap().await?;
+                return Ok(written);
+            }
         }
         self.write(note).await
     }
 
     /// Goes on to where nothing is to be sent any more.
-    async fn advance(&mut self, reached: u64) -> Result<Round, ReadError> {
-        let next_ms = self.waiting.values().filter_map(|row| row.next_try_at_ms).min();
+    async fn advance(&mut self, reached: u64, settled: u64) -> Result<Round, ReadError> {
+        let position = self.webhook.progress.position;
+        let mut round = Round::Until(self.waiting.values().filter_map(|row| row.next_try_at_ms).min());
         // How far it is matters only for where it begins after a restart: to write that for each event of other kinds is too much.
-        let is_far = reached.saturating_sub(self.webhook.progress.position) >= u64::from(PAGE);
-        if !is_far {
-            return Ok(Round::Until(next_ms));
+        let is_far = reached.saturating_sub(position) >= u64::from(PAGE);
+        if is_far || (reached > position && self.written.elapsed() >= WRITTEN_EVERY) {
+            let mut note = self.note();
+            note.progress.position = reached;
+            let written = self.write(note).await?;
+            if written == Round::Lost || reached < settled {
+                round = written;
+            }
         }
-        let mut note = self.note();
-        note.progress.position = reached;
-        match self.write(note).await? {
-            Round::More => Ok(Round::Until(next_ms)),
-            other => Ok(other),
-        }
+        Ok(round)
     }
 
     /// Writes down what came of a round.
@@ -358,6 +409,8 @@ impl Worker {
         done.sort_by_key(|done| done.delivered.as_ref().map(|(_, at_ms)| *at_ms));
         let mut note = self.note();
         note.progress.position = reached.max(note.progress.position);
+        let something_arrived =
+            done.iter().any(|done| matches!(&done.delivered, Some((delivered, _)) if delivered.failure.is_none()));
         for Done { job, delivered } in done {
             let Some((delivered, at_ms)) = delivered else {
                 // What waited before waits as it did.
@@ -372,27 +425,57 @@ impl Worker {
             match delivered.failure {
                 None => {
                     self.arrived(&mut note, at_ms);
-                    if self.waiting.remove(&job.position).is_some() {
-                        note.delivered.push(job.position);
-                    }
+                    self.waiting.remove(&job.position);
+                    // Also one that was given up, and is sent again.
+                    note.delivered.push(job.position);
                 }
                 Some(failure) => {
                     // Since what failed before it, if anything did.
-                    let something_arrived = note.progress.failing_since_ms.is_none();
+                    let others_arrive = note.progress.failing_since_ms.is_none();
                     self.failed(&mut note, &failure, &job.event.id, at_ms);
-                    note.waiting.push(self.put_aside(job, &failure, something_arrived, at_ms));
+                    note.waiting.push(self.put_aside(job, &failure, others_arrive, at_ms));
                 }
             }
+        }
+        if something_arrived {
+            self.make_room(&mut note);
         }
         self.write(note).await
     }
 
+    /// Where so much waits that nothing new can be sent, although other events arrive: gives up those that have failed, the oldest
+    /// first.
+    fn make_room(&mut self, note: &mut DeliveryNote) {
+        if self.waiting.len() < MAX_WAITING {
+            return;
+        }
+        let surplus = self.waiting.len() - MAX_WAITING / 2;
+        let failed = self.waiting.values().filter(|row| row.tries > 0).map(|row| row.position);
+        for position in failed.take(surplus).collect::<Vec<u64>>() {
+            if let Some(row) = self.waiting.remove(&position) {
+                let row = WaitingDelivery { next_try_at_ms: None, ..row };
+                self.tell_given_up(&row);
+                note.waiting.retain(|known| known.position != position);
+                note.waiting.push(row);
+            }
+        }
+    }
+
+    fn tell_given_up(&self, row: &WaitingDelivery) {
+        metrics::counter!("throughline_webhook_given_up_total").increment(1);
+        let StoredWebhook { tenant, id, .. } = &self.webhook;
+        tracing::warn!(
+            %tenant, webhook = id, event = row.event.id, tries = row.tries, failure = row.last_failure,
+            "an event is not sent to a webhook any more; `throughline webhooks replay --given-up` tries it again"
+        );
+    }
+
     /// An event waits for its next try, or is given up. As long as nothing else arrives it may not be the event that is at fault.
-    fn put_aside(&mut self, job: Job, failure: &Failure, something_arrived: bool, at_ms: i64) -> WaitingDelivery {
+    fn put_aside(&mut self, job: Job, failure: &Failure, others_arrive: bool, at_ms: i64) -> WaitingDelivery {
         let settings = &self.tools.settings;
         let tries = job.tries.unwrap_or(0).saturating_add(1);
         let pause = settings.pause_after(tries).max(failure.pause.unwrap_or_default());
-        let is_given_up = settings.gives_up_after(tries) && something_arrived;
+        let is_given_up = settings.gives_up_after(tries) && others_arrive;
         let row = WaitingDelivery {
             position: job.position,
             session_id: job.session_id,
@@ -402,12 +485,7 @@ impl Worker {
             last_failure: failure.what.clone(),
         };
         if is_given_up {
-            metrics::counter!("throughline_webhook_given_up_total").increment(1);
-            let StoredWebhook { tenant, id, .. } = &self.webhook;
-            tracing::warn!(
-                %tenant, webhook = id, event = row.event.id, tries, failure = row.last_failure,
-                "an event is not sent to a webhook any more; `throughline webhooks replay --given-up` tries it again"
-            );
+            self.tell_given_up(&row);
             self.waiting.remove(&row.position);
         } else {
             self.waiting.insert(row.position, row.clone());
@@ -451,8 +529,11 @@ impl Worker {
         let was_failing = progress.failures >= FAILING;
         progress.tries += 1;
         let since_ms = *progress.failing_since_ms.get_or_insert(at_ms);
-        if self.failed.insert(event_id.to_owned()) || was_failing {
+        if self.webhook.progress.failures >= FAILING {
             progress.failures = progress.failures.saturating_add(1);
+        } else if self.failed.insert(event_id.to_owned()) {
+            // What fails together in one round is no longer a failure than one event.
+            progress.failures = progress.failures.saturating_add(1).min(FAILING);
         }
         let StoredWebhook { tenant, id, .. } = &self.webhook;
         if progress.failures >= FAILING {
@@ -484,6 +565,7 @@ impl Worker {
         loop {
             match self.tools.store.note_deliveries(&note).await {
                 Ok(true) => {
+                    self.written = Instant::now();
                     let is_disabled = note.progress.disabled.is_some();
                     self.webhook.progress = note.progress;
                     return Ok(if is_disabled { Round::Lost } else { Round::More });

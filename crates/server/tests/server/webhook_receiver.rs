@@ -19,6 +19,8 @@ pub enum Answer {
     Take,
     /// Answers with this status, and these headers.
     Status(u16, &'static [(&'static str, &'static str)]),
+    /// Sends the sender elsewhere.
+    Redirect(&'static str),
     /// Takes longer than anybody waits.
     Hang,
     /// Takes it, and never says so.
@@ -123,6 +125,7 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
             }
             response
         }
+        Answer::Redirect(location) => (StatusCode::TEMPORARY_REDIRECT, [("location", location)]).into_response(),
         Answer::Hang | Answer::TakeAndBreak => {
             tokio::time::sleep(Duration::from_secs(30)).await;
             StatusCode::NO_CONTENT.into_response()

@@ -19,8 +19,13 @@ use crate::principal::Principal;
 use crate::problem::Problem;
 use crate::scope::Scope;
 use crate::store::WebhookChange;
+use crate::tenant::TenantId;
 use crate::webhooks::delivery::Message;
 use crate::wiring::ServerState;
+
+/// An event may be committed so long after it was decided, in milliseconds: who asks for all since a time gets what happened shortly
+/// before it as well, rather than not all.
+const COMMITTED_LATE_MS: i64 = 60_000;
 
 /// Which events are to be sent again: exactly one of the members.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -29,7 +34,7 @@ use crate::wiring::ServerState;
 pub(crate) struct WantedReplay {
     /// Everything after this place in the order of all events: `position` of a webhook, or `nextAfter` of `/v1/events`.
     after: Option<String>,
-    /// Everything that happened since then and is kept still.
+    /// Everything that happened since then and is kept still, and what happened in the minute before.
     since: Option<Timestamp>,
     /// Everything that was given up, and what waits at once: `true`.
     given_up: Option<bool>,
@@ -128,11 +133,13 @@ pub(crate) async fn replay(
     let change = match (wanted.after, wanted.since, wanted.given_up) {
         (Some(after), None, None) => {
             let after = after.parse::<u64>().map_err(|_| invalid("after", "a whole number in quotes is due here"))?;
-            WebhookChange::ReplayAfter(checked_position(&state, after).await?)
+            WebhookChange::ReplayAfter(checked_position(&state, tenant, after).await?)
         }
         (None, Some(since), None) => {
-            let position = state.store.event_position_at(tenant, since.as_millis()).await?;
-            WebhookChange::ReplayAfter(position)
+            let from = since.as_millis().saturating_sub(COMMITTED_LATE_MS);
+            let first = state.store.first_event_since(tenant, from).await?;
+            // Where nothing has happened since, nothing is sent again.
+            WebhookChange::ReplayAfter(first.map_or(u64::MAX >> 1, |first| first.saturating_sub(1)))
         }
         (None, None, Some(true)) => WebhookChange::TryAgain { at_ms: now_ms },
         _ => return Err(invalid("", "exactly one of `after`, `since` and `givenUp: true` is due here")),
@@ -146,13 +153,13 @@ pub(crate) async fn replay(
     Ok(Reply::json(StatusCode::OK, &webhook)?.into_response())
 }
 
-/// A place ahead of the latest event would leave out what happens next.
-async fn checked_position(state: &ServerState, after: u64) -> Result<u64, Problem> {
-    let settled = state.event_feed.listen().settled().await;
-    if after > settled {
-        return Err(invalid("after", &format!("there is no such event yet: the latest one is {settled}")));
+/// A place that there is. Before the first event that is kept is the same as at it.
+async fn checked_position(state: &ServerState, tenant: &TenantId, after: u64) -> Result<u64, Problem> {
+    let latest = state.store.event_mark(0).await?.position;
+    if after > latest {
+        return Err(invalid("after", &format!("there is no such event yet: the latest one is {latest}")));
     }
-    Ok(after)
+    Ok(after.max(state.store.events_forgotten(tenant).await?))
 }
 
 /// Sends one message of the type `webhook.test` now, and says what came of it. It is tried once, also where the webhook is disabled.

@@ -33,7 +33,7 @@ const DELIVERIES: u32 = 100;
 /// A webhook that is wanted.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({ "url": "https://shop.example/webhooks", "types": ["session.paid", "session.abandoned"] }))]
+#[schema(example = json!({ "url": "https://shop.example/webhooks", "types": ["session.paid", "session.expired"] }))]
 pub(crate) struct WantedWebhook {
     /// Where events are sent: `https://`, and a public address.
     #[schema(max_length = 2048)]
@@ -283,6 +283,7 @@ pub(crate) async fn change(
     staff(&principal, Scope::Webhooks)?;
     let (webhook, _) = found(&state, &principal, &id).await?;
     let WebhookPatch { url, description, types, enabled } = patch;
+    let now_ms = state.clock.now_ms();
     let mut changes = Vec::new();
     if url.is_some() || description.is_some() || types.is_some() {
         let url = url.map(|url| checked_url(&state, &url)).transpose()?;
@@ -291,10 +292,10 @@ pub(crate) async fn change(
             url: url.unwrap_or(webhook.url),
             description: description.unwrap_or(webhook.description),
             kinds: types.map_or(webhook.kinds, checked_kinds),
+            now_ms,
         };
         changes.push((settings, "webhookChanged"));
     }
-    let now_ms = state.clock.now_ms();
     match enabled {
         Some(true) => changes.push((WebhookChange::Enabled { disabled: None, now_ms }, "webhookEnabled")),
         Some(false) => {

@@ -59,7 +59,7 @@ pub(crate) struct Webhook {
     /// When it is tried again, where it fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_try_at: Option<Timestamp>,
-    /// How far it is: every event up to this place was delivered, or waits on its own. The latest one is in `latest`.
+    /// How far it is: every event up to this place was delivered, or waits on its own. A page of `/v1/events` says where the latest is.
     #[schema(example = "1042")]
     position: String,
     /// How many events it was told.

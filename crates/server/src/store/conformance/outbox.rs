@@ -74,6 +74,19 @@ pub async fn events_are_read_by_tenant_kind_and_position(store: Arc<impl Store>)
     assert_eq!(store.events(&all_of("c")).await.unwrap(), []);
 }
 
+pub async fn the_first_event_since_a_time_is_found(store: Arc<impl Store>) {
+    let of = |(index, at_ms): (usize, &i64)| event(LifecycleKind::Updated, &format!("a{index}"), 1, *at_ms);
+    let events = [10, 30, 20, 40].iter().enumerate().map(of).collect();
+    store.commit(Append { events, ..append(&session("a", "ws_1"), 0) }).await.unwrap();
+    let told = store.events(&all_of("a")).await.unwrap();
+    let since = async |at_ms| store.first_event_since(&tenant("a"), at_ms).await.unwrap();
+    assert_eq!(since(0).await, Some(told[0].position));
+    assert_eq!(since(15).await, Some(told[1].position), "a later one that is told to be earlier does not hide it");
+    assert_eq!(since(40).await, Some(told[3].position));
+    assert_eq!(since(41).await, None);
+    assert_eq!(store.first_event_since(&tenant("b"), 0).await.unwrap(), None);
+}
+
 pub async fn deleting_a_session_tells_of_it_and_leaves_what_was_told_before(store: Arc<impl Store>) {
     let key = session("a", "ws_1");
     let events = vec![event(LifecycleKind::Expired, "evt_1", 1, 10)];

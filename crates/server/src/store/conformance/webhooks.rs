@@ -93,8 +93,10 @@ pub async fn webhooks_are_added_changed_and_removed_with_what_the_audit_log_says
             url: "https://new.example/".to_owned(),
             description: "new".to_owned(),
             kinds: Vec::new(),
+            now_ms: 15,
         },
-        WebhookChange::Secrets { secrets: b"new".to_vec(), of_revision: 2 },
+        WebhookChange::ReplayAfter(1_000_000),
+        WebhookChange::Secrets { secrets: b"new".to_vec(), of_revision: 3 },
         WebhookChange::ReplayAfter(3),
         WebhookChange::Enabled { disabled: disabled.clone(), now_ms: 20 },
     ];
@@ -112,7 +114,7 @@ pub async fn webhooks_are_added_changed_and_removed_with_what_the_audit_log_says
         description: "new".to_owned(),
         kinds: Vec::new(),
         secrets: b"new".to_vec(),
-        revision: 5,
+        revision: 6,
         progress: WebhookProgress { position: 3, disabled, ..WebhookProgress::default() },
         ..one.clone()
     };
@@ -121,7 +123,7 @@ pub async fn webhooks_are_added_changed_and_removed_with_what_the_audit_log_says
     assert!(!store.remove_webhook(&one.tenant, "wh_1", audit(&keys, "never")).await.unwrap());
     assert!(!store.remove_webhook(&one.tenant, "wh_2", audit(&keys, "never")).await.unwrap());
     let changed = "changed";
-    assert_eq!(told(&store).await, ["added", "other", changed, changed, changed, changed, "removed"]);
+    assert_eq!(told(&store).await, ["added", "other", changed, changed, changed, changed, changed, "removed"]);
 }
 
 pub async fn what_was_delivered_is_written_down_by_who_holds_the_webhook(store: Arc<impl Store>) {
@@ -153,6 +155,10 @@ pub async fn what_was_delivered_is_written_down_by_who_holds_the_webhook(store: 
     assert_eq!(store.webhooks(None).await.unwrap()[0].0.progress, ended);
     assert_eq!(told(&store).await, ["added", "replayed", "disabled"]);
     assert_eq!(store.lease_webhooks("here", 140, 240).await.unwrap(), [], "nothing is sent to it");
+    let behind = WebhookChange::ReplayAfter(1_000);
+    assert!(store.change_webhook(&one.tenant, "wh_1", &behind, audit(&keys, "replayed")).await.unwrap());
+    let position = store.webhooks(None).await.unwrap()[0].0.progress.position;
+    assert_eq!(position, 9, "what was not sent yet is not passed by");
     let enabled = WebhookChange::Enabled { disabled: None, now_ms: 150 };
     assert!(store.change_webhook(&one.tenant, "wh_1", &enabled, audit(&keys, "enabled")).await.unwrap());
     let again = store.lease_webhooks("here", 160, 260).await.unwrap();
@@ -183,6 +189,15 @@ pub async fn deliveries_wait_until_they_are_delivered_or_given_up(store: Arc<imp
     let due = |position| WaitingDelivery { tries: 0, ..waiting(position, Some(80)) };
     assert_eq!(of(false).await, [due(9), due(10)]);
     assert_eq!(of(true).await, []);
+    let settings =
+        |kinds| WebhookChange::Settings { url: one.url.clone(), description: String::new(), kinds, now_ms: 90 };
+    let change = settings(vec![LifecycleKind::Created, LifecycleKind::Paid]);
+    assert!(store.change_webhook(&one.tenant, "wh_1", &change, audit(&keys, "changed")).await.unwrap());
+    let due = |position| WaitingDelivery { tries: 0, ..waiting(position, Some(90)) };
+    assert_eq!(of(false).await, [due(9), due(10)]);
+    let change = settings(vec![LifecycleKind::Created]);
+    assert!(store.change_webhook(&one.tenant, "wh_1", &change, audit(&keys, "changed")).await.unwrap());
+    assert_eq!(of(false).await, [], "what is not wanted any more does not wait");
     store.remove_webhook(&one.tenant, "wh_1", audit(&keys, "removed")).await.unwrap();
     assert_eq!(of(false).await, [], "what waits goes with its webhook");
 }
