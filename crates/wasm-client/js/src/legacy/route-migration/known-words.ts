@@ -5,17 +5,17 @@
 const KNOWN = new Set(
   (
     // The contract's.
-    'accept accepted access adjustments allowed already amount api audience awaiting bad begin begun body browser buyer charge charged ' +
-    'claim claimed claims client command compare completed confirm confirmation confirmed conflict content cookie cookies coupon create ' +
-    'created credential cursor customer decline declined deep deleted done due email encoding entered erase erased exceeded exists ' +
-    'expire expired extend extended fail failed field fields forbidden forged form found funnel gap go hand handed handoff headers held ' +
-    'hold idempotency if import in input internal invalid items json key keys lapsed large legacy lend lent lifetime limited long made ' +
-    'malformed match meant media metadata method migration mismatch missing much not nothing off offer offered old on only operator ' +
-    'origin out overloaded own paid payment payments pending permanent permitted price privacy processing product progress public ' +
-    'purpose quantity query rate read record recorded references refused refute refuted rejected relaxed request retry reused revoke ' +
-    'revoked scope secret sequence service session sessions set shadow stale step store strict subprotocol system terminal timed to ' +
-    'token too type unavailable unchanged under unknown unneeded unreadable unsupported updated upsell url used valid version way ' +
-    'webhook write wrong yet ' +
+    'accept accepted access adjustments allowed already amount api at audience awaiting bad begin begun body browser buyer charge ' +
+    'charged claim claimed claims client command compare completed confirm confirmation confirmed conflict content cookie cookies coupon ' +
+    'create created credential cursor customer decline declined deep deleted done due email encoding entered erase erased events ' +
+    'exceeded exists expire expired expires extend extended fail failed failing field fields forbidden forged form found funnel gap go ' +
+    'gone hand handed handoff headers held hold idempotency if import in input internal invalid items json key keys lapsed large legacy ' +
+    'lend lent lifetime limited long made malformed many match meant media metadata method migration mismatch missing much not nothing ' +
+    'off offer offered old on only operator origin out overloaded own paid payment payments pending permanent permitted price privacy ' +
+    'processing product progress public purpose quantity query rate read record recorded references refused refute refuted rejected ' +
+    'relaxed request retry reused revoke revoked scope secret sequence service session sessions set shadow stale step store streams ' +
+    'strict subprotocol system terminal timed to token too type unavailable unchanged under unknown unneeded unreadable unsupported ' +
+    'updated upsell url used valid version way webhook webhooks working write wrong yet ' +
     // Of shops and their addresses.
     'abandoned account active add added address admin app apply applied approved archived authorized authorised available back ' +
     'backordered billing bundle buy cancel canceled cancelled card cart catalog catalogue category change changed checkout close closed ' +
