@@ -240,7 +240,14 @@ async fn a_receiver_that_is_away_misses_nothing_and_is_not_hammered() {
 
 #[tokio::test]
 async fn a_short_outage_of_many_sessions_is_over_soon() {
-    let dev = dev(&["--webhook-retries", "300ms,1h", "--webhook-timeout", "1s", "--webhook-networks", "127.0.0.1"]);
+    let dev = dev(&[
+        "--webhook-retries",
+        "300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms,1h",
+        "--webhook-timeout",
+        "1s",
+        "--webhook-networks",
+        "127.0.0.1",
+    ]);
     let (shop, receiver) = (BackEnd::of(&dev), Receiver::start().await);
     let (id, _) = shop.webhook(&receiver.url).await;
     receiver.does(|_| Answer::Status(502, &[]));
