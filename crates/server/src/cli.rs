@@ -29,12 +29,13 @@ use crate::privacy_command::{self, PrivacyCommand, PrivacyError};
 use crate::problem::chain;
 use crate::routes_command::{RoutesCommand, RoutesError};
 use crate::serve::{serve, stop_signal};
+use crate::server_argument::ServerCommandError;
 use crate::service_keys_command::{ServiceKeysCommand, ServiceKeysError};
-use crate::sessions_command::{SessionsCommand, SessionsError};
+use crate::sessions_command::SessionsCommand;
 use crate::store::{self, DatabaseUrl, OpenError};
 use crate::telemetry::{self, SpanExport, TelemetryError, TracingError};
 use crate::tls::{Tls, TlsError};
-use crate::webhooks_command::{WebhooksCommand, WebhooksError};
+use crate::webhooks_command::WebhooksCommand;
 use crate::wiring::{ServerState, WiringError};
 
 const EXAMPLES: &str = "\
@@ -206,11 +207,9 @@ enum CommandError {
     #[error(transparent)]
     Routes(#[from] RoutesError),
     #[error(transparent)]
-    Webhooks(#[from] WebhooksError),
-    #[error(transparent)]
     Health(#[from] HealthError),
     #[error(transparent)]
-    Sessions(#[from] SessionsError),
+    Server(#[from] ServerCommandError),
     #[error(transparent)]
     Bench(#[from] BenchError),
     #[error(transparent)]

@@ -39,6 +39,23 @@ pub struct ServerArgument {
     ca_file: Option<PathBuf>,
 }
 
+/// Why a command that asks a server, and does nothing else, did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerCommandError {
+    /// No server can be asked.
+    #[error(transparent)]
+    Server(#[from] ServerArgumentError),
+    /// The server does not do it.
+    #[error(transparent)]
+    Rest(#[from] RestError),
+    /// Nothing can be printed.
+    #[error("standard output cannot be written to")]
+    Output(#[from] io::Error),
+    /// The operating system.
+    #[error("the operating system did not let the command run")]
+    System(#[source] io::Error),
+}
+
 /// Why no server can be asked. No variant holds a key.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerArgumentError {

@@ -16,7 +16,7 @@ use throughline_core::{Session, SessionId, Timestamp};
 
 use crate::privacy_command::session_id;
 use crate::rest_client::{RestClient, RestError};
-use crate::server_argument::{ServerArgument, ServerArgumentError};
+use crate::server_argument::{ServerArgument, ServerCommandError};
 
 const SHOW_EXAMPLES: &str = "\
 What the buyer has typed is not shown; --json prints all that the service key may see. It needs the scope sessions:read.
@@ -84,23 +84,6 @@ pub struct Tail {
     server: ServerArgument,
 }
 
-/// Why there is nothing to tell.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionsError {
-    /// No server can be asked.
-    #[error(transparent)]
-    Server(#[from] ServerArgumentError),
-    /// The server does not tell.
-    #[error(transparent)]
-    Rest(#[from] RestError),
-    /// Nothing can be printed.
-    #[error("standard output cannot be written to")]
-    Output(#[from] io::Error),
-    /// The operating system.
-    #[error("the operating system did not let the command run")]
-    System(#[source] io::Error),
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Journal {
@@ -120,10 +103,10 @@ impl SessionsCommand {
     /// Does it, and prints what it found.
     ///
     /// # Errors
-    /// See [`SessionsError`].
-    pub fn run(&self, out: &mut impl Write) -> Result<ExitCode, SessionsError> {
+    /// See [`ServerCommandError`].
+    pub fn run(&self, out: &mut impl Write) -> Result<ExitCode, ServerCommandError> {
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SessionsError::System)?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerCommandError::System)?;
         let done = runtime.block_on(async {
             match self {
                 Self::Show(show) => show.run(out).await,
@@ -132,14 +115,16 @@ impl SessionsCommand {
         });
         match done {
             // Whoever reads it has had enough.
-            Err(SessionsError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+            Err(ServerCommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Ok(ExitCode::SUCCESS)
+            }
             done => done.map(|()| ExitCode::SUCCESS),
         }
     }
 }
 
 impl Show {
-    async fn run(&self, out: &mut impl Write) -> Result<(), SessionsError> {
+    async fn run(&self, out: &mut impl Write) -> Result<(), ServerCommandError> {
         let client = self.server.client("support", "sessions:read", "")?;
         let session: Value = get(&client, &path_of(&self.id)).await?;
         let mut records = Vec::new();
@@ -166,7 +151,7 @@ impl Show {
 }
 
 impl Tail {
-    async fn run(&self, out: &mut impl Write) -> Result<(), SessionsError> {
+    async fn run(&self, out: &mut impl Write) -> Result<(), ServerCommandError> {
         let client = self.server.client("support", "sessions:read", "")?;
         match &self.id {
             Some(id) => self.one(&client, id, out).await,
@@ -174,7 +159,7 @@ impl Tail {
         }
     }
 
-    async fn one(&self, client: &RestClient, id: &SessionId, out: &mut impl Write) -> Result<(), SessionsError> {
+    async fn one(&self, client: &RestClient, id: &SessionId, out: &mut impl Write) -> Result<(), ServerCommandError> {
         let version = journal(client, id, 0, 1).await?.version;
         let mut after = version.saturating_sub(u64::from(self.lines));
         let mut before = None;
@@ -204,7 +189,7 @@ impl Tail {
         }
     }
 
-    async fn all(&self, client: &RestClient, out: &mut impl Write) -> Result<(), SessionsError> {
+    async fn all(&self, client: &RestClient, out: &mut impl Write) -> Result<(), ServerCommandError> {
         let first: List = get(client, &format!("/v1/sessions?limit={}", self.lines.max(1))).await?;
         let mut shown = HashMap::new();
         let mut since = String::new();

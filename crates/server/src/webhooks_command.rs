@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::rest_client::{RestClient, RestError};
-use crate::server_argument::{ServerArgument, ServerArgumentError};
+use crate::rest_client::RestClient;
+use crate::server_argument::{ServerArgument, ServerCommandError};
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -147,23 +147,6 @@ struct Which {
     after: Option<String>,
 }
 
-/// Why nothing was done.
-#[derive(Debug, thiserror::Error)]
-pub enum WebhooksError {
-    /// No server can be asked.
-    #[error(transparent)]
-    Server(#[from] ServerArgumentError),
-    /// The server does not do it.
-    #[error(transparent)]
-    Rest(#[from] RestError),
-    /// Nothing can be printed.
-    #[error("standard output cannot be written to")]
-    Output(#[from] io::Error),
-    /// The operating system.
-    #[error("the operating system did not let the command run")]
-    System(#[source] io::Error),
-}
-
 #[derive(Deserialize)]
 struct WebhookList {
     webhooks: Vec<Webhook>,
@@ -230,10 +213,10 @@ impl WebhooksCommand {
     /// Does it, and prints to `out`; with what the process ends.
     ///
     /// # Errors
-    /// See [`WebhooksError`].
-    pub fn run(&self, out: &mut impl Write) -> Result<ExitCode, WebhooksError> {
+    /// See [`ServerCommandError`].
+    pub fn run(&self, out: &mut impl Write) -> Result<ExitCode, ServerCommandError> {
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WebhooksError::System)?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerCommandError::System)?;
         runtime.block_on(async {
             match self {
                 Self::List(command) => command.run(out).await,
@@ -257,7 +240,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(server: &ServerArgument, is_json: bool) -> Result<Self, WebhooksError> {
+    fn of(server: &ServerArgument, is_json: bool) -> Result<Self, ServerCommandError> {
         Ok(Self { client: server.client("webhooks", "webhooks", "")?, is_json })
     }
 
@@ -268,7 +251,7 @@ impl Asked {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Option<T>, WebhooksError> {
+    ) -> Result<Option<T>, ServerCommandError> {
         let answer = self.client.ask(method, path, body, "application/json").await?;
         if self.is_json {
             out.write_all(&answer)?;
@@ -306,7 +289,7 @@ impl Webhook {
 }
 
 impl Listed {
-    async fn run(&self, out: &mut impl Write) -> Result<ExitCode, WebhooksError> {
+    async fn run(&self, out: &mut impl Write) -> Result<ExitCode, ServerCommandError> {
         let asked = Asked::of(&self.server, self.json)?;
         let list = asked.ask::<WebhookList>(out, Method::GET, "/v1/webhooks", None).await?;
         let Some(WebhookList { webhooks }) = list else { return Ok(ExitCode::SUCCESS) };
@@ -321,7 +304,7 @@ impl Listed {
 }
 
 impl Create {
-    async fn run(&self, out: &mut impl Write) -> Result<ExitCode, WebhooksError> {
+    async fn run(&self, out: &mut impl Write) -> Result<ExitCode, ServerCommandError> {
         let asked = Asked::of(&self.server, self.json)?;
         let body = json!({ "url": self.url, "types": self.types, "description": self.description });
         if let Some(webhook) = asked.ask::<Webhook>(out, Method::POST, "/v1/webhooks", Some(&body)).await? {
@@ -337,7 +320,7 @@ impl One {
         path_of(&self.id)
     }
 
-    async fn show(&self, out: &mut impl Write) -> Result<ExitCode, WebhooksError> {
+    async fn show(&self, out: &mut impl Write) -> Result<ExitCode, ServerCommandError> {
         let asked = Asked::of(&self.server, self.json)?;
         if let Some(webhook) = asked.ask::<Webhook>(out, Method::GET, &self.path(), None).await? {
             webhook.print(out)?;
@@ -361,7 +344,7 @@ impl One {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn change(&self, out: &mut impl Write, body: &Value) -> Result<ExitCode, WebhooksError> {
+    async fn change(&self, out: &mut impl Write, body: &Value) -> Result<ExitCode, ServerCommandError> {
         let asked = Asked::of(&self.server, self.json)?;
         if let Some(webhook) = asked.ask::<Webhook>(out, Method::PATCH, &self.path(), Some(body)).await? {
             webhook.print(out)?;
@@ -369,7 +352,7 @@ impl One {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn remove(&self, out: &mut impl Write) -> Result<ExitCode, WebhooksError> {
+    async fn remove(&self, out: &mut impl Write) -> Result<ExitCode, ServerCommandError> {
         let asked = Asked::of(&self.server, self.json)?;
         asked.client.ask(Method::DELETE, &self.path(), None, "application/json").await?;
         if !self.json {
@@ -378,7 +361,7 @@ impl One {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn rotate(&self, out: &mut impl Write) -> Result<ExitCode, WebhooksError> {
+    async fn rotate(&self, out: &mut impl Write) -> Result<ExitCode, ServerCommandError> {
         let asked = Asked::of(&self.server, self.json)?;
         let path = format!("{}/rotate-secret", self.path());
         if let Some(webhook) = asked.ask::<Webhook>(out, Method::POST, &path, Some(&json!({}))).await? {
@@ -389,7 +372,7 @@ impl One {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn test(&self, out: &mut impl Write) -> Result<ExitCode, WebhooksError> {
+    async fn test(&self, out: &mut impl Write) -> Result<ExitCode, ServerCommandError> {
         let client = self.server.client("webhooks", "webhooks", "")?;
         let path = format!("{}/test", self.path());
         let answer = client.ask(Method::POST, &path, Some(&json!({})), "application/json").await?;
@@ -408,7 +391,7 @@ impl One {
 }
 
 impl Replay {
-    async fn run(&self, out: &mut impl Write) -> Result<ExitCode, WebhooksError> {
+    async fn run(&self, out: &mut impl Write) -> Result<ExitCode, ServerCommandError> {
         let asked = Asked::of(&self.server, self.json)?;
         let Which { given_up, since, after } = &self.which;
         let body = match (since, after) {

@@ -426,6 +426,49 @@ async fn a_webhook_is_tried_out_listed_and_removed_and_all_of_that_is_audited() 
     }
 }
 
+/// Runs `throughline webhooks`; with what it ended, and what it printed.
+fn command(dev: &Dev, arguments: &[&str]) -> (i32, String) {
+    let server = format!("http://{}", dev.address);
+    let mut command = throughline(&[&["webhooks"], arguments, &["--server", &server]].concat());
+    let output = command.env("THROUGHLINE_SERVICE_KEY", &dev.service_key).output().unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(printed).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_does_all_that_there_is_to_do_about_webhooks() {
+    let dev = dev(&QUICK);
+    let (shop, receiver) = (BackEnd::of(&dev), Receiver::start().await);
+    assert!(command(&dev, &["list"]).1.contains("there is no webhook"));
+    let (code, made) = command(&dev, &["create", &receiver.url, "--type", "session.created", "--json"]);
+    assert_eq!(code, 0, "{made}");
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let (id, secret) = (text(&made["id"]), text(&made["secret"]));
+    let (code, printed) = command(&dev, &["test", &id]);
+    assert!(code == 0 && printed.contains("it arrived: 204"), "{printed}");
+    receiver.does(|_| Answer::Status(500, &[]));
+    let (code, printed) = command(&dev, &["test", &id]);
+    assert!(code == 3 && printed.contains("it answered 500"), "{code} {printed}");
+    receiver.does(|_| Answer::Take);
+    let session = shop.session().await;
+    taken(&receiver, &session, 1).await;
+    until("it is written down", LONG, async || shop.look(&id).await["delivered"] == 1).await;
+    let (_, shown) = command(&dev, &["show", &id]);
+    assert!(shown.contains("1 delivered") && shown.contains(&session) && shown.contains("session.created"), "{shown}");
+    let before = receiver.taken().len();
+    let (code, printed) = command(&dev, &["replay", &id, "--after", "0"]);
+    assert_eq!(code, 0, "{printed}");
+    until("it is sent again", LONG, async || receiver.taken().len() > before).await;
+    let (_, rotated) = command(&dev, &["rotate-secret", &id]);
+    assert!(rotated.contains("whsec_") && !rotated.contains(&secret), "{rotated}");
+    assert!(command(&dev, &["disable", &id]).1.contains("disabled"));
+    assert!(command(&dev, &["enable", &id]).1.contains("working"));
+    assert_eq!(command(&dev, &["replay", &id]).0, 2, "it has to be said what is sent again");
+    assert_eq!(command(&dev, &["remove", &id]).0, 0);
+    let (code, printed) = command(&dev, &["show", &id]);
+    assert!(code == 1 && printed.contains("there is no webhook with this id"), "{code} {printed}");
+}
+
 /// A webhook of a fleet, with what its receiver took.
 async fn of_fleet(fleet: &Fleet, address: &str, receiver: &Receiver) -> (BackEnd, String) {
     let shop = BackEnd { address: address.to_owned(), key: fleet.service_key.clone() };
